@@ -1,0 +1,1 @@
+//! Clock, log, counters, JSON and other ground that every crate stands on.

@@ -1,0 +1,1 @@
+//! Database rows to switch state and back.

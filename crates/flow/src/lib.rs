@@ -1,0 +1,1 @@
+//! Flow key, mask, match and the field table.

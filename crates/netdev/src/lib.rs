@@ -1,0 +1,1 @@
+//! The port contract and its Linux and dummy providers.

@@ -1,0 +1,1 @@
+//! OpenFlow tables, translation, upcalls, controllers.

@@ -1,0 +1,1 @@
+//! Packet buffers, header views, checksums.

@@ -1,0 +1,1 @@
+//! Streams, JSON-RPC, unixctl, reactor.

@@ -1,0 +1,1 @@
+//! Encapsulations, routes, neighbours.
