@@ -316,6 +316,23 @@ impl Flow {
     }
 }
 
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("ip_dst", &self.ip_dst)
+            .field("ipv6_dst", &self.ipv6_dst)
+            .field("tun_id", &self.tun_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Flow {
+    /// Words that are not zero, by index: compact in failing tests; use the text form for people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.words().iter().enumerate().filter(|(_, w)| **w != 0)).finish()
+    }
+}
+
 impl Default for Flow {
     fn default() -> Flow {
         Flow::zeroed()
@@ -323,7 +340,7 @@ impl Default for Flow {
 }
 
 /// One bits where a key matters. The all-zero mask matches everything.
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct Mask(pub Flow);
 
@@ -349,7 +366,7 @@ impl Mask {
 }
 
 /// A key and which of its bits matter. Invariant: bits of `flow` outside of `mask` are zero.
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Match {
     /// The values.
     pub flow: Flow,
@@ -374,7 +391,7 @@ impl Match {
 
 /// What the switch knows about a packet beside its bytes: the metadata part of a key, carried from port
 /// of entry through recirculation.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Metadata {
     /// Tunnel that it came from, if any.
     pub tunnel: Option<Box<Tunnel>>,

@@ -1,0 +1,316 @@
+//! What a datapath provider implements, and what it asks of the control plane.
+//!
+//! Threads: every method may be called from any thread at any time. Methods may block for a system call
+//! or a short lock, never for traffic. An [`UpcallHandler`] is called from the provider's own threads
+//! and must not call back into port or datapath management of the same provider.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ib_flow::{Flow, Mask, Metadata, OdpPort};
+use ib_packet::Packet;
+
+use crate::action::Action;
+
+/// 128-bit flow identifier: hash of key and mask, or chosen by who installs the flow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Ufid(pub u128);
+
+impl fmt::Display for Ufid {
+    /// As a UUID, the way that `dpctl/dump-flows -m` prints it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v = self.0;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            v >> 96,
+            (v >> 80) & 0xffff,
+            (v >> 64) & 0xffff,
+            (v >> 48) & 0xffff,
+            v & 0xffff_ffff_ffff
+        )
+    }
+}
+
+impl fmt::Debug for Ufid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a datapath refused. Sorted by whose fault it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DpifError {
+    /// The named datapath, port, flow or meter is not there (`ENOENT`/`ENODEV`).
+    NotFound(String),
+    /// It is there already (`EEXIST`).
+    Exists(String),
+    /// The request makes no sense (`EINVAL`).
+    Invalid(String),
+    /// This provider does not do that (`EOPNOTSUPP`).
+    Unsupported(&'static str),
+    /// A limit was reached (`ENOSPC`, `EFBIG`, `ENOBUFS`).
+    Full(String),
+    /// The operating system refused: errno and what was tried.
+    Os(i32, String),
+}
+
+impl fmt::Display for DpifError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DpifError::NotFound(s)
+            | DpifError::Exists(s)
+            | DpifError::Invalid(s)
+            | DpifError::Full(s)
+            | DpifError::Os(_, s) => f.write_str(s),
+            DpifError::Unsupported(s) => write!(f, "{s}: not supported by this datapath"),
+        }
+    }
+}
+
+impl std::error::Error for DpifError {}
+
+impl DpifError {
+    /// The errno that Open vSwitch would report.
+    pub fn errno(&self) -> i32 {
+        match self {
+            DpifError::NotFound(_) => 2,
+            DpifError::Exists(_) => 17,
+            DpifError::Invalid(_) => 22,
+            DpifError::Unsupported(_) => 95,
+            DpifError::Full(_) => 28,
+            DpifError::Os(e, _) => *e,
+        }
+    }
+}
+
+/// A port to add.
+#[derive(Debug, Clone, Default)]
+pub struct PortSpec {
+    /// Device name.
+    pub name: String,
+    /// Datapath port type: `system`, `internal`, `tap`, `dummy`, `vxlan`, ...
+    pub kind: String,
+    /// Number wanted, if any; another is chosen when it is taken.
+    pub number: Option<OdpPort>,
+    /// Type-specific options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A port that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Number.
+    pub number: OdpPort,
+    /// Device name.
+    pub name: String,
+    /// Type.
+    pub kind: String,
+}
+
+/// Counters of a whole datapath.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DpStats {
+    /// Packets that matched a flow.
+    pub hits: u64,
+    /// Packets that matched none.
+    pub misses: u64,
+    /// Misses that found the upcall queue full.
+    pub lost: u64,
+    /// Flows installed.
+    pub flows: u64,
+    /// Masks looked at for matching; `None` if not counted.
+    pub mask_hits: Option<u64>,
+    /// Masks in use.
+    pub masks: Option<u32>,
+    /// Hits in a cache in front of the masks.
+    pub cache_hits: Option<u64>,
+}
+
+/// Counters of a flow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlowStats {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Clock milliseconds of the last packet; 0 never.
+    pub used_ms: u64,
+    /// OR of all TCP flags seen.
+    pub tcp_flags: u16,
+}
+
+/// Installs or changes a flow.
+#[derive(Debug, Clone)]
+pub struct FlowPut<'a> {
+    /// Fail if it is not there (unless `create`).
+    pub modify: bool,
+    /// Create if it is not there; with `modify` false an existing one is an error.
+    pub create: bool,
+    /// Zero its counters.
+    pub zero_stats: bool,
+    /// Key; bits outside of `mask` are ignored.
+    pub key: &'a Flow,
+    /// Bits that matter.
+    pub mask: &'a Mask,
+    /// Identifier; computed from key and mask if absent.
+    pub ufid: Option<Ufid>,
+    /// What to do.
+    pub actions: Arc<[Action]>,
+}
+
+/// Names a flow to delete or read.
+#[derive(Debug, Clone)]
+pub struct FlowDel<'a> {
+    /// By identifier, preferred.
+    pub ufid: Option<Ufid>,
+    /// By key (masked by the flow's own mask).
+    pub key: Option<&'a Flow>,
+}
+
+/// A flow as dumped.
+#[derive(Debug, Clone)]
+pub struct FlowInfo {
+    /// Key, masked.
+    pub key: Arc<Flow>,
+    /// Mask.
+    pub mask: Arc<Mask>,
+    /// Identifier.
+    pub ufid: Ufid,
+    /// Actions.
+    pub actions: Arc<[Action]>,
+    /// Counters.
+    pub stats: FlowStats,
+    /// Offloaded to hardware or to the kernel.
+    pub offloaded: bool,
+    /// Datapath layer: `ovs`, `tc`, `dpdk`, ...
+    pub dp_layer: &'static str,
+}
+
+/// A packet to run actions on.
+pub struct Execute<'a> {
+    /// The packet; the provider may consume it.
+    pub packet: Packet,
+    /// Its metadata, in_port included.
+    pub md: &'a Metadata,
+    /// What to do.
+    pub actions: &'a [Action],
+    /// This comes from `ofproto/trace`-like probing: no side effect outside.
+    pub probe: bool,
+}
+
+/// Why a packet comes up.
+#[derive(Debug)]
+pub enum UpcallKind<'a> {
+    /// No flow matched.
+    Miss,
+    /// A `userspace` action; its userdata.
+    Action(&'a UserspaceData),
+}
+
+/// What a `userspace` action carries up.
+#[derive(Debug, Clone, Default)]
+pub struct UserspaceData {
+    /// The action's userdata.
+    pub userdata: Arc<[u8]>,
+    /// The actions of the flow that ran, if it asked for them.
+    pub actions: Option<Arc<[Action]>>,
+}
+
+/// A packet for the control plane.
+pub struct Upcall<'a> {
+    /// Why.
+    pub kind: UpcallKind<'a>,
+    /// The packet, as it was at that point.
+    pub packet: &'a Packet,
+    /// Its key, `in_port` a datapath port.
+    pub key: &'a Flow,
+    /// Identifier that the flow would get.
+    pub ufid: Ufid,
+    /// Clock milliseconds.
+    pub now_ms: u64,
+}
+
+/// What to do with a packet that missed, and with those like it.
+#[derive(Debug, Clone)]
+pub struct UpcallVerdict {
+    /// Actions for this packet (and the flow).
+    pub actions: Arc<[Action]>,
+    /// Mask of the flow to install; `None`: install nothing.
+    pub install: Option<Mask>,
+    /// Identifier for the flow, as the handler will know it.
+    pub ufid: Ufid,
+}
+
+/// The control plane's side. Called from datapath threads, concurrently.
+pub trait UpcallHandler: Send + Sync {
+    /// Decides on one packet. Must not block on anything but short locks.
+    ///
+    /// For `Miss` the provider executes the verdict's actions on the packet and installs the flow when
+    /// `install` is set. For `Action` upcalls the handler does its own work (packet-in, sampling, slow
+    /// path) and the verdict's actions, if any, are executed on the packet.
+    fn upcall(&self, upcall: &Upcall<'_>) -> UpcallVerdict;
+    /// Called after a flow from a verdict was installed (`Ok`) or refused: lets the handler keep or
+    /// forget what it remembers about the flow.
+    fn installed(&self, ufid: Ufid, result: Result<(), DpifError>);
+}
+
+/// One datapath. See the module's description for threads.
+pub trait Dpif: Send + Sync {
+    /// `netdev`, `system`, `dummy`.
+    fn kind(&self) -> &str;
+    /// Name, e.g. `ovs-netdev`.
+    fn name(&self) -> &str;
+    /// `kind@name`.
+    fn full_name(&self) -> String {
+        format!("{}@{}", self.kind(), self.name())
+    }
+    /// Version text for the `datapath_version` column.
+    fn version(&self) -> String;
+    /// Work to be done on the main loop (dummy ports are polled here). Returns whether there was any.
+    fn run(&self) -> bool;
+    /// Counters.
+    fn stats(&self) -> DpStats;
+
+    /// Adds a port and starts forwarding on it. Errors name the port.
+    fn port_add(&self, spec: &PortSpec) -> Result<OdpPort, DpifError>;
+    /// Removes a port. Flows that mention it stay until revalidated.
+    fn port_del(&self, port: OdpPort) -> Result<(), DpifError>;
+    /// All ports, by number.
+    fn ports(&self) -> Vec<PortInfo>;
+    /// A port by name.
+    fn port_by_name(&self, name: &str) -> Option<PortInfo>;
+
+    /// Installs or changes a flow.
+    fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError>;
+    /// Removes a flow, returning its last counters.
+    fn flow_del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError>;
+    /// Reads a flow.
+    fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError>;
+    /// Visits every flow; cost O(flows), no lock held across visits that stops forwarding.
+    fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo));
+    /// Removes every flow.
+    fn flow_flush(&self);
+
+    /// Runs actions on a packet.
+    fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError>;
+    /// Sets who answers misses. `None` stops upcalls (misses are dropped and counted as lost).
+    fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>);
+    /// As [`std::any::Any`], for appctl commands that only one provider has (`dpif-netdev/*`).
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A kind of datapath.
+pub trait DpifClass: Send + Sync {
+    /// Type name in the `datapath_type` column: `netdev`, `system`, `dummy`.
+    fn kind(&self) -> &'static str;
+    /// Datapaths of this kind that exist.
+    fn enumerate(&self) -> Vec<String>;
+    /// Opens a datapath, creating it first when `create`.
+    fn open(&self, name: &str, create: bool) -> Result<Arc<dyn Dpif>, DpifError>;
+    /// Destroys a datapath and its ports.
+    fn destroy(&self, name: &str) -> Result<(), DpifError>;
+    /// The port type to use for an interface type (`internal` → `tap` in user space).
+    fn port_open_kind(&self, interface_type: &str) -> String;
+}
