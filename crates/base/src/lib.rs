@@ -1,1 +1,2 @@
 //! Clock, log, counters, JSON and other ground that every crate stands on.
+pub mod json;
