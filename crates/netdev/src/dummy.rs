@@ -1,0 +1,483 @@
+//! Dummy devices: deterministic ports for tests.
+//!
+//! Packets come in by [`Dummy::inject`] and wait in a bounded queue until the datapath's [`RxQueue`] takes
+//! them; packets sent are counted, perhaps captured into a file, and gone. Nothing touches the kernel, nothing
+//! happens by itself, but for one courtesy: a device with an IPv4 address answers ARP requests for it, so
+//! that tunnel tests find their next hop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ib_packet::buffer::{BATCH_MAX, Pool};
+use ib_packet::{Batch, Mac, Packet};
+use ib_sys::eventfd::EventFd;
+use parking_lot::Mutex;
+
+use crate::changes::{Changes, DeviceSeq};
+use crate::contract::{Carrier, Netdev, RxQueue};
+use crate::error::{Error, Result};
+use crate::flags::Flags;
+use crate::pcap::PcapFile;
+use crate::registry::Provider;
+use crate::stats::{DropCounters, DropReason, NetdevStats};
+
+/// Packets that wait at most in one receive queue; more are dropped.
+const MAX_QUEUED: usize = 100;
+/// Most queues that options may ask for.
+const MAX_QUEUES: usize = 1024;
+const ETH_HEADER_LEN: usize = 14;
+const VLAN_HEADER_LEN: usize = 4;
+
+/// What the dummies of one registry share: the counter that their addresses are made of.
+#[derive(Debug, Default)]
+pub struct DummyWorld {
+    next: AtomicU32,
+}
+
+impl DummyWorld {
+    /// The next address: `aa:55:aa:55:00:00` and up.
+    fn next_mac(&self) -> Mac {
+        let n = 0xaa55_0000_u32.wrapping_add(self.next.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
+        Mac([0xaa, 0x55, n[0], n[1], n[2], n[3]])
+    }
+}
+
+/// Makes dummies under one kind: `dummy`, `dummy-internal`, `dummy-pmd`, or the name of a real kind.
+pub struct DummyProvider {
+    kind: String,
+    world: Arc<DummyWorld>,
+}
+
+impl DummyProvider {
+    /// For `kind`.
+    pub fn new(kind: &str, world: &Arc<DummyWorld>) -> DummyProvider {
+        DummyProvider { kind: kind.to_owned(), world: world.clone() }
+    }
+}
+
+impl Provider for DummyProvider {
+    fn kind(&self) -> &str {
+        &self.kind
+    }
+    fn open(&self, name: &str, changes: &Arc<Changes>) -> Result<Arc<dyn Netdev>> {
+        let state = State {
+            options: BTreeMap::new(),
+            mac: self.world.next_mac(),
+            mtu: 1500,
+            flags: Flags::NONE,
+            ifindex: None,
+            addresses: Vec::new(),
+            n_rxq: 1,
+            n_txq: 1,
+            requested_rxq: 1,
+            requested_txq: 1,
+            numa_id: 0,
+            rxqs: Vec::new(),
+            rx_pcap: None,
+            tx_pcap: None,
+            rx: vec![Count::default()],
+            tx: vec![Count::default()],
+            custom: [0; 2],
+        };
+        Ok(Arc::new(Dummy {
+            name: name.to_owned(),
+            kind: self.kind.clone(),
+            shared: Arc::new(Mutex::new(state)),
+            seq: DeviceSeq::new(changes),
+            drops: DropCounters::default(),
+        }))
+    }
+}
+
+/// A dummy device.
+pub struct Dummy {
+    name: String,
+    kind: String,
+    shared: Arc<Mutex<State>>,
+    seq: DeviceSeq,
+    drops: DropCounters,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    packets: u64,
+    bytes: u64,
+}
+
+struct State {
+    options: BTreeMap<String, String>,
+    mac: Mac,
+    mtu: u32,
+    flags: Flags,
+    ifindex: Option<i32>,
+    addresses: Vec<(IpAddr, u8)>,
+    n_rxq: usize,
+    n_txq: usize,
+    requested_rxq: usize,
+    requested_txq: usize,
+    numa_id: u32,
+    /// Open receive queues. Empty: packets injected go nowhere.
+    rxqs: Vec<Arc<Waiting>>,
+    rx_pcap: Option<Arc<Mutex<PcapFile>>>,
+    tx_pcap: Option<Arc<Mutex<PcapFile>>>,
+    rx: Vec<Count>,
+    tx: Vec<Count>,
+    custom: [u64; 2],
+}
+
+/// Packets on their way into one queue.
+struct Waiting {
+    packets: Mutex<VecDeque<Packet>>,
+    event: EventFd,
+}
+
+impl State {
+    /// Puts a packet into receive queue `qid`; false if there is no room or no such queue.
+    fn enqueue(&mut self, qid: usize, packet: Packet) -> bool {
+        if let Some(pcap) = &self.rx_pcap {
+            pcap.lock().write(packet.data());
+        }
+        let Some(rxq) = self.rxqs.get(qid) else { return false };
+        let mut packets = rxq.packets.lock();
+        if packets.len() >= MAX_QUEUED {
+            return false;
+        }
+        packets.push_back(packet);
+        rxq.event.set();
+        true
+    }
+}
+
+impl Dummy {
+    fn is_pmd_kind(&self) -> bool {
+        self.kind == "dummy-pmd"
+    }
+
+    /// Offers a packet to receive queue `qid` as if it had come from the wire.
+    pub fn inject(&self, qid: usize, packet: Packet) {
+        if !self.shared.lock().enqueue(qid, packet) {
+            self.drops.add(DropReason::RxQueueFull, 1);
+        }
+    }
+
+    /// `netdev-dummy/set-admin-state`.
+    pub fn set_admin_state(&self, up: bool) {
+        let (off, on) = if up { (Flags::NONE, Flags::UP) } else { (Flags::UP, Flags::NONE) };
+        self.change_flags(off, on);
+    }
+
+    /// `netdev-dummy/conn-state`: the state of the `stream`/`pstream` connection, by the word.
+    pub fn conn_state(&self) -> &'static str {
+        "unknown"
+    }
+
+    /// `netdev-dummy/ip4addr`.
+    pub fn add_ip4(&self, addr: Ipv4Addr, prefix_len: u8) {
+        self.shared.lock().addresses.push((IpAddr::V4(addr), prefix_len));
+        self.seq.bump();
+    }
+
+    /// `netdev-dummy/ip6addr`.
+    pub fn add_ip6(&self, addr: Ipv6Addr, prefix_len: u8) {
+        self.shared.lock().addresses.push((IpAddr::V6(addr), prefix_len));
+        self.seq.bump();
+    }
+
+    fn change_flags(&self, off: Flags, on: Flags) -> Flags {
+        let mut state = self.shared.lock();
+        let old = state.flags;
+        state.flags = old.without(off).union(on);
+        if state.flags != old {
+            self.seq.bump();
+        }
+        old
+    }
+
+    /// The reply to an ARP request in `frame` for one of our addresses.
+    fn arp_reply(state: &State, frame: &[u8]) -> Option<Packet> {
+        const ARP_REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
+        if frame.len() < 42 || frame[12..22] != ARP_REQUEST {
+            return None;
+        }
+        let target = Ipv4Addr::new(frame[38], frame[39], frame[40], frame[41]);
+        if !state.addresses.iter().any(|(a, _)| *a == IpAddr::V4(target)) {
+            return None;
+        }
+        let mut reply = [0u8; 42];
+        reply[0..6].copy_from_slice(&frame[22..28]);
+        reply[6..12].copy_from_slice(&state.mac.0);
+        reply[12..20].copy_from_slice(&ARP_REQUEST[..8]);
+        reply[20..22].copy_from_slice(&[0, 2]);
+        reply[22..28].copy_from_slice(&state.mac.0);
+        reply[28..32].copy_from_slice(&target.octets());
+        reply[32..42].copy_from_slice(&frame[22..32]);
+        Some(Packet::from_frame(&reply))
+    }
+
+    /// Counts and captures one packet that leaves.
+    fn transmit(&self, state: &mut State, qid: usize, packet: &Packet) {
+        let frame = packet.data();
+        let vlan = frame.len() > ETH_HEADER_LEN && matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]);
+        let max = state.mtu as usize + ETH_HEADER_LEN + if vlan { VLAN_HEADER_LEN } else { 0 };
+        if frame.len() < ETH_HEADER_LEN {
+            return self.drops.add(DropReason::TxError, 1);
+        }
+        if frame.len() > max && packet.offload.gso.is_none() {
+            return self.drops.add(DropReason::TxTooBig, 1);
+        }
+        let queues = state.tx.len();
+        let count = &mut state.tx[qid % queues];
+        count.packets += 1;
+        count.bytes += frame.len() as u64;
+        if let Some(reply) = Dummy::arp_reply(state, frame) {
+            state.enqueue(0, reply);
+        }
+        if let Some(pcap) = &state.tx_pcap {
+            pcap.lock().write(frame);
+        }
+    }
+}
+
+/// A number of queues out of the options, within bounds.
+fn queues(options: &BTreeMap<String, String>, key: &str) -> usize {
+    let asked = options.get(key).and_then(|v| v.parse().ok()).unwrap_or(1);
+    if (1..=MAX_QUEUES).contains(&asked) { asked } else { 1 }
+}
+
+impl Netdev for Dummy {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn kind(&self) -> &str {
+        &self.kind
+    }
+    fn as_dummy(&self) -> Option<&Dummy> {
+        Some(self)
+    }
+
+    fn set_config(&self, options: &BTreeMap<String, String>) -> Result<()> {
+        let mut state = self.shared.lock();
+        if state.options == *options {
+            return Ok(());
+        }
+        let open = |path: Option<&String>| -> Option<Arc<Mutex<PcapFile>>> {
+            path.and_then(|p| PcapFile::append(p).ok()).map(|f| Arc::new(Mutex::new(f)))
+        };
+        let path = |s: &State, key: &str| s.options.get(key) != options.get(key);
+        if ["pcap", "rxq_pcap", "tx_pcap"].iter().any(|k| path(&state, k)) {
+            let both = open(options.get("pcap"));
+            if both.is_some() {
+                (state.rx_pcap, state.tx_pcap) = (both.clone(), both);
+            } else {
+                state.rx_pcap = open(options.get("rxq_pcap"));
+                state.tx_pcap = open(options.get("tx_pcap"));
+            }
+        }
+        state.ifindex = options.get("ifindex").and_then(|v| v.parse().ok()).filter(|i| *i >= 0);
+        if self.is_pmd_kind() {
+            state.requested_rxq = queues(options, "n_rxq");
+            state.requested_txq = queues(options, "n_txq");
+            state.numa_id = options.get("numa_id").and_then(|v| v.parse().ok()).unwrap_or(0);
+        }
+        state.options = options.clone();
+        self.seq.bump();
+        Ok(())
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        let state = self.shared.lock();
+        let mut all = BTreeMap::new();
+        if let Some(i) = state.ifindex {
+            all.insert("ifindex".to_owned(), i.to_string());
+        }
+        if self.is_pmd_kind() {
+            for (key, n) in [
+                ("requested_rx_queues", state.requested_rxq),
+                ("configured_rx_queues", state.n_rxq),
+                ("requested_tx_queues", state.requested_txq),
+                ("configured_tx_queues", state.n_txq),
+            ] {
+                all.insert(key.to_owned(), n.to_string());
+            }
+        }
+        all
+    }
+
+    fn mac(&self) -> Result<Mac> {
+        Ok(self.shared.lock().mac)
+    }
+    fn set_mac(&self, mac: Mac) -> Result<()> {
+        let mut state = self.shared.lock();
+        if state.mac != mac {
+            state.mac = mac;
+            self.seq.bump();
+        }
+        Ok(())
+    }
+
+    fn mtu(&self) -> Result<u32> {
+        Ok(self.shared.lock().mtu)
+    }
+    fn set_mtu(&self, mtu: u32) -> Result<()> {
+        if !(68..=65_535).contains(&mtu) {
+            return Err(Error::Os(ib_sys::errno::EINVAL));
+        }
+        let mut state = self.shared.lock();
+        if state.mtu != mtu {
+            state.mtu = mtu;
+            self.seq.bump();
+        }
+        Ok(())
+    }
+
+    fn flags(&self) -> Result<Flags> {
+        Ok(self.shared.lock().flags)
+    }
+    fn update_flags(&self, off: Flags, on: Flags) -> Result<Flags> {
+        Ok(self.change_flags(off, on))
+    }
+
+    fn ifindex(&self) -> Option<i32> {
+        self.shared.lock().ifindex
+    }
+    fn carrier(&self) -> Carrier {
+        Carrier { up: self.shared.lock().flags.contains(Flags::UP), resets: 0 }
+    }
+    fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
+        Ok(self.shared.lock().addresses.clone())
+    }
+
+    fn stats(&self) -> Result<NetdevStats> {
+        let state = self.shared.lock();
+        let sum = |counts: &[Count]| counts.iter().fold((0, 0), |(p, b), c| (p + c.packets, b + c.bytes));
+        let (rx, tx) = (sum(&state.rx), sum(&state.tx));
+        Ok(NetdevStats {
+            rx_packets: Some(rx.0),
+            rx_bytes: Some(rx.1),
+            tx_packets: Some(tx.0),
+            tx_bytes: Some(tx.1),
+            ..NetdevStats::default()
+        })
+    }
+
+    fn custom_stats(&self) -> Vec<(String, u64)> {
+        let state = self.shared.lock();
+        let mut all = vec![
+            ("rx_custom_packets_1".to_owned(), state.custom[0]),
+            ("rx_custom_packets_2".to_owned(), state.custom[1]),
+        ];
+        for (way, counts) in [("rx", &state.rx), ("tx", &state.tx)] {
+            for (q, count) in counts.iter().enumerate() {
+                all.push((format!("{way}_q{q}_packets"), count.packets));
+                all.push((format!("{way}_q{q}_bytes"), count.bytes));
+            }
+        }
+        drop(state);
+        all.extend(self.drops.nonzero());
+        all
+    }
+
+    fn change_seq(&self) -> u64 {
+        self.seq.read()
+    }
+
+    fn n_rxq(&self) -> usize {
+        self.shared.lock().requested_rxq
+    }
+    fn n_txq(&self) -> usize {
+        self.shared.lock().requested_txq
+    }
+    fn is_pmd(&self) -> bool {
+        self.is_pmd_kind()
+    }
+    fn numa_id(&self) -> Option<u32> {
+        self.is_pmd_kind().then(|| self.shared.lock().numa_id)
+    }
+
+    fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>> {
+        let mut state = self.shared.lock();
+        state.n_rxq = state.requested_rxq;
+        state.n_txq = state.requested_txq;
+        let (n_rxq, n_txq) = (state.n_rxq, state.n_txq);
+        state.rx.resize(n_rxq, Count::default());
+        state.tx.resize(n_txq, Count::default());
+        let mut fresh = Vec::new();
+        let mut handles: Vec<Box<dyn RxQueue>> = Vec::new();
+        for queue_id in 0..n_rxq {
+            let waiting = Arc::new(Waiting { packets: Mutex::new(VecDeque::new()), event: EventFd::new()? });
+            fresh.push(waiting.clone());
+            handles.push(Box::new(DummyRxq { queue_id, waiting, device: self.shared.clone() }));
+        }
+        state.rxqs = fresh;
+        Ok(handles)
+    }
+
+    fn send(&self, qid: usize, batch: &mut Batch, pool: &mut Pool) {
+        let mut state = self.shared.lock();
+        let up = true;
+        for packet in batch.drain(..) {
+            if up {
+                self.transmit(&mut state, qid, &packet);
+            }
+            pool.give(packet);
+        }
+    }
+
+    fn tx_can_gso(&self) -> bool {
+        true
+    }
+}
+
+struct DummyRxq {
+    queue_id: usize,
+    waiting: Arc<Waiting>,
+    device: Arc<Mutex<State>>,
+}
+
+impl RxQueue for DummyRxq {
+    fn queue_id(&self) -> usize {
+        self.queue_id
+    }
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.waiting.event.as_raw_fd())
+    }
+
+    fn recv(&mut self, _pool: &mut Pool, out: &mut Batch) -> io::Result<usize> {
+        // The device's lock is always taken before the queue's.
+        let mut state = self.device.lock();
+        let mut packets = self.waiting.packets.lock();
+        let n = packets.len().min(BATCH_MAX);
+        for packet in packets.drain(..n) {
+            let bytes = packet.len() as u64;
+            if let Some(count) = state.rx.get_mut(self.queue_id) {
+                count.packets += 1;
+                count.bytes += bytes;
+            }
+            state.custom[0] += 1;
+            state.custom[1] += 1;
+            out.push(packet);
+        }
+        if packets.is_empty() {
+            self.waiting.event.clear();
+        }
+        Ok(n)
+    }
+
+    fn drain(&mut self) {
+        self.waiting.packets.lock().clear();
+        self.waiting.event.clear();
+    }
+}
+
+impl Drop for DummyRxq {
+    fn drop(&mut self) {
+        let mut state = self.device.lock();
+        if state.rxqs.iter().any(|w| Arc::ptr_eq(w, &self.waiting)) {
+            state.rxqs.clear();
+        }
+    }
+}
