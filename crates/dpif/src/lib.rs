@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod provider;
+pub mod text;
 
 pub use action::{Action, CtAction, HashAlg, NatAction, NatRange, SetField, UserspaceAction};
 pub use provider::{
