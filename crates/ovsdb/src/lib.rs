@@ -1,1 +1,22 @@
 //! The database, without sockets.
+//!
+//! Atoms, data and schemas; tables and transactions; monitors; the log on disk; the server as a machine that takes
+//! messages and gives messages. RFC 7047 is the specification; ovsdb(7) and ovsdb-server(7) say what goes beyond it.
+//!
+//! Nothing here does I/O but the log, which reads and appends database files.
+
+pub mod atom;
+pub mod datum;
+pub mod error;
+pub mod parser;
+pub mod schema;
+pub mod text;
+pub mod types;
+pub mod uuid;
+
+pub use atom::{Atom, AtomicType, SymbolTable};
+pub use datum::Datum;
+pub use error::{Error, Result};
+pub use schema::{ColumnSchema, Schema, TableSchema};
+pub use types::{BaseType, ColumnType, RefTable, RefType, UNLIMITED};
+pub use uuid::Uuid;
