@@ -7,10 +7,13 @@
 //! linux/openvswitch.h (`netlink`), and the text of ovs-dpctl(8) (`text`).
 
 pub mod action;
+pub mod datapaths;
+pub mod dpctl;
 pub mod provider;
 pub mod text;
 
 pub use action::{Action, CtAction, HashAlg, NatAction, NatRange, SetField, UserspaceAction};
+pub use datapaths::Datapaths;
 pub use provider::{
     DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
     Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict, UserspaceData,

@@ -564,7 +564,7 @@ fn parse_call(s: &mut Scan<'_>, word: &str, names: &PortNames, depth: usize) -> 
 
 fn parse_hex_bytes(s: &mut Scan<'_>) -> Res<Vec<u8>> {
     let digits = s.take(|b| b.is_ascii_hexdigit());
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return s.err("odd number of hex digits");
     }
     let byte = |i: usize| u8::from_str_radix(&digits[i..i + 2], 16).unwrap_or(0);

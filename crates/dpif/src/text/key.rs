@@ -135,10 +135,9 @@ fn single(out: &mut String, verbose: bool, name: &str, v: u128, m: u128, full: u
 /// Appends the inside of `tunnel(...)`; also used by `set(tunnel(...))`.
 pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: bool) {
     let mut a = Attr { start: out.len(), out, verbose };
-    if m.flags & ib_flow::TunFlags::KEY != 0 || !m.tun_id.is_zero() {
-        if t.flags & ib_flow::TunFlags::KEY != 0 || !t.tun_id.is_zero() {
-            a.hexa("tun_id", t.tun_id.get().into(), m.tun_id.get().into(), u64::MAX.into());
-        }
+    let has = |t: &Tunnel| t.flags & ib_flow::TunFlags::KEY != 0 || !t.tun_id.is_zero();
+    if has(m) && has(t) {
+        a.hexa("tun_id", t.tun_id.get().into(), m.tun_id.get().into(), u64::MAX.into());
     }
     if !t.ip_dst.is_zero() || !t.ip_src.is_zero() {
         if !t.ip_src.is_zero() || !m.ip_src.is_zero() && m.ip_src != Be32::MAX {
@@ -405,15 +404,13 @@ fn format_l3(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
 
 fn format_mpls(out: &mut String, key: &Flow, m: &Flow, verbose: bool) {
     let mut a = Attr::open(out, verbose, "mpls");
-    let mut n = 0;
-    for (lse, lm) in key.mpls_lse.iter().zip(&m.mpls_lse) {
+    for (n, (lse, lm)) in key.mpls_lse.iter().zip(&m.mpls_lse).enumerate() {
         let (v, w) = (lse.get(), lm.get());
         let suffix = if n == 0 { String::new() } else { n.to_string() };
         a.dec0x(&format!("label{suffix}"), v >> 12, w >> 12, 0xf_ffff);
         a.dec(&format!("tc{suffix}"), v >> 9 & 7, w >> 9 & 7, 7);
         a.dec0x(&format!("ttl{suffix}"), v & 0xff, w & 0xff, 0xff);
         a.dec(&format!("bos{suffix}"), v >> 8 & 1, w >> 8 & 1, 1);
-        n += 1;
         if v & 0x100 != 0 || w & 0x100 == 0 {
             break;
         }

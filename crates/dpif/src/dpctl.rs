@@ -1,0 +1,699 @@
+//! The commands of ovs-dpctl(8), on any provider: behind `dpctl/*` of the switch daemon and behind the
+//! `ovs-dpctl` program. Each takes words and answers with text, or with the error text that follows
+//! `PROGRAM: `.
+//!
+//! Runs on the daemon's main thread; cost is that of what the command names, a dump's is O(flows).
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
+use crate::{Datapaths, Dpif, DpifError, FlowDel, FlowInfo, FlowPut, FlowStats, PortSpec, Ufid};
+
+/// What a command may look at besides datapaths.
+pub struct Context<'a> {
+    /// Datapaths.
+    pub datapaths: &'a Datapaths,
+    /// Clock milliseconds, for `used:`.
+    pub now_ms: u64,
+    /// Counters of a device by name, for `show -s`: 12 numbers in the order rx packets, errors, dropped,
+    /// overruns, frame, tx packets, errors, dropped, aborted, carrier, collisions, then rx and tx bytes;
+    /// `None` where not counted.
+    pub port_stats: &'a dyn Fn(&str) -> Option<PortCounters>,
+    /// Whether a megaflow's masked key matches a filter in `ovs-ofctl` syntax; an error text otherwise.
+    pub filter: &'a dyn Fn(&str, &ib_flow::Flow, &ib_flow::Mask) -> Result<bool, String>,
+    /// Reads a file of flows (`-`: standard input).
+    pub read_file: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+/// Counters of one port, for display.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct PortCounters {
+    pub rx_packets: Option<u64>,
+    pub rx_errors: Option<u64>,
+    pub rx_dropped: Option<u64>,
+    pub rx_over_errors: Option<u64>,
+    pub rx_frame_errors: Option<u64>,
+    pub tx_packets: Option<u64>,
+    pub tx_errors: Option<u64>,
+    pub tx_dropped: Option<u64>,
+    pub tx_aborted_errors: Option<u64>,
+    pub tx_carrier_errors: Option<u64>,
+    pub collisions: Option<u64>,
+    pub rx_bytes: Option<u64>,
+    pub tx_bytes: Option<u64>,
+}
+
+/// Options given before the command's arguments.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// `-s`: statistics.
+    pub statistics: bool,
+    /// `--clear`: zero the counters.
+    pub clear: bool,
+    /// `--may-create`.
+    pub may_create: bool,
+    /// `--read-only`.
+    pub read_only: bool,
+    /// `-m`.
+    pub more: bool,
+    /// `--names` (true), `--no-names` (false).
+    pub names: Option<bool>,
+}
+
+type Out = Result<String, String>;
+type Handler = fn(&Context<'_>, &Options, &[&str]) -> Out;
+
+/// One command: name without `dpctl/`, usage, number of arguments, whether it changes something.
+pub struct Command {
+    /// Name.
+    pub name: &'static str,
+    /// Arguments for the list of commands.
+    pub usage: &'static str,
+    /// Fewest arguments.
+    pub min: usize,
+    /// Most arguments.
+    pub max: usize,
+    /// Changes the datapath (refused with `--read-only`).
+    pub writes: bool,
+    handler: Handler,
+}
+
+macro_rules! commands {
+    ($($name:literal $usage:literal $min:literal..=$max:expr, $rw:ident, $handler:path;)*) => {
+        /// Every command, in the order of its list.
+        pub const COMMANDS: &[Command] = &[$(Command {
+            name: $name, usage: $usage, min: $min, max: $max, writes: commands!(@$rw), handler: $handler,
+        }),*];
+    };
+    (@rw) => { true };
+    (@ro) => { false };
+}
+
+const MANY: usize = usize::MAX;
+
+commands! {
+    "add-dp" "dp [iface...]" 1..=MANY, rw, add_dp;
+    "del-dp" "dp" 1..=1, rw, del_dp;
+    "add-if" "dp iface..." 2..=MANY, rw, add_if;
+    "del-if" "dp iface..." 2..=MANY, rw, del_if;
+    "set-if" "dp iface..." 2..=MANY, rw, set_if;
+    "dump-dps" "" 0..=0, ro, dump_dps;
+    "show" "[-s] [dp...]" 0..=MANY, ro, show;
+    "dump-flows" "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]" 0..=6, ro, dump_flows;
+    "add-flow" "[dp] flow actions" 2..=3, rw, add_flow;
+    "mod-flow" "[dp] flow actions" 2..=3, rw, mod_flow;
+    "get-flow" "[dp] ufid" 1..=2, ro, get_flow;
+    "del-flow" "[dp] flow" 1..=2, rw, del_flow;
+    "add-flows" "[dp] file" 1..=2, rw, add_flows;
+    "mod-flows" "[dp] file" 1..=2, rw, mod_flows;
+    "del-flows" "[dp] [file]" 0..=2, rw, del_flows;
+    "parse-actions" "actions" 1..=1, ro, parse_actions_cmd;
+    "normalize-actions" "actions" 2..=MANY, ro, normalize_actions;
+}
+
+/// Runs one command. `args` are the words behind its name; options among them are taken out.
+///
+/// Errors: the text to print behind `PROGRAM: ` (several lines when there is more to say).
+pub fn run(cx: &Context<'_>, command: &Command, mut options: Options, args: &[&str]) -> Out {
+    let mut words = Vec::new();
+    for arg in args {
+        match *arg {
+            "-s" | "--statistics" => options.statistics = true,
+            "-m" | "--more" => options.more = true,
+            "--names" => options.names = Some(true),
+            "--no-names" => options.names = Some(false),
+            "--clear" => options.clear = true,
+            "--may-create" => options.may_create = true,
+            "--read-only" => options.read_only = true,
+            word => words.push(word),
+        }
+    }
+    if command.writes && options.read_only {
+        return Err(format!("{} command does not work in read only mode", command.name));
+    }
+    (command.handler)(cx, &options, &words)
+}
+
+/// The C library's text of an errno that a provider may report.
+fn strerror(errno: i32) -> String {
+    let full = std::io::Error::from_raw_os_error(errno).to_string();
+    full.split(" (os error").next().unwrap_or(&full).to_owned()
+}
+
+fn with_errno(what: &str, e: &DpifError) -> String {
+    format!("{what} ({})", strerror(e.errno()))
+}
+
+fn open(cx: &Context<'_>, name: &str) -> Result<Arc<dyn Dpif>, String> {
+    cx.datapaths.open(name, false).map_err(|_| format!("opening datapath {name} failed (No such device)"))
+}
+
+/// The datapath named by the first of `args` when there are more than `fixed`, else the only one there is.
+fn optional_dp<'a, 'b>(
+    cx: &Context<'_>,
+    args: &'a [&'b str],
+    fixed: usize,
+) -> Result<(Arc<dyn Dpif>, &'a [&'b str]), String> {
+    if args.len() > fixed {
+        let dpif = cx.datapaths.open(args[0], false);
+        return dpif.map(|d| (d, &args[1..])).map_err(|e| with_errno("opening datapath", &e));
+    }
+    Ok((only_dp(cx)?, args))
+}
+
+fn only_dp(cx: &Context<'_>) -> Result<Arc<dyn Dpif>, String> {
+    let names = cx.datapaths.enumerate();
+    let problem = match names.as_slice() {
+        [one] => return open(cx, one),
+        [] => "no datapaths exist",
+        _ => "multiple datapaths, specify one",
+    };
+    Err(format!("{problem}\ndatapath not found (Invalid argument)"))
+}
+
+fn names_of(dpif: &dyn Dpif) -> PortNames {
+    let mut names = PortNames::none();
+    for p in dpif.ports() {
+        names.add(p.number, &p.name);
+    }
+    names
+}
+
+/// `name[,type=T][,port_no=N][,option=value...]`.
+fn parse_iface(text: &str) -> Result<PortSpec, String> {
+    let mut parts = text.split(',');
+    let name = parts.next().unwrap_or_default();
+    let mut spec = PortSpec { name: name.into(), kind: "system".into(), ..PortSpec::default() };
+    for part in parts {
+        let Some((key, value)) = part.split_once('=') else {
+            return Err(format!("{name}: missing value for \"{part}\""));
+        };
+        match key {
+            "type" => spec.kind = value.into(),
+            "port_no" => match value.parse() {
+                Ok(n) => spec.number = Some(ib_flow::OdpPort(n)),
+                Err(_) => return Err(format!("{name}: invalid port number \"{value}\"")),
+            },
+            _ => {
+                if spec.options.insert(key.into(), value.into()).is_some() {
+                    return Err(format!("{name}: duplicate \"{key}\" option"));
+                }
+            }
+        }
+    }
+    Ok(spec)
+}
+
+fn add_ports(dpif: &dyn Dpif, ifaces: &[&str]) -> Out {
+    let mut errors = Vec::new();
+    for text in ifaces {
+        let added = parse_iface(text)
+            .and_then(|spec| dpif.port_add(&spec).map_err(|e| format!("{}: {e}", spec.name)));
+        errors.extend(added.err());
+    }
+    if errors.is_empty() { Ok(String::new()) } else { Err(errors.join("\n")) }
+}
+
+fn add_dp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    if cx.datapaths.open(args[0], false).is_ok() {
+        return Err("add_dp (File exists)".into());
+    }
+    let dpif = cx.datapaths.open(args[0], true).map_err(|e| with_errno("add_dp", &e))?;
+    add_ports(&*dpif, &args[1..])
+}
+
+fn del_dp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    let (kind, name) = Datapaths::parse_name(args[0]);
+    open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    match cx.datapaths.class(kind).map(|c| c.destroy(name)) {
+        Some(Err(e)) => Err(with_errno("del_dp", &e)),
+        _ => Ok(String::new()),
+    }
+}
+
+fn add_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    let dpif = open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    add_ports(&*dpif, &args[1..])
+}
+
+fn set_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    let dpif = open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    for text in &args[1..] {
+        let spec = parse_iface(text)?;
+        let Some(port) = dpif.port_by_name(&spec.name) else {
+            return Err(format!(
+                "{}: failed to query port in {} (No such device)",
+                spec.name,
+                dpif.full_name()
+            ));
+        };
+        if text.contains(",type=") && port.kind != spec.kind {
+            return Err(format!("{}: can't change type from {} to {}", spec.name, port.kind, spec.kind));
+        }
+        if spec.number.is_some_and(|n| n != port.number) {
+            return Err(format!(
+                "{}: can't change port number from {} to {}",
+                spec.name,
+                port.number,
+                spec.number.unwrap_or_default()
+            ));
+        }
+    }
+    Ok(String::new())
+}
+
+fn del_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    let dpif = open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    for name in &args[1..] {
+        let by_number = name.parse().ok().map(ib_flow::OdpPort);
+        let port = match by_number {
+            Some(n) => n,
+            None => match dpif.port_by_name(name) {
+                Some(p) => p.number,
+                None => return Err(format!("no port named {name}")),
+            },
+        };
+        dpif.port_del(port)
+            .map_err(|e| format!("deleting port {name} from {} failed ({})", args[0], strerror(e.errno())))?;
+    }
+    Ok(String::new())
+}
+
+fn dump_dps(cx: &Context<'_>, _: &Options, _: &[&str]) -> Out {
+    Ok(cx.datapaths.enumerate().iter().map(|n| format!("{n}\n")).collect())
+}
+
+fn show(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let all;
+    let names: Vec<&str> = if args.is_empty() {
+        all = cx.datapaths.enumerate();
+        all.iter().map(String::as_str).collect()
+    } else {
+        args.to_vec()
+    };
+    let mut out = String::new();
+    for name in names {
+        show_one(&mut out, cx, options, &*open(cx, name)?);
+    }
+    Ok(out)
+}
+
+fn show_one(out: &mut String, cx: &Context<'_>, options: &Options, dpif: &dyn Dpif) {
+    // Writing to a String can't fail.
+    let _ = writeln!(out, "{}:", dpif.full_name());
+    let stats = dpif.stats();
+    let _ = writeln!(out, "  lookups: hit:{} missed:{} lost:{}", stats.hits, stats.misses, stats.lost);
+    let _ = writeln!(out, "  flows: {}", stats.flows);
+    if let (Some(hits), Some(masks)) = (stats.mask_hits, stats.masks) {
+        let packets = stats.hits + stats.misses;
+        let average = if packets == 0 { 0.0 } else { hits as f64 / packets as f64 };
+        let _ = writeln!(out, "  masks: hit:{hits} total:{masks} hit/pkt:{average:.2}");
+        if let Some(cache) = stats.cache_hits {
+            let rate = if packets == 0 { 0.0 } else { cache as f64 * 100.0 / packets as f64 };
+            let _ = writeln!(out, "  cache: hit:{cache} hit-rate:{rate:.2}%");
+        }
+    }
+    for port in dpif.ports() {
+        let _ = write!(out, "  port {}: {}", port.number, port.name);
+        if port.kind != "system" {
+            let _ = write!(out, " ({})", port.kind);
+        }
+        out.push('\n');
+        if options.statistics {
+            show_counters(out, &(cx.port_stats)(&port.name).unwrap_or_default());
+        }
+    }
+}
+
+fn show_counters(out: &mut String, c: &PortCounters) {
+    let n = |v: Option<u64>| v.map_or_else(|| "?".to_owned(), |v| v.to_string());
+    let bytes = |v: Option<u64>| {
+        let Some(v) = v else { return "?".to_owned() };
+        // Bytes, and a rounded figure for people.
+        let (unit, factor) = match v {
+            0..=1023 => return v.to_string(),
+            1024..1_048_576 => ("KiB", 1024.0),
+            1_048_576..1_073_741_824 => ("MiB", 1_048_576.0),
+            1_073_741_824..1_099_511_627_776 => ("GiB", 1_073_741_824.0),
+            _ => ("TiB", 1_099_511_627_776.0),
+        };
+        format!("{v} ({:.1} {unit})", v as f64 / factor)
+    };
+    let _ = writeln!(
+        out,
+        "    RX packets:{} errors:{} dropped:{} overruns:{} frame:{}",
+        n(c.rx_packets),
+        n(c.rx_errors),
+        n(c.rx_dropped),
+        n(c.rx_over_errors),
+        n(c.rx_frame_errors)
+    );
+    let _ = writeln!(
+        out,
+        "    TX packets:{} errors:{} dropped:{} aborted:{} carrier:{}",
+        n(c.tx_packets),
+        n(c.tx_errors),
+        n(c.tx_dropped),
+        n(c.tx_aborted_errors),
+        n(c.tx_carrier_errors)
+    );
+    let _ = writeln!(out, "    collisions:{}", n(c.collisions));
+    let _ = writeln!(out, "    RX bytes:{}  TX bytes:{}", bytes(c.rx_bytes), bytes(c.tx_bytes));
+}
+
+/// `packets:1, bytes:60, used:0.001s[, flags:S]`.
+pub fn format_stats(stats: &FlowStats, now_ms: u64) -> String {
+    let mut out = format!("packets:{}, bytes:{}, used:", stats.packets, stats.bytes);
+    if stats.used_ms == 0 {
+        out.push_str("never");
+    } else {
+        let ms = now_ms.saturating_sub(stats.used_ms);
+        let _ = write!(out, "{}.{:03}s", ms / 1000, ms % 1000);
+    }
+    if stats.tcp_flags != 0 {
+        out.push_str(", flags:");
+        for (bit, letter) in [
+            (2, 'S'),
+            (1, 'F'),
+            (8, 'P'),
+            (4, 'R'),
+            (0x20, 'U'),
+            (0x10, '.'),
+            (0x40, 'E'),
+            (0x80, 'C'),
+            (0x100, 'N'),
+        ] {
+            if stats.tcp_flags & bit != 0 {
+                out.push(letter);
+            }
+        }
+    }
+    out
+}
+
+/// A flow as one line without its end, as `dump-flows` prints it.
+pub fn format_flow(flow: &FlowInfo, names: &PortNames, more: bool, now_ms: u64) -> String {
+    let mut out = String::with_capacity(256);
+    if more {
+        let _ = write!(out, "ufid:{}, ", flow.ufid);
+    }
+    out.push_str(&format_key(&flow.key, Some(&flow.mask), names, more));
+    let _ = write!(out, ", {}", format_stats(&flow.stats, now_ms));
+    if flow.offloaded {
+        out.push_str(", offloaded:yes");
+    }
+    if more {
+        let _ = write!(out, ", dp:{}", flow.dp_layer);
+    }
+    let _ = write!(out, ", actions:{}", format_actions(&flow.actions, names));
+    if more && flow.dp_layer == "ovs" {
+        let bits = |words: &[u64]| words.iter().filter(|w| **w != 0).count();
+        let (low, high) = flow.mask.0.words().split_at(64);
+        let _ = write!(out, ", dp-extra-info:miniflow_bits({},{})", bits(low), bits(high));
+    }
+    out
+}
+
+const FLOW_TYPES: [&str; 6] = ["ovs", "tc", "dpdk", "offloaded", "non-offloaded", "partially-offloaded"];
+
+fn flow_type_shown(types: &[&str], flow: &FlowInfo) -> bool {
+    types.is_empty()
+        || types.iter().any(|t| match *t {
+            "offloaded" => flow.offloaded,
+            "non-offloaded" => !flow.offloaded,
+            "partially-offloaded" => false,
+            layer => flow.dp_layer == layer && !flow.offloaded,
+        })
+}
+
+fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let (mut filter, mut types, mut rest) = (None, Vec::new(), Vec::new());
+    for arg in args {
+        if let Some(text) = arg.strip_prefix("filter=") {
+            filter = Some(text);
+        } else if let Some(text) = arg.strip_prefix("type=") {
+            for t in text.split(',').filter(|t| !t.is_empty() && *t != "all") {
+                if !FLOW_TYPES.contains(&t) {
+                    return Err(format!("Failed to parse type ({t}) (Invalid argument)"));
+                }
+                types.push(t);
+            }
+        } else if !arg.starts_with("pmd=") {
+            rest.push(*arg);
+        }
+    }
+    let (dpif, _) = optional_dp(cx, &rest, 0)?;
+    let with_names = options.names.unwrap_or(options.more);
+    let names = if with_names { names_of(&*dpif) } else { PortNames::none() };
+    if let Some(f) = filter {
+        (cx.filter)(f, &ib_flow::Flow::zeroed(), &ib_flow::Mask::default())
+            .map_err(|e| format!("Failed to parse filter ({e})"))?;
+    }
+    let mut lines = Vec::new();
+    dpif.flow_dump(&mut |flow| {
+        let wanted = filter.is_none_or(|f| (cx.filter)(f, &flow.key, &flow.mask).unwrap_or(false));
+        if wanted && flow_type_shown(&types, &flow) {
+            lines.push(format_flow(&flow, &names, options.more, cx.now_ms));
+        }
+    });
+    let mut out = String::new();
+    if !lines.is_empty() && dpif.kind() != "system" {
+        out.push_str("flow-dump from the main thread:\n");
+    }
+    for line in lines {
+        out.push_str(&line);
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+/// Splits an optional `ufid:...,` off a flow's text.
+fn split_ufid(text: &str) -> Result<(Option<Ufid>, &str), String> {
+    let text = text.trim_start();
+    let Some(rest) = text.strip_prefix("ufid:") else { return Ok((None, text)) };
+    let end = rest.find(|c: char| !c.is_ascii_hexdigit() && c != '-' && c != 'x').unwrap_or(rest.len());
+    let digits: String = rest[..end].trim_start_matches("0x").chars().filter(|c| *c != '-').collect();
+    match u128::from_str_radix(&digits, 16) {
+        Ok(v) => Ok((Some(Ufid(v)), rest[end..].trim_start_matches([',', ' ']))),
+        Err(_) => Err("parsing flow ufid".into()),
+    }
+}
+
+fn put_flow(
+    cx: &Context<'_>,
+    options: &Options,
+    dpif: &dyn Dpif,
+    flow: &str,
+    actions: &str,
+    modify: bool,
+) -> Out {
+    let names = names_of(dpif);
+    let (ufid, text) = split_ufid(flow)?;
+    let (key, mask) = parse_key(text, &names).map_err(|e| {
+        format!("parsing flow key (syntax error at {}) (Invalid argument)", &text[e.at.min(text.len())..])
+    })?;
+    let actions =
+        parse_actions(actions, &names).map_err(|_| "parsing actions (Invalid argument)".to_owned())?;
+    let before = if options.statistics && modify {
+        dpif.flow_get(&FlowDel { ufid, key: Some(&key) }).ok().map(|f| f.stats)
+    } else {
+        None
+    };
+    let put = FlowPut {
+        modify,
+        create: !modify || options.may_create,
+        zero_stats: options.clear,
+        key: &key,
+        mask: &mask,
+        ufid,
+        actions: actions.into(),
+    };
+    dpif.flow_put(&put).map_err(|e| with_errno("updating flow table", &e))?;
+    Ok(before.map(|s| format!("{}\n", format_stats(&s, cx.now_ms))).unwrap_or_default())
+}
+
+fn add_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let (dpif, args) = optional_dp(cx, args, 2)?;
+    put_flow(cx, options, &*dpif, args[0], args[1], false)
+}
+
+fn mod_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let (dpif, args) = optional_dp(cx, args, 2)?;
+    put_flow(cx, options, &*dpif, args[0], args[1], true)
+}
+
+fn get_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let (dpif, args) = optional_dp(cx, args, 1)?;
+    let Ok((Some(ufid), _)) = split_ufid(args[0]) else { return Err("parsing flow ufid".into()) };
+    let flow = dpif
+        .flow_get(&FlowDel { ufid: Some(ufid), key: None })
+        .map_err(|e| with_errno("getting flow", &e))?;
+    let names = if options.names == Some(true) { names_of(&*dpif) } else { PortNames::none() };
+    Ok(format!("{}\n", format_flow(&flow, &names, options.more, cx.now_ms)))
+}
+
+fn delete_one(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, text: &str) -> Out {
+    let (ufid, text) = split_ufid(text)?;
+    let (key, _) = parse_key(text, &names_of(dpif)).map_err(|e| {
+        format!("parsing flow key (syntax error at {}) (Invalid argument)", &text[e.at.min(text.len())..])
+    })?;
+    let named = FlowDel { ufid, key: if ufid.is_some() { None } else { Some(&key) } };
+    match dpif.flow_del(&named) {
+        Ok(stats) if options.statistics => Ok(format!("{}\n", format_stats(&stats, cx.now_ms))),
+        Ok(_) => Ok(String::new()),
+        Err(e) => {
+            let hint =
+                if ufid.is_none() && e.errno() == 2 { "\nPerhaps you need to specify a UFID?" } else { "" };
+            Err(format!("{}{hint}", with_errno("deleting flow", &e)))
+        }
+    }
+}
+
+fn del_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let (dpif, args) = optional_dp(cx, args, 1)?;
+    delete_one(cx, options, &*dpif, args[0])
+}
+
+/// What a line of a flow file asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Add,
+    Modify,
+    Delete,
+}
+
+fn from_file(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, file: &str, default: Verb) -> Out {
+    let text = (cx.read_file)(file)?;
+    let mut out = String::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let verbs = [("add ", Verb::Add), ("modify ", Verb::Modify), ("delete ", Verb::Delete)];
+        let found = verbs.iter().find_map(|(word, verb)| line.strip_prefix(word).map(|rest| (rest, *verb)));
+        let (flow, verb) = found.unwrap_or((line, default));
+        if verb == Verb::Delete {
+            out.push_str(&delete_one(cx, options, dpif, flow)?);
+            continue;
+        }
+        let Some((flow, actions)) = flow.split_once("actions:").or_else(|| flow.rsplit_once(' ')) else {
+            return Err("parsing actions (Invalid argument)".into());
+        };
+        // A dumped line carries counters between key and actions.
+        let key = flow.split(", packets:").next().unwrap_or(flow).trim().trim_end_matches(',');
+        out.push_str(&put_flow(cx, options, dpif, key, actions.trim(), verb == Verb::Modify)?);
+    }
+    Ok(out)
+}
+
+fn add_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let (dpif, args) = optional_dp(cx, args, 1)?;
+    from_file(cx, options, &*dpif, args[0], Verb::Add)
+}
+
+fn mod_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    let (dpif, args) = optional_dp(cx, args, 1)?;
+    from_file(cx, options, &*dpif, args[0], Verb::Modify)
+}
+
+fn del_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
+    // A single argument is a datapath if there is one of that name, else a file.
+    let (dpif, file) = match args {
+        [one] => match cx.datapaths.open(one, false) {
+            Ok(dpif) => (dpif, None),
+            Err(_) => (only_dp(cx)?, Some(*one)),
+        },
+        [dp, file] => (open(cx, dp)?, Some(*file)),
+        _ => (only_dp(cx)?, None),
+    };
+    match file {
+        Some(file) => from_file(cx, options, &*dpif, file, Verb::Delete),
+        None => {
+            dpif.flow_flush();
+            Ok(String::new())
+        }
+    }
+}
+
+fn parse_actions_cmd(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    let names = PortNames::none();
+    let actions = parse_actions(args[0], &names)
+        .map_err(|_| "odp_actions_from_string (Invalid argument)".to_owned())?;
+    Ok(format!("{}\n", format_actions(&actions, &names)))
+}
+
+/// For each `actions` behind the flow, prints them by VLAN and MPLS state as the original's test aid does.
+fn normalize_actions(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    let names = PortNames::none();
+    let (key, mask) =
+        parse_key(args[0], &names).map_err(|_| "odp_flow_key_from_string (Invalid argument)".to_owned())?;
+    let mut out = format!("input flow: {}\n", format_key(&mask.apply(&key), None, &names, false));
+    let actions = parse_actions(&args[1..].join(""), &names)
+        .map_err(|_| "odp_actions_from_string (Invalid argument)".to_owned())?;
+    // Outputs are grouped by what the packet looks like when it leaves.
+    let (mut vlan, mut mpls) = (key.vlans[0], key.mpls_lse[0]);
+    let mut groups: BTreeMap<String, Vec<crate::Action>> = BTreeMap::new();
+    for action in actions {
+        match action {
+            crate::Action::PopVlan => vlan = ib_flow::Vlan::default(),
+            crate::Action::PushVlan { tpid, tci } => vlan = ib_flow::Vlan { tpid, tci },
+            crate::Action::PopMpls(_) => mpls = ib_packet::Be32::ZERO,
+            crate::Action::PushMpls { lse, .. } => mpls = lse,
+            other => {
+                let v = if vlan.is_present() {
+                    format!("vlan(vid={},pcp={}): ", vlan.vid(), vlan.pcp())
+                } else {
+                    "no vlan: ".into()
+                };
+                let m = if mpls.is_zero() {
+                    "no mpls: ".into()
+                } else {
+                    let l = mpls.get();
+                    format!("mpls(label={},tc={},ttl={}): ", l >> 12, l >> 9 & 7, l & 0xff)
+                };
+                groups.entry(v + &m).or_default().push(other);
+            }
+        }
+    }
+    if groups.is_empty() {
+        let _ = writeln!(out, "no vlan: no mpls: drop");
+    }
+    for (state, list) in groups {
+        let _ = writeln!(out, "{state}{}", format_actions(&list, &names));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_text_is_checked() {
+        let spec = parse_iface("vx1,type=vxlan,port_no=7,remote_ip=flow").unwrap();
+        assert_eq!((spec.name.as_str(), spec.kind.as_str()), ("vx1", "vxlan"));
+        assert_eq!(spec.number, Some(ib_flow::OdpPort(7)));
+        assert_eq!(spec.options["remote_ip"], "flow");
+        assert!(parse_iface("p,type").is_err());
+        assert!(parse_iface("p,port_no=x").is_err());
+    }
+
+    #[test]
+    fn stats_print_as_in_dumps() {
+        let stats = FlowStats { packets: 3, bytes: 180, used_ms: 1000, tcp_flags: 0x12 };
+        assert_eq!(format_stats(&stats, 2041), "packets:3, bytes:180, used:1.041s, flags:S.");
+        assert_eq!(format_stats(&FlowStats::default(), 5), "packets:0, bytes:0, used:never");
+    }
+
+    #[test]
+    fn a_ufid_is_split_off() {
+        let (ufid, rest) = split_ufid("ufid:12272b11-9007-4f8b-8d4b-55ebc7abc5be, in_port(1)").unwrap();
+        assert_eq!(ufid, Some(Ufid(0x12272b11_9007_4f8b_8d4b_55ebc7abc5be)));
+        assert_eq!(rest, "in_port(1)");
+        assert!(split_ufid("ufid:zz").is_err());
+    }
+}
