@@ -8,6 +8,7 @@
 pub mod atom;
 pub mod datum;
 pub mod error;
+pub mod idl;
 pub mod parser;
 pub mod schema;
 pub mod text;
