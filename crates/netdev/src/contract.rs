@@ -35,7 +35,7 @@ pub struct Speed {
     pub max_mbps: u32,
     /// `Some(true)` full duplex; `None` unknown.
     pub full_duplex: Option<bool>,
-    /// OpenFlow 1.0 to 1.3 `OFPPF_*` bits: current.
+    /// OpenFlow 1.1 `OFPPF_*` bits: current.
     pub current: u32,
     /// Advertised.
     pub advertised: u32,

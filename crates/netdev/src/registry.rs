@@ -158,6 +158,12 @@ impl Registry {
         self.changes.acknowledge()
     }
 
+    /// From now on devices that we made and that the kernel keeps (TAPs) outlive their objects: for a daemon that
+    /// exits to be started again. Without this call they are deleted with the last reference.
+    pub fn keep_devices(&self) {
+        self.linux.keep_devices();
+    }
+
     /// Counts changes of all devices together.
     pub fn seq(&self) -> u64 {
         self.changes.seq()

@@ -62,6 +62,9 @@ impl Offload {
 pub struct Packet {
     buf: Vec<u8>,
     start: usize,
+    /// Bytes from the buffer's begin that were ever written, and the capacity at which that was noted: it holds
+    /// until the buffer is reallocated.
+    written: (usize, usize),
     /// Offload metadata; see [`Offload`].
     pub offload: Offload,
     /// First byte is an Ethernet header. False on L3 ports, where `l3_type` tells the protocol.
@@ -80,6 +83,7 @@ impl Packet {
         Packet {
             buf,
             start: HEADROOM,
+            written: (0, 0),
             offload: Offload::default(),
             ethernet: true,
             l3_type: Be16::ZERO,
@@ -191,6 +195,27 @@ impl Packet {
         self.buf.resize(self.start + len, 0);
         self.data_mut()
     }
+
+    /// All the room that the buffer has behind the headroom without growing, at least `min` bytes, for a port to
+    /// receive into; follow with [`Self::resize`]. What is in there is unspecified. Costs nothing on a buffer that was
+    /// used so before: bytes are zeroed only where none were ever written.
+    pub fn recv_room_all(&mut self, min: usize) -> &mut [u8] {
+        let len = self.buf.capacity().max(self.start + min);
+        let capacity = self.buf.capacity();
+        if self.written == (len, capacity) {
+            // SAFETY: `len` bytes of this very allocation were initialised when `written` was noted, and a vector
+            // never un-initialises its spare capacity; another allocation would have another capacity, as
+            // a vector's buffer only grows.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.buf.set_len(len);
+            }
+        } else {
+            self.buf.resize(len, 0);
+            self.written = (self.buf.len(), self.buf.capacity());
+        }
+        self.data_mut()
+    }
 }
 
 impl Clone for Packet {
@@ -255,6 +280,21 @@ mod tests {
         p.remove(2, 4);
         assert_eq!(p.data(), &[1, 2, 3, 4, 5, 6]);
         assert_eq!(p.offload.partial_csum, Some((4, 1)));
+    }
+
+    #[test]
+    fn receive_room_is_kept_and_follows_the_buffer() {
+        let mut p = Packet::with_capacity(100);
+        let room = p.recv_room_all(50).len();
+        assert!(room >= 100);
+        p.data_mut().fill(7);
+        p.reset();
+        assert_eq!(p.recv_room_all(50).len(), room);
+        p.resize(3);
+        assert_eq!(p.len(), 3);
+        p.extend(&vec![1; 70_000]);
+        p.reset();
+        assert!(p.recv_room_all(50).len() >= 70_003);
     }
 
     #[test]

@@ -1,0 +1,204 @@
+//! `system`: a device that the kernel already has (NIC, veth, a TAP that a guest holds), through AF_PACKET.
+//!
+//! One socket sends; each set of receive queues has its own. All carry virtio-net headers, so super-frames and partial
+//! checksums pass whole both ways, and the kernel segments if the device in the end cannot. A device that vanishes
+//! and comes back under its name is bound again when the registry hears of it; the sockets stay the same.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use ib_packet::buffer::Pool;
+use ib_packet::{Batch, Mac};
+use ib_sys::af_packet::PacketSocket;
+use ib_sys::rtnetlink;
+use parking_lot::Mutex;
+
+use crate::changes::Changes;
+use crate::contract::{Carrier, Netdev, RxQueue, Speed};
+use crate::error::Result;
+use crate::flags::Flags;
+use crate::linux::{KernelDevice, Link, Linux, io as frames};
+use crate::registry::Provider;
+use crate::stats::{DropCounters, DropReason, NetdevStats};
+
+/// Bytes (of socket buffers, headers included) that wait in a receive socket at most.
+const RECV_BUFFER: i32 = 32 << 20;
+/// Bytes under way in a send socket at most: a device that does not complete its sends stops us here.
+const SEND_BUFFER: i32 = 16 << 20;
+
+/// Opens `system` devices.
+pub struct SystemProvider(pub Arc<Linux>);
+
+impl Provider for SystemProvider {
+    fn kind(&self) -> &str {
+        "system"
+    }
+    fn open(&self, name: &str, changes: &Arc<Changes>) -> Result<Arc<dyn Netdev>> {
+        let link = Link::open(&self.0, name, changes)?;
+        let index = link.index()?;
+        let sender = PacketSocket::sender(index, SEND_BUFFER)?;
+        let dev = Arc::new(System {
+            link,
+            options: Mutex::default(),
+            sender,
+            receivers: Mutex::default(),
+            rx_lost: AtomicU64::new(0),
+            drops: Arc::default(),
+        });
+        let weak: Weak<dyn KernelDevice> = Arc::<System>::downgrade(&dev);
+        self.0.watch(name, index, weak);
+        Ok(dev)
+    }
+}
+
+struct System {
+    link: Link,
+    options: Mutex<BTreeMap<String, String>>,
+    sender: PacketSocket,
+    receivers: Mutex<Vec<Weak<PacketSocket>>>,
+    /// Frames that sockets had no room for, as far as they were asked.
+    rx_lost: AtomicU64,
+    drops: Arc<DropCounters>,
+}
+
+impl System {
+    fn receivers(&self) -> Vec<Arc<PacketSocket>> {
+        let mut all = self.receivers.lock();
+        all.retain(|r| r.strong_count() > 0);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn rx_lost(&self) -> u64 {
+        let new: u64 = self.receivers().iter().map(|r| r.take_lost()).sum();
+        self.rx_lost.fetch_add(new, Ordering::Relaxed) + new
+    }
+}
+
+impl KernelDevice for System {
+    fn on_link(&self, link: &rtnetlink::Link) {
+        if let Some(index) = self.link.update(link) {
+            // If it is gone again already, its own notification follows.
+            let _ = self.sender.bind(index);
+            for receiver in self.receivers() {
+                let _ = receiver.bind(index);
+            }
+        }
+    }
+    fn on_gone(&self, _link: &rtnetlink::Link) {
+        self.link.gone();
+    }
+    fn on_address(&self) {
+        self.link.seq.bump();
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.link.linux.unwatch(&self.link.name);
+    }
+}
+
+impl Netdev for System {
+    fn name(&self) -> &str {
+        &self.link.name
+    }
+    fn kind(&self) -> &str {
+        "system"
+    }
+
+    fn set_config(&self, options: &BTreeMap<String, String>) -> Result<()> {
+        self.options.lock().clone_from(options);
+        Ok(())
+    }
+    fn config(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+    fn status(&self) -> BTreeMap<String, String> {
+        self.link.status()
+    }
+
+    fn mac(&self) -> Result<Mac> {
+        self.link.mac()
+    }
+    fn set_mac(&self, mac: Mac) -> Result<()> {
+        self.link.set_mac(mac)
+    }
+    fn mtu(&self) -> Result<u32> {
+        self.link.mtu()
+    }
+    fn set_mtu(&self, mtu: u32) -> Result<()> {
+        self.link.set_mtu(mtu)
+    }
+    fn flags(&self) -> Result<Flags> {
+        self.link.flags()
+    }
+    fn update_flags(&self, off: Flags, on: Flags) -> Result<Flags> {
+        self.link.update_flags(off, on)
+    }
+    fn ifindex(&self) -> Option<i32> {
+        self.link.ifindex()
+    }
+    fn carrier(&self) -> Carrier {
+        self.link.carrier()
+    }
+    fn link_speed(&self) -> Result<Speed> {
+        self.link.link_speed()
+    }
+    fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
+        self.link.addresses()
+    }
+
+    fn stats(&self) -> Result<NetdevStats> {
+        let mut s = self.link.stats()?;
+        let add = |counter: &mut Option<u64>, n: u64| *counter = counter.map(|c| c + n);
+        let ours = self.drops.sum(|r| r.name().starts_with("tx_"));
+        add(&mut s.tx_dropped, ours);
+        add(&mut s.rx_dropped, self.rx_lost() + self.drops.sum(|r| r.name().starts_with("rx_")));
+        Ok(s)
+    }
+    fn custom_stats(&self) -> Vec<(String, u64)> {
+        let mut all = self.drops.nonzero();
+        let lost = self.rx_lost();
+        if lost != 0 {
+            all.push((DropReason::RxQueueFull.name().to_owned(), lost));
+        }
+        all
+    }
+    fn change_seq(&self) -> u64 {
+        self.link.seq.read()
+    }
+
+    fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>> {
+        let socket = Arc::new(PacketSocket::receiver(self.link.index()?, RECV_BUFFER)?);
+        self.receivers.lock().push(Arc::downgrade(&socket));
+        Ok(vec![Box::new(SystemRxq { socket, drops: self.drops.clone() })])
+    }
+
+    fn send(&self, _qid: usize, batch: &mut Batch, pool: &mut Pool) {
+        frames::send_packets(&self.sender, batch, pool, &self.drops);
+    }
+    fn tx_can_gso(&self) -> bool {
+        true
+    }
+}
+
+struct SystemRxq {
+    socket: Arc<PacketSocket>,
+    drops: Arc<DropCounters>,
+}
+
+impl RxQueue for SystemRxq {
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.socket.as_raw_fd())
+    }
+    fn recv(&mut self, pool: &mut Pool, out: &mut Batch) -> io::Result<usize> {
+        frames::recv_packets(&self.socket, pool, out, &self.drops)
+    }
+    fn drain(&mut self) {
+        self.socket.drain();
+    }
+}

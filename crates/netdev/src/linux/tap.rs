@@ -1,0 +1,248 @@
+//! `tap` and `internal`: a TAP device of our own, whose other end is the host's network stack.
+//!
+//! The device is made when it is opened, down, and ceases to exist when it is closed, unless the registry was told to keep
+//! devices (a daemon that restarts): it is persistent meanwhile, so a crash keeps it too, with the addresses on it. We hold its
+//! descriptor; moved into another namespace it goes on carrying packets, and only what rtnetlink tells is then frozen.
+//!
+//! The kernel counts from the host's side; we report the switch's, so received and sent change places.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use ib_packet::buffer::Pool;
+use ib_packet::{Batch, Mac};
+use ib_sys::errno::ENODEV;
+use ib_sys::rtnetlink;
+use ib_sys::tun::Tap;
+use parking_lot::Mutex;
+
+use crate::changes::Changes;
+use crate::contract::{Carrier, Netdev, RxQueue, Speed};
+use crate::error::{Error, Result};
+use crate::flags::Flags;
+use crate::linux::{KernelDevice, Link, Linux, io as frames};
+use crate::registry::Provider;
+use crate::stats::{DropCounters, NetdevStats};
+
+/// Opens TAP devices under one of the two kinds.
+pub struct TapProvider(pub Arc<Linux>, pub &'static str);
+
+impl Provider for TapProvider {
+    fn kind(&self) -> &str {
+        self.1
+    }
+    fn open(&self, name: &str, changes: &Arc<Changes>) -> Result<Arc<dyn Netdev>> {
+        let tap = Tap::open(name)?;
+        tap.set_persistent(true)?;
+        let link = match Link::open(&self.0, name, changes) {
+            Ok(link) => link,
+            Err(e) => {
+                // Not to leave it behind.
+                let _ = tap.set_persistent(false);
+                return Err(e);
+            }
+        };
+        let index = link.index()?;
+        let dev = Arc::new(TapDevice {
+            link,
+            kind: self.1,
+            options: Mutex::default(),
+            io: Arc::new(TapIo { tap, drops: DropCounters::default(), counts: Default::default() }),
+        });
+        let weak: Weak<dyn KernelDevice> = Arc::<TapDevice>::downgrade(&dev);
+        self.0.watch(name, index, weak);
+        Ok(dev)
+    }
+}
+
+struct TapDevice {
+    link: Link,
+    kind: &'static str,
+    options: Mutex<BTreeMap<String, String>>,
+    io: Arc<TapIo>,
+}
+
+/// What the device and its receive queue share.
+struct TapIo {
+    tap: Tap,
+    drops: DropCounters,
+    /// rx packets, rx bytes, tx packets, tx bytes, as the switch sees them: for when the kernel cannot be asked.
+    counts: [AtomicU64; 4],
+}
+
+impl TapIo {
+    fn count(&self, at: usize, packets: u64, bytes: u64) {
+        self.counts[at].fetch_add(packets, Ordering::Relaxed);
+        self.counts[at + 1].fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl KernelDevice for TapDevice {
+    fn on_link(&self, link: &rtnetlink::Link) {
+        self.link.update(link);
+    }
+    fn on_gone(&self, _link: &rtnetlink::Link) {
+        self.link.gone();
+    }
+    fn on_address(&self) {
+        self.link.seq.bump();
+    }
+}
+
+impl Drop for TapDevice {
+    fn drop(&mut self) {
+        if !self.link.linux.keep_devices.load(Ordering::Relaxed) {
+            let _ = self.io.tap.set_persistent(false);
+        }
+        self.link.linux.unwatch(&self.link.name);
+    }
+}
+
+impl TapDevice {
+    /// `f` of the kernel's last word, also while the device is in another namespace.
+    fn last<T>(&self, f: impl FnOnce(&super::Known) -> T) -> T {
+        f(&self.link.known.lock())
+    }
+}
+
+impl Netdev for TapDevice {
+    fn name(&self) -> &str {
+        &self.link.name
+    }
+    fn kind(&self) -> &str {
+        self.kind
+    }
+
+    fn set_config(&self, options: &BTreeMap<String, String>) -> Result<()> {
+        self.options.lock().clone_from(options);
+        Ok(())
+    }
+    fn config(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+    fn status(&self) -> BTreeMap<String, String> {
+        self.link.status()
+    }
+
+    fn mac(&self) -> Result<Mac> {
+        Ok(self.last(|known| known.mac))
+    }
+    fn set_mac(&self, mac: Mac) -> Result<()> {
+        self.link.set_mac(mac)
+    }
+    fn mtu(&self) -> Result<u32> {
+        Ok(self.last(|known| known.mtu))
+    }
+    fn set_mtu(&self, mtu: u32) -> Result<()> {
+        self.link.set_mtu(mtu)
+    }
+    fn flags(&self) -> Result<Flags> {
+        match self.link.flags() {
+            Err(Error::Os(ENODEV)) => Ok(Flags::UP),
+            other => other,
+        }
+    }
+    fn update_flags(&self, off: Flags, on: Flags) -> Result<Flags> {
+        self.link.update_flags(off, on)
+    }
+    fn ifindex(&self) -> Option<i32> {
+        self.link.ifindex()
+    }
+    fn carrier(&self) -> Carrier {
+        let carrier = self.link.carrier();
+        // Whoever took it into his namespace brings it up there; we cannot know.
+        Carrier { up: carrier.up || self.link.ifindex().is_none(), ..carrier }
+    }
+    fn link_speed(&self) -> Result<Speed> {
+        self.link.link_speed()
+    }
+    fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
+        self.link.addresses()
+    }
+
+    fn stats(&self) -> Result<NetdevStats> {
+        let own = [0, 1, 2, 3].map(|i: usize| self.io.counts[i].load(Ordering::Relaxed));
+        let dropped = self.io.drops.sum(|r| r.name().starts_with("tx_"));
+        let Ok(s) = self.link.stats() else {
+            let [rx_packets, rx_bytes, tx_packets, tx_bytes] = own.map(Some);
+            let tx_dropped = Some(dropped);
+            return Ok(NetdevStats {
+                rx_packets,
+                rx_bytes,
+                tx_packets,
+                tx_bytes,
+                tx_dropped,
+                ..NetdevStats::default()
+            });
+        };
+        Ok(NetdevStats {
+            rx_packets: s.tx_packets,
+            tx_packets: s.rx_packets,
+            rx_bytes: s.tx_bytes,
+            tx_bytes: s.rx_bytes,
+            rx_dropped: s.tx_dropped,
+            tx_dropped: s.rx_dropped.map(|d| d + dropped),
+            rx_errors: s.tx_errors,
+            tx_errors: s.rx_errors,
+            rx_multicast_packets: Some(0),
+            collisions: Some(0),
+            rx_length_errors: Some(0),
+            rx_over_err: Some(0),
+            rx_crc_err: Some(0),
+            rx_frame_err: Some(0),
+            rx_fifo_errors: Some(0),
+            rx_missed_errors: Some(0),
+            tx_aborted_errors: Some(0),
+            tx_carrier_errors: Some(0),
+            tx_fifo_errors: Some(0),
+            tx_heartbeat_errors: Some(0),
+            tx_window_errors: Some(0),
+            ..NetdevStats::default()
+        })
+    }
+    fn custom_stats(&self) -> Vec<(String, u64)> {
+        self.io.drops.nonzero()
+    }
+    fn change_seq(&self) -> u64 {
+        self.link.seq.read()
+    }
+
+    fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>> {
+        Ok(vec![Box::new(TapRxq(self.io.clone()))])
+    }
+
+    fn send(&self, _qid: usize, batch: &mut Batch, pool: &mut Pool) {
+        let (packets, bytes) = frames::send_tap(&self.io.tap, batch, pool, &self.io.drops);
+        self.io.count(2, packets, bytes);
+    }
+    fn tx_can_gso(&self) -> bool {
+        true
+    }
+}
+
+struct TapRxq(Arc<TapIo>);
+
+impl RxQueue for TapRxq {
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.0.tap.as_raw_fd())
+    }
+    fn recv(&mut self, pool: &mut Pool, out: &mut Batch) -> io::Result<usize> {
+        let from = out.len();
+        let n = frames::recv_tap(&self.0.tap, pool, out, &self.0.drops)?;
+        if n != 0 {
+            self.0.count(0, n as u64, out[from..].iter().map(|p| p.len() as u64).sum());
+        }
+        Ok(n)
+    }
+    fn drain(&mut self) {
+        let mut pool = Pool::new(1);
+        let mut batch = Batch::new();
+        while frames::recv_tap(&self.0.tap, &mut pool, &mut batch, &self.0.drops).is_ok_and(|n| n > 0) {
+            batch.clear();
+        }
+    }
+}

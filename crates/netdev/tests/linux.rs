@@ -1,0 +1,253 @@
+//! The contract's suite on kernel devices, each test in a network namespace of its own.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ib_netdev::conformance::{collect, configuration, frame, traffic};
+use ib_netdev::{DropReason, Error, Flags, Netdev, Registry};
+use ib_packet::buffer::Pool;
+use ib_sys::eventfd::Epoll;
+use ib_sys::rtnetlink::{LinkChange, Rtnl};
+use ib_sys::{errno, netns};
+
+/// Runs `test` on a thread in a fresh namespace; says so and returns if we may not.
+fn in_namespace(test: fn()) {
+    if !netns::is_root() {
+        println!("skipped: needs root for network namespaces");
+        return;
+    }
+    let thread = std::thread::spawn(move || {
+        if let Err(e) = netns::unshare() {
+            println!("skipped: no network namespace: {e}");
+            return;
+        }
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn up(dev: &Arc<dyn Netdev>) {
+    dev.update_flags(Flags::NONE, Flags::UP).unwrap();
+}
+
+fn veth() -> (Arc<Registry>, Arc<dyn Netdev>, Arc<dyn Netdev>) {
+    Rtnl::open().unwrap().add_veth("va", "vb").unwrap();
+    let registry = Registry::new().unwrap();
+    let a = registry.open("va", "").unwrap();
+    let b = registry.open("vb", "system").unwrap();
+    up(&a);
+    up(&b);
+    (registry, a, b)
+}
+
+/// Takes notifications in until `done`, for at most a second.
+fn wait(registry: &Registry, done: impl Fn() -> bool) -> bool {
+    let epoll = Epoll::new().unwrap();
+    epoll.add(registry.fd(), 0).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        registry.run();
+        if done() || Instant::now() > deadline {
+            return done();
+        }
+        epoll.wait(&mut Vec::new(), 50).unwrap();
+    }
+}
+
+#[test]
+fn system_configuration() {
+    in_namespace(|| {
+        let (_registry, a, b) = veth();
+        configuration(&*a);
+        assert_eq!(a.status().get("driver_name").map(String::as_str), Some("veth"));
+        assert_eq!(a.link_speed().unwrap().current_mbps, 10_000);
+        assert!(b.ifindex().is_some_and(|i| i > 0));
+    });
+}
+
+#[test]
+fn system_traffic() {
+    in_namespace(|| {
+        let (registry, a, b) = veth();
+        assert!(wait(&registry, || a.carrier().up && b.carrier().up), "carrier comes by notification");
+        let mut rxq = b.rx_queues().unwrap().remove(0);
+        traffic(&*a, &*b, &mut *rxq, false);
+        let mut rxq = a.rx_queues().unwrap().remove(0);
+        traffic(&*b, &*a, &mut *rxq, false);
+        // What a port sends it does not receive.
+        a.send(0, &mut vec![frame(60)], &mut Pool::new(1));
+        assert_eq!(rxq.recv(&mut Pool::new(1), &mut Vec::new()).unwrap(), 0);
+    });
+}
+
+#[test]
+fn system_drops_have_names() {
+    in_namespace(|| {
+        let (_registry, a, _b) = veth();
+        let mut pool = Pool::new(8);
+        a.send(0, &mut vec![frame(60), frame(3000), frame(60)], &mut pool);
+        a.update_flags(Flags::UP, Flags::NONE).unwrap();
+        a.send(0, &mut vec![frame(60), frame(60)], &mut pool);
+        let drops = a.custom_stats();
+        assert!(drops.contains(&(DropReason::TxTooBig.name().to_owned(), 1)), "{drops:?}");
+        assert!(drops.contains(&(DropReason::TxDown.name().to_owned(), 2)), "{drops:?}");
+        assert!(a.stats().unwrap().tx_dropped >= Some(3));
+    });
+}
+
+#[test]
+fn system_device_that_is_not_there() {
+    in_namespace(|| {
+        let registry = Registry::new().unwrap();
+        let e = registry.open("p1", "").err().unwrap();
+        assert_eq!((e.errno(), e.to_string().as_str()), (errno::ENODEV, "No such device"));
+        assert_eq!(registry.open("p1", "nonsense").err().unwrap().errno(), errno::EAFNOSUPPORT);
+    });
+}
+
+#[test]
+fn one_object_a_name() {
+    in_namespace(|| {
+        let (registry, a, b) = veth();
+        let again = registry.open("va", "system").unwrap();
+        assert!(Arc::ptr_eq(&a, &again));
+        assert!(matches!(registry.open("va", "tap"), Err(Error::KindConflict { .. })));
+        assert!(registry.get("va").is_some());
+        drop((a, again));
+        assert!(registry.get("va").is_none());
+        assert_eq!(registry.devices().len(), 1);
+        drop(b);
+        registry.open("va", "system").unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_comes_back_is_bound_again() {
+    in_namespace(|| {
+        let (registry, a, b) = veth();
+        let mut rxq = b.rx_queues().unwrap().remove(0);
+        let mut pool = Pool::new(8);
+        let mut rtnl = Rtnl::open().unwrap();
+        let old = b.ifindex();
+        rtnl.delete_link(a.ifindex().unwrap()).unwrap();
+        assert!(wait(&registry, || a.ifindex().is_none() && b.ifindex().is_none()));
+        assert_eq!(b.mtu(), Err(Error::Os(errno::ENODEV)));
+        assert!(!b.carrier().up);
+        assert_eq!(rxq.recv(&mut pool, &mut Vec::new()).unwrap(), 0, "no error while it is away");
+        a.send(0, &mut vec![frame(60)], &mut pool);
+
+        rtnl.add_veth("va", "vb").unwrap();
+        assert!(wait(&registry, || a.ifindex().is_some() && b.ifindex().is_some()));
+        assert_ne!(b.ifindex(), old);
+        up(&a);
+        up(&b);
+        a.send(0, &mut vec![frame(77)], &mut pool);
+        let got = collect(&mut *rxq, &mut pool, 1);
+        assert_eq!(got.first().map(|p| p.len()), Some(77));
+    });
+}
+
+#[test]
+fn changes_from_outside_are_noticed() {
+    in_namespace(|| {
+        let (registry, a, _b) = veth();
+        registry.run();
+        let before = (registry.seq(), a.change_seq());
+        let change = LinkChange { mtu: Some(1300), ..LinkChange::default() };
+        Rtnl::open().unwrap().set_link(a.ifindex().unwrap(), &change).unwrap();
+        assert!(wait(&registry, || a.mtu() == Ok(1300)));
+        assert!(registry.seq() > before.0 && a.change_seq() > before.1);
+        let rename = LinkChange { name: Some("vx"), flags: Some((1, 0)), ..LinkChange::default() };
+        Rtnl::open().unwrap().set_link(a.ifindex().unwrap(), &rename).unwrap();
+        assert!(wait(&registry, || a.ifindex().is_none()), "a renamed device is gone");
+    });
+}
+
+#[test]
+fn idle_registry_is_silent() {
+    in_namespace(|| {
+        let (registry, _a, _b) = veth();
+        std::thread::sleep(Duration::from_millis(50));
+        registry.run();
+        let epoll = Epoll::new().unwrap();
+        epoll.add(registry.fd(), 9).unwrap();
+        let mut ready = Vec::new();
+        epoll.wait(&mut ready, 0).unwrap();
+        assert!(ready.is_empty(), "after run() the descriptor is quiet");
+    });
+}
+
+#[test]
+fn tap_configuration_and_life() {
+    in_namespace(|| {
+        let registry = Registry::new().unwrap();
+        for kind in ["tap", "internal"] {
+            let dev = registry.open("t0", kind).unwrap();
+            assert!(dev.flags().is_ok_and(|f| !f.contains(Flags::UP)), "made down");
+            configuration(&*dev);
+            assert_eq!(dev.status().get("driver_name").map(String::as_str), Some("tun"));
+            drop(dev);
+            assert!(Rtnl::open().unwrap().link_by_name("t0").is_err(), "closed means deleted");
+        }
+        let dev = registry.open("t0", "tap").unwrap();
+        registry.keep_devices();
+        drop(dev);
+        assert!(Rtnl::open().unwrap().link_by_name("t0").is_ok(), "kept");
+        registry.open("t0", "tap").unwrap();
+    });
+}
+
+#[test]
+fn tap_traffic() {
+    in_namespace(|| {
+        // The host's side of the TAP is a device like any other: AF_PACKET plays the host.
+        let (ours, host) = (Registry::new().unwrap(), Registry::new().unwrap());
+        let tap = ours.open("t0", "internal").unwrap();
+        let outside = host.open("t0", "system").unwrap();
+        up(&tap);
+        let mut rxq = tap.rx_queues().unwrap().remove(0);
+        let mut host_rxq = outside.rx_queues().unwrap().remove(0);
+        traffic(&*outside, &*tap, &mut *rxq, false);
+        traffic(&*tap, &*outside, &mut *host_rxq, false);
+    });
+}
+
+#[test]
+fn tap_works_from_another_namespace() {
+    in_namespace(|| {
+        let registry = Registry::new().unwrap();
+        let tap = registry.open("t0", "internal").unwrap();
+        let mut rxq = tap.rx_queues().unwrap().remove(0);
+        let index = tap.ifindex().unwrap();
+        std::thread::scope(|s| {
+            let here = Rtnl::open().unwrap();
+            let mover = s.spawn(move || {
+                let mut here = here;
+                netns::unshare().unwrap();
+                let there = netns::current().unwrap();
+                let change = LinkChange { netns: Some(there.as_raw_fd()), ..LinkChange::default() };
+                here.set_link(index, &change).unwrap();
+                let host = Registry::new().unwrap();
+                let outside = host.open("t0", "system").unwrap();
+                up(&outside);
+                outside.send(0, &mut vec![frame(99)], &mut Pool::new(1));
+                let mut q = outside.rx_queues().unwrap().remove(0);
+                collect(&mut *q, &mut Pool::new(8), 1).first().map(|p| p.len())
+            });
+            let got = collect(&mut *rxq, &mut Pool::new(8), 1);
+            assert_eq!(got.first().map(|p| p.len()), Some(99));
+            assert!(wait(&registry, || tap.ifindex().is_none()));
+            let deadline = Instant::now() + Duration::from_secs(1);
+            while !mover.is_finished() && Instant::now() < deadline {
+                tap.send(0, &mut vec![frame(88)], &mut Pool::new(1));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(mover.join().unwrap(), Some(88));
+            assert!(tap.stats().unwrap().rx_packets >= Some(1));
+            assert!(tap.carrier().up);
+        });
+    });
+}
