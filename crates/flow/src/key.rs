@@ -53,7 +53,7 @@ pub struct Tunnel {
     pub gtpu_flags: u8,
     /// GTP-U message type.
     pub gtpu_msgtype: u8,
-    /// Always zero.
+    /// See [`Tunnel::tlv_table`].
     pub pad: [u8; 4],
     /// Which of `tun_metadata0..63` are present (bit n: field n); with raw options: their length in bytes.
     pub opts_present: u64,
@@ -62,6 +62,18 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// Id of the [`crate::tlv::TlvTable`] by which `opts` is laid out, 0 if none. Kept in `pad`. It takes no
+    /// part in matching: rules' masks have zero there; the mask that a translation builds carries the
+    /// same id as the packet's key, so that the fields' accessors work on it.
+    #[inline]
+    pub fn tlv_table(&self) -> u32 {
+        u32::from_ne_bytes(self.pad)
+    }
+    /// Sets [`Self::tlv_table`].
+    #[inline]
+    pub fn set_tlv_table(&mut self, id: u32) {
+        self.pad = id.to_ne_bytes();
+    }
     /// Whether there is a tunnel at all.
     #[inline]
     pub fn is_set(&self) -> bool {
@@ -327,9 +339,15 @@ impl std::fmt::Debug for Tunnel {
 }
 
 impl std::fmt::Debug for Flow {
-    /// Words that are not zero, by index: compact in failing tests; use the text form for people.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.words().iter().enumerate().filter(|(_, w)| **w != 0)).finish()
+        let mut m = f.debug_map();
+        for field in crate::fields::FIELDS.iter().filter(|f| !f.is_register() || f.n_bytes == 4) {
+            let v = field.get(self);
+            if !v.is_zero(field.n_bytes) {
+                m.entry(&field.name, &v);
+            }
+        }
+        m.finish()
     }
 }
 
@@ -372,6 +390,8 @@ pub struct Match {
     pub flow: Flow,
     /// The bits that matter.
     pub mask: Mask,
+    /// Places of `tun_metadata*` in a match that has no table; empty otherwise.
+    pub tun_md: crate::tlv::TunMd,
 }
 
 impl Match {
@@ -381,7 +401,9 @@ impl Match {
     }
     /// Restores the invariant after `flow` or `mask` was changed by hand.
     pub fn normalize(&mut self) {
+        let table = self.flow.tunnel.pad;
         self.flow = self.mask.apply(&self.flow);
+        self.flow.tunnel.pad = table;
     }
     /// Whether a packet's key matches.
     pub fn matches(&self, flow: &Flow) -> bool {

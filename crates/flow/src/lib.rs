@@ -4,8 +4,18 @@
 //! [`Flow`] is the key, [`Mask`] has one bits where a key matters, [`Match`] pairs them. The field table
 //! (`fields`) declares each field once: position, names, NXM/OXM codes, prerequisites, text form.
 
+pub mod extract;
+pub mod field_value;
+pub mod fields;
+pub mod fields_table;
 pub mod key;
 pub mod port;
+pub mod subfield;
+pub mod text;
+pub mod tlv;
 
+pub use extract::{Layers, extract};
+pub use fields::{Field, FieldId, FieldValue};
 pub use key::{CtState, Flow, Mask, Match, Metadata, TunFlags, Tunnel, Vlan};
 pub use port::{OdpPort, OfPort};
+pub use subfield::Subfield;

@@ -6,6 +6,7 @@
 
 pub mod be;
 pub mod buffer;
+pub mod csum;
 pub mod mac;
 
 pub use be::{Be16, Be32, Be64, Be128};

@@ -1,0 +1,5 @@
+//! Texts of values, matches and keys.
+
+pub mod value;
+
+pub use value::hex;
