@@ -76,7 +76,7 @@ impl MiniMatch {
     }
     /// The whole match again.
     pub fn expand(&self) -> Match {
-        let mut m = Match { flow: Flow::zeroed(), mask: self.mask.expand() };
+        let mut m = Match { mask: self.mask.expand(), ..Match::catch_all() };
         let out = m.flow.words_mut();
         for (&(i, _), v) in self.mask.words.iter().zip(&self.values) {
             out[i as usize] = *v;
