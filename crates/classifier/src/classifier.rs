@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn random_match(r: &mut Rng) -> Match {
-        let mut m = Match { flow: random_flow(r), mask: Mask::default() };
+        let mut m = Match { flow: random_flow(r), ..Match::catch_all() };
         let mut bit = || r.below(3) == 0;
         let k = &mut m.mask.0;
         if bit() {
