@@ -1,3 +1,71 @@
-//! Developer commands.
+//! Developer commands, the one script language of the project: `cargo xtask COMMAND`.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `ci` | all that a change must pass: `fmt`, `clippy`, `doc`, `tidy`, `test` |
+//! | `tidy` | house rules: layers, module essays, words that must not appear |
+//! | `test` | every test; names what is missing on this machine first |
+//! | `bench` | builds for release and runs the benches |
+//! | `fuzz` | runs the fuzz targets for longer than the tests do |
+//! | `diff` | compares with the original under random flow tables, from a seed |
 
-fn main() {}
+use std::process::{Command, ExitCode};
+
+mod requirements;
+mod tidy;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    let done = match args.first().map(String::as_str) {
+        Some("ci") => ci(),
+        Some("tidy") => tidy::run(),
+        Some("test") => test(&rest),
+        Some("bench") => cargo(&[&["bench", "--workspace", "--"], rest.as_slice()].concat()),
+        Some("fuzz") => {
+            cargo(&[&["run", "--release", "--quiet", "-p", "fuzz", "--"], rest.as_slice()].concat())
+        }
+        Some("diff") => cargo(&[&["run", "--quiet", "-p", "differ", "--"], rest.as_slice()].concat()),
+        _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|fuzz|diff [ARGS]".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Done = Result<(), String>;
+
+fn cargo(args: &[&str]) -> Done {
+    eprintln!("xtask: cargo {}", args.join(" "));
+    let status = Command::new(env!("CARGO")).args(args).status().map_err(|e| format!("cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", args.join(" "))) }
+}
+
+fn test(args: &[&str]) -> Done {
+    requirements::report();
+    // Programs first: tests start them.
+    cargo(&["build", "--workspace", "--bins"])?;
+    cargo(&[&["test", "--workspace", "--no-fail-fast"], args].concat())
+}
+
+fn ci() -> Done {
+    cargo(&["fmt", "--all", "--check"])?;
+    tidy::run()?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo_doc()?;
+    test(&[])
+}
+
+fn cargo_doc() -> Done {
+    eprintln!("xtask: cargo doc");
+    let status = Command::new(env!("CARGO"))
+        .args(["doc", "--workspace", "--no-deps", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .status()
+        .map_err(|e| format!("cargo doc: {e}"))?;
+    if status.success() { Ok(()) } else { Err("cargo doc failed".into()) }
+}
