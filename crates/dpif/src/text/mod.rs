@@ -222,7 +222,7 @@ pub(crate) fn parse_flags(s: &mut Scan<'_>, max: u32, names: &[(u32, &str)]) -> 
             } else {
                 break;
             };
-            let word = s.word();
+            let word = flag_word(s);
             let bit = find(s, word)?;
             mask |= bit;
             if set {
@@ -232,7 +232,7 @@ pub(crate) fn parse_flags(s: &mut Scan<'_>, max: u32, names: &[(u32, &str)]) -> 
         return Ok((flags, mask));
     }
     loop {
-        let word = s.word();
+        let word = flag_word(s);
         if !word.is_empty() {
             flags |= find(s, word)?;
         }
@@ -240,6 +240,11 @@ pub(crate) fn parse_flags(s: &mut Scan<'_>, max: u32, names: &[(u32, &str)]) -> 
             return Ok((flags, max));
         }
     }
+}
+
+/// A flag's name; those without one are their bits in brackets.
+fn flag_word<'a>(s: &mut Scan<'a>) -> &'a str {
+    s.take(|b| b.is_ascii_alphanumeric() || b"_[]".contains(&b))
 }
 
 /// TCP flag bits by name.
