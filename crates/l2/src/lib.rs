@@ -1,1 +1,6 @@
-//! Layer-2 protocol machines.
+//! Layer-2 protocol machines: values that take packets, events and the time, and hand out packets, events
+//! and the next deadline. No sockets, no clock, no threads; who owns one locks it.
+
+pub mod mac_learning;
+
+pub use mac_learning::{MacEntry, MacLearning, MacStats};

@@ -1,1 +1,38 @@
 //! OpenFlow tables, translation, upcalls, controllers.
+//!
+//! [`Switch`] is what the bridge layer drives: bridges, ports, bundles, mirrors, controllers. Each bridge
+//! has an [`ofproto::Ofproto`] (tables, groups, learned addresses; shared with datapath threads) and a
+//! [`connmgr::ConnMgr`] (OpenFlow sessions; main thread only). Bridges of one datapath type share a
+//! [`backer::Backer`].
+//!
+//! ```text
+//!            bridge layer                        datapath threads
+//!                 │ ports, controllers                  │ upcall
+//!                 ▼                                     ▼
+//!   Switch ── Bridge ──► XlateConfig (snapshot) ──► xlate ──► odp actions + mask
+//!                 │                                  ▲   │ learn, stats, packet-in
+//!              ConnMgr ── flow_mod ──► Ofproto ──────┘◄──┘
+//! ```
+
+pub mod backer;
+mod bundle;
+pub mod config;
+pub mod connmgr;
+pub mod features;
+pub mod flow_mod;
+pub mod group;
+pub mod meter;
+pub mod ofproto;
+pub mod port;
+pub mod recirc;
+pub mod revalidate;
+pub mod rule;
+pub mod switch;
+pub mod ukey;
+pub mod upcall;
+pub mod xcfg;
+pub mod xlate;
+
+pub use config::*;
+pub use connmgr::{ConnCommand, ConnEvent, ConnId};
+pub use switch::{Bridge, PortStatsFn, Switch};

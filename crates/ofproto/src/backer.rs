@@ -1,0 +1,119 @@
+//! One datapath with the bridges on it.
+//!
+//! A `Backer` owns the provider, the snapshot that translation reads, recirculation ids and the flows that
+//! were installed. It outlives no bridge and is shared by datapath threads (upcalls), the main thread and
+//! revalidation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use ib_base::time::Clock;
+use ib_dpif::Dpif;
+use ib_rcu::{Published, Version};
+use parking_lot::{Mutex, RwLock};
+
+use crate::features::Features;
+use crate::recirc::RecircIds;
+use crate::revalidate::RevalidatorState;
+use crate::ukey::Ukeys;
+use crate::xcfg::XlateConfig;
+
+/// Most datapath flows unless configured (`flow-limit`).
+pub const DEFAULT_FLOW_LIMIT: u32 = 200_000;
+
+/// Settings of `Open_vSwitch other_config` that concern datapath flows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Most datapath flows.
+    pub flow_limit: u32,
+    /// Idle time after which a datapath flow goes, ms.
+    pub max_idle_ms: u64,
+    /// Longest time between revalidation rounds, ms.
+    pub max_revalidator_ms: u64,
+    /// Packets a second that make revalidating a flow worth it.
+    pub min_revalidate_pps: u64,
+    /// Handler threads to report.
+    pub n_handlers: u32,
+    /// Revalidator threads to report.
+    pub n_revalidators: u32,
+    /// Prefer to tell dropped packets apart (`explicit-sampled-drops`).
+    pub explicit_sampled_drops: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            flow_limit: DEFAULT_FLOW_LIMIT,
+            max_idle_ms: 10_000,
+            max_revalidator_ms: 500,
+            min_revalidate_pps: 5,
+            n_handlers: 1,
+            n_revalidators: 1,
+            explicit_sampled_drops: false,
+        }
+    }
+}
+
+/// See the module's description.
+pub struct Backer {
+    /// `netdev`, `system`, `dummy`.
+    pub kind: String,
+    /// The provider.
+    pub dpif: Arc<dyn Dpif>,
+    /// The clock.
+    pub clock: Clock,
+    /// What translation reads.
+    pub xcfg: Published<XlateConfig>,
+    /// Bumped by whatever may change a translation's result.
+    pub changed: Arc<Version>,
+    /// What the provider can do.
+    pub features: RwLock<Arc<Features>>,
+    /// What the provider could do when it was opened.
+    pub boot_features: Arc<Features>,
+    /// Recirculation ids.
+    pub recirc: RecircIds,
+    /// Installed flows.
+    pub ukeys: Ukeys,
+    /// Revalidation.
+    pub reval: Mutex<RevalidatorState>,
+    /// Settings.
+    pub settings: RwLock<Settings>,
+    /// The limit that revalidation found sustainable.
+    pub flow_limit: AtomicU32,
+    /// `upcall/disable-megaflows` unsets it.
+    pub megaflows: AtomicBool,
+    /// `upcall/disable-ufid` unsets it.
+    pub use_ufid: AtomicBool,
+}
+
+impl Backer {
+    pub(crate) fn new(kind: &str, dpif: Arc<dyn Dpif>, clock: &Clock) -> Arc<Backer> {
+        let features = Arc::new(Features::probe(dpif.kind()));
+        features.log(&dpif.full_name());
+        Arc::new(Backer {
+            kind: kind.to_owned(),
+            dpif,
+            clock: clock.clone(),
+            xcfg: Published::new(XlateConfig::default()),
+            changed: Arc::new(Version::new()),
+            features: RwLock::new(Arc::clone(&features)),
+            boot_features: features,
+            recirc: RecircIds::new(),
+            ukeys: Ukeys::new(),
+            reval: Mutex::default(),
+            settings: RwLock::new(Settings::default()),
+            flow_limit: AtomicU32::new(10_000),
+            megaflows: AtomicBool::new(true),
+            use_ufid: AtomicBool::new(true),
+        })
+    }
+
+    /// What the provider can do.
+    pub fn features(&self) -> Arc<Features> {
+        Arc::clone(&self.features.read())
+    }
+    /// Whether megaflows are on.
+    pub fn megaflows_enabled(&self) -> bool {
+        self.megaflows.load(Ordering::Relaxed)
+    }
+}

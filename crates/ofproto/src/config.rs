@@ -1,0 +1,283 @@
+//! What the bridge layer tells this crate: plain values, compared and applied by [`crate::Switch`].
+
+use std::collections::BTreeMap;
+
+use ib_flow::OfPort;
+use ib_openflow::message::{Port, Versions};
+use ib_packet::Mac;
+
+/// A port of a bridge, as the database wants it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PortConfig {
+    /// Name of the interface.
+    pub name: String,
+    /// Interface type: `system`, `internal`, `patch`, `dummy`, `vxlan`, ...
+    pub kind: String,
+    /// OpenFlow number wanted (`ofport_request`); [`OfPort::LOCAL`] for the bridge's own port.
+    pub ofport_request: Option<OfPort>,
+    /// Options of the interface's type; `peer` for patch ports.
+    pub options: BTreeMap<String, String>,
+    /// What the device says of itself.
+    pub netdev: NetdevStatus,
+}
+
+/// State of the device behind a port. The bridge layer passes a new one whenever it changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetdevStatus {
+    /// Address.
+    pub mac: Mac,
+    /// Administratively down.
+    pub admin_down: bool,
+    /// No carrier.
+    pub link_down: bool,
+    /// MTU in bytes, 0 unknown.
+    pub mtu: u32,
+    /// `NetdevFeatures` bits: current, advertised, supported, of the peer.
+    pub features: [u32; 4],
+    /// kb/s: current and largest.
+    pub speed_kbps: [u32; 2],
+}
+
+/// How a port (bundle) treats VLANs; see `vlan_mode` in ovs-vswitchd.conf.db(5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VlanMode {
+    /// One VLAN, untagged.
+    Access,
+    /// VLANs tagged.
+    #[default]
+    Trunk,
+    /// Trunk; untagged packets belong to the native VLAN, which leaves tagged.
+    NativeTagged,
+    /// Trunk; the native VLAN leaves untagged.
+    NativeUntagged,
+    /// Everything gets an outer tag.
+    Dot1qTunnel,
+}
+
+/// `other_config:priority-tags`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PriorityTags {
+    /// Never a tag with VLAN 0.
+    #[default]
+    No,
+    /// A tag with VLAN 0 if the priority is not zero.
+    IfNonzero,
+    /// Always.
+    Always,
+}
+
+/// A row of the Port table: one interface, or several in a bond.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BundleConfig {
+    /// Name of the Port row.
+    pub name: String,
+    /// Its members.
+    pub ports: Vec<OfPort>,
+    /// VLAN mode.
+    pub vlan_mode: VlanMode,
+    /// Access or native VLAN.
+    pub tag: Option<u16>,
+    /// Trunked VLANs; empty: all.
+    pub trunks: Vec<u16>,
+    /// Customer VLANs of `dot1q-tunnel`; empty: all.
+    pub cvlans: Vec<u16>,
+    /// Ethertype of the outer tag of `dot1q-tunnel`: 0x8100 or 0x88a8.
+    pub qinq_ethtype: u16,
+    /// Priority tagging.
+    pub priority_tags: PriorityTags,
+    /// Protected ports don't talk to each other.
+    pub protected: bool,
+    /// Bond settings; only for bundles of several ports.
+    pub bond: Option<BondConfig>,
+}
+
+/// A bond; see `bond_mode` in ovs-vswitchd.conf.db(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BondConfig {
+    /// Mode.
+    pub mode: BondMode,
+    /// Hash seed of balance modes.
+    pub basis: u32,
+    /// Wait before a link counts as up, ms.
+    pub updelay_ms: u32,
+    /// Wait before a link counts as down, ms.
+    pub downdelay_ms: u32,
+    /// Rebalancing interval, ms; 0: never.
+    pub rebalance_interval_ms: u32,
+    /// Preferred member of active-backup.
+    pub primary: Option<String>,
+}
+
+/// How a bond chooses a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BondMode {
+    /// One member carries everything.
+    #[default]
+    ActiveBackup,
+    /// By source address and VLAN.
+    BalanceSlb,
+    /// By L2 to L4.
+    BalanceTcp,
+}
+
+/// A row of the Mirror table, references resolved.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MirrorConfig {
+    /// Name of the row.
+    pub name: String,
+    /// Mirror packets that come in by these bundles (names); all if `select_all`.
+    pub select_src: Vec<String>,
+    /// Mirror packets that leave by these bundles; all if `select_all`.
+    pub select_dst: Vec<String>,
+    /// Every packet.
+    pub select_all: bool,
+    /// Only packets in these VLANs; empty: any.
+    pub select_vlans: Vec<u16>,
+    /// Output bundle.
+    pub output_port: Option<String>,
+    /// Output VLAN.
+    pub output_vlan: Option<u16>,
+    /// Truncate mirrored packets to this many bytes; 0: whole.
+    pub snaplen: u16,
+    /// `filter` expression, a match in ovs-ofctl's syntax.
+    pub filter: String,
+}
+
+/// What a bridge does without a controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailMode {
+    /// Forwards like an ordinary switch.
+    #[default]
+    Standalone,
+    /// Does nothing by itself.
+    Secure,
+}
+
+/// A row of the Controller table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ControllerConfig {
+    /// `tcp:...`, `ssl:...`, `unix:...` to connect to; `ptcp:...` and its like to listen on.
+    pub target: String,
+    /// Largest backoff between connection attempts, ms.
+    pub max_backoff_ms: u32,
+    /// Idle time before a probe, ms; 0: never.
+    pub probe_interval_ms: u32,
+    /// In-band control.
+    pub in_band: bool,
+    /// Packet-ins a second; 0: no limit.
+    pub rate_limit: u32,
+    /// Burst beyond it.
+    pub burst_limit: u32,
+    /// Asynchronous messages are sent.
+    pub enable_async_msgs: bool,
+    /// Versions allowed; the bridge's if `None`.
+    pub versions: Option<Versions>,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        ControllerConfig {
+            target: String::new(),
+            max_backoff_ms: 8000,
+            probe_interval_ms: 5000,
+            in_band: false,
+            rate_limit: 0,
+            burst_limit: 0,
+            enable_async_msgs: true,
+            versions: None,
+        }
+    }
+}
+
+/// A row of the Flow_Table table.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct TableConfig {
+    /// Name; empty: none.
+    pub name: String,
+    /// Most flows.
+    pub flow_limit: Option<u32>,
+    /// Evict instead of refusing when full.
+    pub evict: bool,
+    /// Subfields that group flows for fair eviction.
+    pub groups: Vec<String>,
+    /// Prefix fields by name; `None`: the defaults.
+    pub prefixes: Option<Vec<String>>,
+}
+
+/// Strings of the OpenFlow switch description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescConfig {
+    /// Manufacturer.
+    pub mfr: String,
+    /// Hardware.
+    pub hw: String,
+    /// Software.
+    pub sw: String,
+    /// Serial number.
+    pub serial: String,
+    /// Datapath.
+    pub dp: String,
+}
+
+impl Default for DescConfig {
+    fn default() -> Self {
+        DescConfig {
+            mfr: "Nicira, Inc.".into(),
+            hw: "Open vSwitch".into(),
+            sw: "3.7.1".into(),
+            serial: "None".into(),
+            dp: "None".into(),
+        }
+    }
+}
+
+/// State of a controller, for its database row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerStatus {
+    /// Target.
+    pub target: String,
+    /// Whether a connection is up.
+    pub is_connected: bool,
+    /// `other`, `master`, `slave`.
+    pub role: &'static str,
+    /// Pairs for the `status` column.
+    pub status: BTreeMap<String, String>,
+}
+
+/// A port as the bridge layer reads it back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortStatus {
+    /// Number within datapath; `None` for patch ports.
+    pub odp: Option<ib_flow::OdpPort>,
+    /// OpenFlow description.
+    pub description: Port,
+}
+
+/// Why something could not be configured; the text goes into the row's `error` column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// No bridge or port of this name or number.
+    NotFound(String),
+    /// Exists already.
+    Exists(String),
+    /// The values make no sense.
+    Invalid(String),
+    /// Not done by this switch.
+    Unsupported(String),
+    /// The datapath refused.
+    Datapath(ib_dpif::DpifError),
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ConfigError::NotFound(s)
+            | ConfigError::Exists(s)
+            | ConfigError::Invalid(s)
+            | ConfigError::Unsupported(s) => f.write_str(s),
+            ConfigError::Datapath(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

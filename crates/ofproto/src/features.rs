@@ -1,0 +1,181 @@
+//! What a datapath can do, declared once: probing's log lines and `dpif/show-dp-features` come from here.
+
+use std::fmt::Write;
+
+use ib_base::vlog::module::OFPROTO_DPIF;
+use ib_base::vlog_info;
+
+/// Abilities of a datapath. [`Features::probe`] says what ours have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Names as in `dpif/show-dp-features`; see [`Features::show`].
+pub struct Features {
+    pub masked_set: bool,
+    pub tnl_push_pop: bool,
+    pub ufid: bool,
+    pub trunc: bool,
+    pub clone: bool,
+    pub sample_nesting: u32,
+    pub ct_eventmask: bool,
+    pub ct_clear: bool,
+    pub max_hash_alg: u32,
+    pub check_pkt_len: bool,
+    pub ct_timeout: bool,
+    pub explicit_drop: bool,
+    pub lb_output: bool,
+    pub ct_zero_snat: bool,
+    pub add_mpls: bool,
+    pub psample: bool,
+    pub max_vlan_headers: u32,
+    pub max_mpls_depth: u32,
+    pub recirc: bool,
+    pub ct_state: bool,
+    pub ct_zone: bool,
+    pub ct_mark: bool,
+    pub ct_label: bool,
+    pub ct_state_nat: bool,
+    pub ct_orig_tuple: bool,
+    pub ct_orig_tuple6: bool,
+    pub nd_ext: bool,
+}
+
+/// A feature by its two names, with access.
+enum Value<'a> {
+    Yes(&'a mut bool),
+    Number(&'a mut u32),
+}
+
+impl Features {
+    /// What a datapath of this kind does.
+    pub fn probe(kind: &str) -> Features {
+        let user_space = kind != "system";
+        Features {
+            masked_set: true,
+            tnl_push_pop: user_space,
+            ufid: true,
+            trunc: true,
+            clone: true,
+            sample_nesting: 10,
+            ct_eventmask: true,
+            ct_clear: true,
+            max_hash_alg: 1,
+            check_pkt_len: true,
+            ct_timeout: true,
+            explicit_drop: user_space,
+            lb_output: user_space,
+            ct_zero_snat: user_space,
+            add_mpls: true,
+            psample: !user_space,
+            max_vlan_headers: if user_space { 1 } else { 2 },
+            max_mpls_depth: 3,
+            recirc: true,
+            ct_state: true,
+            ct_zone: true,
+            ct_mark: true,
+            ct_label: true,
+            ct_state_nat: true,
+            ct_orig_tuple: true,
+            ct_orig_tuple6: true,
+            nd_ext: user_space,
+        }
+    }
+
+    fn table(&mut self) -> Vec<(&'static str, &'static str, Value<'_>)> {
+        use Value::{Number, Yes};
+        vec![
+            ("Masked set action", "masked_set_action", Yes(&mut self.masked_set)),
+            ("Tunnel push pop", "tnl_push_pop", Yes(&mut self.tnl_push_pop)),
+            ("Ufid", "ufid", Yes(&mut self.ufid)),
+            ("Truncate action", "trunc", Yes(&mut self.trunc)),
+            ("Clone action", "clone", Yes(&mut self.clone)),
+            ("Sample nesting", "sample_nesting", Number(&mut self.sample_nesting)),
+            ("Conntrack eventmask", "ct_eventmask", Yes(&mut self.ct_eventmask)),
+            ("Conntrack clear", "ct_clear", Yes(&mut self.ct_clear)),
+            ("Max dp_hash algorithm", "max_hash_alg", Number(&mut self.max_hash_alg)),
+            ("Check pkt length action", "check_pkt_len", Yes(&mut self.check_pkt_len)),
+            ("Conntrack timeout policy", "ct_timeout", Yes(&mut self.ct_timeout)),
+            ("Explicit Drop action", "explicit_drop_action", Yes(&mut self.explicit_drop)),
+            ("Optimized Balance TCP mode", "lb_output_action", Yes(&mut self.lb_output)),
+            ("Conntrack all-zero IP SNAT", "ct_zero_snat", Yes(&mut self.ct_zero_snat)),
+            ("MPLS Label add", "add_mpls", Yes(&mut self.add_mpls)),
+            ("Psample action", "psample", Yes(&mut self.psample)),
+            ("Max VLAN headers", "max_vlan_headers", Number(&mut self.max_vlan_headers)),
+            ("Max MPLS depth", "max_mpls_depth", Number(&mut self.max_mpls_depth)),
+            ("Recirc", "recirc", Yes(&mut self.recirc)),
+            ("CT state", "ct_state", Yes(&mut self.ct_state)),
+            ("CT zone", "ct_zone", Yes(&mut self.ct_zone)),
+            ("CT mark", "ct_mark", Yes(&mut self.ct_mark)),
+            ("CT label", "ct_label", Yes(&mut self.ct_label)),
+            ("CT state NAT", "ct_state_nat", Yes(&mut self.ct_state_nat)),
+            ("CT orig tuple", "ct_orig_tuple", Yes(&mut self.ct_orig_tuple)),
+            ("CT orig tuple for IPv6", "ct_orig_tuple6", Yes(&mut self.ct_orig_tuple6)),
+            ("IPv6 ND Extension", "nd_ext", Yes(&mut self.nd_ext)),
+        ]
+    }
+
+    /// `dpif/show-dp-features`.
+    pub fn show(&self) -> String {
+        let mut copy = self.clone();
+        let mut out = String::new();
+        for (title, _, value) in copy.table() {
+            let _ = match value {
+                Value::Yes(b) => writeln!(out, "{title}: {}", if *b { "Yes" } else { "No" }),
+                Value::Number(n) => writeln!(out, "{title}: {n}"),
+            };
+        }
+        out
+    }
+
+    /// `dpif/set-dp-features`: changes one by either name; without a value tells it.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<String, String> {
+        let Some((title, _, slot)) = self.table().into_iter().find(|(t, n, _)| *t == name || *n == name)
+        else {
+            return Err(format!("Unknown datapath feature: \"{name}\""));
+        };
+        match (slot, value) {
+            (Value::Yes(b), None) => Ok(format!("{title}: {}\n", if *b { "Yes" } else { "No" })),
+            (Value::Number(n), None) => Ok(format!("{title}: {n}\n")),
+            (Value::Yes(b), Some(v)) => {
+                *b = match v {
+                    "true" | "1" | "yes" | "on" => true,
+                    "false" | "0" | "no" | "off" => false,
+                    _ => return Err("Boolean value expected".to_owned()),
+                };
+                Ok(String::new())
+            }
+            (Value::Number(n), Some(v)) => {
+                *n = v.parse().map_err(|_| "Integer number expected".to_owned())?;
+                Ok(String::new())
+            }
+        }
+    }
+
+    /// Says in the log what was found.
+    pub fn log(&self, dp: &str) {
+        let does = |yes: bool| if yes { "supports" } else { "does not support" };
+        let say = |yes: bool, what: &str| vlog_info!(OFPROTO_DPIF, "{dp}: Datapath {} {what}", does(yes));
+        say(self.recirc, "recirculation");
+        vlog_info!(OFPROTO_DPIF, "{dp}: VLAN header stack length probed as {}", self.max_vlan_headers);
+        vlog_info!(OFPROTO_DPIF, "{dp}: MPLS label stack length probed as {}", self.max_mpls_depth);
+        say(self.trunc, "truncate action");
+        say(self.ufid, "unique flow ids");
+        say(self.clone, "clone action");
+        vlog_info!(OFPROTO_DPIF, "{dp}: Max sample nesting level probed as {}", self.sample_nesting);
+        say(self.ct_eventmask, "eventmask in conntrack action");
+        say(self.ct_clear, "ct_clear action");
+        vlog_info!(OFPROTO_DPIF, "{dp}: Max dp_hash algorithm probed to be {}", self.max_hash_alg);
+        say(self.check_pkt_len, "check_pkt_len action");
+        say(self.ct_timeout, "timeout policy in conntrack action");
+        say(self.explicit_drop, "explicit drop action");
+        say(self.ct_zero_snat, "ct_zero_snat");
+        say(self.add_mpls, "add_mpls action");
+        say(self.psample, "psample action");
+        say(self.ct_state, "ct_state");
+        say(self.ct_zone, "ct_zone");
+        say(self.ct_mark, "ct_mark");
+        say(self.ct_label, "ct_label");
+        say(self.ct_state_nat, "ct_state_nat");
+        say(self.ct_orig_tuple, "ct_orig_tuple");
+        say(self.ct_orig_tuple6, "ct_orig_tuple6");
+        say(self.nd_ext, "IPv6 ND Extensions");
+    }
+}

@@ -1,0 +1,561 @@
+//! Changing flow tables: flow_mods, bundles of them, expiry, eviction.
+//!
+//! A change happens in two steps. [`Txn`] *starts* flow_mods in the next version: new rules go into the
+//! classifier invisible to the present, old ones are marked to disappear. *Commit* publishes that version, so
+//! that readers see all of it or nothing; *revert* (dropping the `Txn` uncommitted) undoes the marks. Rules
+//! that nobody can see any more leave the classifier on the next [`Ofproto::collect_garbage`], when no
+//! translation that began in the old version is still running.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ib_base::time::Instant;
+use ib_classifier::{AsClsRule, PrefixField, VERSION_NOT_REMOVED};
+use ib_flow::{Match, OfPort};
+use ib_openflow::action::Action;
+use ib_openflow::error::OfError;
+use ib_openflow::message::{FlowMod, FlowModCommand, FlowModFlags, FlowRemovedReason, OFPG_ANY, OFPTT_ALL};
+use parking_lot::MutexGuard;
+
+use crate::config::TableConfig;
+use crate::ofproto::{INTERNAL_TABLE, N_TABLES, Ofproto};
+use crate::rule::{NewRule, Rule};
+
+/// What happened to a flow, for controllers.
+#[derive(Clone, Debug)]
+pub enum FlowEvent {
+    /// Added, or added again over an identical one.
+    Added(Arc<Rule>),
+    /// Actions or cookie changed.
+    Modified(Arc<Rule>),
+    /// Gone.
+    Removed(Arc<Rule>, FlowRemovedReason),
+}
+
+/// Who asked for a change: connection and transaction, for flow monitors. Zero: the switch itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Connection.
+    pub conn: u64,
+    /// Transaction id of its message.
+    pub xid: u32,
+}
+
+/// What the writer of tables keeps beside them.
+#[derive(Default)]
+pub(crate) struct FlowState {
+    /// Rules that left in a published version but are still in their classifier.
+    garbage: Vec<Arc<Rule>>,
+    /// Rules with timeouts by the earliest moment at which one could have expired.
+    expirable: BinaryHeap<Reverse<Expiry>>,
+    /// For the main thread.
+    events: Vec<(FlowEvent, Origin)>,
+}
+
+struct Expiry {
+    at: Instant,
+    rule: Arc<Rule>,
+}
+impl PartialEq for Expiry {
+    fn eq(&self, o: &Self) -> bool {
+        self.at == o.at
+    }
+}
+impl Eq for Expiry {}
+impl PartialOrd for Expiry {
+    fn partial_cmp(&self, o: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(o))
+    }
+}
+impl Ord for Expiry {
+    fn cmp(&self, o: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&o.at)
+    }
+}
+
+/// A change that is being put together; see the module's description.
+pub struct Txn<'a> {
+    of: &'a Ofproto,
+    flows: MutexGuard<'a, FlowState>,
+    next: u64,
+    now: Instant,
+    added: Vec<Arc<Rule>>,
+    replaced: Vec<(Arc<Rule>, Arc<Rule>, Replace)>,
+    removed: Vec<(Arc<Rule>, FlowRemovedReason)>,
+    origins: Vec<Origin>,
+    committed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Replace {
+    /// Counts go on.
+    keep_counts: bool,
+    /// By add instead of modify.
+    by_add: bool,
+}
+
+/// How loose flow_mods and statistics requests choose flows.
+#[derive(Clone, Debug)]
+pub struct Criteria<'a> {
+    /// Table; 255 all.
+    pub table: u8,
+    /// Match.
+    pub match_: &'a Match,
+    /// Strict: exactly this match and this priority.
+    pub strict: Option<i32>,
+    /// Cookie, under its mask.
+    pub cookie: u64,
+    /// Bits that matter.
+    pub cookie_mask: u64,
+    /// Only those that output there.
+    pub out_port: OfPort,
+    /// Only those with that group.
+    pub out_group: u32,
+    /// Hidden ones too.
+    pub hidden: bool,
+}
+
+impl Ofproto {
+    /// Begins a change. Only one at a time: others wait.
+    pub fn begin(&self, now: Instant) -> Txn<'_> {
+        let flows = self.flows.lock();
+        let next = self.current_version() + 1;
+        Txn {
+            of: self,
+            flows,
+            next,
+            now,
+            added: Vec::new(),
+            replaced: Vec::new(),
+            removed: Vec::new(),
+            origins: Vec::new(),
+            committed: false,
+        }
+    }
+
+    /// One flow_mod, start to commit.
+    pub fn flow_mod(&self, fm: &FlowMod, origin: Origin, now: Instant) -> Result<(), OfError> {
+        let mut txn = self.begin(now);
+        txn.flow_mod(fm, origin)?;
+        txn.commit();
+        Ok(())
+    }
+
+    /// Visible rules that meet the criteria in a version.
+    pub fn collect(&self, c: &Criteria<'_>, version: u64) -> Result<Vec<Arc<Rule>>, OfError> {
+        let tables = match c.table {
+            OFPTT_ALL => 0..usize::from(INTERNAL_TABLE),
+            t if usize::from(t) < N_TABLES => usize::from(t)..usize::from(t) + 1,
+            _ => return Err(OfError::OFPBRC_BAD_TABLE_ID),
+        };
+        let mut out = Vec::new();
+        for table in &self.tables[tables] {
+            let found = match c.strict {
+                Some(priority) => table.cls.find_exact(c.match_, priority, version).into_iter().collect(),
+                None => table.cls.collect_loose(c.match_, version),
+            };
+            out.extend(found.into_iter().filter(|r| {
+                (c.hidden || !r.is_hidden())
+                    && (r.cookie ^ c.cookie) & c.cookie_mask == 0
+                    && r.outputs_to(c.out_port)
+                    && r.uses_group(c.out_group)
+            }));
+        }
+        Ok(out)
+    }
+
+    /// Adds a rule that controllers can't see; its priority is above theirs.
+    pub fn add_hidden(&self, match_: &Match, priority: i32, actions: Vec<Action>, now: Instant) {
+        let mut txn = self.begin(now);
+        let old = self.tables[0].cls.find_exact(match_, priority, txn.next);
+        let rule = Rule::new(NewRule {
+            match_,
+            priority,
+            table: 0,
+            cookie: 0,
+            idle_timeout: 0,
+            hard_timeout: 0,
+            importance: 0,
+            flags: 0,
+            actions: actions.into(),
+            created: now,
+            modified: now,
+            version: txn.next,
+        });
+        txn.origins.push(Origin::default());
+        txn.insert(rule, old, Replace { keep_counts: false, by_add: true });
+        txn.commit();
+    }
+
+    /// Removes a rule made by [`Self::add_hidden`].
+    pub fn remove_hidden(&self, match_: &Match, priority: i32, now: Instant) {
+        let mut txn = self.begin(now);
+        if let Some(rule) = self.tables[0].cls.find_exact(match_, priority, txn.next) {
+            txn.remove(rule, FlowRemovedReason::Delete);
+            txn.commit();
+        }
+    }
+
+    /// Removes all flows that controllers can see (and, if `hidden`, the others).
+    pub fn flush_flows(&self, hidden: bool, now: Instant) {
+        let mut txn = self.begin(now);
+        let all = Criteria {
+            table: OFPTT_ALL,
+            match_: &Match::catch_all(),
+            strict: None,
+            cookie: 0,
+            cookie_mask: 0,
+            out_port: OfPort::NONE,
+            out_group: OFPG_ANY,
+            hidden,
+        };
+        for rule in self.collect(&all, txn.next).unwrap_or_default() {
+            txn.remove(rule, FlowRemovedReason::Delete);
+        }
+        txn.commit();
+    }
+
+    /// Takes rules out of their classifiers that no version shows any more. Call it once a loop.
+    pub(crate) fn collect_garbage(&self) {
+        let garbage = std::mem::take(&mut self.flows.lock().garbage);
+        for rule in garbage {
+            self.tables[usize::from(rule.table)].cls.remove(&rule);
+        }
+    }
+
+    /// What happened to flows since the last call.
+    pub(crate) fn take_flow_events(&self) -> Vec<(FlowEvent, Origin)> {
+        std::mem::take(&mut self.flows.lock().events)
+    }
+
+    /// Removes rules whose time has come. Cost: those whose earliest deadline has passed.
+    pub(crate) fn expire(&self, now: Instant) {
+        let mut txn = self.begin(now);
+        let mut again = Vec::new();
+        while let Some(Reverse(first)) = txn.flows.expirable.peek() {
+            if first.at > now {
+                break;
+            }
+            let Some(Reverse(Expiry { rule, .. })) = txn.flows.expirable.pop() else { break };
+            if rule.cls().is_removed() {
+                continue;
+            }
+            let Some(at) = rule.deadline() else { continue };
+            if at > now {
+                again.push(Reverse(Expiry { at, rule }));
+                continue;
+            }
+            let hard = rule.hard_timeout();
+            let hard_due = hard != 0 && rule.modified.plus_ms(u64::from(hard) * 1000) <= now;
+            let reason =
+                if hard_due { FlowRemovedReason::HardTimeout } else { FlowRemovedReason::IdleTimeout };
+            ib_base::coverage::ofproto_dpif_expired.inc();
+            txn.remove(rule, reason);
+        }
+        txn.flows.expirable.extend(again);
+        if !txn.removed.is_empty() {
+            txn.commit();
+        }
+    }
+
+    /// When the next rule could expire.
+    pub(crate) fn expiry_deadline(&self) -> Option<Instant> {
+        self.flows.lock().expirable.peek().map(|e| e.0.at)
+    }
+
+    /// A rule whose timeouts were lowered must be looked at earlier.
+    pub(crate) fn timeouts_reduced(&self, rule: &Arc<Rule>) {
+        if let Some(at) = rule.deadline() {
+            self.flows.lock().expirable.push(Reverse(Expiry { at, rule: Arc::clone(rule) }));
+        }
+    }
+
+    /// Applies a table's configuration by the database.
+    pub fn set_table_config(&self, table: u8, config: &TableConfig, now: Instant) {
+        let Some(t) = self.tables.get(usize::from(table)) else { return };
+        if *t.config.lock() == *config {
+            return;
+        }
+        *t.config.lock() = config.clone();
+        let fields: Vec<PrefixField> = match &config.prefixes {
+            Some(names) => names.iter().filter_map(|n| PrefixField::by_name(n)).collect(),
+            None => PrefixField::DEFAULTS.to_vec(),
+        };
+        if t.cls.set_prefix_fields(&fields) {
+            self.changed.bump();
+        }
+        let mut txn = self.begin(now);
+        while let Some(limit) = config.flow_limit {
+            if t.n_visible.load(Ordering::Relaxed) <= limit {
+                break;
+            }
+            match txn.evictable(table) {
+                Some(rule) if config.evict => txn.remove(rule, FlowRemovedReason::Eviction),
+                _ => break,
+            }
+        }
+        txn.commit();
+    }
+}
+
+impl Txn<'_> {
+    /// Starts one flow_mod. After an error the whole change must be given up.
+    pub fn flow_mod(&mut self, fm: &FlowMod, origin: Origin) -> Result<(), OfError> {
+        self.origins.push(origin);
+        if fm.flags & FlowModFlags::EMERG != 0 {
+            return Err(OfError::OFPFMFC_TABLE_FULL);
+        }
+        match fm.command {
+            FlowModCommand::Add => self.add(fm),
+            FlowModCommand::Modify | FlowModCommand::ModifyStrict => self.modify(fm),
+            FlowModCommand::Delete | FlowModCommand::DeleteStrict => self.delete(fm),
+        }
+    }
+
+    fn check_actions(&self, fm: &FlowMod) -> Result<(), OfError> {
+        check_actions(self.of, &fm.actions)
+    }
+
+    fn check_writable(fm: &FlowMod, table: u8) -> Result<(), OfError> {
+        if table == INTERNAL_TABLE && fm.flags & FlowModFlags::NO_READONLY == 0 {
+            return Err(OfError::OFPBRC_EPERM);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, fm: &FlowMod) -> Result<(), OfError> {
+        let table = match fm.table_id {
+            OFPTT_ALL => 0,
+            t if usize::from(t) < N_TABLES => t,
+            _ => return Err(OfError::OFPBRC_BAD_TABLE_ID),
+        };
+        Self::check_writable(fm, table)?;
+        self.check_actions(fm)?;
+        let priority = i32::from(fm.priority);
+        let t = &self.of.tables[usize::from(table)];
+        let old = t.cls.find_exact(&fm.match_, priority, self.next);
+        if old.is_none() {
+            if fm.flags & FlowModFlags::CHECK_OVERLAP != 0
+                && t.cls.find_overlap(&fm.match_, priority, self.next).is_some()
+            {
+                return Err(OfError::OFPFMFC_OVERLAP);
+            }
+            let (limit, evict) = {
+                let c = t.config.lock();
+                (c.flow_limit, c.evict || t.eviction.load(Ordering::Relaxed))
+            };
+            if limit.is_some_and(|l| t.n_visible.load(Ordering::Relaxed) >= l) {
+                let victim = if evict { self.evictable(table) } else { None };
+                let victim = victim.ok_or(OfError::OFPFMFC_TABLE_FULL)?;
+                self.remove(victim, FlowRemovedReason::Eviction);
+            }
+        } else if fm.flags & FlowModFlags::CHECK_OVERLAP != 0 {
+            // An identical flow is replaced, but must not be hidden by another one.
+            let other = t.cls.find_overlap(&fm.match_, priority, self.next);
+            if other.is_some_and(|r| !old.as_ref().is_some_and(|o| Arc::ptr_eq(o, &r))) {
+                return Err(OfError::OFPFMFC_OVERLAP);
+            }
+        }
+        let rule = Rule::new(NewRule {
+            match_: &fm.match_,
+            priority,
+            table,
+            cookie: fm.new_cookie,
+            idle_timeout: fm.idle_timeout,
+            hard_timeout: fm.hard_timeout,
+            importance: fm.importance,
+            flags: fm.flags & !FlowModFlags::CHECK_OVERLAP,
+            actions: fm.actions.as_slice().into(),
+            created: self.now,
+            modified: self.now,
+            version: self.next,
+        });
+        let keep_counts = fm.flags & FlowModFlags::RESET_COUNTS == 0;
+        self.insert(rule, old, Replace { keep_counts, by_add: true });
+        Ok(())
+    }
+
+    fn criteria<'m>(fm: &'m FlowMod, strict: bool) -> Criteria<'m> {
+        let delete = matches!(fm.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
+        Criteria {
+            table: fm.table_id,
+            match_: &fm.match_,
+            strict: strict.then_some(i32::from(fm.priority)),
+            cookie: fm.cookie,
+            cookie_mask: fm.cookie_mask,
+            out_port: if delete { fm.out_port } else { OfPort::NONE },
+            out_group: if delete { fm.out_group } else { OFPG_ANY },
+            hidden: false,
+        }
+    }
+
+    fn modify(&mut self, fm: &FlowMod) -> Result<(), OfError> {
+        let strict = fm.command == FlowModCommand::ModifyStrict;
+        let rules = self.of.collect(&Self::criteria(fm, strict), self.next)?;
+        if rules.is_empty() {
+            // OpenFlow 1.0 and 1.1 add what they can't find; a cookie of all ones says that it shall not.
+            let may_add = fm.modify_cookie && fm.new_cookie != u64::MAX && fm.cookie_mask == 0;
+            return if may_add { self.add(fm) } else { Ok(()) };
+        }
+        self.check_actions(fm)?;
+        let actions: Arc<[Action]> = fm.actions.as_slice().into();
+        let new_cookie = (fm.modify_cookie && fm.new_cookie != u64::MAX).then_some(fm.new_cookie);
+        for old in rules {
+            Self::check_writable(fm, old.table)?;
+            let rule = Rule::new(NewRule {
+                match_: &old.cls().match_(),
+                priority: old.priority(),
+                table: old.table,
+                cookie: new_cookie.unwrap_or(old.cookie),
+                idle_timeout: old.idle_timeout(),
+                hard_timeout: old.hard_timeout(),
+                importance: old.importance,
+                flags: old.flags,
+                actions: Arc::clone(&actions),
+                created: old.created,
+                modified: self.now,
+                version: self.next,
+            });
+            let keep_counts = fm.flags & FlowModFlags::RESET_COUNTS == 0;
+            self.insert(rule, Some(old), Replace { keep_counts, by_add: false });
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, fm: &FlowMod) -> Result<(), OfError> {
+        let strict = fm.command == FlowModCommand::DeleteStrict;
+        for rule in self.of.collect(&Self::criteria(fm, strict), self.next)? {
+            Self::check_writable(fm, rule.table)?;
+            self.remove(rule, FlowRemovedReason::Delete);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, rule: Arc<Rule>, old: Option<Arc<Rule>>, how: Replace) {
+        let table = &self.of.tables[usize::from(rule.table)];
+        match old {
+            Some(old) => {
+                old.cls().remove_in(self.next);
+                self.replaced.push((old, Arc::clone(&rule), how));
+            }
+            None => {
+                if !rule.is_hidden() {
+                    table.n_visible.fetch_add(1, Ordering::Relaxed);
+                }
+                self.added.push(Arc::clone(&rule));
+            }
+        }
+        table.cls.insert(rule);
+    }
+
+    /// Removes a rule in the next version.
+    pub fn remove(&mut self, rule: Arc<Rule>, reason: FlowRemovedReason) {
+        rule.cls().remove_in(self.next);
+        if !rule.is_hidden() {
+            self.of.tables[usize::from(rule.table)].n_visible.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.removed.push((rule, reason));
+    }
+
+    /// The rule that a full table should lose: least important, then soonest to expire. Flows without
+    /// timeout stay.
+    fn evictable(&self, table: u8) -> Option<Arc<Rule>> {
+        self.of.tables[usize::from(table)]
+            .cls
+            .collect_loose(&Match::catch_all(), self.next)
+            .into_iter()
+            .filter(|r| !r.is_hidden())
+            .filter_map(|r| r.deadline().map(|d| (r, d)))
+            .min_by_key(|(r, d)| (r.importance, *d))
+            .map(|(r, _)| r)
+    }
+
+    /// Makes the change visible, all at once.
+    pub fn commit(mut self) {
+        self.committed = true;
+        if self.added.is_empty() && self.replaced.is_empty() && self.removed.is_empty() {
+            return;
+        }
+        self.of.version.store(self.next, Ordering::Release);
+        self.of.changed.bump();
+        let origin = self.origins.last().copied().unwrap_or_default();
+        let flows = &mut *self.flows;
+        for rule in self.added.drain(..) {
+            if let Some(at) = rule.deadline() {
+                flows.expirable.push(Reverse(Expiry { at, rule: Arc::clone(&rule) }));
+            }
+            flows.events.push((FlowEvent::Added(rule), origin));
+        }
+        for (old, new, how) in self.replaced.drain(..) {
+            if how.keep_counts {
+                old.succeed(&new);
+            }
+            if let Some(at) = new.deadline() {
+                flows.expirable.push(Reverse(Expiry { at, rule: Arc::clone(&new) }));
+            }
+            if how.by_add {
+                flows.events.push((FlowEvent::Added(new), origin));
+            } else if old.cookie != new.cookie || old.actions != new.actions {
+                flows.events.push((FlowEvent::Modified(new), origin));
+            }
+            flows.garbage.push(old);
+        }
+        for (rule, reason) in self.removed.drain(..) {
+            flows.events.push((FlowEvent::Removed(Arc::clone(&rule), reason), origin));
+            flows.garbage.push(rule);
+        }
+    }
+}
+
+impl Drop for Txn<'_> {
+    /// Undoes what was started and not committed.
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        let visible = |rule: &Rule, by: i32| {
+            if !rule.is_hidden() {
+                let n = &self.of.tables[usize::from(rule.table)].n_visible;
+                if by > 0 {
+                    n.fetch_add(1, Ordering::Relaxed)
+                } else {
+                    n.fetch_sub(1, Ordering::Relaxed)
+                };
+            }
+        };
+        for (rule, _) in self.removed.iter().rev() {
+            rule.cls().remove_in(VERSION_NOT_REMOVED);
+            visible(rule, 1);
+        }
+        for (old, new, _) in self.replaced.iter().rev() {
+            self.of.tables[usize::from(new.table)].cls.remove(new);
+            old.cls().remove_in(VERSION_NOT_REMOVED);
+        }
+        for rule in &self.added {
+            self.of.tables[usize::from(rule.table)].cls.remove(rule);
+            visible(rule, -1);
+        }
+    }
+}
+
+/// Whether groups and meters that actions name are there, and learned flows have a place.
+pub fn check_actions(of: &Ofproto, actions: &[Action]) -> Result<(), OfError> {
+    for a in actions {
+        match a {
+            Action::Group(g) if !of.groups.read().contains_key(g) => {
+                return Err(OfError::OFPBAC_BAD_OUT_GROUP);
+            }
+            Action::Meter(m) if !of.meters.read().contains_key(m) => {
+                return Err(OfError::OFPMMFC_INVALID_METER);
+            }
+            Action::Learn(l) if l.table == INTERNAL_TABLE || l.table == OFPTT_ALL => {
+                return Err(OfError::OFPBAC_BAD_ARGUMENT);
+            }
+            Action::WriteActions(v) | Action::Clone(v) => check_actions(of, v)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! The core of one bridge: flow tables, groups, meters, learned addresses.
+//!
+//! It is shared: the main thread changes it by flow_mods, datapath threads translate packets with it.
+//! Tables are versioned; a translation reads one version from beginning to end. What the core wants to
+//! say to controllers (packet-ins, flow removals) goes into a bounded queue that the main thread empties.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use ib_base::time::{Clock, Instant};
+use ib_classifier::Classifier;
+use ib_flow::Match;
+use ib_l2::MacLearning;
+use ib_openflow::action::{Action, Controller};
+use ib_openflow::message::{FragHandling, PacketIn, TableMiss};
+use ib_rcu::Version;
+use parking_lot::{Mutex, RwLock};
+
+use crate::config::TableConfig;
+use crate::flow_mod::FlowState;
+use crate::group::Group;
+use crate::meter::Meter;
+use crate::rule::{NewRule, Rule};
+
+/// Number of tables, the hidden internal one included.
+pub const N_TABLES: usize = 255;
+/// The hidden table: where packets go that no visible table may see.
+pub const INTERNAL_TABLE: u8 = 254;
+/// Packet-ins that may wait for the main thread, per bridge.
+const MAX_QUEUED: usize = 4096;
+
+/// Names a bundle of one bridge.
+pub type BundleId = u32;
+
+/// One flow table.
+pub struct Table {
+    /// Rules.
+    pub cls: Classifier<Rule>,
+    /// Lookups that found a rule.
+    pub hits: AtomicU64,
+    /// Lookups that did not.
+    pub misses: AtomicU64,
+    miss: AtomicU8,
+    /// Configuration by the database.
+    pub config: Mutex<TableConfig>,
+    /// OpenFlow 1.4 eviction bit.
+    pub eviction: AtomicBool,
+    /// Flows that controllers see.
+    pub n_visible: AtomicU32,
+}
+
+impl Table {
+    fn new() -> Table {
+        Table {
+            cls: Classifier::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            miss: AtomicU8::new(0),
+            config: Mutex::default(),
+            eviction: AtomicBool::new(false),
+            n_visible: AtomicU32::new(0),
+        }
+    }
+    /// What happens to packets that no rule matches.
+    pub fn miss_config(&self) -> TableMiss {
+        match self.miss.load(Ordering::Relaxed) {
+            1 => TableMiss::Controller,
+            2 => TableMiss::Continue,
+            3 => TableMiss::Drop,
+            _ => TableMiss::Default,
+        }
+    }
+    /// Sets it.
+    pub fn set_miss_config(&self, miss: TableMiss) {
+        let n = match miss {
+            TableMiss::Default => 0,
+            TableMiss::Controller => 1,
+            TableMiss::Continue => 2,
+            TableMiss::Drop => 3,
+        };
+        self.miss.store(n, Ordering::Relaxed);
+    }
+}
+
+/// A packet on its way to controllers.
+#[derive(Debug)]
+pub struct QueuedPacketIn {
+    /// The message; `data` is the whole packet.
+    pub pin: PacketIn,
+    /// Bytes of the packet to send; 0xffff all.
+    pub max_len: u16,
+    /// Controllers with this id.
+    pub controller_id: u16,
+    /// It is due to a miss (limited separately, `miss_send_len` applies).
+    pub is_miss: bool,
+}
+
+/// The core of a bridge. See the module's description.
+pub struct Ofproto {
+    /// Name of the bridge.
+    pub name: String,
+    /// Distinguishes bridges, also ones of the same name over time.
+    pub id: u32,
+    /// The clock.
+    pub clock: Clock,
+    /// Tables 0 to 254.
+    pub tables: Box<[Table]>,
+    /// The version that lookups use.
+    pub version: AtomicU64,
+    pub(crate) flows: Mutex<FlowState>,
+    /// Groups by id.
+    pub groups: RwLock<BTreeMap<u32, Arc<Group>>>,
+    /// Meters by id.
+    pub meters: RwLock<BTreeMap<u32, Arc<Meter>>>,
+    /// Learned addresses.
+    pub ml: RwLock<MacLearning<BundleId>>,
+    frag: AtomicU8,
+    /// Bumped by whatever may change a translation's result.
+    pub changed: Arc<Version>,
+    queue: Mutex<VecDeque<QueuedPacketIn>>,
+    /// Packet-ins that did not fit into the queue.
+    pub queue_drops: AtomicU64,
+    /// Somebody wants packet-ins about misses.
+    pub wants_misses: AtomicBool,
+    /// Send to controller on invalid TTL.
+    pub invalid_ttl_to_controller: AtomicBool,
+    pub(crate) miss_rule: Arc<Rule>,
+    pub(crate) no_packet_in_rule: Arc<Rule>,
+    pub(crate) drop_frags_rule: Arc<Rule>,
+}
+
+impl Ofproto {
+    pub(crate) fn new(name: &str, id: u32, clock: &Clock, changed: Arc<Version>) -> Arc<Ofproto> {
+        let now = clock.now();
+        let tables: Box<[Table]> = (0..N_TABLES).map(|_| Table::new()).collect();
+        let internal = |reg0: u32, actions: Vec<Action>| internal_rule(reg0, actions, now);
+        let controller =
+            Action::Controller(Controller { max_len: u16::MAX, reason: 7, ..Controller::default() });
+        let of = Ofproto {
+            name: name.to_owned(),
+            id,
+            clock: clock.clone(),
+            tables,
+            version: AtomicU64::new(1),
+            flows: Mutex::default(),
+            groups: RwLock::default(),
+            meters: RwLock::default(),
+            ml: RwLock::new(MacLearning::new()),
+            frag: AtomicU8::new(0),
+            changed,
+            queue: Mutex::default(),
+            queue_drops: AtomicU64::new(0),
+            wants_misses: AtomicBool::new(false),
+            invalid_ttl_to_controller: AtomicBool::new(false),
+            miss_rule: internal(1, vec![controller]),
+            no_packet_in_rule: internal(2, vec![]),
+            drop_frags_rule: internal(3, vec![]),
+        };
+        let internal_cls = &of.tables[usize::from(INTERNAL_TABLE)].cls;
+        for rule in [&of.miss_rule, &of.no_packet_in_rule, &of.drop_frags_rule] {
+            internal_cls.insert(Arc::clone(rule));
+        }
+        let mut fresh = Match::catch_all();
+        fresh.mask.0.recirc_id = u32::MAX;
+        internal_cls.insert(Rule::new(new_internal(&fresh, 2, vec![], now)));
+        Arc::new(of)
+    }
+
+    /// The version that a translation should read.
+    pub fn current_version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// How IP fragments are looked up.
+    pub fn frag_handling(&self) -> FragHandling {
+        match self.frag.load(Ordering::Relaxed) {
+            1 => FragHandling::Drop,
+            2 => FragHandling::Reassemble,
+            3 => FragHandling::NxMatch,
+            _ => FragHandling::Normal,
+        }
+    }
+    /// Changes it.
+    pub fn set_frag_handling(&self, frag: FragHandling) {
+        let n = match frag {
+            FragHandling::Normal => 0,
+            FragHandling::Drop => 1,
+            FragHandling::Reassemble => 2,
+            FragHandling::NxMatch => 3,
+        };
+        if self.frag.swap(n, Ordering::Relaxed) != n {
+            self.changed.bump();
+        }
+    }
+
+    /// Queues a packet for controllers; drops and counts when the queue is full.
+    pub fn send_packet_in(&self, pin: QueuedPacketIn) {
+        let mut queue = self.queue.lock();
+        if queue.len() >= MAX_QUEUED {
+            self.queue_drops.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.push_back(pin);
+    }
+    pub(crate) fn take_packet_ins(&self) -> VecDeque<QueuedPacketIn> {
+        std::mem::take(&mut *self.queue.lock())
+    }
+    pub(crate) fn has_packet_ins(&self) -> bool {
+        !self.queue.lock().is_empty()
+    }
+}
+
+fn new_internal(m: &Match, priority: i32, actions: Vec<Action>, now: Instant) -> NewRule<'_> {
+    NewRule {
+        match_: m,
+        priority,
+        table: INTERNAL_TABLE,
+        cookie: 0,
+        idle_timeout: 0,
+        hard_timeout: 0,
+        importance: 0,
+        flags: 0,
+        actions: actions.into(),
+        created: now,
+        modified: now,
+        version: 0,
+    }
+}
+
+fn internal_rule(reg0: u32, actions: Vec<Action>, now: Instant) -> Arc<Rule> {
+    let mut m = Match::catch_all();
+    m.flow.regs[0] = reg0;
+    m.mask.0.regs[0] = u32::MAX;
+    Rule::new(new_internal(&m, 0, actions, now))
+}

@@ -1,0 +1,92 @@
+//! Ports of a bridge as the main thread keeps them: configuration, OpenFlow bits, numbers.
+
+use std::sync::Arc;
+
+use ib_base::time::Instant;
+use ib_flow::{OdpPort, OfPort};
+use ib_openflow::message::{Port as PortDesc, PortConfig as PortBits, PortState};
+
+use crate::config::{NetdevStatus, PortConfig};
+use crate::ofproto::BundleId;
+use crate::xcfg::{PortCounters, XPort};
+
+/// One port.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Number.
+    pub ofport: OfPort,
+    /// Number in the datapath; none for patch ports.
+    pub odp: Option<OdpPort>,
+    /// Datapath port type, as `dpif/show` prints it.
+    pub dpif_kind: String,
+    /// Configuration.
+    pub config: PortConfig,
+    /// `PortConfig` bits.
+    pub config_bits: u32,
+    /// When it was added.
+    pub created: Instant,
+    /// Counters of patch ports.
+    pub counters: Arc<PortCounters>,
+}
+
+impl Port {
+    /// A patch port: it leads to another one instead of a device.
+    pub fn is_patch(&self) -> bool {
+        self.config.kind == "patch"
+    }
+    /// Whether it can carry traffic.
+    pub fn is_live(&self) -> bool {
+        !self.config.netdev.link_down && self.config_bits & PortBits::PORT_DOWN == 0
+    }
+    /// Takes over what the device says. Returns whether controllers should hear of it.
+    pub fn set_netdev(&mut self, status: NetdevStatus) -> bool {
+        let before = self.description();
+        self.config.netdev = status;
+        if self.config.netdev.admin_down {
+            self.config_bits |= PortBits::PORT_DOWN;
+        } else {
+            self.config_bits &= !PortBits::PORT_DOWN;
+        }
+        before != self.description()
+    }
+    /// As controllers see it.
+    pub fn description(&self) -> PortDesc {
+        let n = &self.config.netdev;
+        let mut state = 0;
+        if n.link_down {
+            state |= PortState::LINK_DOWN;
+        }
+        if self.is_live() {
+            state |= PortState::LIVE;
+        }
+        PortDesc {
+            port_no: self.ofport,
+            hw_addr: n.mac,
+            hw_addr64: [0; 8],
+            name: self.config.name.clone(),
+            config: self.config_bits,
+            state,
+            curr: n.features[0],
+            advertised: n.features[1],
+            supported: n.features[2],
+            peer: n.features[3],
+            curr_speed_kbps: n.speed_kbps[0],
+            max_speed_kbps: n.speed_kbps[1],
+        }
+    }
+    /// The translation-side form.
+    pub(crate) fn publish(&self, bundle: Option<BundleId>) -> Arc<XPort> {
+        let peer = if self.is_patch() { self.config.options.get("peer").cloned() } else { None };
+        Arc::new(XPort {
+            ofport: self.ofport,
+            odp: self.odp,
+            name: self.config.name.clone(),
+            kind: self.config.kind.clone(),
+            bundle,
+            config: self.config_bits,
+            peer,
+            live: self.is_live(),
+            counters: Arc::clone(&self.counters),
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Recirculation ids: what a translation was doing when it had to let the datapath work in between.
+//!
+//! A translation that needs the result of conntrack, a hash or a popped header *freezes*: its state goes
+//! into a [`FrozenState`] under an id, and the datapath flow ends in `recirc(id)`. The packet's next
+//! upcall carries the id and translation *thaws*. Equal states share an id. An id lives while a flow or a
+//! trace refers to it ([`RecircEntry`] is counted), and [`GRACE_MS`] longer for packets that are on the way.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Weak};
+
+use ib_base::time::Instant;
+use ib_flow::fields::FieldValue;
+use ib_flow::{OfPort, Tunnel};
+use ib_openflow::action::Action;
+use ib_packet::Be64;
+use parking_lot::Mutex;
+
+/// How long an id outlives its last user.
+const GRACE_MS: u64 = 10_000;
+
+/// Packet metadata that only translation knows and that must survive the datapath.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FrozenMetadata {
+    /// Tunnel.
+    pub tunnel: Box<Tunnel>,
+    /// OpenFlow metadata.
+    pub metadata: Be64,
+    /// Registers.
+    pub regs: [u32; ib_flow::key::N_REGS],
+    /// Port of entry, of the bridge where the state resumes.
+    pub in_port: OfPort,
+}
+
+/// The state of a translation between two passes through the datapath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenState {
+    /// Bridge to resume in ([`crate::ofproto::Ofproto::id`]).
+    pub bridge: u32,
+    /// Table to resume in, if `actions` does not say better.
+    pub table: u8,
+    /// Metadata.
+    pub metadata: FrozenMetadata,
+    /// Stack, bottom first: each value with its width in bytes.
+    pub stack: Vec<(FieldValue, u32)>,
+    /// Mirrors that had the packet already.
+    pub mirrors: u32,
+    /// Connection state is known: `ct_*` fields are valid.
+    pub conntracked: bool,
+    /// Packet was MPLS when frozen.
+    pub was_mpls: bool,
+    /// Actions still to be done.
+    pub actions: Vec<Action>,
+    /// Action set.
+    pub action_set: Vec<Action>,
+    /// Cookie of the rule that froze.
+    pub rule_cookie: u64,
+    /// Userdata of `controller(pause)`: the packet goes to controllers instead of resuming.
+    pub userdata: Vec<u8>,
+}
+
+impl FrozenState {
+    fn hash_value(&self) -> u64 {
+        let mut h = std::collections::hash_map::DefaultHasher::new();
+        (self.bridge, self.table, &self.metadata, self.mirrors, self.conntracked).hash(&mut h);
+        (self.actions.len(), self.action_set.len(), self.stack.len(), self.rule_cookie).hash(&mut h);
+        h.finish()
+    }
+}
+
+/// An id and its state.
+#[derive(Debug)]
+pub struct RecircEntry {
+    /// The id, as in `recirc(id)`.
+    pub id: u32,
+    /// The state.
+    pub state: FrozenState,
+}
+
+#[derive(Default)]
+struct Inner {
+    last: u32,
+    by_id: HashMap<u32, Weak<RecircEntry>>,
+    by_state: HashMap<u64, Vec<u32>>,
+    recent: VecDeque<(Instant, Arc<RecircEntry>)>,
+}
+
+/// The ids of one datapath.
+#[derive(Default)]
+pub struct RecircIds(Mutex<Inner>);
+
+impl RecircIds {
+    /// None used so far.
+    pub fn new() -> RecircIds {
+        RecircIds::default()
+    }
+
+    /// An id for a state: the one it has, or a new one.
+    pub fn alloc(&self, state: FrozenState, now: Instant) -> Arc<RecircEntry> {
+        let mut inner = self.0.lock();
+        let inner = &mut *inner;
+        let hash = state.hash_value();
+        for id in inner.by_state.get(&hash).into_iter().flatten() {
+            if let Some(e) = inner.by_id.get(id).and_then(Weak::upgrade)
+                && e.state == state
+            {
+                return e;
+            }
+        }
+        loop {
+            inner.last = inner.last.wrapping_add(1);
+            if inner.last != 0 && !inner.by_id.contains_key(&inner.last) {
+                break;
+            }
+        }
+        let entry = Arc::new(RecircEntry { id: inner.last, state });
+        inner.by_id.insert(entry.id, Arc::downgrade(&entry));
+        inner.by_state.entry(hash).or_default().push(entry.id);
+        inner.recent.push_back((now, Arc::clone(&entry)));
+        entry
+    }
+
+    /// The state of an id.
+    pub fn find(&self, id: u32) -> Option<Arc<RecircEntry>> {
+        self.0.lock().by_id.get(&id)?.upgrade()
+    }
+
+    /// Forgets ids that nobody uses any more. Call it once a round.
+    pub fn run(&self, now: Instant) {
+        let mut inner = self.0.lock();
+        let inner = &mut *inner;
+        let mut freed = false;
+        while inner.recent.front().is_some_and(|(t, _)| t.plus_ms(GRACE_MS) <= now) {
+            inner.recent.pop_front();
+            freed = true;
+        }
+        if freed || inner.by_id.len() > 2 * inner.recent.len() + 64 {
+            inner.by_id.retain(|_, e| e.strong_count() != 0);
+            let by_id = &inner.by_id;
+            inner.by_state.retain(|_, ids| {
+                ids.retain(|id| by_id.contains_key(id));
+                !ids.is_empty()
+            });
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! All bridges of the daemon: what the bridge layer calls.
+//!
+//! [`Switch`] belongs to the main thread. It opens datapaths as bridges need them, keeps a [`Bridge`] for each
+//! bridge, and does the periodic work in [`Switch::run`]: publishing changed configuration to translation,
+//! expiring flows, sending what controllers should get, revalidating datapath flows.
+//!
+//! ```text
+//! let mut switch = Switch::new(&clock, classes);
+//! switch.bridge_add("br0", "netdev")?;
+//! let br = switch.bridge_mut("br0").unwrap();
+//! let p1 = br.port_add(PortConfig { name: "p1".into(), ..Default::default() })?;
+//! br.bundle_set(BundleConfig { name: "p1".into(), ports: vec![p1], ..Default::default() })?;
+//! loop { switch.run(clock.now()); sleep until switch.deadline(); }
+//! ```
+//!
+//! Ports, bundles and mirrors take effect at the next `run` (or appctl command); flow tables at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ib_base::time::{Clock, Instant};
+use ib_dpif::{Dpif, DpifClass, PortSpec};
+use ib_flow::OfPort;
+use ib_l2::MacStats;
+use ib_openflow::message::{PortReason, PortStats, Versions};
+
+use crate::backer::{Backer, Settings};
+use crate::bundle::Bundles;
+use crate::config::{
+    BundleConfig, ConfigError, ControllerConfig, ControllerStatus, DescConfig, FailMode, MirrorConfig,
+    NetdevStatus, PortConfig, TableConfig,
+};
+use crate::connmgr::{ConnCommand, ConnEvent, ConnMgr};
+use crate::ofproto::Ofproto;
+use crate::port::Port;
+use crate::upcall::Handler;
+use crate::xcfg::{PortCounters, XBridge, XlateConfig};
+
+/// Reads the counters of a device: the bridge layer provides it.
+pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
+
+/// All bridges. See the module's description.
+pub struct Switch {
+    pub(crate) clock: Clock,
+    classes: Vec<Arc<dyn DpifClass>>,
+    pub(crate) backers: BTreeMap<String, Arc<Backer>>,
+    pub(crate) bridges: BTreeMap<String, Bridge>,
+    settings: Settings,
+    next_id: u32,
+    port_stats: Option<PortStatsFn>,
+    rundir: String,
+}
+
+/// One bridge: configuration on top of its [`Ofproto`].
+pub struct Bridge {
+    /// Tables, groups, learned addresses.
+    pub of: Arc<Ofproto>,
+    /// Its datapath.
+    pub backer: Arc<Backer>,
+    class: Arc<dyn DpifClass>,
+    pub(crate) ports: BTreeMap<OfPort, Port>,
+    pub(crate) bundles: Bundles,
+    pub(crate) connmgr: ConnMgr,
+    /// Datapath id.
+    pub(crate) datapath_id: u64,
+    pub(crate) desc: DescConfig,
+    pub(crate) port_stats: Option<PortStatsFn>,
+    forward_bpdu: bool,
+    dirty: bool,
+}
+
+impl Switch {
+    /// A switch without bridges. `rundir` is where management sockets go.
+    pub fn new(clock: &Clock, classes: Vec<Arc<dyn DpifClass>>, rundir: &str) -> Switch {
+        Switch {
+            clock: clock.clone(),
+            classes,
+            backers: BTreeMap::new(),
+            bridges: BTreeMap::new(),
+            settings: Settings::default(),
+            next_id: 1,
+            port_stats: None,
+            rundir: rundir.to_owned(),
+        }
+    }
+
+    /// Who reads device counters for OpenFlow port statistics.
+    pub fn set_port_stats(&mut self, f: PortStatsFn) {
+        for b in self.bridges.values_mut() {
+            b.port_stats = Some(Arc::clone(&f));
+        }
+        self.port_stats = Some(f);
+    }
+
+    /// Applies `other_config` of Open_vSwitch.
+    pub fn set_settings(&mut self, settings: Settings) {
+        for b in self.backers.values() {
+            *b.settings.write() = settings.clone();
+        }
+        self.settings = settings;
+    }
+
+    /// Makes a bridge with no port. Opens (and creates) the datapath `ovs-TYPE`.
+    pub fn bridge_add(&mut self, name: &str, datapath_type: &str) -> Result<(), ConfigError> {
+        if self.bridges.contains_key(name) {
+            return Err(ConfigError::Exists(format!("bridge {name} exists")));
+        }
+        let kind = if datapath_type.is_empty() { "system" } else { datapath_type };
+        let class = self.classes.iter().find(|c| c.kind() == kind).cloned();
+        let class = class.ok_or_else(|| {
+            ConfigError::Unsupported(format!("could not create datapath {name} of unknown type {kind}"))
+        })?;
+        let backer = match self.backers.get(kind) {
+            Some(b) => Arc::clone(b),
+            None => {
+                let dpif = class.open(&format!("ovs-{kind}"), true).map_err(ConfigError::Datapath)?;
+                let backer = Backer::new(kind, dpif, &self.clock);
+                *backer.settings.write() = self.settings.clone();
+                backer.dpif.set_upcall_handler(Some(Arc::new(Handler::new(&backer))));
+                self.backers.insert(kind.to_owned(), Arc::clone(&backer));
+                backer
+            }
+        };
+        let of = Ofproto::new(name, self.next_id, &self.clock, Arc::clone(&backer.changed));
+        self.next_id += 1;
+        let connmgr = ConnMgr::new(name, &self.rundir);
+        let bridge = Bridge {
+            of,
+            backer,
+            class,
+            ports: BTreeMap::new(),
+            bundles: Bundles::default(),
+            connmgr,
+            datapath_id: 0,
+            desc: DescConfig::default(),
+            port_stats: self.port_stats.clone(),
+            forward_bpdu: false,
+            dirty: true,
+        };
+        self.bridges.insert(name.to_owned(), bridge);
+        Ok(())
+    }
+
+    /// Removes a bridge with its ports; with `del` datapath ports go as well (they stay for a restart
+    /// otherwise). The last bridge of a datapath closes it, and destroys it if `del`.
+    pub fn bridge_del(&mut self, name: &str, del: bool) -> Result<(), ConfigError> {
+        let mut bridge =
+            self.bridges.remove(name).ok_or_else(|| ConfigError::NotFound(format!("no bridge {name}")))?;
+        for port in bridge.ports.values() {
+            if let (true, Some(odp)) = (del, port.odp) {
+                let _ = bridge.backer.dpif.port_del(odp);
+            }
+        }
+        bridge.ports.clear();
+        let id = bridge.of.id;
+        bridge.backer.xcfg.update(|old| without_bridge(old, id));
+        bridge.backer.changed.bump();
+        let kind = bridge.backer.kind.clone();
+        if !self.bridges.values().any(|b| b.backer.kind == kind) {
+            if let Some(backer) = self.backers.remove(&kind) {
+                backer.dpif.set_upcall_handler(None);
+                backer.dpif.flow_flush();
+                if del {
+                    let _ = bridge.class.destroy(&format!("ovs-{kind}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of bridges.
+    pub fn bridge_names(&self) -> Vec<String> {
+        self.bridges.keys().cloned().collect()
+    }
+    /// A bridge.
+    pub fn bridge(&self, name: &str) -> Option<&Bridge> {
+        self.bridges.get(name)
+    }
+    /// A bridge, to change it.
+    pub fn bridge_mut(&mut self, name: &str) -> Option<&mut Bridge> {
+        self.bridges.get_mut(name)
+    }
+    /// Datapaths in use.
+    pub fn datapaths(&self) -> Vec<Arc<dyn Dpif>> {
+        self.backers.values().map(|b| Arc::clone(&b.dpif)).collect()
+    }
+
+    /// Makes changed ports, bundles and mirrors visible to translation.
+    pub fn publish(&mut self) {
+        for b in self.bridges.values_mut() {
+            b.publish();
+        }
+    }
+
+    /// Does all that is due.
+    pub fn run(&mut self, now: Instant) {
+        self.publish();
+        for backer in self.backers.values() {
+            backer.dpif.run();
+            if backer.revalidate_if_due(now) {
+                for b in self.bridges.values().filter(|b| Arc::ptr_eq(&b.backer, backer)) {
+                    b.of.expire(now);
+                }
+            }
+        }
+        for b in self.bridges.values_mut() {
+            b.run(now);
+        }
+    }
+
+    /// When [`Self::run`] is next needed even if nothing happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        let backers = self.backers.values().filter_map(|b| b.revalidate_deadline());
+        let bridges = self.bridges.values().filter_map(|b| b.deadline());
+        backers.chain(bridges).min()
+    }
+
+    /// What the owner of sockets should do, in order. Empty this after each [`Self::run`] and
+    /// [`Self::conn_event`].
+    pub fn take_conn_commands(&mut self) -> Vec<ConnCommand> {
+        self.bridges.values_mut().flat_map(|b| b.connmgr.take_commands()).collect()
+    }
+    /// Tells what happened to a socket of a bridge.
+    pub fn conn_event(&mut self, bridge: &str, event: ConnEvent<'_>, now: Instant) {
+        self.publish();
+        if let Some(b) = self.bridges.get_mut(bridge) {
+            crate::connmgr::handle_event(b, event, now);
+        }
+    }
+}
+
+/// A snapshot without one bridge.
+fn without_bridge(old: &XlateConfig, id: u32) -> XlateConfig {
+    XlateConfig {
+        bridges: old.bridges.iter().filter(|(k, _)| **k != id).map(|(k, b)| (*k, Arc::clone(b))).collect(),
+        by_odp: old.by_odp.iter().filter(|(_, v)| v.0 != id).map(|(k, v)| (*k, *v)).collect(),
+        patches: old.patches.iter().filter(|(_, v)| v.0 != id).map(|(k, v)| (k.clone(), *v)).collect(),
+    }
+}
+
+impl Bridge {
+    fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Sets the datapath id.
+    pub fn set_datapath_id(&mut self, id: u64) {
+        if self.datapath_id != id {
+            self.datapath_id = id;
+            self.connmgr.reconnect_all();
+        }
+    }
+    /// Sets the strings of the switch description.
+    pub fn set_desc(&mut self, desc: DescConfig) {
+        self.desc = desc;
+    }
+    /// Sets what happens without controllers.
+    pub fn set_fail_mode(&mut self, mode: FailMode) {
+        self.connmgr.set_fail_mode(mode);
+    }
+    /// Sets the OpenFlow versions that controllers may speak.
+    pub fn set_versions(&mut self, versions: Versions) {
+        self.connmgr.set_versions(versions);
+    }
+    /// Sets the controllers, replacing those before; ones that stay keep their connections.
+    pub fn set_controllers(&mut self, controllers: &[ControllerConfig]) {
+        self.connmgr.set_controllers(controllers);
+    }
+    /// State of the controllers.
+    pub fn controllers(&self, now: Instant) -> Vec<ControllerStatus> {
+        self.connmgr.status(now)
+    }
+    /// Whether a primary controller is connected (for the bridge's `status`).
+    pub fn is_alive(&self) -> bool {
+        self.connmgr.is_any_controller_connected()
+    }
+    /// Drops connections to controllers, which then connect anew (`bridge/reconnect`).
+    pub fn reconnect(&mut self) {
+        self.connmgr.reconnect_all();
+    }
+    /// Limits of learned addresses: idle time and number.
+    pub fn set_mac_table(&mut self, idle_secs: u32, max_entries: usize) {
+        let mut ml = self.of.ml.write();
+        ml.set_idle_secs(idle_secs);
+        ml.set_max_entries(max_entries);
+    }
+    /// VLANs in which nothing is learned.
+    pub fn set_flood_vlans(&mut self, vlans: &[u16]) {
+        if self.of.ml.write().set_flood_vlans(vlans) {
+            self.of.ml.write().flush();
+            self.of.changed.bump();
+        }
+    }
+    /// Number of addresses and counters of learning.
+    pub fn mac_stats(&self) -> (usize, MacStats) {
+        let ml = self.of.ml.read();
+        (ml.len(), ml.stats())
+    }
+    /// Whether frames for reserved addresses are forwarded.
+    pub fn set_forward_bpdu(&mut self, on: bool) {
+        if self.forward_bpdu != on {
+            self.forward_bpdu = on;
+            self.touch();
+        }
+    }
+    /// Configures a flow table.
+    pub fn set_table(&mut self, table: u8, config: &TableConfig) {
+        self.of.set_table_config(table, config, self.of.clock.now());
+    }
+
+    /// Adds a port, to the datapath as well unless it is a patch port. The number is the one asked for if
+    /// that is free, else the lowest one that was not used lately.
+    pub fn port_add(&mut self, config: PortConfig) -> Result<OfPort, ConfigError> {
+        if self.ports.values().any(|p| p.config.name == config.name) {
+            return Err(ConfigError::Exists(format!("port {} exists", config.name)));
+        }
+        let local = config.name == self.of.name;
+        let (odp, dpif_kind) = if config.kind == "patch" {
+            (None, "patch".to_owned())
+        } else {
+            let kind = self.class.port_open_kind(&config.kind);
+            let spec = PortSpec {
+                name: config.name.clone(),
+                kind: kind.clone(),
+                number: None,
+                options: config.options.clone(),
+            };
+            let odp = match self.backer.dpif.port_by_name(&config.name) {
+                Some(info) => info.number,
+                None => self.backer.dpif.port_add(&spec).map_err(ConfigError::Datapath)?,
+            };
+            (Some(odp), kind)
+        };
+        let free = |p: OfPort| p.0 != 0 && !self.ports.contains_key(&p);
+        let ofport = if local {
+            OfPort::LOCAL
+        } else {
+            config
+                .ofport_request
+                .filter(|p| *p < OfPort::MAX && free(*p))
+                .or_else(|| (1..OfPort::MAX.0).map(OfPort).find(|p| free(*p)))
+                .ok_or_else(|| ConfigError::Invalid(format!("no more port numbers on {}", self.of.name)))?
+        };
+        let mut port = Port {
+            ofport,
+            odp,
+            dpif_kind,
+            config_bits: 0,
+            created: self.of.clock.now(),
+            counters: Arc::new(PortCounters::default()),
+            config: PortConfig { netdev: NetdevStatus::default(), ..config.clone() },
+        };
+        port.set_netdev(config.netdev);
+        self.connmgr.send_port_status(PortReason::Add, port.description());
+        self.ports.insert(ofport, port);
+        self.touch();
+        Ok(ofport)
+    }
+
+    /// Removes a port. Its bundle loses it.
+    pub fn port_del(&mut self, port: OfPort) -> Result<(), ConfigError> {
+        let port =
+            self.ports.remove(&port).ok_or_else(|| ConfigError::NotFound(format!("no port {}", port.0)))?;
+        self.connmgr.send_port_status(PortReason::Delete, port.description());
+        self.touch();
+        match port.odp {
+            Some(odp) => self.backer.dpif.port_del(odp).map_err(ConfigError::Datapath),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the state of a port's device; controllers hear of changes.
+    pub fn port_netdev(&mut self, port: OfPort, status: NetdevStatus) {
+        let Some(p) = self.ports.get_mut(&port) else { return };
+        if p.config.netdev == status {
+            return;
+        }
+        let changed = p.set_netdev(status);
+        let desc = p.description();
+        if changed {
+            self.connmgr.send_port_status(PortReason::Modify, desc);
+            self.touch();
+        }
+    }
+
+    /// Changes a port's options (patch peer, for instance); type and name can't change.
+    pub fn port_options(&mut self, port: OfPort, options: BTreeMap<String, String>) {
+        if let Some(p) = self.ports.get_mut(&port)
+            && p.config.options != options
+        {
+            p.config.options = options;
+            self.touch();
+        }
+    }
+
+    /// Ports by number.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.values()
+    }
+    /// A port by name.
+    pub fn port_by_name(&self, name: &str) -> Option<&Port> {
+        self.ports.values().find(|p| p.config.name == name)
+    }
+    /// Counters of a patch port (others have them in their devices): received packets and bytes, sent ones.
+    pub fn patch_stats(&self, port: OfPort) -> Option<[u64; 4]> {
+        self.ports.get(&port).filter(|p| p.is_patch()).map(|p| p.counters.get())
+    }
+
+    /// Adds or changes a bundle (a row of the Port table).
+    pub fn bundle_set(&mut self, config: BundleConfig) -> Result<(), ConfigError> {
+        if self.bundles.set(config)? {
+            self.touch();
+        }
+        Ok(())
+    }
+    /// Removes a bundle; what was learned behind it is forgotten.
+    pub fn bundle_del(&mut self, name: &str) {
+        if let Some(id) = self.bundles.remove(name) {
+            self.of.ml.write().flush_port(id);
+            self.touch();
+        }
+    }
+    /// Names of bundles.
+    pub fn bundle_names(&self) -> Vec<String> {
+        self.bundles.bundles.keys().cloned().collect()
+    }
+    /// Adds or changes a mirror.
+    pub fn mirror_set(&mut self, config: MirrorConfig) -> Result<(), ConfigError> {
+        if self.bundles.mirrors.len() >= 32 && !self.bundles.mirrors.contains_key(&config.name) {
+            return Err(ConfigError::Invalid(format!(
+                "bridge {}: maximum of 32 port mirrors reached, cannot create {}",
+                self.of.name, config.name
+            )));
+        }
+        let name = config.name.clone();
+        match self.bundles.mirrors.get_mut(&name) {
+            Some((old, _)) if *old == config => return Ok(()),
+            Some((old, _)) => *old = config,
+            None => {
+                self.bundles.mirrors.insert(name, (config, Arc::default()));
+            }
+        }
+        self.touch();
+        Ok(())
+    }
+    /// Removes a mirror.
+    pub fn mirror_del(&mut self, name: &str) {
+        if self.bundles.mirrors.remove(name).is_some() {
+            self.touch();
+        }
+    }
+    /// Packets and bytes that a mirror copied.
+    pub fn mirror_stats(&self, name: &str) -> Option<(u64, u64)> {
+        let [_, _, packets, bytes] = self.bundles.mirrors.get(name)?.1.get();
+        Some((packets, bytes))
+    }
+
+    /// Builds this bridge's part of the snapshot if something changed.
+    pub(crate) fn publish(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let (bundles, mirrors) = self.bundles.publish(&self.ports);
+        let ports: BTreeMap<_, _> =
+            self.ports.iter().map(|(n, p)| (*n, p.publish(self.bundles.id_of_port(*n)))).collect();
+        let bridge = Arc::new(XBridge {
+            of: Arc::clone(&self.of),
+            bundles,
+            mirrors,
+            forward_bpdu: self.forward_bpdu,
+            has_in_band: false,
+            features: self.backer.features(),
+            ports,
+        });
+        let id = self.of.id;
+        self.backer.xcfg.update(|old| {
+            let mut cfg = without_bridge(old, id);
+            for p in bridge.ports.values() {
+                if let Some(odp) = p.odp {
+                    cfg.by_odp.insert(odp, (id, p.ofport));
+                }
+                if p.peer.is_some() {
+                    cfg.patches.insert(p.name.clone(), (id, p.ofport));
+                }
+            }
+            cfg.bridges.insert(id, Arc::clone(&bridge));
+            cfg
+        });
+        self.backer.changed.bump();
+    }
+    /// The snapshot must be built again.
+    pub(crate) fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    fn run(&mut self, now: Instant) {
+        if self.of.ml.write().run(now) {
+            self.of.changed.bump();
+        }
+        self.of.collect_garbage();
+        crate::connmgr::run(self, now);
+        self.of.wants_misses.store(self.connmgr.wants_misses(), Ordering::Relaxed);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let ml = self.of.ml.read().deadline();
+        let soon = (self.of.has_packet_ins() || self.dirty).then_some(Instant::ZERO);
+        ml.into_iter().chain(soon).chain(self.connmgr.deadline()).min()
+    }
+}

@@ -1,0 +1,89 @@
+//! Flows that were installed into a datapath, as revalidation remembers them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ib_base::time::Instant;
+use ib_dpif::{Action as OdpAction, FlowStats, Ufid};
+use ib_flow::{Flow, Mask};
+use parking_lot::Mutex;
+
+use crate::recirc::RecircEntry;
+use crate::xlate::CacheEntry;
+
+/// One installed flow.
+pub struct Ukey {
+    /// Identifier.
+    pub ufid: Ufid,
+    /// Key, `in_port` a datapath port.
+    pub key: Flow,
+    /// When it was installed.
+    pub created: Instant,
+    /// What changes.
+    pub state: Mutex<UkeyState>,
+}
+
+/// What changes about an installed flow.
+pub struct UkeyState {
+    /// Mask.
+    pub mask: Mask,
+    /// Actions.
+    pub actions: Arc<[OdpAction]>,
+    /// Counters that have been pushed to rules already.
+    pub pushed: FlowStats,
+    /// Change counter of the translation that this is the result of.
+    pub seen: u64,
+    /// Where counters go.
+    pub cache: Arc<[CacheEntry]>,
+    /// Recirculation ids that the actions use.
+    pub recircs: Vec<Arc<RecircEntry>>,
+    /// Slow path reasons.
+    pub slow: u32,
+    /// The datapath has it.
+    pub installed: bool,
+}
+
+const SHARDS: usize = 64;
+
+/// All installed flows of a datapath, by ufid.
+pub struct Ukeys(Box<[Mutex<HashMap<Ufid, Arc<Ukey>>>]>);
+
+impl Default for Ukeys {
+    fn default() -> Self {
+        Ukeys::new()
+    }
+}
+
+impl Ukeys {
+    /// None.
+    pub fn new() -> Ukeys {
+        Ukeys((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+    fn shard(&self, ufid: Ufid) -> &Mutex<HashMap<Ufid, Arc<Ukey>>> {
+        &self.0[(ufid.0 ^ (ufid.0 >> 64)) as usize % SHARDS]
+    }
+    /// Finds one.
+    pub fn get(&self, ufid: Ufid) -> Option<Arc<Ukey>> {
+        self.shard(ufid).lock().get(&ufid).cloned()
+    }
+    /// Adds or replaces one; the replaced one.
+    pub fn insert(&self, ukey: Arc<Ukey>) -> Option<Arc<Ukey>> {
+        self.shard(ukey.ufid).lock().insert(ukey.ufid, ukey)
+    }
+    /// Removes one.
+    pub fn remove(&self, ufid: Ufid) -> Option<Arc<Ukey>> {
+        self.shard(ufid).lock().remove(&ufid)
+    }
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|s| s.lock().len()).sum()
+    }
+    /// None at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// All of them now.
+    pub fn all(&self) -> Vec<Arc<Ukey>> {
+        self.0.iter().flat_map(|s| s.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+}
