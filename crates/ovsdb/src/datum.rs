@@ -298,10 +298,10 @@ impl Datum {
 
     /// What has to be sent to make `new` of this, by [`Datum::apply_diff`].
     ///
-    /// Columns with at most one element: the new content. Sets: the elements that are in one of both only. Maps: pairs
+    /// Scalars and optional scalars: the new content. Sets: the elements that are in one of both only. Maps: pairs
     /// added and changed with their new values, pairs removed with their old ones.
     pub fn diff(&self, new: &Datum, kind: &ColumnType) -> Datum {
-        if kind.max == 1 {
+        if !kind.is_composite() {
             return new.clone();
         }
         self.merge(new, |a, b| (a != b).then(|| b.clone()), false)
@@ -309,7 +309,7 @@ impl Datum {
 
     /// Applies what [`Datum::diff`] made.
     pub fn apply_diff(&self, diff: &Datum, kind: &ColumnType) -> Result<Datum> {
-        let result = if kind.max == 1 {
+        let result = if !kind.is_composite() {
             diff.clone()
         } else {
             self.merge(diff, |a, b| (a != b).then(|| b.clone()), false)

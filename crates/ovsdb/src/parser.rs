@@ -90,6 +90,11 @@ impl<'a> Parser<'a> {
         self.error.get_or_insert(error);
     }
 
+    /// The object that is taken apart.
+    pub fn json(&self) -> &'a Json {
+        self.json
+    }
+
     /// True if there is a complaint already.
     pub fn has_failed(&self) -> bool {
         self.error.is_some()

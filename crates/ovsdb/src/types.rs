@@ -247,14 +247,6 @@ impl BaseType {
             _ => Ok(()),
         }
     }
-
-    /// The plain word for what these atoms are: `integer`, `string`, ...
-    fn word(&self) -> &'static str {
-        match self.kind {
-            AtomicType::Uuid => "UUID",
-            other => other.name(),
-        }
-    }
 }
 
 fn check_range<T: PartialOrd + Copy>(
@@ -337,9 +329,9 @@ impl ColumnType {
         self.value.is_none() && (self.min != 1 || self.max != 1)
     }
 
-    /// Neither scalar nor limited to one element.
+    /// May hold more than one element, or is a map: such columns are sent as differences.
     pub fn is_composite(&self) -> bool {
-        self.value.is_some() || self.min != 1 || self.max != 1
+        self.value.is_some() || self.max > 1
     }
 
     /// The same shape without constraints on the atoms and on the number of elements.
@@ -409,29 +401,19 @@ impl ColumnType {
 
     /// A description for people: `set of up to 4096 integers`, `map of (string, string) pairs`.
     pub fn to_english(&self) -> String {
-        let mut out = String::new();
-        if self.max > 1 {
-            out.push_str(if self.value.is_some() { "map of " } else { "set of " });
-            if self.max != UNLIMITED {
-                if self.min != 0 {
-                    out.push_str(&format!("{} to {} ", self.min, self.max));
-                } else {
-                    out.push_str(&format!("up to {} ", self.max));
-                }
-            } else if self.min != 0 {
-                out.push_str(&format!("{} or more ", self.min));
-            }
-        } else if self.min == 0 {
-            out.push_str("optional ");
+        if self.is_scalar() {
+            return self.key.kind.name().to_string();
         }
+        let bounds = match (self.min, self.max) {
+            (0, UNLIMITED) => String::new(),
+            (0, max) => format!("up to {max} "),
+            (min, UNLIMITED) => format!("{min} or more "),
+            (min, max) => format!("{min} to {max} "),
+        };
         match &self.value {
-            Some(value) => out.push_str(&format!("({}, {}) pair", self.key.word(), value.word())),
-            None => out.push_str(self.key.word()),
+            Some(value) => format!("map of {bounds}({}, {}) pairs", self.key.kind.name(), value.kind.name()),
+            None => format!("set of {bounds}{}s", self.key.kind.name()),
         }
-        if self.max > 1 {
-            out.push('s');
-        }
-        out
     }
 
     /// Names of the tables referenced by keys and by values.
@@ -501,7 +483,9 @@ mod tests {
             say(r#"{"key":"string","value":"string","min":0,"max":"unlimited"}"#),
             "map of (string, string) pairs"
         );
-        assert_eq!(say(r#"{"key":"uuid","min":0}"#), "optional UUID");
+        assert_eq!(say(r#"{"key":"string","min":0}"#), "set of up to 1 strings");
+        assert_eq!(say(r#"{"key":"integer","max":3}"#), "set of 1 to 3 integers");
+        assert_eq!(say(r#""uuid""#), "uuid");
     }
 
     #[test]

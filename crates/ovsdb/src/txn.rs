@@ -1,0 +1,445 @@
+//! Transactions on the tables of one database.
+//!
+//! Operations change the tables in place, at once; the transaction remembers what each touched row was. [`Txn::prepare`] does
+//! all checks that wait for the end: it counts references, collects rows that nobody holds any more, drops weak references to
+//! rows that are gone, and checks table sizes and indexes. Then the caller writes the change to disk, and either
+//! [`Txn::commit`]s, which cannot fail, or [`Txn::abort`]s, which puts everything back.
+//!
+//! Cost: proportional to the rows touched and to the references in changed columns of them.
+
+use crate::Uuid;
+use crate::atom::Atom;
+use crate::datum::Datum;
+use crate::error::{Error, Result};
+use crate::schema::VERSION_COLUMN;
+use crate::table::{Entry, FastMap, IndexKey, Row, Table};
+use crate::types::RefType;
+
+/// What happened to one row in a transaction.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The table's index.
+    pub table: usize,
+    /// The row's identifier.
+    pub uuid: Uuid,
+    /// What it was; none if the row is new.
+    pub old: Option<Row>,
+    /// What it is; none if the row is gone.
+    pub new: Option<Row>,
+}
+
+struct Touched {
+    table: usize,
+    uuid: Uuid,
+    old: Option<Entry>,
+}
+
+/// A transaction in progress.
+#[derive(Default)]
+pub struct Txn {
+    touched: Vec<Touched>,
+    index: FastMap<(usize, Uuid), usize>,
+    /// Comments for the log, in order.
+    pub comments: Vec<String>,
+    /// The answer must wait for the disk.
+    pub durable: bool,
+    ref_delta: FastMap<(usize, Uuid), i64>,
+}
+
+/// The outcome of [`Txn::prepare`], ready to be written and committed.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The rows that changed, in the order in which they were first touched.
+    pub changes: Vec<Change>,
+}
+
+impl Txn {
+    /// A transaction that has touched nothing.
+    pub fn new() -> Txn {
+        Txn::default()
+    }
+
+    fn remember(&mut self, tables: &[Table], table: usize, uuid: Uuid) {
+        if let std::collections::hash_map::Entry::Vacant(slot) = self.index.entry((table, uuid)) {
+            slot.insert(self.touched.len());
+            self.touched.push(Touched { table, uuid, old: tables[table].rows.get(&uuid).cloned() });
+        }
+    }
+
+    /// True if the transaction has touched this row, even if it is gone.
+    pub fn has_touched(&self, table: usize, uuid: Uuid) -> bool {
+        self.index.contains_key(&(table, uuid))
+    }
+
+    /// The rows of a table that the transaction has touched.
+    pub fn touched_in(&self, table: usize) -> impl Iterator<Item = Uuid> {
+        self.touched.iter().filter(move |t| t.table == table).map(|t| t.uuid)
+    }
+
+    /// True if no row was touched.
+    pub fn is_empty(&self) -> bool {
+        self.touched.is_empty()
+    }
+
+    /// Adds a row, which must not exist.
+    pub fn insert(&mut self, tables: &mut [Table], table: usize, row: Row) {
+        let uuid = row.uuid();
+        self.remember(tables, table, uuid);
+        tables[table].rows.insert(uuid, Entry { row, strong_refs: 0 });
+    }
+
+    /// Changes data of a row.
+    pub fn update(&mut self, tables: &mut [Table], table: usize, uuid: Uuid, changes: &[(usize, Datum)]) {
+        self.remember(tables, table, uuid);
+        if let Some(entry) = tables[table].rows.get_mut(&uuid) {
+            entry.row.set_many(changes);
+        }
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, tables: &mut [Table], table: usize, uuid: Uuid) {
+        self.remember(tables, table, uuid);
+        tables[table].rows.remove(&uuid);
+    }
+
+    /// Puts every touched row back.
+    pub fn abort(self, tables: &mut [Table]) {
+        for t in self.touched {
+            match t.old {
+                Some(entry) => tables[t.table].rows.insert(t.uuid, entry),
+                None => tables[t.table].rows.remove(&t.uuid),
+            };
+        }
+    }
+
+    /// All checks that wait for the end of the transaction. After an error the caller must abort.
+    pub fn prepare(&mut self, tables: &mut [Table]) -> Result<Prepared> {
+        self.count_references(tables)?;
+        let mut done = 0;
+        loop {
+            self.collect_garbage(tables);
+            let before = self.ref_delta.len();
+            let next = self.touched.len();
+            self.drop_weak_references(tables, &mut done)?;
+            // Dropping a map's pair may drop a strong reference, and a row deleted above may have been weakly referenced.
+            if self.ref_delta.len() == before && self.touched.len() == next {
+                break;
+            }
+        }
+        let mut changes = Vec::with_capacity(self.touched.len());
+        for t in &self.touched {
+            let entry = tables[t.table].rows.get_mut(&t.uuid);
+            let old = t.old.as_ref().map(|e| e.row.clone());
+            let new = match entry {
+                None => None,
+                Some(entry) => {
+                    if old.as_ref().is_some_and(|o| o.same_content(&entry.row)) {
+                        continue;
+                    }
+                    entry.row.set(VERSION_COLUMN, Datum::scalar(Uuid::random()));
+                    Some(entry.row.clone())
+                }
+            };
+            if old.is_some() || new.is_some() {
+                changes.push(Change { table: t.table, uuid: t.uuid, old, new });
+            }
+        }
+        check_max_rows(tables, &changes)?;
+        check_indexes(tables, &changes, self)?;
+        Ok(Prepared { changes })
+    }
+
+    fn count_references(&mut self, tables: &[Table]) -> Result<()> {
+        for t in 0..self.touched.len() {
+            let (table, uuid) = (self.touched[t].table, self.touched[t].uuid);
+            let new = tables[table].row(uuid);
+            let old = self.touched[t].old.as_ref().map(|e| &e.row);
+            for r in &tables[table].ref_columns {
+                if !r.has(RefType::Strong) || unchanged(old, new, r.column) {
+                    continue;
+                }
+                if let Some(old) = old {
+                    r.each(old.get(r.column), RefType::Strong, |t, u| {
+                        *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
+                    });
+                }
+                let Some(new) = new else { continue };
+                let mut missing = None;
+                r.each(new.get(r.column), RefType::Strong, |t, u| {
+                    *self.ref_delta.entry((t, u)).or_insert(0) += 1;
+                    if !tables[t].rows.contains_key(&u) && !self.index.contains_key(&(t, u)) {
+                        missing.get_or_insert((t, u));
+                    }
+                });
+                if let Some((t, u)) = missing {
+                    return Err(Error::referential(format!(
+                        "Table {} column {} row {uuid} references nonexistent row {u} in table {}.",
+                        tables[table].schema.name, tables[table].schema.columns[r.column].name, tables[t].schema.name
+                    )));
+                }
+            }
+        }
+        // Deleted rows must not be referenced any more.
+        for t in &self.touched {
+            if tables[t.table].rows.contains_key(&t.uuid) {
+                continue;
+            }
+            let before = t.old.as_ref().map_or(0, |e| i64::from(e.strong_refs));
+            let n = before + self.ref_delta.get(&(t.table, t.uuid)).copied().unwrap_or(0);
+            if n != 0 {
+                return Err(Error::referential(format!(
+                    "cannot delete {} row {} because of {n} remaining reference(s)",
+                    tables[t.table].schema.name, t.uuid
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes rows of tables that are not root and that nothing references strongly.
+    fn collect_garbage(&mut self, tables: &mut [Table]) {
+        let mut work: Vec<(usize, Uuid)> =
+            self.touched.iter().map(|t| (t.table, t.uuid)).chain(self.ref_delta.keys().copied()).collect();
+        while let Some((table, uuid)) = work.pop() {
+            if tables[table].schema.is_root {
+                continue;
+            }
+            let Some(entry) = tables[table].rows.get(&uuid) else { continue };
+            let n = i64::from(entry.strong_refs) + self.ref_delta.get(&(table, uuid)).copied().unwrap_or(0);
+            if n > 0 {
+                continue;
+            }
+            let row = entry.row.clone();
+            self.delete(tables, table, uuid);
+            for r in &tables[table].ref_columns {
+                r.each(row.get(r.column), RefType::Strong, |t, u| {
+                    *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
+                    work.push((t, u));
+                });
+            }
+        }
+    }
+
+    /// Removes weak references to rows that do not exist: from touched rows, and to rows deleted here from all others.
+    /// `done` counts the touched rows that were looked at before.
+    fn drop_weak_references(&mut self, tables: &mut [Table], done: &mut usize) -> Result<()> {
+        let mut sources: Vec<(usize, Uuid)> = Vec::new();
+        for t in &self.touched[*done..] {
+            if tables[t.table].rows.contains_key(&t.uuid) {
+                sources.push((t.table, t.uuid));
+            }
+        }
+        for t in &self.touched {
+            if t.old.is_some()
+                && !tables[t.table].rows.contains_key(&t.uuid)
+                && let Some(from) = tables[t.table].weak_in.get(&t.uuid)
+            {
+                sources.extend(from.keys().copied());
+            }
+        }
+        *done = self.touched.len();
+        for (table, uuid) in sources {
+            let mut replace: Vec<(usize, Datum)> = Vec::new();
+            let Some(row) = tables[table].row(uuid) else { continue };
+            for r in tables[table].ref_columns.iter().filter(|r| r.has(RefType::Weak)) {
+                let datum = row.get(r.column);
+                let is_dangling = |target: Option<(usize, RefType)>, atom: Option<&Atom>| match (target, atom) {
+                    (Some((t, RefType::Weak)), Some(Atom::Uuid(u))) => !tables[t].rows.contains_key(u),
+                    _ => false,
+                };
+                let dangling = |k: &Atom, v: Option<&Atom>| is_dangling(r.key, Some(k)) || is_dangling(r.value, v);
+                let removed = datum.iter().filter(|(k, v)| dangling(k, *v)).count();
+                if removed == 0 {
+                    continue;
+                }
+                let mut zero = false;
+                for (k, v) in datum.iter().filter(|(k, v)| dangling(k, *v)) {
+                    zero |= k.as_uuid() == Some(Uuid::ZERO) || v.and_then(Atom::as_uuid) == Some(Uuid::ZERO);
+                    // The pair's other half may be a strong reference.
+                    let mut release = |target: Option<(usize, RefType)>, atom: Option<&Atom>| {
+                        if let (Some((t, RefType::Strong)), Some(Atom::Uuid(u))) = (target, atom) {
+                            *self.ref_delta.entry((t, *u)).or_insert(0) -= 1;
+                        }
+                    };
+                    release(r.key, Some(k));
+                    release(r.value, v);
+                }
+                let column = &tables[table].schema.columns[r.column];
+                let kept = if column.kind.is_map() {
+                    Datum::map(datum.as_map().iter().filter(|(k, v)| !dangling(k, Some(v))).cloned())
+                } else {
+                    Datum::set(datum.as_set().iter().filter(|k| !dangling(k, None)).cloned())
+                };
+                if kept.len() < column.kind.min as usize {
+                    let inserted = self.index.get(&(table, uuid)).is_some_and(|&i| self.touched[i].old.is_none());
+                    return Err(empty_weak_column(
+                        &tables[table].schema.name,
+                        &column.name,
+                        uuid,
+                        removed,
+                        zero && inserted,
+                    ));
+                }
+                replace.push((r.column, kept));
+            }
+            if !replace.is_empty() {
+                self.update(tables, table, uuid, &replace);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what was prepared permanent: counts, indexes and back references follow the rows.
+    pub fn commit(self, tables: &mut [Table], prepared: &Prepared) {
+        for ((table, uuid), delta) in self.ref_delta {
+            if let Some(entry) = tables[table].rows.get_mut(&uuid) {
+                let n = i64::from(entry.strong_refs) + delta;
+                entry.strong_refs = u32::try_from(n).unwrap_or(0);
+            }
+        }
+        for change in &prepared.changes {
+            let table = &mut tables[change.table];
+            for i in 0..table.indexes.len() {
+                if let Some(old) = &change.old {
+                    let key = table.index_key(i, old);
+                    if table.indexes[i].get(&key) == Some(&change.uuid) {
+                        table.indexes[i].remove(&key);
+                    }
+                }
+            }
+        }
+        for change in &prepared.changes {
+            let table = &mut tables[change.table];
+            if let Some(new) = &change.new {
+                for i in 0..table.indexes.len() {
+                    let key = table.index_key(i, new);
+                    table.indexes[i].insert(key, change.uuid);
+                }
+            }
+            if table.ref_columns.iter().any(|r| r.has(RefType::Weak)) {
+                if let Some(old) = &change.old {
+                    Table::link_weak(tables, change.table, old, false);
+                }
+                if let Some(new) = &change.new {
+                    Table::link_weak(tables, change.table, new, true);
+                }
+            }
+        }
+    }
+}
+
+fn unchanged(old: Option<&Row>, new: Option<&Row>, column: usize) -> bool {
+    matches!((old, new), (Some(o), Some(n)) if o.get(column) == n.get(column))
+}
+
+fn empty_weak_column(table: &str, column: &str, uuid: Uuid, removed: usize, zero: bool) -> Error {
+    Error::constraint(if zero {
+        format!(
+            "Weak reference column \"{column}\" in \"{table}\" row {uuid} (inserted within this transaction) contained \
+             all-zeros UUID (probably as the default value for this column) but deleting this value caused a constraint \
+             volation because this column is not allowed to be empty."
+        )
+    } else {
+        format!(
+            "Deletion of {removed} weak reference(s) to deleted (or never-existing) rows from column \"{column}\" in \
+             \"{table}\" row {uuid} caused this column to become empty, but constraints on this column disallow an \
+             empty column."
+        )
+    })
+}
+
+fn check_max_rows(tables: &[Table], changes: &[Change]) -> Result<()> {
+    let mut checked = Vec::new();
+    for change in changes {
+        let grows = change.old.is_none() && change.new.is_some();
+        let table = &tables[change.table];
+        if !grows || table.schema.max_rows == u32::MAX || checked.contains(&change.table) {
+            continue;
+        }
+        checked.push(change.table);
+        let (n, max) = (table.rows.len(), table.schema.max_rows);
+        if n > max as usize {
+            return Err(Error::constraint(format!(
+                "transaction causes \"{}\" table to contain {n} rows, greater than the schema-defined limit of {max} \
+                 row(s)",
+                table.schema.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_indexes(tables: &[Table], changes: &[Change], txn: &Txn) -> Result<()> {
+    let mut claimed: FastMap<(usize, usize, IndexKey), Uuid> = FastMap::default();
+    for change in changes {
+        let Some(new) = &change.new else { continue };
+        let table = &tables[change.table];
+        for i in 0..table.indexes.len() {
+            let columns = &table.schema.indexes[i];
+            if change.old.as_ref().is_some_and(|old| columns.iter().all(|&c| old.get(c) == new.get(c))) {
+                continue;
+            }
+            let key = table.index_key(i, new);
+            let mut rival = None;
+            if let Some(&other) = table.indexes[i].get(&key)
+                && other != change.uuid
+            {
+                // The index still shows the state before the transaction.
+                let row = table.row(other);
+                let keeps = row.is_some_and(|row| columns.iter().zip(&key).all(|(&c, d)| row.get(c) == d));
+                rival = keeps.then_some(other);
+            }
+            let slot = (change.table, i, key);
+            let rival = rival.or_else(|| claimed.get(&slot).copied());
+            if let Some(other) = rival {
+                return Err(duplicate_index(tables, txn, change, i, other));
+            }
+            claimed.insert(slot, change.uuid);
+        }
+    }
+    Ok(())
+}
+
+fn duplicate_index(tables: &[Table], txn: &Txn, change: &Change, i: usize, other: Uuid) -> Error {
+    let table = &tables[change.table];
+    let columns = &table.schema.indexes[i];
+    let values = |row: &Row| {
+        let text = |&c: &usize| row.get(c).to_text(&table.schema.columns[c].kind);
+        columns.iter().map(text).collect::<Vec<_>>().join(", ")
+    };
+    let names = columns.iter().map(|&c| format!("\"{}\"", table.schema.columns[c].name)).collect::<Vec<_>>();
+    let noun = if columns.len() == 1 { "column" } else { "columns" };
+    let describe = |uuid: Uuid| {
+        let touched = txn.index.get(&(change.table, uuid)).map(|&t| &txn.touched[t]);
+        match touched {
+            None => "existed in the database before this transaction and was not modified by the transaction".into(),
+            Some(Touched { old: None, .. }) => "was inserted by this transaction".to_string(),
+            Some(Touched { old: Some(old), .. }) => {
+                let same = table
+                    .row(uuid)
+                    .is_some_and(|new| columns.iter().all(|&c| new.get(c) == old.row.get(c)));
+                if same {
+                    "existed in the database before this transaction, which modified some of the row's columns but \
+                     not any columns in this index"
+                        .to_string()
+                } else {
+                    format!("had the following index values before the transaction: {}", values(&old.row))
+                }
+            }
+        }
+    };
+    let shown = change.new.as_ref().map(values).unwrap_or_default();
+    let and = match names.as_slice() {
+        [a, b] => format!("{a} and {b}"),
+        [all @ .., last] if !all.is_empty() => format!("{}, and {last}", all.join(", ")),
+        _ => names.concat(),
+    };
+    Error::constraint(format!(
+        "Transaction causes multiple rows in \"{}\" table to have identical values ({shown}) for index on {noun} {and}.  \
+         First row, with UUID {other}, {}.  Second row, with UUID {}, {}.",
+        table.schema.name,
+        describe(other),
+        change.uuid,
+        describe(change.uuid)
+    ))
+}
