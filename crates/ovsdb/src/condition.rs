@@ -184,9 +184,11 @@ impl Condition {
     /// The only row that can satisfy all clauses, if the condition names it by its UUID.
     pub fn row_uuid(&self) -> Option<Uuid> {
         self.clauses.iter().find_map(|c| match c {
-            Clause::Compare { column: UUID_COLUMN, function: Function::Eq | Function::Includes, argument } => {
-                argument.as_uuid()
-            }
+            Clause::Compare {
+                column: UUID_COLUMN,
+                function: Function::Eq | Function::Includes,
+                argument,
+            } => argument.as_uuid(),
             _ => None,
         })
     }
@@ -194,7 +196,9 @@ impl Condition {
     /// The value that rows must have in `column` to satisfy all clauses, if one clause says so.
     pub fn equal_to(&self, wanted: usize) -> Option<&Datum> {
         self.clauses.iter().find_map(|c| match c {
-            Clause::Compare { column, function: Function::Eq, argument } if *column == wanted => Some(argument),
+            Clause::Compare { column, function: Function::Eq, argument } if *column == wanted => {
+                Some(argument)
+            }
             _ => None,
         })
     }

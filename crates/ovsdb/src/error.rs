@@ -82,6 +82,11 @@ impl Error {
         result
     }
 
+    /// An `I/O error`: the file ended too early.
+    pub fn io_eof(details: impl Into<String>) -> Error {
+        Error::new(IO_ERROR, format!("{} (End of file)", details.into()))
+    }
+
     /// The tag.
     pub fn tag(&self) -> &str {
         &self.0.tag

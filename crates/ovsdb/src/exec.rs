@@ -87,7 +87,9 @@ fn in_parser() -> Error {
 
 impl Executor<'_> {
     fn operation(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
-        let Some(op) = parser.required("op", Kinds::ID).and_then(Json::as_str) else { return Err(in_parser()) };
+        let Some(op) = parser.required("op", Kinds::ID).and_then(Json::as_str) else {
+            return Err(in_parser());
+        };
         match op {
             "insert" => self.insert(parser),
             "select" => self.select(parser),
@@ -122,7 +124,8 @@ impl Executor<'_> {
 
     fn may_write(&self, operation: &str) -> Result<()> {
         if self.context.read_only {
-            let message = format!("{operation} operation not allowed when database server is in read only mode");
+            let message =
+                format!("{operation} operation not allowed when database server is in read only mode");
             return Err(Error::new("not allowed", message));
         }
         if let Some(name) = self.context.reserved {
@@ -155,7 +158,8 @@ impl Executor<'_> {
         };
         let mut uuid = Uuid::ZERO;
         if let Some(json) = uuid_json {
-            uuid = Uuid::parse(json.as_str().unwrap_or_default()).ok_or_else(|| Error::syntax(json, "bad uuid"))?;
+            uuid = Uuid::parse(json.as_str().unwrap_or_default())
+                .ok_or_else(|| Error::syntax(json, "bad uuid"))?;
             if self.tables[table].rows.contains_key(&uuid) || self.txn.has_touched(table, uuid) {
                 return Err(Error::syntax_tagged(
                     json,
@@ -237,7 +241,8 @@ impl Executor<'_> {
         };
         let data = self.row_data(table, row_json)?;
         let schema = self.tables[table].schema.clone();
-        if let Some(column) = data.iter().map(|(c, _)| &schema.columns[*c]).find(|c| !c.mutable || c.index < FIRST_COLUMN)
+        if let Some(column) =
+            data.iter().map(|(c, _)| &schema.columns[*c]).find(|c| !c.mutable || c.index < FIRST_COLUMN)
         {
             let message = format!("Cannot update immutable column {} in table {}.", column.name, schema.name);
             return Err(Error::syntax_tagged(parser.json(), "constraint violation", message));
@@ -336,7 +341,8 @@ impl Executor<'_> {
                 actual.insert(columns.iter().map(|&c| row.get(c)).collect(), ());
             }
         }
-        let same = actual.len() == expected.len() && expected.keys().all(|row| actual.contains_key(&row.iter().collect::<Vec<_>>()));
+        let same = actual.len() == expected.len()
+            && expected.keys().all(|row| actual.contains_key(&row.iter().collect::<Vec<_>>()));
         if same == equal {
             return Ok(Step::Result(Object::new()));
         }
@@ -365,7 +371,9 @@ impl Executor<'_> {
     }
 
     fn assert(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
-        let Some(name) = parser.required("lock", Kinds::ID).and_then(Json::as_str) else { return Err(in_parser()) };
+        let Some(name) = parser.required("lock", Kinds::ID).and_then(Json::as_str) else {
+            return Err(in_parser());
+        };
         if (self.context.holds_lock)(name) {
             Ok(Step::Result(Object::new()))
         } else {
@@ -430,7 +438,8 @@ pub fn columns_from_json(schema: &TableSchema, json: Option<&Json>) -> Result<Ve
     for name in json.as_array().ok_or_else(|| Error::syntax(json, EXPECTED))? {
         let name = name.as_str().ok_or_else(|| Error::syntax(json, EXPECTED))?;
         let column = schema.column(name);
-        let column = column.ok_or_else(|| Error::syntax(json, format!("{name} is not a valid column name")))?;
+        let column =
+            column.ok_or_else(|| Error::syntax(json, format!("{name} is not a valid column name")))?;
         if columns.contains(&column.index) {
             return Err(Error::syntax(json, EXPECTED));
         }

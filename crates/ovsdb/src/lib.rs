@@ -3,15 +3,22 @@
 //! Atoms, data and schemas; tables and transactions; monitors; the log on disk; the server as a machine that takes
 //! messages and gives messages. RFC 7047 is the specification; ovsdb(7) and ovsdb-server(7) say what goes beyond it.
 //!
-//! Nothing here does I/O but the log, which reads and appends database files.
+//! Nothing here does I/O but [`log`], which reads and appends database files.
 
 pub mod atom;
+pub mod condition;
+pub mod database;
 pub mod datum;
 pub mod error;
+pub mod exec;
 pub mod idl;
+pub mod log;
+pub mod mutation;
 pub mod parser;
 pub mod schema;
+pub mod table;
 pub mod text;
+pub mod txn;
 pub mod types;
 pub mod uuid;
 

@@ -1,12 +1,12 @@
 //! Mutations: changes of a column relative to what it holds.
 
+use crate::AtomicType;
 use crate::atom::{Atom, SymbolTable};
 use crate::datum::Datum;
 use crate::error::{Error, Result};
 use crate::schema::TableSchema;
 use crate::table::Row;
 use crate::types::{BaseType, ColumnType, UNLIMITED};
-use crate::AtomicType;
 use ib_base::json::Json;
 
 /// How a mutation changes a column.
@@ -103,7 +103,8 @@ impl Mutation {
                 kind.min = 0;
                 if mutator == Mutator::Delete {
                     kind.max = UNLIMITED;
-                    let map_form = matches!(argument.as_array(), Some([Json::String(s), ..]) if &**s == "map");
+                    let map_form =
+                        matches!(argument.as_array(), Some([Json::String(s), ..]) if &**s == "map");
                     if kind.is_map() && !map_form {
                         kind.value = None;
                         by_key = true;
@@ -148,8 +149,12 @@ impl Mutation {
 
     fn arithmetic(&self, old: &Datum, kind: &ColumnType) -> Result<Datum> {
         let Some(operand) = self.argument.as_scalar() else { return Ok(old.clone()) };
-        let out_of_range =
-            || Error::new("range error", format!("Result of \"{}\" operation is out of range.", self.mutator.name()));
+        let out_of_range = || {
+            Error::new(
+                "range error",
+                format!("Result of \"{}\" operation is out of range.", self.mutator.name()),
+            )
+        };
         let division = || Error::new("domain error", "Division by zero.");
         let mut atoms = Vec::with_capacity(old.len());
         for atom in old.as_set() {

@@ -174,7 +174,9 @@ impl Txn {
                 if let Some((t, u)) = missing {
                     return Err(Error::referential(format!(
                         "Table {} column {} row {uuid} references nonexistent row {u} in table {}.",
-                        tables[table].schema.name, tables[table].schema.columns[r.column].name, tables[t].schema.name
+                        tables[table].schema.name,
+                        tables[table].schema.columns[r.column].name,
+                        tables[t].schema.name
                     )));
                 }
             }
@@ -243,11 +245,13 @@ impl Txn {
             let Some(row) = tables[table].row(uuid) else { continue };
             for r in tables[table].ref_columns.iter().filter(|r| r.has(RefType::Weak)) {
                 let datum = row.get(r.column);
-                let is_dangling = |target: Option<(usize, RefType)>, atom: Option<&Atom>| match (target, atom) {
+                let is_dangling = |target: Option<(usize, RefType)>, atom: Option<&Atom>| match (target, atom)
+                {
                     (Some((t, RefType::Weak)), Some(Atom::Uuid(u))) => !tables[t].rows.contains_key(u),
                     _ => false,
                 };
-                let dangling = |k: &Atom, v: Option<&Atom>| is_dangling(r.key, Some(k)) || is_dangling(r.value, v);
+                let dangling =
+                    |k: &Atom, v: Option<&Atom>| is_dangling(r.key, Some(k)) || is_dangling(r.value, v);
                 let removed = datum.iter().filter(|(k, v)| dangling(k, *v)).count();
                 if removed == 0 {
                     continue;
@@ -271,7 +275,8 @@ impl Txn {
                     Datum::set(datum.as_set().iter().filter(|k| !dangling(k, None)).cloned())
                 };
                 if kept.len() < column.kind.min as usize {
-                    let inserted = self.index.get(&(table, uuid)).is_some_and(|&i| self.touched[i].old.is_none());
+                    let inserted =
+                        self.index.get(&(table, uuid)).is_some_and(|&i| self.touched[i].old.is_none());
                     return Err(empty_weak_column(
                         &tables[table].schema.name,
                         &column.name,
@@ -412,12 +417,12 @@ fn duplicate_index(tables: &[Table], txn: &Txn, change: &Change, i: usize, other
     let describe = |uuid: Uuid| {
         let touched = txn.index.get(&(change.table, uuid)).map(|&t| &txn.touched[t]);
         match touched {
-            None => "existed in the database before this transaction and was not modified by the transaction".into(),
+            None => "existed in the database before this transaction and was not modified by the transaction"
+                .into(),
             Some(Touched { old: None, .. }) => "was inserted by this transaction".to_string(),
             Some(Touched { old: Some(old), .. }) => {
-                let same = table
-                    .row(uuid)
-                    .is_some_and(|new| columns.iter().all(|&c| new.get(c) == old.row.get(c)));
+                let same =
+                    table.row(uuid).is_some_and(|new| columns.iter().all(|&c| new.get(c) == old.row.get(c)));
                 if same {
                     "existed in the database before this transaction, which modified some of the row's columns but \
                      not any columns in this index"

@@ -1,0 +1,437 @@
+//! Database files: a sequence of JSON records, each behind a line with its length and SHA-1.
+//!
+//! ```text
+//! OVSDB JSON 132 b6b809168873f035d4f239538c9aec8aa69ef2e4
+//! {"_date":1795384278968,"D":{"56276533-...":{"name":"q","k2":1}}}
+//! ```
+//!
+//! The first record is the schema, the others are transactions. A record counts once it is whole: readers stop at the first that
+//! is not, and the next append cuts off what is behind the last good one. An append is one `write`; a transaction whose
+//! append returned survives the end of the process, and with [`Log::commit`] that of the machine.
+//!
+//! Files of clusters begin with `OVSDB CLUSTER`; they are recognised and refused.
+
+use crate::error::{Error, Result};
+use ib_base::json::Json;
+use sha1::{Digest, Sha1};
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The magic word of standalone databases.
+pub const MAGIC: &str = "JSON";
+/// The magic word of members of a cluster.
+pub const CLUSTER_MAGIC: &str = "CLUSTER";
+/// A record may have at most this many bytes.
+const MAX_RECORD: u64 = 4 << 30;
+/// A header line may have at most this many bytes.
+const MAX_HEADER: usize = 128;
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// It must exist; nothing will be written.
+    ReadOnly,
+    /// It must exist.
+    ReadWrite,
+    /// It must not exist.
+    CreateExcl,
+    /// It may exist.
+    Create,
+}
+
+/// Takes the lock that goes with a file before it is opened for writing, and keeps it until dropped. The machine's
+/// lock calls are not this crate's; whoever opens a file brings them.
+pub type Locker = dyn Fn(&Path) -> std::io::Result<Box<dyn Send>>;
+
+/// An open database file.
+pub struct Log {
+    path: PathBuf,
+    name: String,
+    reader: Option<BufReader<File>>,
+    file: File,
+    /// Everything before is good; the next record goes here.
+    offset: u64,
+    /// Bytes behind `offset` have to be cut off before the next append.
+    has_tail: bool,
+    read_error: Option<Error>,
+    lock: Option<Box<dyn Send>>,
+}
+
+/// One record: where it began and what it says.
+pub struct Record {
+    /// Offset of its header.
+    pub offset: u64,
+    /// Its content.
+    pub json: Json,
+}
+
+/// The name of the lock file that goes with `path`: `.NAME.~lock~` beside it.
+pub fn lock_path(path: &Path) -> PathBuf {
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    target.with_file_name(format!(".{name}.~lock~"))
+}
+
+impl Log {
+    /// Opens or creates a file. With a `locker`, writable files are locked first.
+    pub fn open(path: &Path, mode: OpenMode, locker: Option<&Locker>) -> Result<Log> {
+        let name = path.display().to_string();
+        let lock = match locker {
+            Some(locker) if mode != OpenMode::ReadOnly => Some(
+                locker(&lock_path(path))
+                    .map_err(|e| Error::io(&e, format!("{name}: failed to lock lockfile")))?,
+            ),
+            _ => None,
+        };
+        let mut options = OpenOptions::new();
+        options.read(true).mode(0o660);
+        match mode {
+            OpenMode::ReadOnly => {}
+            OpenMode::ReadWrite => {
+                options.write(true);
+            }
+            OpenMode::CreateExcl => {
+                options.write(true).create_new(true);
+            }
+            OpenMode::Create => {
+                options.write(true).create(true);
+            }
+        }
+        let verb = if matches!(mode, OpenMode::CreateExcl) { "create" } else { "open" };
+        let file = options.open(path).map_err(|e| Error::io(&e, format!("{name}: {verb} failed")))?;
+        let size = file.metadata().map_err(|e| Error::io(&e, format!("{name}: fstat failed")))?.len();
+        let mut log = Log {
+            path: path.to_path_buf(),
+            name,
+            reader: None,
+            file,
+            offset: 0,
+            has_tail: false,
+            read_error: None,
+            lock,
+        };
+        if size == 0 {
+            if matches!(mode, OpenMode::ReadOnly | OpenMode::ReadWrite) {
+                return Err(Error::new("ovsdb error", format!("{}: cannot identify file type", log.name)));
+            }
+            return Ok(log);
+        }
+        let reading =
+            log.file.try_clone().map_err(|e| Error::io(&e, format!("{}: open failed", log.name)))?;
+        let mut reader = BufReader::with_capacity(1 << 20, reading);
+        let mut start = [0; 14];
+        let n = read_full(&mut reader, &mut start)
+            .map_err(|e| Error::io(&e, format!("{}: read failed", log.name)))?;
+        let start = &start[..n];
+        if start.starts_with(format!("OVSDB {CLUSTER_MAGIC} ").as_bytes()) {
+            let message = format!("{}: clustered databases are not supported yet", log.name);
+            return Err(Error::new("ovsdb error", message));
+        }
+        if !start.starts_with(format!("OVSDB {MAGIC} ").as_bytes()) {
+            return Err(Error::new("ovsdb error", format!("{}: unexpected file format", log.name)));
+        }
+        reader.seek(SeekFrom::Start(0)).map_err(|e| Error::io(&e, format!("{}: read failed", log.name)))?;
+        log.reader = Some(reader);
+        Ok(log)
+    }
+
+    /// The file's name as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of good records.
+    pub fn size(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next record; none at the end. After an error there are no more records, and the error repeats.
+    pub fn read(&mut self) -> Result<Option<Record>> {
+        if let Some(error) = &self.read_error {
+            return Err(error.clone());
+        }
+        let offset = self.offset;
+        match self.read_record() {
+            Ok(Some(json)) => Ok(Some(Record { offset, json })),
+            Ok(None) => {
+                self.reader = None;
+                Ok(None)
+            }
+            Err(error) => {
+                self.reader = None;
+                self.has_tail = true;
+                self.read_error = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Declares the record at `offset`, which was read last, and all behind it bad: its content makes no sense.
+    pub fn unread(&mut self, offset: u64) {
+        self.offset = offset;
+        self.has_tail = true;
+        self.reader = None;
+    }
+
+    fn read_record(&mut self) -> Result<Option<Json>> {
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        let name = &self.name;
+        let mut header = Vec::new();
+        loop {
+            let mut byte = [0];
+            match reader.read(&mut byte) {
+                Ok(0) if header.is_empty() => return Ok(None),
+                Ok(0) => break,
+                Ok(_) if byte[0] == b'\n' => break,
+                Ok(_) if header.len() >= MAX_HEADER => break,
+                Ok(_) => header.push(byte[0]),
+                Err(e) => return Err(Error::io(&e, format!("{name}: read failed"))),
+            }
+        }
+        let Some((length, sha1)) = parse_header(&header) else {
+            let shown = String::from_utf8_lossy(&header);
+            // Like the original, show a header that is cut short only as far as it is one.
+            let shown = if shown.starts_with("OVSDB JSON") { "OVSDB JSON" } else { &shown };
+            let message = format!("{name}: parse error at offset {} in header line \"{shown}\"", self.offset);
+            return Err(Error::syntax_plain(message));
+        };
+        let data_offset = self.offset + header.len() as u64 + 1;
+        let mut data = Vec::new();
+        let read = reader.by_ref().take(length).read_to_end(&mut data);
+        if let Err(e) = read {
+            return Err(Error::io(
+                &e,
+                format!("{name}: error reading {length} bytes starting at offset {data_offset}"),
+            ));
+        }
+        if (data.len() as u64) < length {
+            let message = format!("{name}: error reading {length} bytes starting at offset {data_offset}");
+            return Err(Error::io_eof(message));
+        }
+        let actual = sha1_hex(&data);
+        if actual.as_bytes() != sha1 {
+            return Err(Error::syntax_plain(format!(
+                "{name}: {length} bytes starting at offset {data_offset} have SHA-1 hash {actual} but should have hash {}",
+                String::from_utf8_lossy(&sha1)
+            )));
+        }
+        let json = Json::parse_bytes(&data).map_err(|e| {
+            let message =
+                format!("{name}: {length} bytes starting at offset {data_offset} are not valid JSON ({e})");
+            Error::syntax_plain(message)
+        })?;
+        self.offset = data_offset + length;
+        Ok(Some(json))
+    }
+
+    /// Appends a record, which must be one line of JSON without its line feed. When this returns success, the record survives the
+    /// end of the process.
+    pub fn append(&mut self, record: &str) -> Result<()> {
+        self.reader = None;
+        let name = self.name.clone();
+        let failed = |e: std::io::Error| Error::io(&e, format!("{name}: write failed"));
+        if self.has_tail {
+            self.file.set_len(self.offset).map_err(failed)?;
+            self.has_tail = false;
+            self.read_error = None;
+        }
+        let bytes = frame(MAGIC, record);
+        let written = self.file.seek(SeekFrom::Start(self.offset)).and_then(|_| self.file.write_all(&bytes));
+        if let Err(e) = written {
+            // A part of the record may be there; the next append cuts it off if this cannot.
+            self.has_tail = self.file.set_len(self.offset).is_err();
+            return Err(failed(e));
+        }
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until everything appended is on the disk.
+    pub fn commit(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&e, format!("{}: fsync failed", self.name)))
+    }
+
+    /// Replaces the whole file by the given records, atomically: readers see the old file or the new one.
+    pub fn replace(&mut self, records: &[String]) -> Result<()> {
+        let target = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut temporary = target.clone().into_os_string();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let failed =
+            |e: std::io::Error, what: &str| Error::io(&e, format!("{}: {what}", temporary.display()));
+        let _ = std::fs::remove_file(&temporary);
+        let mode = self.file.metadata().map_or(0o640, |m| m.permissions().mode() & 0o7777);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)
+            .map_err(|e| failed(e, "create failed"))?;
+        let mut size = 0;
+        for record in records {
+            let bytes = frame(MAGIC, record);
+            file.write_all(&bytes).map_err(|e| failed(e, "write failed"))?;
+            size += bytes.len() as u64;
+        }
+        file.sync_data().map_err(|e| failed(e, "fsync failed"))?;
+        std::fs::rename(&temporary, &target).map_err(|e| {
+            Error::io(&e, format!("failed to rename \"{}\" to \"{}\"", temporary.display(), self.name))
+        })?;
+        if let Some(directory) = target.parent().and_then(|d| File::open(d).ok()) {
+            // The rename itself must survive a crash; a directory that cannot be synchronised is not worth failing for.
+            let _ = directory.sync_all();
+        }
+        self.file = file;
+        self.offset = size;
+        self.has_tail = false;
+        self.read_error = None;
+        self.reader = None;
+        Ok(())
+    }
+
+    /// Hands the file's lock over, to keep it while the file is replaced by another.
+    pub fn take_lock(&mut self) -> Option<Box<dyn Send>> {
+        self.lock.take()
+    }
+}
+
+fn read_full(reader: &mut impl Read, buf: &mut [u8]) -> std::io::Result<usize> {
+    let mut n = 0;
+    while n < buf.len() {
+        match reader.read(&mut buf[n..])? {
+            0 => break,
+            k => n += k,
+        }
+    }
+    Ok(n)
+}
+
+fn parse_header(line: &[u8]) -> Option<(u64, Vec<u8>)> {
+    let text = std::str::from_utf8(line).ok()?;
+    let mut words = text.strip_prefix("OVSDB ")?.strip_prefix(MAGIC)?.strip_prefix(' ')?.split(' ');
+    let length: u64 = words.next()?.parse().ok()?;
+    let sha1 = words.next()?.as_bytes();
+    let valid =
+        length > 0 && length < MAX_RECORD && sha1.len() == 40 && sha1.iter().all(u8::is_ascii_hexdigit);
+    (valid && words.next().is_none()).then(|| (length, sha1.to_ascii_lowercase()))
+}
+
+fn sha1_hex(data: &[u8]) -> String {
+    let digest = Sha1::digest(data);
+    let mut out = String::with_capacity(40);
+    for byte in digest {
+        out.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+        out.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+    }
+    out
+}
+
+/// The bytes of a record: header line, content, line feed.
+pub fn frame(magic: &str, record: &str) -> Vec<u8> {
+    let mut hasher = Sha1::new();
+    hasher.update(record.as_bytes());
+    hasher.update(b"\n");
+    let digest = hasher.finalize();
+    let mut out = Vec::with_capacity(record.len() + 80);
+    out.extend_from_slice(format!("OVSDB {magic} {} ", record.len() + 1).as_bytes());
+    for byte in digest {
+        out.push(b"0123456789abcdef"[usize::from(byte >> 4)]);
+        out.push(b"0123456789abcdef"[usize::from(byte & 15)]);
+    }
+    out.push(b'\n');
+    out.extend_from_slice(record.as_bytes());
+    out.push(b'\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temp(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("ib-ovsdb-log-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir.join("x.db")
+    }
+
+    fn records(path: &Path) -> (Vec<String>, Option<String>) {
+        let mut log = Log::open(path, OpenMode::ReadOnly, None).unwrap();
+        let mut out = Vec::new();
+        loop {
+            match log.read() {
+                Ok(Some(record)) => out.push(record.json.to_string()),
+                Ok(None) => return (out, None),
+                Err(e) => return (out, Some(e.to_string())),
+            }
+        }
+    }
+
+    #[test]
+    fn frames_as_the_original_does() {
+        let record = r#"{"_date":1795384296259,"M":{"862597bd-0eb9-4b35-8606-529eac4f2742":{"name":"m2"}},"_is_diff":true}"#;
+        let expect = format!("OVSDB JSON 99 86ec74be6133b02f30d8f3dd46435b212ab7b0f6\n{record}\n");
+        assert_eq!(frame(MAGIC, record), expect.as_bytes());
+    }
+
+    /// Whatever the length at which a crash cuts the file, whole records stay and appending goes on behind them.
+    #[test]
+    fn torn_tail_is_cut_off_at_every_length() {
+        let path = temp("torn");
+        let mut log = Log::open(&path, OpenMode::CreateExcl, None).unwrap();
+        log.append("{\"a\":1}").unwrap();
+        let first = log.size();
+        log.append("{\"b\":2}").unwrap();
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in first..whole.len() as u64 {
+            std::fs::write(&path, &whole[..usize::try_from(cut).unwrap()]).unwrap();
+            let mut log = Log::open(&path, OpenMode::ReadWrite, None).unwrap();
+            assert_eq!(log.read().unwrap().unwrap().json.to_string(), "{\"a\":1}");
+            assert_eq!(log.read().is_err(), cut > first, "cut at {cut}");
+            log.append("{\"c\":3}").unwrap();
+            drop(log);
+            assert_eq!(records(&path), (vec!["{\"a\":1}".to_string(), "{\"c\":3}".to_string()], None));
+        }
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let path = temp("damage");
+        std::fs::write(&path, "hello").unwrap();
+        let fail = || Log::open(&path, OpenMode::ReadOnly, None).err().unwrap().to_string();
+        let name = path.display();
+        assert_eq!(fail(), format!("ovsdb error: {name}: unexpected file format"));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(fail(), format!("ovsdb error: {name}: cannot identify file type"));
+        std::fs::write(&path, "OVSDB CLUSTER 5 x").unwrap();
+        assert!(fail().contains("not supported"));
+        let mut bytes = frame(MAGIC, "{}");
+        let n = bytes.len();
+        bytes[n - 2] = b'x';
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(records(&path).1.unwrap().contains("have SHA-1 hash"));
+        bytes = frame(MAGIC, "{}");
+        bytes.truncate(n - 2);
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(
+            records(&path).1.unwrap(),
+            format!("I/O error: {name}: error reading 3 bytes starting at offset 54 (End of file)")
+        );
+    }
+
+    #[test]
+    fn replacement_is_whole_and_goes_on() {
+        let path = temp("replace");
+        let mut log = Log::open(&path, OpenMode::CreateExcl, None).unwrap();
+        log.append("{\"a\":1}").unwrap();
+        log.replace(&["{\"s\":0}".to_string(), "{\"t\":1}".to_string()]).unwrap();
+        log.append("{\"u\":2}").unwrap();
+        log.commit().unwrap();
+        assert_eq!(records(&path).0, ["{\"s\":0}", "{\"t\":1}", "{\"u\":2}"]);
+        assert!(Log::open(&path, OpenMode::CreateExcl, None).is_err());
+    }
+}
