@@ -1,1 +1,45 @@
 //! The user-space datapath.
+//!
+//! Reading order follows a packet: [`poller`] takes a batch from a receive queue, [`worker`] finds the flow of each packet
+//! ([`rawkey`], [`emc`], then extraction and [`table`] of [`megaflow`]s), [`exec`] runs its actions ([`headers`], [`modify`],
+//! [`meter`]), [`tx`] sends. [`thread`] has the threads that do so, [`datapath`] the provider that the rest of the switch talks to, [`ports`] its
+//! ports, [`drop`] the names of all drops, [`stats`] the counters.
+//!
+//! ```text
+//!            flow_put/del/dump                set_upcall_handler
+//!                   │                                │
+//!   ┌───────────────▼───────────┐  miss   ┌──────────▼────────┐
+//!   │ FlowTable (shared)        │◄────────│ UpcallHandler     │
+//!   └──────▲──────────▲─────────┘ install └──────────▲────────┘
+//!          │ View     │ View                         │ inline
+//!   ┌──────┴─────┐ ┌──┴─────────┐                    │
+//!   │ Worker     │ │ Worker     │────────────────────┘
+//!   │ (thread)   │ │ (main loop)│
+//!   └─▲───────┬──┘ └────────────┘
+//!  RxQueue  Netdev::send
+//! ```
+//!
+//! What is absent: masks are not budgeted (a table's put is the place for it), connections are not tracked, tunnels not built.
+
+pub mod datapath;
+pub mod drop;
+pub mod emc;
+pub mod exec;
+pub mod headers;
+pub mod megaflow;
+pub mod memory;
+pub mod meter;
+pub mod modify;
+pub mod poller;
+pub mod ports;
+pub mod rawkey;
+pub mod stats;
+pub mod table;
+#[cfg(test)]
+mod testing;
+pub mod thread;
+pub mod tx;
+pub mod worker;
+
+pub use datapath::{Config, DpUserspace, DpUserspaceClass};
+pub use drop::DropReason;

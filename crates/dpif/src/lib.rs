@@ -7,6 +7,7 @@
 //! linux/openvswitch.h (`netlink`), and the text of ovs-dpctl(8) (`text`).
 
 pub mod action;
+pub mod conformance;
 pub mod datapaths;
 pub mod dpctl;
 pub mod provider;

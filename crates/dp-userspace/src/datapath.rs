@@ -1,0 +1,468 @@
+//! The provider: [`Dpif`] on top of flow table, ports, workers and threads.
+//!
+//! Kernel devices belong to forwarding threads, each queue to one of them. Dummies are polled by [`Dpif::run`] on the main loop, to
+//! the end, so that a test that injects a packet sees all of its effects when it has called `run` once.
+//!
+//! Packets that the control plane sends itself (`execute`) go through a worker of their own, out of a small pool, so
+//! that an upcall handler may send packets while it is being called by a worker.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ib_base::time::Clock;
+use ib_base::vlog::module::DPIF_NETDEV;
+use ib_dpif::{
+    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
+    UpcallHandler,
+};
+use ib_flow::OdpPort;
+use ib_netdev::{Flags, Netdev, Registry};
+use ib_packet::buffer::BATCH_MAX;
+use parking_lot::{Mutex, RwLock};
+
+use crate::drop::DropCounters;
+use crate::poller::{Polled, Rx, poll};
+use crate::ports::Port;
+use crate::stats::{Totals, WorkerStats};
+use crate::table::FlowTable;
+use crate::thread::{Forwarder, done_channel};
+use crate::worker::{Shared, Worker};
+
+/// Flows that a datapath has room for.
+pub const MAX_FLOWS: usize = 1_000_000;
+/// Packets that one `run` handles before it lets the main loop do something else.
+const RUN_PACKETS: usize = 100_000;
+/// Workers for `execute` that are kept.
+const SPARE_WORKERS: usize = 2;
+/// How long a removal waits for a forwarding thread to let go of the device.
+const REMOVE_WAIT: Duration = Duration::from_millis(50);
+
+/// How to build a datapath.
+#[derive(Clone)]
+pub struct Config {
+    /// Devices.
+    pub registry: Arc<Registry>,
+    /// Time.
+    pub clock: Clock,
+    /// Forwarding threads; at least one.
+    pub threads: usize,
+    /// Ports are dummies: internal ones are `dummy-internal`, and port numbers follow names.
+    pub dummy: bool,
+}
+
+struct MainLoop {
+    queues: Vec<Rx>,
+    worker: Worker,
+}
+
+/// A user-space datapath.
+pub struct DpUserspace {
+    kind: &'static str,
+    name: String,
+    config: Config,
+    shared: Arc<Shared>,
+    main: Mutex<MainLoop>,
+    /// Queues on their way to the main loop, and ports whose queues it shall drop.
+    main_inbox: Mutex<Vec<MainMessage>>,
+    main_stats: Arc<WorkerStats>,
+    spare: Mutex<Vec<Worker>>,
+    spare_stats: Mutex<Vec<Arc<WorkerStats>>>,
+    threads: RwLock<Vec<Forwarder>>,
+    /// Serializes port changes.
+    port_changes: Mutex<()>,
+    seen_changes: AtomicU64,
+}
+
+enum MainMessage {
+    Add(Rx),
+    Remove(OdpPort),
+}
+
+fn os_error(what: String, e: &ib_netdev::Error) -> DpifError {
+    DpifError::Os(e.errno(), what)
+}
+
+impl DpUserspace {
+    /// An empty datapath; its local port is the class's business.
+    pub fn new(kind: &'static str, name: &str, config: Config) -> DpUserspace {
+        let shared = Arc::new(Shared::new(config.clock.clone(), MAX_FLOWS));
+        let main_stats = Arc::new(WorkerStats::default());
+        let worker = Worker::new(&shared, &main_stats, 0);
+        DpUserspace {
+            kind,
+            name: name.to_owned(),
+            main: Mutex::new(MainLoop { queues: Vec::new(), worker }),
+            main_inbox: Mutex::new(Vec::new()),
+            main_stats,
+            spare: Mutex::new(Vec::new()),
+            spare_stats: Mutex::new(Vec::new()),
+            threads: RwLock::new(Vec::new()),
+            port_changes: Mutex::new(()),
+            seen_changes: AtomicU64::new(config.registry.seq()),
+            config,
+            shared,
+        }
+    }
+
+    /// Flow table, for commands that show its inside.
+    pub fn table(&self) -> &Arc<FlowTable> {
+        &self.shared.table
+    }
+    /// What the workers share: meters, drop counters, tunables.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+    /// Drops by reason.
+    pub fn drops(&self) -> &DropCounters {
+        &self.shared.drops
+    }
+    /// Whether its ports are dummies.
+    pub fn is_dummy(&self) -> bool {
+        self.config.dummy
+    }
+    /// The ports themselves.
+    pub fn port_list(&self) -> Vec<Arc<Port>> {
+        self.shared.ports.list()
+    }
+
+    /// Sets how many new microflows there are to one that enters the exact-match cache; 0 turns the cache off.
+    pub fn set_emc_insert_inv_prob(&self, inv_prob: u32) {
+        self.shared.emc_insert_inv_prob.store(inv_prob, Ordering::Relaxed);
+    }
+
+    /// Counters by worker: the main loop (with those that send for the control plane) first, then the threads.
+    pub fn worker_totals(&self) -> (Totals, Vec<Totals>) {
+        let mut main = self.main_stats.read();
+        for s in self.spare_stats.lock().iter() {
+            main.add(&s.read());
+        }
+        (main, self.threads.read().iter().map(|t| t.stats().read()).collect())
+    }
+
+    fn totals(&self) -> Totals {
+        let (mut sum, threads) = self.worker_totals();
+        threads.iter().for_each(|t| sum.add(t));
+        sum
+    }
+
+    /// Kernel devices go to threads, dummies to the main loop.
+    fn polled_by_main(&self, netdev: &dyn Netdev) -> bool {
+        self.config.dummy || netdev.as_dummy().is_some()
+    }
+
+    fn distribute(
+        &self,
+        number: OdpPort,
+        netdev: &dyn Netdev,
+        queues: Vec<Box<dyn ib_netdev::RxQueue>>,
+    ) -> Result<(), DpifError> {
+        let rx = |queue| Rx { port: number, name: netdev.name().to_owned(), queue };
+        if self.polled_by_main(netdev) {
+            self.main_inbox.lock().extend(queues.into_iter().map(|q| MainMessage::Add(rx(q))));
+            return Ok(());
+        }
+        let mut threads = self.threads.write();
+        if threads.is_empty() && !queues.is_empty() {
+            for i in 0..self.config.threads.max(1) {
+                let thread = Forwarder::spawn(&self.shared, i).map_err(|e| {
+                    DpifError::Os(e.raw_os_error().unwrap_or(12), format!("forwarding thread: {e}"))
+                })?;
+                threads.push(thread);
+            }
+        }
+        for queue in queues {
+            // Queue n of port p: neighbouring queues and neighbouring ports go to different threads.
+            let at = (number.0 as usize + queue.queue_id()) % threads.len();
+            threads[at].add(rx(queue));
+        }
+        Ok(())
+    }
+
+    /// Has everyone drop the queues of a port.
+    fn recall(&self, number: OdpPort, netdev: &dyn Netdev) {
+        if self.polled_by_main(netdev) {
+            self.main_inbox.lock().push(MainMessage::Remove(number));
+            // Now, if the main loop is not at it; else it does so itself when it is done.
+            if let Some(mut main) = self.main.try_lock() {
+                self.take_messages(&mut main);
+            }
+            return;
+        }
+        let threads = self.threads.read();
+        let (done, wait) = done_channel(threads.len());
+        threads.iter().for_each(|t| t.remove(number, done.clone()));
+        for _ in 0..threads.len() {
+            // A thread that is in an upcall may be waiting for our caller: do not wait for ever.
+            if wait.recv_timeout(REMOVE_WAIT).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn take_messages(&self, main: &mut MainLoop) {
+        for message in std::mem::take(&mut *self.main_inbox.lock()) {
+            match message {
+                MainMessage::Add(rx) => {
+                    let after = main.queues.partition_point(|q| q.port <= rx.port);
+                    main.queues.insert(after, rx);
+                }
+                MainMessage::Remove(port) => main.queues.retain(|q| q.port != port),
+            }
+        }
+    }
+
+    /// Reopens ports whose number of queues was changed by configuration.
+    fn reconfigure(&self) {
+        let seq = self.config.registry.seq();
+        if self.seen_changes.swap(seq, Ordering::Relaxed) == seq {
+            return;
+        }
+        let _serial = self.port_changes.lock();
+        for port in self.shared.ports.list() {
+            let now = port.netdev.n_rxq();
+            if now == port.n_rxq || port.n_rxq == 0 {
+                continue;
+            }
+            self.recall(port.number, &*port.netdev);
+            let Ok(queues) = port.netdev.rx_queues() else { continue };
+            let new = Port {
+                number: port.number,
+                kind: port.kind.clone(),
+                netdev: Arc::clone(&port.netdev),
+                n_rxq: queues.len(),
+                made_promiscuous: false,
+            };
+            self.shared.ports.replace(Arc::new(new));
+            if let Err(e) = self.distribute(port.number, &*port.netdev, queues) {
+                ib_base::vlog_err!(DPIF_NETDEV, "{}: {}", port.netdev.name(), e);
+            }
+        }
+    }
+
+    fn with_spare<R>(&self, f: impl FnOnce(&mut Worker) -> R) -> R {
+        let spare = self.spare.lock().pop();
+        let mut worker = spare.unwrap_or_else(|| {
+            let stats = Arc::new(WorkerStats::default());
+            self.spare_stats.lock().push(Arc::clone(&stats));
+            Worker::new(&self.shared, &stats, 0)
+        });
+        let out = f(&mut worker);
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE_WORKERS {
+            spare.push(worker);
+        } else {
+            // It goes, its counts stay with one that lives as long as the datapath.
+            let counts = Arc::clone(worker.stats());
+            drop(worker);
+            let mut all = self.spare_stats.lock();
+            all.retain(|s| !Arc::ptr_eq(s, &counts));
+            drop(all);
+            self.main_stats.absorb(&counts.read());
+        }
+        out
+    }
+}
+
+impl Dpif for DpUserspace {
+    fn kind(&self) -> &str {
+        self.kind
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn version(&self) -> String {
+        "<built-in>".to_owned()
+    }
+
+    fn run(&self) -> bool {
+        self.reconfigure();
+        // Re-entered out of an upcall: the outer call goes on with what is there.
+        let Some(mut main) = self.main.try_lock() else { return false };
+        self.take_messages(&mut main);
+        let MainLoop { queues, worker } = &mut *main;
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut total = 0;
+        loop {
+            let mut round = 0;
+            for rx in queues.iter_mut() {
+                while let Polled::Packets(n) = poll(worker, rx, &mut batch) {
+                    round += n.max(1);
+                    if total + round > RUN_PACKETS {
+                        break;
+                    }
+                }
+            }
+            total += round;
+            if round == 0 || total > RUN_PACKETS {
+                break;
+            }
+        }
+        self.main_stats.iterations.add(1);
+        if total > 0 {
+            self.main_stats.busy_iterations.add(1);
+        }
+        self.take_messages(&mut main);
+        total > 0
+    }
+
+    fn stats(&self) -> DpStats {
+        let t = self.totals();
+        DpStats {
+            hits: t.hits(),
+            misses: t.upcalls_ok,
+            lost: t.upcalls_failed,
+            flows: self.shared.table.len() as u64,
+            mask_hits: None,
+            masks: None,
+            cache_hits: None,
+        }
+    }
+
+    fn port_add(&self, spec: &PortSpec) -> Result<OdpPort, DpifError> {
+        let _serial = self.port_changes.lock();
+        if self.shared.ports.by_name(&spec.name).is_some() {
+            return Err(DpifError::Exists(format!("{}: port exists already", spec.name)));
+        }
+        let number = self.shared.ports.choose(&spec.name, spec.number, self.config.dummy)?;
+        let failed =
+            |e: &ib_netdev::Error| os_error(format!("could not open network device {} ({e})", spec.name), e);
+        let netdev = self.config.registry.open(&spec.name, &spec.kind).map_err(|e| failed(&e))?;
+        let flags = netdev.flags().unwrap_or(Flags::NONE);
+        if flags.contains(Flags::LOOPBACK) {
+            return Err(DpifError::Invalid(format!("{}: cannot add a loopback device", spec.name)));
+        }
+        let queues = match netdev.rx_queues() {
+            Ok(queues) => queues,
+            Err(ib_netdev::Error::Unsupported) => Vec::new(),
+            Err(e) => return Err(failed(&e)),
+        };
+        let was = netdev.update_flags(Flags::NONE, Flags::PROMISC);
+        let port = Port {
+            number,
+            kind: spec.kind.clone(),
+            netdev: Arc::clone(&netdev),
+            n_rxq: queues.len(),
+            made_promiscuous: was.is_ok_and(|f| !f.contains(Flags::PROMISC)),
+        };
+        self.shared.ports.insert(Arc::new(port))?;
+        if let Err(e) = self.distribute(number, &*netdev, queues) {
+            self.shared.ports.remove(number);
+            return Err(e);
+        }
+        Ok(number)
+    }
+
+    fn port_del(&self, number: OdpPort) -> Result<(), DpifError> {
+        let _serial = self.port_changes.lock();
+        let port = self.shared.ports.remove(number);
+        let port = port.ok_or_else(|| DpifError::NotFound(format!("port {number} not found")))?;
+        self.recall(number, &*port.netdev);
+        Ok(())
+    }
+
+    fn ports(&self) -> Vec<PortInfo> {
+        self.shared.ports.list().iter().map(|p| p.info()).collect()
+    }
+    fn port_by_name(&self, name: &str) -> Option<PortInfo> {
+        self.shared.ports.by_name(name).map(|p| p.info())
+    }
+
+    fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
+        self.shared.table.put(put).map(|_| ())
+    }
+    fn flow_del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError> {
+        self.shared.table.del(del)
+    }
+    fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError> {
+        self.shared.table.get(get).map(|f| f.info())
+    }
+    fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo)) {
+        self.shared.table.dump(&mut |f| visit(f.info()));
+    }
+    fn flow_flush(&self) {
+        self.shared.table.flush();
+    }
+
+    fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError> {
+        if execute.probe {
+            return Ok(());
+        }
+        self.with_spare(|w| w.execute(execute.packet, execute.md.clone(), execute.actions));
+        Ok(())
+    }
+
+    fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>) {
+        self.shared.handler.store(handler.map(Arc::new));
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The kinds of user-space datapaths: `netdev`, and with dummies enabled `dummy` (or all kinds, overridden).
+pub struct DpUserspaceClass {
+    kind: &'static str,
+    config: Config,
+    open: Mutex<BTreeMap<String, Arc<DpUserspace>>>,
+}
+
+impl DpUserspaceClass {
+    /// A class of this kind.
+    pub fn new(kind: &'static str, config: Config) -> DpUserspaceClass {
+        DpUserspaceClass { kind, config, open: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// A datapath of this class by name, as its own type.
+    pub fn get(&self, name: &str) -> Option<Arc<DpUserspace>> {
+        self.open.lock().get(name).cloned()
+    }
+}
+
+impl DpifClass for DpUserspaceClass {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+    fn enumerate(&self) -> Vec<String> {
+        self.open.lock().keys().cloned().collect()
+    }
+    fn open(&self, name: &str, create: bool) -> Result<Arc<dyn Dpif>, DpifError> {
+        let mut open = self.open.lock();
+        if let Some(dp) = open.get(name) {
+            return Ok(Arc::clone(dp) as Arc<dyn Dpif>);
+        }
+        if !create {
+            return Err(DpifError::Os(19, format!("{}@{name}: no such datapath", self.kind)));
+        }
+        let dp = Arc::new(DpUserspace::new(self.kind, name, self.config.clone()));
+        dp.port_add(&PortSpec {
+            name: name.to_owned(),
+            kind: self.port_open_kind("internal"),
+            number: Some(OdpPort::LOCAL),
+            ..PortSpec::default()
+        })?;
+        open.insert(name.to_owned(), Arc::clone(&dp));
+        Ok(dp)
+    }
+    fn destroy(&self, name: &str) -> Result<(), DpifError> {
+        let dp = self.open.lock().remove(name);
+        let dp = dp.ok_or_else(|| DpifError::Os(19, format!("{}@{name}: no such datapath", self.kind)))?;
+        for port in dp.ports() {
+            // Whoever still holds the datapath finds it empty.
+            let _ = dp.port_del(port.number);
+        }
+        dp.flow_flush();
+        Ok(())
+    }
+    fn port_open_kind(&self, interface_type: &str) -> String {
+        match interface_type {
+            "" => "system",
+            "internal" if self.config.dummy => "dummy-internal",
+            "internal" => "tap",
+            other => other,
+        }
+        .to_owned()
+    }
+}

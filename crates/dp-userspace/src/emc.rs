@@ -1,0 +1,150 @@
+//! The exact-match cache: one thread's memory of which megaflow a raw key led to.
+//!
+//! 8192 entries, each key in one of two places. New keys come in with a probability of 1/100 by default
+//! (`emc-insert-inv-prob`), so that a flood of short flows does not wash out the long ones. A hit
+//! compares the whole key: a wrong hash costs a miss, never a wrong flow.
+//!
+//! Entries hold their flow alive; entries of dead flows are recycled on sight and by [`Emc::sweep`], a few a batch.
+
+use std::sync::Arc;
+
+use crate::megaflow::Megaflow;
+use crate::rawkey::{KEY_WORDS, RawKey};
+
+/// Entries.
+pub const ENTRIES: usize = 8192;
+/// Default of `emc-insert-inv-prob`.
+pub const DEFAULT_INSERT_INV_PROB: u32 = 100;
+/// "Not in the cache" among slot numbers.
+pub const NOWHERE: u32 = u32::MAX;
+
+const INDEX_MASK: u64 = ENTRIES as u64 - 1;
+const SWEEP: usize = 8;
+
+struct Entry {
+    key: RawKey,
+    hash: u64,
+    flow: Option<Arc<Megaflow>>,
+}
+
+const _: () = assert!(size_of::<Entry>() == 96);
+
+/// See the module.
+pub struct Emc {
+    entries: Box<[Entry]>,
+    sweep_at: usize,
+}
+
+impl Default for Emc {
+    fn default() -> Emc {
+        let entry = || Entry { key: RawKey([0; KEY_WORDS]), hash: 0, flow: None };
+        Emc { entries: (0..ENTRIES).map(|_| entry()).collect(), sweep_at: 0 }
+    }
+}
+
+impl Emc {
+    #[inline]
+    fn places(hash: u64) -> [usize; 2] {
+        [(hash & INDEX_MASK) as usize, ((hash >> 13) & INDEX_MASK) as usize]
+    }
+
+    /// Slot of this key, or [`NOWHERE`].
+    #[inline]
+    pub fn find(&self, key: &RawKey, hash: u64) -> u32 {
+        for at in Self::places(hash) {
+            let e = &self.entries[at];
+            if e.hash == hash && e.key == *key && e.flow.as_ref().is_some_and(|f| !f.is_dead()) {
+                return at as u32;
+            }
+        }
+        NOWHERE
+    }
+
+    /// Takes the flow of a slot out, to be used without counting references, if the slot still is this hash's.
+    #[inline]
+    pub fn borrow(&mut self, slot: u32, hash: u64) -> Option<Arc<Megaflow>> {
+        self.entries.get_mut(slot as usize).filter(|e| e.hash == hash).and_then(|e| e.flow.take())
+    }
+
+    /// Puts a borrowed flow back, unless the slot was given away meanwhile.
+    #[inline]
+    pub fn give_back(&mut self, slot: u32, hash: u64, flow: Arc<Megaflow>) {
+        if let Some(e) = self.entries.get_mut(slot as usize)
+            && e.hash == hash
+            && e.flow.is_none()
+        {
+            e.flow = Some(flow);
+        }
+    }
+
+    /// Remembers.
+    pub fn insert(&mut self, key: &RawKey, hash: u64, flow: &Arc<Megaflow>) {
+        let [a, b] = Self::places(hash);
+        let free = |e: &Entry| e.flow.as_ref().is_none_or(|f| f.is_dead());
+        let at = if self.entries[a].hash == hash && self.entries[a].key == *key || free(&self.entries[a]) {
+            a
+        } else if self.entries[b].hash == hash && self.entries[b].key == *key || free(&self.entries[b]) {
+            b
+        } else if hash >> 63 == 0 {
+            a
+        } else {
+            b
+        };
+        self.entries[at] = Entry { key: *key, hash, flow: Some(Arc::clone(flow)) };
+    }
+
+    /// Lets go of dead flows in the next few entries.
+    pub fn sweep(&mut self) {
+        for _ in 0..SWEEP {
+            let e = &mut self.entries[self.sweep_at];
+            if e.flow.as_ref().is_some_and(|f| f.is_dead()) {
+                e.flow = None;
+            }
+            self.sweep_at = (self.sweep_at + 1) % ENTRIES;
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.entries.iter_mut().for_each(|e| e.flow = None);
+    }
+
+    /// Entries in use.
+    pub fn len(&self) -> usize {
+        self.entries.iter().filter(|e| e.flow.is_some()).count()
+    }
+    /// Nothing remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::megaflow::Shape;
+    use ib_dpif::Ufid;
+    use ib_flow::{Flow, Mask};
+
+    #[test]
+    fn finds_until_the_flow_dies() {
+        let shape = Arc::new(Shape::new(&Mask::default(), 1));
+        let flow = Arc::new(Megaflow::new(Ufid(1), &shape, &Flow::zeroed(), Arc::new([])));
+        let mut emc = Emc::default();
+        let key = RawKey([3; KEY_WORDS]);
+        emc.insert(&key, 77, &flow);
+        let slot = emc.find(&key, 77);
+        assert_ne!(slot, NOWHERE);
+        assert_eq!(emc.find(&RawKey([4; KEY_WORDS]), 77), NOWHERE);
+        let out = emc.borrow(slot, 77).unwrap();
+        assert_eq!(emc.find(&key, 77), NOWHERE);
+        emc.give_back(slot, 77, out);
+        assert_eq!(emc.find(&key, 77), slot);
+        flow.kill();
+        assert_eq!(emc.find(&key, 77), NOWHERE);
+        for _ in 0..ENTRIES / SWEEP {
+            emc.sweep();
+        }
+        assert_eq!(Arc::strong_count(&flow), 1);
+    }
+}

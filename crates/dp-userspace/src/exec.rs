@@ -1,0 +1,276 @@
+//! Actions on one packet.
+//!
+//! [`Worker::run`] takes the packet and does the list in order. An action that ends the packet's way (output, recirculation,
+//! `userspace`) takes the packet itself when it is the last of the list, and a copy else. Nested lists
+//! work on a copy of packet and metadata, so that what they change ends with them. Depth is bounded twice: by
+//! recirculations ([`MAX_RECIRC`]) and by nesting ([`MAX_NESTING`]), so that no list can exhaust the stack.
+
+use std::sync::Arc;
+
+use ib_dpif::{Action, HashAlg, SetField, UpcallKind, UserspaceAction, UserspaceData};
+use ib_flow::{Flow, Metadata};
+use ib_packet::Packet;
+
+use crate::drop::DropReason;
+use crate::headers::complete_csum;
+use crate::megaflow::{SALT, fold};
+use crate::modify;
+use crate::worker::Worker;
+
+/// Recirculations of one packet.
+pub const MAX_RECIRC: u8 = 6;
+/// Action lists within action lists, upcall verdicts included.
+pub const MAX_NESTING: u8 = 32;
+
+/// Where in the processing of a packet we are.
+#[derive(Clone, Copy, Default)]
+pub struct Context<'a> {
+    recirculated: u8,
+    nested: u8,
+    /// The flow's whole list, for upcalls that ask for it.
+    actions: Option<&'a Arc<[Action]>>,
+}
+
+impl<'a> Context<'a> {
+    /// A fresh packet of a flow with these actions.
+    pub fn of(actions: &'a Arc<[Action]>) -> Context<'a> {
+        Context { actions: Some(actions), ..Context::default() }
+    }
+    /// The same place, in a flow with these actions.
+    pub fn with_actions<'b>(self, actions: &'b Arc<[Action]>) -> Context<'b> {
+        Context { recirculated: self.recirculated, nested: self.nested, actions: Some(actions) }
+    }
+    fn deeper(self) -> Context<'a> {
+        Context { nested: self.nested + 1, ..self }
+    }
+}
+
+impl Worker {
+    /// A copy from the pool.
+    pub(crate) fn copy(&mut self, packet: &Packet) -> Packet {
+        let mut p = self.pool.take();
+        p.extend(packet.data());
+        p.offload = packet.offload;
+        p.ethernet = packet.ethernet;
+        p.l3_type = packet.l3_type;
+        p.rss_hash = packet.rss_hash;
+        p
+    }
+
+    /// The packet itself when it is not needed any longer.
+    fn take(&mut self, packet: &mut Option<Packet>, last: bool) -> Option<Packet> {
+        if last { packet.take() } else { packet.as_ref().map(|p| self.copy(p)) }
+    }
+
+    /// Does `actions` to `packet`; see the module.
+    pub(crate) fn run(&mut self, packet: Packet, mut md: Metadata, actions: &[Action], cx: Context<'_>) {
+        if cx.nested > MAX_NESTING {
+            return self.drop_packet(packet, DropReason::Nesting);
+        }
+        if actions.is_empty() {
+            return self.drop_packet(packet, DropReason::NoActions);
+        }
+        let mut packet = Some(packet);
+        // Bytes that the next output may have.
+        let mut limit: Option<u32> = None;
+        for (i, action) in actions.iter().enumerate() {
+            let last = i + 1 == actions.len();
+            let Some(p) = packet.as_mut() else { return };
+            match action {
+                Action::Output(port) => {
+                    if let Some(mut out) = self.take(&mut packet, last) {
+                        truncate(&mut out, limit.take());
+                        self.output(*port, out);
+                    }
+                }
+                Action::Userspace(u) => {
+                    if let Some(mut out) = self.take(&mut packet, last) {
+                        truncate(&mut out, limit.take());
+                        self.userspace(out, &md, u, cx);
+                    }
+                }
+                Action::Set(field) => match field {
+                    SetField::Priority(v, m) => md.skb_priority = (md.skb_priority & !m) | (v & m),
+                    SetField::Mark(v, m) => md.pkt_mark = (md.pkt_mark & !m) | (v & m),
+                    SetField::Tunnel(t) => md.tunnel = Some(t.clone()),
+                    header => modify::set(p, header),
+                },
+                Action::PushVlan { tpid, tci } => modify::push_vlan(p, *tpid, *tci),
+                Action::PopVlan => modify::pop_vlan(p),
+                Action::PushMpls { lse, ethertype } => modify::push_mpls(p, *lse, *ethertype),
+                Action::PopMpls(ethertype) => modify::pop_mpls(p, *ethertype),
+                Action::PushEth { dst, src } => modify::push_eth(p, *dst, *src),
+                Action::PopEth => modify::pop_eth(p),
+                Action::Trunc(len) => limit = Some(*len),
+                Action::Hash { alg, basis } => md.dp_hash = self.hash(p, &md, *alg, *basis),
+                Action::Recirc(id) => {
+                    if let Some(out) = self.take(&mut packet, last) {
+                        self.recirculate(out, &md, *id, cx);
+                    }
+                }
+                Action::Sample { probability, actions } => {
+                    if *probability == u32::MAX || self.rng.next_u32() < *probability {
+                        self.nested(&mut packet, last, &md, actions, cx);
+                    }
+                }
+                Action::Clone(actions) => self.nested(&mut packet, last, &md, actions, cx),
+                Action::CheckPktLen { len, greater, less_or_equal } => {
+                    let actions = if wire_len(p) > usize::from(*len) { greater } else { less_or_equal };
+                    if !actions.is_empty() {
+                        self.nested(&mut packet, last, &md, actions, cx);
+                    }
+                }
+                Action::DecTtl { exception } => {
+                    if !modify::dec_ttl(p) {
+                        let Some(p) = packet.take() else { return };
+                        return if exception.is_empty() {
+                            self.drop_packet(p, DropReason::TtlExpired)
+                        } else {
+                            self.run(p, md, exception, cx.deeper())
+                        };
+                    }
+                }
+                Action::Meter(id) => {
+                    if !self.shared.meters.pass(*id, p.len(), self.now_ms) {
+                        return self.drop_rest(packet, DropReason::Meter);
+                    }
+                }
+                Action::CtClear => {
+                    md.ct_state = 0;
+                    md.ct_zone = 0;
+                    md.ct_mark = 0;
+                    md.ct_label = ib_packet::Be128::ZERO;
+                    md.ct_orig = None;
+                }
+                Action::Ct(_) => return self.drop_rest(packet, DropReason::Conntrack),
+                Action::TnlPush { .. } => return self.drop_rest(packet, DropReason::TunnelPush),
+                Action::TnlPop(_) => return self.drop_rest(packet, DropReason::TunnelPop),
+                Action::Drop(code) => return self.drop_rest(packet, DropReason::of_action(*code)),
+                // A sample for a kernel facility: there is none here, and the packet itself goes on.
+                Action::Psample { .. } => {}
+            }
+        }
+        // Modified to the end and sent nowhere else, or its copies have left: that was the list's wish.
+        if let Some(p) = packet {
+            self.pool.give(p);
+        }
+    }
+
+    fn drop_rest(&mut self, packet: Option<Packet>, reason: DropReason) {
+        if let Some(p) = packet {
+            self.drop_packet(p, reason);
+        }
+    }
+
+    fn nested(
+        &mut self,
+        packet: &mut Option<Packet>,
+        last: bool,
+        md: &Metadata,
+        actions: &[Action],
+        cx: Context<'_>,
+    ) {
+        if let Some(p) = self.take(packet, last) {
+            self.run(p, md.clone(), actions, cx.deeper());
+        }
+    }
+
+    fn recirculate(&mut self, packet: Packet, md: &Metadata, id: u32, cx: Context<'_>) {
+        if cx.recirculated >= MAX_RECIRC {
+            return self.drop_packet(packet, DropReason::Recirc);
+        }
+        self.stats.recirculated.add(1);
+        let md = Metadata { recirc_id: id, ..md.clone() };
+        let cx = Context { recirculated: cx.recirculated + 1, nested: cx.nested + 1, actions: None };
+        self.lookup(packet, md, None, cx);
+    }
+
+    fn userspace(&mut self, packet: Packet, md: &Metadata, u: &UserspaceAction, cx: Context<'_>) {
+        let data = UserspaceData {
+            userdata: Arc::clone(&u.userdata),
+            actions: if u.actions { cx.actions.cloned() } else { None },
+        };
+        let key = self.key_of(&packet, md);
+        let verdict = self.upcall(UpcallKind::Action(&data), &packet, &key);
+        self.give_key(key);
+        match verdict {
+            None => self.drop_packet(packet, DropReason::UserspaceAction),
+            Some(v) if v.actions.is_empty() => self.pool.give(packet),
+            Some(v) => self.run(packet, md.clone(), &v.actions, cx.deeper()),
+        }
+    }
+
+    fn hash(&mut self, packet: &Packet, md: &Metadata, alg: HashAlg, basis: u32) -> u32 {
+        let key = self.key_of(packet, md);
+        let hash = flow_hash(&key, alg, basis);
+        self.give_key(key);
+        hash
+    }
+}
+
+/// Hash of addresses, protocol and ports; symmetric if asked for. Never 0, which means "no hash".
+pub fn flow_hash(key: &Flow, alg: HashAlg, basis: u32) -> u32 {
+    let half = |be: u128| (be as u64) ^ ((be >> 64) as u64);
+    let src = half(key.ipv6_src.get()) ^ u64::from(key.nw_src.raw());
+    let dst = half(key.ipv6_dst.get()) ^ u64::from(key.nw_dst.raw());
+    let (sport, dport) = (u64::from(key.tp_src.get()), u64::from(key.tp_dst.get()));
+    let fixed = u64::from(key.nw_proto) | u64::from(key.dl_type.get()) << 8 | u64::from(basis) << 24;
+    let h = match alg {
+        HashAlg::L4 => fold(fold(src ^ SALT, dst.rotate_left(31) ^ fixed ^ SALT), sport << 16 | dport | SALT),
+        HashAlg::SymL4 => {
+            let sum = fold(src ^ SALT, src | 1).wrapping_add(fold(dst ^ SALT, dst | 1));
+            let macs = key.dl_src.to_u64() ^ key.dl_dst.to_u64();
+            fold(sum ^ macs ^ fixed, (sport ^ dport) ^ SALT)
+        }
+    };
+    ((h ^ (h >> 32)) as u32).max(1)
+}
+
+/// Length that this packet has on the wire: for a super-frame, that of a full segment.
+fn wire_len(p: &Packet) -> usize {
+    match p.offload.gso {
+        Some(gso) if p.offload.hdr_len != 0 => {
+            p.len().min(usize::from(p.offload.hdr_len) + usize::from(gso.size))
+        }
+        _ => p.len(),
+    }
+}
+
+/// Cuts to `limit` bytes. What is left is no longer what the offloads speak of.
+fn truncate(p: &mut Packet, limit: Option<u32>) {
+    let Some(len) = limit.and_then(|l| usize::try_from(l).ok()).filter(|l| *l < p.len()) else { return };
+    complete_csum(p);
+    p.offload.gso = None;
+    p.offload.hdr_len = 0;
+    p.resize(len);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ib_packet::Be16;
+
+    #[test]
+    fn symmetric_hash_is_the_same_both_ways() {
+        let mut a = Flow::zeroed();
+        a.tp_src = Be16::new(1000);
+        a.tp_dst = Be16::new(80);
+        a.nw_src = ib_packet::Be32::new(1);
+        a.nw_dst = ib_packet::Be32::new(2);
+        let mut b = a.clone();
+        (b.tp_src, b.tp_dst, b.nw_src, b.nw_dst) = (a.tp_dst, a.tp_src, a.nw_dst, a.nw_src);
+        assert_eq!(flow_hash(&a, HashAlg::SymL4, 7), flow_hash(&b, HashAlg::SymL4, 7));
+        assert_ne!(flow_hash(&a, HashAlg::L4, 7), flow_hash(&b, HashAlg::L4, 7));
+        assert_ne!(flow_hash(&a, HashAlg::L4, 7), flow_hash(&a, HashAlg::L4, 8));
+    }
+
+    #[test]
+    fn truncation_drops_offloads_that_no_longer_hold() {
+        let mut p = Packet::from_frame(&[1; 100]);
+        p.offload.partial_csum = Some((34, 16));
+        truncate(&mut p, Some(200));
+        assert!(p.len() == 100 && p.offload.partial_csum.is_some());
+        truncate(&mut p, Some(60));
+        assert!(p.len() == 60 && p.offload.is_plain());
+    }
+}

@@ -1,0 +1,297 @@
+//! One megaflow, and the shape that it shares with others of the same mask.
+//!
+//! A [`Shape`] is a mask boiled down to the words of the key that it looks at. A [`Megaflow`] stores its key
+//! as those words only, so that an ordinary flow takes some 400 bytes with its actions, and matching it against a
+//! packet's key touches no more words than the mask has.
+//!
+//! Invariants: a stored key word never has a bit outside of its mask word. `dead` is set, once, when the flow leaves the table;
+//! who still holds the flow in a cache must look at it before using the flow. Actions change by publishing a new
+//! [`Program`]; a packet runs the old one or the new one, never a mixture.
+//!
+//! Any thread may read; counters are relaxed atomics. Only [`crate::table::FlowTable`] kills flows and changes programs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use ib_dpif::{Action, FlowInfo, FlowStats, Ufid};
+use ib_flow::key::FLOW_WORDS;
+use ib_flow::{Flow, Mask, OdpPort};
+
+/// Folds two words into one; the building block of all hashes here (128-bit product, halves xored).
+#[inline]
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
+    let p = u128::from(a) * u128::from(b);
+    (p as u64) ^ ((p >> 64) as u64)
+}
+
+/// Second key of [`fold`]: any odd number with mixed bits.
+pub(crate) const SALT: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A word of the key that a mask looks at.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    mask: u64,
+    index: usize,
+}
+
+/// A mask as the list of the key's words that it looks at, padded to an even number for the hash's sake.
+#[derive(Debug)]
+pub struct Shape {
+    words: Box<[Word]>,
+    seed: u64,
+    mask: Arc<Mask>,
+}
+
+impl Shape {
+    /// The shape of `mask`. `seed` should be unpredictable from outside: bucket collisions are then, too.
+    pub fn new(mask: &Mask, seed: u64) -> Shape {
+        let mut words: Vec<Word> = mask
+            .0
+            .words()
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| **m != 0)
+            .map(|(index, m)| Word { mask: *m, index })
+            .collect();
+        if words.len() % 2 == 1 {
+            words.push(Word { mask: 0, index: 0 });
+        }
+        Shape { words: words.into(), seed, mask: Arc::new(mask.clone()) }
+    }
+
+    /// The mask.
+    pub fn mask(&self) -> &Arc<Mask> {
+        &self.mask
+    }
+
+    /// Hash of `key` under the mask.
+    #[inline]
+    pub fn hash(&self, key: &[u64; FLOW_WORDS]) -> u64 {
+        let mut acc = self.seed;
+        for pair in self.words.chunks_exact(2) {
+            let a = key[pair[0].index] & pair[0].mask;
+            let b = key[pair[1].index] & pair[1].mask;
+            acc = fold(acc ^ a, b ^ self.seed.rotate_left(32) ^ SALT);
+        }
+        acc
+    }
+
+    fn compress(&self, key: &[u64; FLOW_WORDS]) -> Box<[u64]> {
+        self.words.iter().map(|w| key[w.index] & w.mask).collect()
+    }
+
+    fn expand(&self, stored: &[u64]) -> Flow {
+        let mut flow = Flow::zeroed();
+        let out = flow.words_mut();
+        // Padding has an empty mask: OR leaves the word that it repeats alone.
+        for (w, v) in self.words.iter().zip(stored) {
+            out[w.index] |= v & w.mask;
+        }
+        flow
+    }
+}
+
+/// Actions, with what the fast path wants to know about them beforehand.
+#[derive(Debug)]
+pub struct Program {
+    /// The actions.
+    pub actions: Arc<[Action]>,
+    /// Set if all there is to do is one output.
+    pub forward: Option<OdpPort>,
+}
+
+impl Program {
+    /// Looks at `actions`.
+    pub fn new(actions: Arc<[Action]>) -> Program {
+        let forward = match &*actions {
+            [Action::Output(port)] => Some(*port),
+            _ => None,
+        };
+        Program { actions, forward }
+    }
+}
+
+/// A flow of the datapath.
+#[derive(Debug)]
+pub struct Megaflow {
+    ufid: Ufid,
+    shape: Arc<Shape>,
+    key: Box<[u64]>,
+    hash: u64,
+    program: ArcSwap<Program>,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    used_ms: AtomicU64,
+    tcp_flags: AtomicU16,
+    dead: AtomicBool,
+}
+
+impl Megaflow {
+    /// A flow that matches what agrees with `key` in the mask of `shape`.
+    pub fn new(ufid: Ufid, shape: &Arc<Shape>, key: &Flow, actions: Arc<[Action]>) -> Megaflow {
+        Megaflow {
+            ufid,
+            shape: Arc::clone(shape),
+            key: shape.compress(key.words()),
+            hash: shape.hash(key.words()),
+            program: ArcSwap::from_pointee(Program::new(actions)),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            used_ms: AtomicU64::new(0),
+            tcp_flags: AtomicU16::new(0),
+            dead: AtomicBool::new(false),
+        }
+    }
+
+    /// Identifier.
+    pub fn ufid(&self) -> Ufid {
+        self.ufid
+    }
+    /// Shape of its mask.
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+    /// Hash of the masked key.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+    /// Has it left the table?
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+    pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
+    /// Whether a packet with this key belongs to the flow.
+    #[inline]
+    pub fn matches(&self, key: &[u64; FLOW_WORDS]) -> bool {
+        self.shape.words.iter().zip(&*self.key).fold(0, |acc, (w, v)| acc | ((key[w.index] & w.mask) ^ v))
+            == 0
+    }
+
+    /// The masked key in full.
+    pub fn key(&self) -> Flow {
+        self.shape.expand(&self.key)
+    }
+
+    /// What to do now.
+    #[inline]
+    pub fn program(&self) -> arc_swap::Guard<Arc<Program>> {
+        self.program.load()
+    }
+    pub(crate) fn set_actions(&self, actions: Arc<[Action]>) {
+        self.program.store(Arc::new(Program::new(actions)));
+    }
+
+    /// Counts packets.
+    #[inline]
+    pub fn count(&self, packets: u64, bytes: u64, tcp_flags: u16, now_ms: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Mostly unchanged: a load is cheaper than a shared write.
+        if self.used_ms.load(Ordering::Relaxed) != now_ms {
+            self.used_ms.store(now_ms, Ordering::Relaxed);
+        }
+        if self.tcp_flags.load(Ordering::Relaxed) | tcp_flags != self.tcp_flags.load(Ordering::Relaxed) {
+            self.tcp_flags.fetch_or(tcp_flags, Ordering::Relaxed);
+        }
+    }
+
+    /// Counters now.
+    pub fn stats(&self) -> FlowStats {
+        FlowStats {
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            used_ms: self.used_ms.load(Ordering::Relaxed),
+            tcp_flags: self.tcp_flags.load(Ordering::Relaxed),
+        }
+    }
+    pub(crate) fn zero_stats(&self) {
+        self.packets.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+        self.used_ms.store(0, Ordering::Relaxed);
+        self.tcp_flags.store(0, Ordering::Relaxed);
+    }
+
+    /// The flow as dumped.
+    pub fn info(&self) -> FlowInfo {
+        FlowInfo {
+            key: Arc::new(self.key()),
+            mask: Arc::clone(&self.shape.mask),
+            ufid: self.ufid,
+            actions: Arc::clone(&self.program.load().actions),
+            stats: self.stats(),
+            offloaded: false,
+            dp_layer: "ovs",
+        }
+    }
+}
+
+fn ufid_from(pairs: impl Iterator<Item = (u64, u64)>, seed: u64) -> Ufid {
+    let mut lo = seed;
+    let mut hi = seed ^ SALT;
+    for (a, b) in pairs {
+        lo = fold(lo ^ a, b ^ SALT);
+        hi = fold(hi ^ b.rotate_left(17), a ^ SALT.rotate_left(29)).wrapping_add(lo);
+    }
+    Ufid(u128::from(hi) << 64 | u128::from(lo))
+}
+
+/// The identifier of a flow whose installer gave none: a hash of the masked key and the mask.
+pub fn ufid_of(key: &Flow, mask: &Mask, seed: u64) -> Ufid {
+    ufid_from(key.words().iter().zip(mask.0.words()).map(|(k, m)| (k & m, *m)), seed)
+}
+
+/// The identifier that an upcall proposes: a hash of the packet's whole key.
+pub fn ufid_of_key(key: &Flow, seed: u64) -> Ufid {
+    ufid_from(key.words().chunks(2).map(|w| (w[0], w.get(1).copied().unwrap_or(0))), seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ib_packet::{Be16, Be32};
+
+    #[test]
+    fn stores_and_gives_back_the_masked_key_only() {
+        let mut mask = Mask::default();
+        mask.0.dl_type = Be16::MAX;
+        mask.0.nw_dst = Be32::new(0xffff_ff00);
+        mask.0.in_port = u32::MAX;
+        let shape = Arc::new(Shape::new(&mask, 7));
+        let mut key = Flow::zeroed();
+        key.dl_type = Be16::new(0x800);
+        key.nw_dst = Be32::new(0x0a00_0001);
+        key.nw_src = Be32::new(0x0a00_0002);
+        key.in_port = 3;
+        let flow = Megaflow::new(Ufid(1), &shape, &key, Arc::new([]));
+        assert_eq!(flow.key(), mask.apply(&key));
+        let mut same = key.clone();
+        same.nw_dst = Be32::new(0x0a00_00fe);
+        assert!(flow.matches(same.words()));
+        assert_eq!(shape.hash(same.words()), flow.hash());
+        same.nw_dst = Be32::new(0x0a00_0101);
+        assert!(!flow.matches(same.words()));
+    }
+
+    #[test]
+    fn a_flow_is_small() {
+        assert!(size_of::<Megaflow>() + size_of::<Program>() <= 192, "{}", size_of::<Megaflow>());
+    }
+
+    #[test]
+    fn ufids_differ_by_key_and_by_mask() {
+        let mut key = Flow::zeroed();
+        let mut mask = Mask::default();
+        let a = ufid_of(&key, &mask, 1);
+        mask.0.nw_src = Be32::MAX;
+        let b = ufid_of(&key, &mask, 1);
+        key.nw_src = Be32::new(1);
+        let c = ufid_of(&key, &mask, 1);
+        assert!(a != b && b != c && a != c);
+        assert_ne!(ufid_of_key(&key, 1), ufid_of_key(&Flow::zeroed(), 1));
+    }
+}

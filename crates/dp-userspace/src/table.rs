@@ -1,0 +1,653 @@
+//! The flow table: tuple-space search, shared by all threads.
+//!
+//! Flows that match on the same port of entry make a [`PortClass`]; those of the same mask within it a
+//! [`Subtable`], one hash table of masked keys. Megaflows are disjoint (translation sees to that), so that the
+//! first subtable with a match has the answer, and each thread may try them in the order that suits its traffic.
+//!
+//! Readers take no lock: a subtable's hash table is an array of 32-bit signatures, looked at first, beside an array
+//! of published flows. A miss in a subtable costs one signature load or two. Writers (`put`, `del`, `flush`) go one at a time
+//! under a mutex that readers never touch. A resized table is published whole; the old one says so in `stale`, so that
+//! threads which keep it by hand move on.
+//!
+//! A thread's own view is a [`View`]: the tables it has seen, ordered by its own hits.
+//!
+//! Cost: a put is O(subtables of its port) for the check against overlap; memory is 12 bytes a slot, 16 to 32 a flow, beside the flow itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use foldhash::fast::RandomState;
+use ib_dpif::{DpifError, FlowDel, FlowPut, FlowStats, Ufid};
+use ib_flow::key::FLOW_WORDS;
+use ib_flow::{Flow, Mask};
+use parking_lot::{Mutex, RwLock};
+
+use crate::megaflow::{Megaflow, Shape, ufid_of};
+
+/// Signature of a slot that was never used: a search ends there.
+const EMPTY: u32 = 0;
+/// Signature of a slot whose flow has gone: a search goes on.
+const GONE: u32 = 1;
+/// Slots of a new table.
+const FIRST_SLOTS: usize = 8;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+#[inline]
+fn signature(hash: u64) -> u32 {
+    ((hash >> 32) as u32) | 2
+}
+
+/// One generation of a subtable's hash table: open addressing, linear probing.
+pub struct Slots {
+    stale: AtomicBool,
+    index_mask: usize,
+    signatures: Box<[AtomicU32]>,
+    flows: Box<[ArcSwapOption<Megaflow>]>,
+}
+
+impl Slots {
+    fn new(n: usize) -> Slots {
+        Slots {
+            stale: AtomicBool::new(false),
+            index_mask: n - 1,
+            signatures: (0..n).map(|_| AtomicU32::new(EMPTY)).collect(),
+            flows: (0..n).map(|_| ArcSwapOption::empty()).collect(),
+        }
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &[u64; FLOW_WORDS]) -> Option<Arc<Megaflow>> {
+        let wanted = signature(hash);
+        let mut at = hash as usize & self.index_mask;
+        // At least a quarter of the slots is EMPTY: the loop ends.
+        loop {
+            match self.signatures[at].load(Ordering::Acquire) {
+                EMPTY => return None,
+                s if s == wanted => {
+                    if let Some(flow) = &*self.flows[at].load()
+                        && flow.matches(key)
+                    {
+                        return Some(Arc::clone(flow));
+                    }
+                }
+                _ => {}
+            }
+            at = (at + 1) & self.index_mask;
+        }
+    }
+
+    /// Writer only. Publishes the flow before the signature that leads to it. Whether an EMPTY slot was used up.
+    fn insert(&self, flow: Arc<Megaflow>) -> bool {
+        let mut at = flow.hash() as usize & self.index_mask;
+        loop {
+            let was = self.signatures[at].load(Ordering::Relaxed);
+            if was <= GONE {
+                let sig = signature(flow.hash());
+                self.flows[at].store(Some(flow));
+                self.signatures[at].store(sig, Ordering::Release);
+                return was == EMPTY;
+            }
+            at = (at + 1) & self.index_mask;
+        }
+    }
+
+    /// Writer only.
+    fn remove(&self, flow: &Arc<Megaflow>) -> bool {
+        let mut at = flow.hash() as usize & self.index_mask;
+        loop {
+            match self.signatures[at].load(Ordering::Relaxed) {
+                EMPTY => return false,
+                GONE => {}
+                _ => {
+                    if self.flows[at].load().as_ref().is_some_and(|f| Arc::ptr_eq(f, flow)) {
+                        self.signatures[at].store(GONE, Ordering::Release);
+                        self.flows[at].store(None);
+                        return true;
+                    }
+                }
+            }
+            at = (at + 1) & self.index_mask;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Arc<Megaflow>> + '_ {
+        self.signatures
+            .iter()
+            .zip(&self.flows)
+            .filter(|(s, _)| s.load(Ordering::Acquire) > GONE)
+            .filter_map(|(_, f)| f.load_full())
+    }
+}
+
+/// The flows of one mask on one port of entry.
+pub struct Subtable {
+    shape: Arc<Shape>,
+    slots: ArcSwap<Slots>,
+    live: AtomicUsize,
+    /// Slots that are not EMPTY. Writer only.
+    used: AtomicUsize,
+    /// Hits of all threads, for the operator.
+    hits: AtomicU64,
+}
+
+impl Subtable {
+    fn new(shape: Arc<Shape>) -> Subtable {
+        Subtable {
+            shape,
+            slots: ArcSwap::from_pointee(Slots::new(FIRST_SLOTS)),
+            live: AtomicUsize::new(0),
+            used: AtomicUsize::new(0),
+            hits: AtomicU64::new(0),
+        }
+    }
+
+    /// Flows in it.
+    pub fn len(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+    /// No flow.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Its mask.
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+    /// Hits of all threads, as far as they have been reported.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    fn find(&self, key: &[u64; FLOW_WORDS]) -> Option<Arc<Megaflow>> {
+        self.slots.load().find(self.shape.hash(key), key)
+    }
+
+    /// Writer only.
+    fn insert(&self, flow: Arc<Megaflow>) {
+        let slots = self.slots.load();
+        let n = slots.index_mask + 1;
+        if (self.used.load(Ordering::Relaxed) + 1) * 4 > n * 3 {
+            // Full of live flows: double. Full of gone ones: same size, cleaned.
+            let grown = if self.len() * 2 >= n { n * 2 } else { n };
+            let new = Slots::new(grown);
+            for f in slots.iter() {
+                new.insert(f);
+            }
+            new.insert(flow);
+            self.used.store(self.len() + 1, Ordering::Relaxed);
+            self.slots.store(Arc::new(new));
+            slots.stale.store(true, Ordering::Release);
+        } else if slots.insert(flow) {
+            self.used.fetch_add(1, Ordering::Relaxed);
+        }
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writer only.
+    fn remove(&self, flow: &Arc<Megaflow>) {
+        if self.slots.load().remove(flow) {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The subtables of one port of entry.
+#[derive(Default)]
+pub struct PortClass {
+    subtables: ArcSwap<Vec<Arc<Subtable>>>,
+    version: AtomicU64,
+}
+
+impl PortClass {
+    /// The subtables now.
+    pub fn subtables(&self) -> Arc<Vec<Arc<Subtable>>> {
+        self.subtables.load_full()
+    }
+
+    fn publish(&self, list: Vec<Arc<Subtable>>) {
+        self.subtables.store(Arc::new(list));
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn find(&self, key: &[u64; FLOW_WORDS]) -> Option<Arc<Megaflow>> {
+        self.subtables.load().iter().find_map(|s| s.find(key))
+    }
+}
+
+struct Writer {
+    ufids: Map<u128, Arc<Megaflow>>,
+    /// Shapes in use, with the number of subtables that use them.
+    shapes: Map<Arc<Mask>, (Arc<Shape>, usize)>,
+}
+
+/// All flows of a datapath.
+pub struct FlowTable {
+    seed: u64,
+    max_flows: usize,
+    writer: Mutex<Writer>,
+    ports: RwLock<Map<u32, Arc<PortClass>>>,
+    /// Flows that do not match exactly on the port of entry.
+    any_port: Arc<PortClass>,
+    n_flows: AtomicUsize,
+    n_masks: AtomicUsize,
+}
+
+impl FlowTable {
+    /// An empty table. `seed` must not be guessable by who sends packets.
+    pub fn new(seed: u64, max_flows: usize) -> FlowTable {
+        FlowTable {
+            seed,
+            max_flows,
+            writer: Mutex::new(Writer { ufids: Map::default(), shapes: Map::default() }),
+            ports: RwLock::new(Map::default()),
+            any_port: Arc::default(),
+            n_flows: AtomicUsize::new(0),
+            n_masks: AtomicUsize::new(0),
+        }
+    }
+
+    /// Flows in it.
+    pub fn len(&self) -> usize {
+        self.n_flows.load(Ordering::Relaxed)
+    }
+    /// No flow at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Different masks in use.
+    pub fn n_masks(&self) -> usize {
+        self.n_masks.load(Ordering::Relaxed)
+    }
+    /// The secret that hashes are keyed with.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The class of packets that enter by `in_port`.
+    pub fn port_class(&self, in_port: u32) -> Arc<PortClass> {
+        if let Some(class) = self.ports.read().get(&in_port) {
+            return Arc::clone(class);
+        }
+        Arc::clone(self.ports.write().entry(in_port).or_default())
+    }
+
+    /// All classes with their port of entry; `None` for the flows of any port.
+    pub fn classes(&self) -> Vec<(Option<u32>, Arc<PortClass>)> {
+        let mut all: Vec<_> = self.ports.read().iter().map(|(p, c)| (Some(*p), Arc::clone(c))).collect();
+        all.sort_by_key(|(p, _)| *p);
+        all.push((None, Arc::clone(&self.any_port)));
+        all
+    }
+
+    fn class_of(&self, key: &Flow, mask: &Mask) -> Arc<PortClass> {
+        if mask.0.in_port == u32::MAX { self.port_class(key.in_port) } else { Arc::clone(&self.any_port) }
+    }
+
+    /// The flow that a packet with this key belongs to. For control code; packets go through a [`View`].
+    pub fn find_key(&self, key: &Flow) -> Option<Arc<Megaflow>> {
+        let class = self.ports.read().get(&key.in_port).cloned();
+        class.and_then(|c| c.find(key.words())).or_else(|| self.any_port.find(key.words()))
+    }
+
+    /// The flow of this identifier.
+    pub fn find_ufid(&self, ufid: Ufid) -> Option<Arc<Megaflow>> {
+        self.writer.lock().ufids.get(&ufid.0).cloned()
+    }
+
+    fn resolve(&self, writer: &Writer, del: &FlowDel<'_>) -> Result<Arc<Megaflow>, DpifError> {
+        let flow = match (del.ufid, del.key) {
+            (Some(ufid), _) => writer.ufids.get(&ufid.0).cloned(),
+            (None, Some(key)) => self.find_key(key),
+            (None, None) => return Err(DpifError::Invalid("neither key nor ufid given".into())),
+        };
+        flow.ok_or_else(|| DpifError::NotFound("flow not found".into()))
+    }
+
+    /// The flow that `get` names.
+    pub fn get(&self, get: &FlowDel<'_>) -> Result<Arc<Megaflow>, DpifError> {
+        self.resolve(&self.writer.lock(), get)
+    }
+
+    /// Installs or changes a flow; the flow as it is then.
+    pub fn put(&self, put: &FlowPut<'_>) -> Result<Arc<Megaflow>, DpifError> {
+        let key = put.mask.apply(put.key);
+        let ufid = put.ufid.unwrap_or_else(|| ufid_of(&key, put.mask, self.seed));
+        let mut writer = self.writer.lock();
+        let present = writer.ufids.get(&ufid.0).cloned().or_else(|| self.find_key(&key));
+        if let Some(flow) = present {
+            if !put.modify {
+                return Err(DpifError::Exists("flow exists already".into()));
+            }
+            flow.set_actions(Arc::clone(&put.actions));
+            if put.zero_stats {
+                flow.zero_stats();
+            }
+            return Ok(flow);
+        }
+        if !put.create {
+            return Err(DpifError::NotFound("flow not found".into()));
+        }
+        if writer.ufids.len() >= self.max_flows {
+            return Err(DpifError::Full("flow table is full".into()));
+        }
+        Ok(self.insert(&mut writer, ufid, &key, put))
+    }
+
+    fn insert(&self, writer: &mut Writer, ufid: Ufid, key: &Flow, put: &FlowPut<'_>) -> Arc<Megaflow> {
+        let class = self.class_of(key, put.mask);
+        let list = class.subtables.load_full();
+        let known = writer.shapes.get(put.mask).map(|(shape, _)| Arc::clone(shape));
+        let subtable = known.as_ref().and_then(|s| list.iter().find(|t| Arc::ptr_eq(&t.shape, s)));
+        let (subtable, is_new) = match subtable {
+            Some(t) => (Arc::clone(t), false),
+            None => {
+                let shape = known.unwrap_or_else(|| Arc::new(Shape::new(put.mask, self.seed)));
+                let users =
+                    writer.shapes.entry(Arc::clone(shape.mask())).or_insert_with(|| (Arc::clone(&shape), 0));
+                users.1 += 1;
+                (Arc::new(Subtable::new(shape)), true)
+            }
+        };
+        let flow = Arc::new(Megaflow::new(ufid, &subtable.shape, key, Arc::clone(&put.actions)));
+        subtable.insert(Arc::clone(&flow));
+        if is_new {
+            let mut list = Vec::clone(&list);
+            list.push(subtable);
+            class.publish(list);
+        }
+        writer.ufids.insert(ufid.0, Arc::clone(&flow));
+        self.recount(writer);
+        flow
+    }
+
+    fn recount(&self, writer: &Writer) {
+        self.n_flows.store(writer.ufids.len(), Ordering::Relaxed);
+        self.n_masks.store(writer.shapes.len(), Ordering::Relaxed);
+    }
+
+    /// Removes a flow, returning its counters.
+    pub fn del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError> {
+        let mut writer = self.writer.lock();
+        let flow = self.resolve(&writer, del)?;
+        self.remove(&mut writer, &flow);
+        Ok(flow.stats())
+    }
+
+    fn remove(&self, writer: &mut Writer, flow: &Arc<Megaflow>) {
+        flow.kill();
+        writer.ufids.remove(&flow.ufid().0);
+        let mask = flow.shape().mask();
+        let class = self.class_of(&flow.key(), mask);
+        let list = class.subtables.load_full();
+        if let Some(at) = list.iter().position(|t| Arc::ptr_eq(&t.shape, flow.shape())) {
+            list[at].remove(flow);
+            if list[at].is_empty() {
+                let mut list = Vec::clone(&list);
+                list.remove(at);
+                class.publish(list);
+                if let Some(users) = writer.shapes.get_mut(mask) {
+                    users.1 -= 1;
+                    if users.1 == 0 {
+                        writer.shapes.remove(mask);
+                    }
+                }
+            }
+        }
+        self.recount(writer);
+    }
+
+    /// Removes all flows.
+    pub fn flush(&self) {
+        let mut writer = self.writer.lock();
+        for flow in writer.ufids.values() {
+            flow.kill();
+        }
+        writer.ufids = Map::default();
+        writer.shapes = Map::default();
+        for (_, class) in self.classes() {
+            if !class.subtables.load().is_empty() {
+                class.publish(Vec::new());
+            }
+        }
+        self.recount(&writer);
+    }
+
+    /// Visits the flows without holding any lock: a flow that comes or goes meanwhile may or may not be seen.
+    pub fn dump(&self, visit: &mut dyn FnMut(&Arc<Megaflow>)) {
+        for (_, class) in self.classes() {
+            for subtable in class.subtables().iter() {
+                let slots = subtable.slots.load_full();
+                for flow in slots.iter().filter(|f| !f.is_dead()) {
+                    visit(&flow);
+                }
+            }
+        }
+    }
+}
+
+struct Seen {
+    subtable: Arc<Subtable>,
+    slots: Arc<Slots>,
+    /// Hits since the last sort.
+    hits: u64,
+}
+
+#[derive(Default)]
+struct ClassView {
+    class: Arc<PortClass>,
+    version: u64,
+    seen: Vec<Seen>,
+}
+
+impl ClassView {
+    fn new(class: Arc<PortClass>) -> ClassView {
+        // A version that no class has, so that the first look reloads.
+        ClassView { class, version: u64::MAX, seen: Vec::new() }
+    }
+
+    #[cold]
+    fn reload(&mut self) {
+        self.version = self.class.version.load(Ordering::Acquire);
+        let list = self.class.subtables();
+        let old = std::mem::take(&mut self.seen);
+        // Known subtables keep their rank, new ones go last.
+        let at: Map<*const Subtable, ()> = list.iter().map(|t| (Arc::as_ptr(t), ())).collect();
+        self.seen = old.into_iter().filter(|s| at.contains_key(&Arc::as_ptr(&s.subtable))).collect();
+        let known: Map<*const Subtable, ()> =
+            self.seen.iter().map(|s| (Arc::as_ptr(&s.subtable), ())).collect();
+        for t in list.iter().filter(|t| !known.contains_key(&Arc::as_ptr(t))) {
+            self.seen.push(Seen { subtable: Arc::clone(t), slots: t.slots.load_full(), hits: 0 });
+        }
+    }
+
+    /// The flow and how many subtables were looked at.
+    #[inline]
+    fn find(&mut self, key: &[u64; FLOW_WORDS], probes: &mut u64) -> Option<Arc<Megaflow>> {
+        if self.class.version.load(Ordering::Acquire) != self.version {
+            self.reload();
+        }
+        for seen in &mut self.seen {
+            if seen.slots.stale.load(Ordering::Acquire) {
+                seen.slots = seen.subtable.slots.load_full();
+            }
+            *probes += 1;
+            if let Some(flow) = seen.slots.find(seen.subtable.shape.hash(key), key) {
+                seen.hits += 1;
+                return Some(flow);
+            }
+        }
+        None
+    }
+
+    fn rank(&mut self) {
+        self.seen.sort_by_key(|s| std::cmp::Reverse(s.hits));
+        for s in &mut self.seen {
+            s.subtable.hits.fetch_add(s.hits, Ordering::Relaxed);
+            // Half of the past counts, so that the order follows the traffic without flapping.
+            s.hits /= 2;
+        }
+    }
+}
+
+/// One thread's view of the table: the subtables in the order that suits this thread's traffic.
+pub struct View {
+    table: Arc<FlowTable>,
+    classes: Map<u32, ClassView>,
+    any_port: ClassView,
+    rank_at_ms: u64,
+    /// Subtables looked at since the thread began.
+    pub probes: u64,
+}
+
+impl View {
+    /// How often subtables are sorted anew.
+    const RANK_INTERVAL_MS: u64 = 1000;
+
+    /// A view of `table`.
+    pub fn new(table: &Arc<FlowTable>) -> View {
+        View {
+            table: Arc::clone(table),
+            classes: Map::default(),
+            any_port: ClassView::new(Arc::clone(&table.any_port)),
+            rank_at_ms: 0,
+            probes: 0,
+        }
+    }
+
+    /// The live flow that this key belongs to.
+    #[inline]
+    pub fn find(&mut self, key: &Flow) -> Option<Arc<Megaflow>> {
+        let table = &self.table;
+        let class =
+            self.classes.entry(key.in_port).or_insert_with(|| ClassView::new(table.port_class(key.in_port)));
+        class
+            .find(key.words(), &mut self.probes)
+            .or_else(|| self.any_port.find(key.words(), &mut self.probes))
+            .filter(|f| !f.is_dead())
+    }
+
+    /// Sorts subtables by hits, once a second. Call it between batches.
+    pub fn rank(&mut self, now_ms: u64) {
+        if now_ms >= self.rank_at_ms {
+            self.rank_at_ms = now_ms + Self::RANK_INTERVAL_MS;
+            self.classes.values_mut().chain([&mut self.any_port]).for_each(ClassView::rank);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ib_packet::Be32;
+
+    fn mask(bits: u32) -> Mask {
+        let mut m = Mask::default();
+        m.0.in_port = u32::MAX;
+        m.0.nw_dst = Be32::new(bits);
+        m
+    }
+    fn key(port: u32, dst: u32) -> Flow {
+        let mut f = Flow::zeroed();
+        f.in_port = port;
+        f.nw_dst = Be32::new(dst);
+        f
+    }
+    fn put<'a>(key: &'a Flow, mask: &'a Mask) -> FlowPut<'a> {
+        FlowPut {
+            modify: false,
+            create: true,
+            zero_stats: false,
+            key,
+            mask,
+            ufid: None,
+            actions: Arc::new([]),
+        }
+    }
+
+    #[test]
+    fn thousands_come_and_go() {
+        let t = Arc::new(FlowTable::new(99, 1_000_000));
+        let mut view = View::new(&t);
+        let m = mask(u32::MAX);
+        for round in 0..3 {
+            for i in 0..5000 {
+                t.put(&put(&key(1, i), &m)).unwrap();
+            }
+            assert_eq!((t.len(), t.n_masks()), (5000, 1));
+            for i in 0..5000 {
+                assert!(view.find(&key(1, i)).is_some(), "round {round} key {i}");
+            }
+            assert!(view.find(&key(2, 1)).is_none());
+            for i in 0..5000 {
+                t.del(&FlowDel { ufid: None, key: Some(&key(1, i)) }).unwrap();
+                assert!(view.find(&key(1, i)).is_none());
+            }
+            assert_eq!((t.len(), t.n_masks()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn put_follows_create_and_modify() {
+        let t = FlowTable::new(1, 2);
+        let m = mask(0xff00_0000);
+        let k = key(1, 0x0a01_0101);
+        let mut p = put(&k, &m);
+        p.create = false;
+        p.modify = true;
+        assert!(matches!(t.put(&p), Err(DpifError::NotFound(_))));
+        p.create = true;
+        let flow = t.put(&p).unwrap();
+        flow.count(1, 60, 0, 5);
+        p.zero_stats = true;
+        assert!(Arc::ptr_eq(&flow, &t.put(&p).unwrap()));
+        assert_eq!(flow.stats().packets, 0);
+        p.modify = false;
+        assert!(matches!(t.put(&p), Err(DpifError::Exists(_))));
+        t.put(&put(&key(2, 0), &m)).unwrap();
+        assert!(matches!(t.put(&put(&key(3, 0), &m)), Err(DpifError::Full(_))));
+        t.flush();
+        assert!(flow.is_dead() && t.is_empty() && t.find_key(&k).is_none());
+    }
+
+    #[test]
+    fn any_port_flows_are_found_after_those_of_the_port() {
+        let t = Arc::new(FlowTable::new(1, 10));
+        let mut m = mask(u32::MAX);
+        m.0.in_port = 0;
+        t.put(&put(&key(7, 5), &m)).unwrap();
+        let mut view = View::new(&t);
+        assert!(view.find(&key(1, 5)).is_some() && view.find(&key(2, 5)).is_some());
+        assert!(view.find(&key(2, 6)).is_none());
+        let mut n = 0;
+        t.dump(&mut |_| n += 1);
+        assert_eq!(n, 1);
+    }
+
+    #[test]
+    fn readers_find_every_flow_while_a_writer_grows_the_table() {
+        let t = Arc::new(FlowTable::new(3, 1_000_000));
+        let m = mask(u32::MAX);
+        t.put(&put(&key(1, 0), &m)).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (t, stop) = (Arc::clone(&t), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let mut view = View::new(&t);
+                let mut n = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    assert!(view.find(&key(1, 0)).is_some());
+                    n += 1;
+                }
+                n
+            })
+        };
+        for i in 1..20_000 {
+            t.put(&put(&key(1, i), &m)).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    }
+}

@@ -1,0 +1,106 @@
+//! A worker's transmit queues: packets on their way out, a batch a port.
+//!
+//! Ports are looked up when a batch leaves, weakly: a port that was removed takes its queued packets along, and a new one under
+//! the same number is found.
+
+use std::sync::{Arc, Weak};
+
+use ib_flow::OdpPort;
+use ib_packet::buffer::{BATCH_MAX, Pool};
+use ib_packet::{Batch, Packet};
+
+use crate::drop::DropReason;
+use crate::ports::{MAX_PORTS, Port};
+use crate::stats::WorkerStats;
+use crate::worker::Shared;
+
+#[derive(Default)]
+struct Queue {
+    port: Weak<Port>,
+    batch: Batch,
+    dirty: bool,
+}
+
+/// See the module.
+pub struct TxQueues {
+    qid: usize,
+    queues: Vec<Queue>,
+    dirty: Vec<OdpPort>,
+}
+
+impl TxQueues {
+    /// Empty; sends on queue `qid` of each port.
+    pub fn new(qid: usize) -> TxQueues {
+        TxQueues { qid, queues: Vec::new(), dirty: Vec::new() }
+    }
+
+    /// Queues a packet; gives it back if no port can have that number.
+    #[inline]
+    pub fn push(&mut self, port: OdpPort, packet: Packet) -> Result<(), Packet> {
+        let at = port.0 as usize;
+        if at >= self.queues.len() {
+            if port.0 >= MAX_PORTS {
+                return Err(packet);
+            }
+            self.queues.resize_with(at + 1, Queue::default);
+        }
+        let q = &mut self.queues[at];
+        if !q.dirty {
+            q.dirty = true;
+            self.dirty.push(port);
+        }
+        q.batch.push(packet);
+        Ok(())
+    }
+
+    /// Whether a port's batch is full.
+    #[inline]
+    pub fn is_full(&self, port: OdpPort) -> bool {
+        self.queues.get(port.0 as usize).is_some_and(|q| q.batch.len() >= BATCH_MAX)
+    }
+
+    /// Sends a port's batch.
+    pub fn flush_port(&mut self, number: OdpPort, shared: &Shared, stats: &WorkerStats, pool: &mut Pool) {
+        let Some(q) = self.queues.get_mut(number.0 as usize) else { return };
+        let n = q.batch.len();
+        if n == 0 {
+            return;
+        }
+        let port = q.port.upgrade().or_else(|| {
+            let found = shared.ports.get(number);
+            q.port = found.as_ref().map(Arc::downgrade).unwrap_or_default();
+            found
+        });
+        match port {
+            Some(port) => {
+                port.netdev.send(self.qid, &mut q.batch, pool);
+                stats.tx_batches.add(1);
+                stats.tx_packets.add(n as u64);
+            }
+            None => {
+                shared.drops.add(DropReason::InvalidPort, n as u64);
+                q.batch.drain(..).for_each(|p| pool.give(p));
+            }
+        }
+    }
+
+    /// Sends everything.
+    pub fn flush(&mut self, shared: &Shared, stats: &WorkerStats, pool: &mut Pool) {
+        while let Some(number) = self.dirty.pop() {
+            self.flush_port(number, shared, stats, pool);
+            self.queues[number.0 as usize].dirty = false;
+        }
+    }
+
+    /// Throws everything away; how many packets that was.
+    pub fn discard(&mut self) -> usize {
+        self.dirty.clear();
+        let mut n = 0;
+        for q in &mut self.queues {
+            n += q.batch.len();
+            q.batch.clear();
+            q.dirty = false;
+        }
+        n
+    }
+}

@@ -1,0 +1,364 @@
+//! One thread's forwarding context: from a received batch to lookups.
+//!
+//! Packets find their flow in this order:
+//!
+//! ```text
+//!   batch ─► raw keys ─► exact-match cache ──hit──┐
+//!                            │ miss               ▼
+//!                        extraction ─► classifier ─hit─► actions ─► transmit queues ─► flush
+//!                            │                        ▲
+//!                            └── miss ─► upcall ──────┘ (verdict: actions and, usually, a flow to install)
+//! ```
+//!
+//! The first stages are loops over the whole batch, so that cache misses of different packets overlap; then
+//! packets go in order, neighbours of the same flow as one run. A worker owns its caches, packet pool, transmit queues and scratch:
+//! no lock is taken and nothing allocated for a packet that hits. Upcalls are answered inline, by this thread; a second packet of the
+//! same new flow finds the flow installed.
+//!
+//! A worker serves one thread at a time. If it panics, [`Worker::recover`] makes it fit for the next batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwapOption;
+use ib_base::rng::Rng;
+use ib_base::time::Clock;
+use ib_dpif::{DpifError, FlowPut, Upcall, UpcallHandler, UpcallKind, UpcallVerdict};
+use ib_flow::extract::extract;
+use ib_flow::{Flow, Metadata, OdpPort};
+use ib_packet::buffer::{BATCH_MAX, Pool};
+use ib_packet::{Batch, Packet};
+
+use crate::drop::{DropCounters, DropReason};
+use crate::emc::{self, Emc, NOWHERE};
+use crate::exec::Context;
+use crate::headers::ip_proto;
+use crate::megaflow::{Megaflow, ufid_of_key};
+use crate::meter::Meters;
+use crate::ports::PortTable;
+use crate::rawkey::RawKey;
+use crate::stats::WorkerStats;
+use crate::table::{FlowTable, View};
+use crate::tx::TxQueues;
+
+/// Free packets that a worker keeps.
+const POOL_PACKETS: usize = 512;
+/// Distinguishes "no hash" from a hash.
+const HASHED: u64 = 1;
+
+/// What all workers of a datapath share.
+pub struct Shared {
+    /// Flows.
+    pub table: Arc<FlowTable>,
+    /// Ports.
+    pub ports: PortTable,
+    /// Meters.
+    pub meters: Meters,
+    /// Drops by reason.
+    pub drops: DropCounters,
+    /// Who answers misses.
+    pub handler: ArcSwapOption<Arc<dyn UpcallHandler>>,
+    /// Time.
+    pub clock: Clock,
+    /// One in so many new keys enters the exact-match cache; 0: none.
+    pub emc_insert_inv_prob: AtomicU32,
+}
+
+impl Shared {
+    /// Nothing yet.
+    pub fn new(clock: Clock, max_flows: usize) -> Shared {
+        Shared {
+            table: Arc::new(FlowTable::new(Rng::from_os().next_u64() | 1, max_flows)),
+            ports: PortTable::default(),
+            meters: Meters::default(),
+            drops: DropCounters::default(),
+            handler: ArcSwapOption::empty(),
+            clock,
+            emc_insert_inv_prob: AtomicU32::new(emc::DEFAULT_INSERT_INV_PROB),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Raw {
+    key: RawKey,
+    /// 0: this packet has no raw key.
+    hash: u64,
+    slot: u32,
+}
+
+/// See the module.
+pub struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stats: Arc<WorkerStats>,
+    view: View,
+    emc: Emc,
+    raws: Vec<Raw>,
+    keys: Vec<Box<Flow>>,
+    pub(crate) tx: TxQueues,
+    pub(crate) pool: Pool,
+    pub(crate) rng: Rng,
+    pub(crate) now_ms: u64,
+    emc_inv_prob: u32,
+}
+
+/// TCP flags of a key for a flow's statistics.
+fn tcp_flags(key: &Flow) -> u16 {
+    let tcp = key.nw_proto == ip_proto::TCP && matches!(key.dl_type.get(), 0x0800 | 0x86dd);
+    if tcp { key.tcp_flags.get() & 0x0fff } else { 0 }
+}
+
+impl Worker {
+    /// A worker that transmits on queue `qid` of every port.
+    pub fn new(shared: &Arc<Shared>, stats: &Arc<WorkerStats>, qid: usize) -> Worker {
+        Worker {
+            shared: Arc::clone(shared),
+            stats: Arc::clone(stats),
+            view: View::new(&shared.table),
+            emc: Emc::default(),
+            raws: Vec::with_capacity(BATCH_MAX),
+            keys: Vec::new(),
+            tx: TxQueues::new(qid),
+            pool: Pool::new(POOL_PACKETS),
+            rng: Rng::from_os(),
+            now_ms: 0,
+            emc_inv_prob: emc::DEFAULT_INSERT_INV_PROB,
+        }
+    }
+
+    /// The packet pool, to receive into.
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &Arc<WorkerStats> {
+        &self.stats
+    }
+
+    /// Subtables looked at so far.
+    pub fn probes(&self) -> u64 {
+        self.view.probes
+    }
+
+    fn begin(&mut self) {
+        self.now_ms = self.shared.clock.now().as_ms();
+        self.emc_inv_prob = self.shared.emc_insert_inv_prob.load(Ordering::Relaxed);
+    }
+
+    fn end(&mut self) {
+        self.flush();
+        self.view.rank(self.now_ms);
+        self.emc.sweep();
+    }
+
+    /// Forwards packets that have just been received on `in_port`; `batch` is empty afterwards.
+    pub fn input(&mut self, in_port: OdpPort, batch: &mut Batch) {
+        self.begin();
+        self.stats.received.add(batch.len() as u64);
+        let seed = self.shared.table.seed();
+        let mut raws = std::mem::take(&mut self.raws);
+        raws.clear();
+        if self.emc_inv_prob != 0 {
+            for packet in batch.iter() {
+                raws.push(match RawKey::new(packet, in_port.0, seed) {
+                    Some((key, hash)) => Raw { key, hash: hash | HASHED, slot: NOWHERE },
+                    None => Raw { key: RawKey::default(), hash: 0, slot: NOWHERE },
+                });
+            }
+            for raw in raws.iter_mut().filter(|r| r.hash != 0) {
+                raw.slot = self.emc.find(&raw.key, raw.hash);
+            }
+        } else {
+            raws.resize(batch.len(), Raw { key: RawKey::default(), hash: 0, slot: NOWHERE });
+        }
+        let mut packets = batch.drain(..);
+        let mut at = 0;
+        while let Some(packet) = packets.next() {
+            let raw = &raws[at];
+            if raw.slot != NOWHERE
+                && let Some(flow) = self.emc.borrow(raw.slot, raw.hash)
+            {
+                let run = raws[at..].iter().take_while(|r| r.slot == raw.slot).count();
+                self.run_hits(&flow, in_port, &raws[at..at + run], packet, &mut packets);
+                self.emc.give_back(raw.slot, raw.hash, flow);
+                at += run;
+                continue;
+            }
+            let raw = (raw.hash != 0).then_some((&raw.key, raw.hash));
+            self.lookup(packet, Metadata { in_port, ..Metadata::default() }, raw, Context::default());
+            at += 1;
+        }
+        drop(packets);
+        self.raws = raws;
+        self.end();
+    }
+
+    /// Packets that follow each other and hit the same flow.
+    fn run_hits(
+        &mut self,
+        flow: &Megaflow,
+        in_port: OdpPort,
+        raws: &[Raw],
+        first: Packet,
+        rest: &mut impl Iterator<Item = Packet>,
+    ) {
+        let program = flow.program();
+        let (mut bytes, mut flags) = (0, 0);
+        let packets = std::iter::once(first).chain(rest.take(raws.len() - 1));
+        if let Some(port) = program.forward {
+            for (packet, raw) in packets.zip(raws) {
+                bytes += packet.len() as u64;
+                flags |= raw.key.tcp_flags(packet.data());
+                self.output(port, packet);
+            }
+        } else {
+            for (packet, raw) in packets.zip(raws) {
+                bytes += packet.len() as u64;
+                flags |= raw.key.tcp_flags(packet.data());
+                let md = Metadata { in_port, ..Metadata::default() };
+                self.run(packet, md, &program.actions, Context::of(&program.actions));
+            }
+        }
+        let n = raws.len() as u64;
+        self.stats.emc_hits.add(n);
+        flow.count(n, bytes, flags, self.now_ms);
+    }
+
+    /// Finds the flow of one packet the long way and runs it.
+    pub(crate) fn lookup(
+        &mut self,
+        packet: Packet,
+        md: Metadata,
+        raw: Option<(&RawKey, u64)>,
+        cx: Context<'_>,
+    ) {
+        if packet.ethernet && packet.len() < 14 {
+            return self.drop_packet(packet, DropReason::RxInvalid);
+        }
+        let mut key = self.keys.pop().unwrap_or_default();
+        extract(&packet, &md, &mut key);
+        let before = self.view.probes;
+        if let Some(flow) = self.view.find(&key) {
+            self.stats.megaflow_hits.add(1);
+            self.stats.megaflow_probes.add(self.view.probes - before);
+            flow.count(1, packet.len() as u64, tcp_flags(&key), self.now_ms);
+            self.keys.push(key);
+            self.remember(raw, &flow);
+            let program = flow.program();
+            self.run(packet, md, &program.actions, cx.with_actions(&program.actions));
+        } else {
+            self.miss(packet, md, key, raw, cx);
+        }
+    }
+
+    /// Puts a new key into the exact-match cache, if chance will have it.
+    #[inline]
+    fn remember(&mut self, raw: Option<(&RawKey, u64)>, flow: &Arc<Megaflow>) {
+        if let Some((key, hash)) = raw
+            && (self.emc_inv_prob == 1 || self.rng.below(u64::from(self.emc_inv_prob)) == 0)
+        {
+            self.emc.insert(key, hash, flow);
+        }
+    }
+
+    #[cold]
+    fn miss(
+        &mut self,
+        packet: Packet,
+        md: Metadata,
+        key: Box<Flow>,
+        raw: Option<(&RawKey, u64)>,
+        cx: Context<'_>,
+    ) {
+        let Some(verdict) = self.upcall(UpcallKind::Miss, &packet, &key) else {
+            self.stats.upcalls_failed.add(1);
+            self.keys.push(key);
+            return self.drop_packet(packet, DropReason::UpcallError);
+        };
+        self.stats.upcalls_ok.add(1);
+        if let Some(mask) = &verdict.install {
+            let put = FlowPut {
+                modify: false,
+                create: true,
+                zero_stats: false,
+                key: &key,
+                mask,
+                ufid: Some(verdict.ufid),
+                actions: Arc::clone(&verdict.actions),
+            };
+            let result = match self.shared.table.put(&put) {
+                Ok(flow) => {
+                    self.remember(raw, &flow);
+                    Ok(())
+                }
+                // Another thread's packet of the same flow was faster.
+                Err(DpifError::Exists(_)) if self.shared.table.find_ufid(verdict.ufid).is_some() => Ok(()),
+                Err(e) => Err(e),
+            };
+            if let Some(handler) = &*self.shared.handler.load() {
+                handler.installed(verdict.ufid, result);
+            }
+        }
+        self.keys.push(key);
+        if verdict.actions.is_empty() {
+            // The verdict is to do nothing; what the handler took, it took.
+            return self.pool.give(packet);
+        }
+        self.run(packet, md, &verdict.actions, cx.with_actions(&verdict.actions));
+    }
+
+    /// Asks the control plane; `None` if there is nobody.
+    pub(crate) fn upcall(&self, kind: UpcallKind<'_>, packet: &Packet, key: &Flow) -> Option<UpcallVerdict> {
+        let handler = self.shared.handler.load();
+        let handler = handler.as_ref()?;
+        let ufid = ufid_of_key(key, self.shared.table.seed());
+        Some(handler.upcall(&Upcall { kind, packet, key, ufid, now_ms: self.now_ms }))
+    }
+
+    /// A key in scratch memory: the caller's until it gives it back by [`Self::give_key`].
+    pub(crate) fn key_of(&mut self, packet: &Packet, md: &Metadata) -> Box<Flow> {
+        let mut key = self.keys.pop().unwrap_or_default();
+        extract(packet, md, &mut key);
+        key
+    }
+
+    pub(crate) fn give_key(&mut self, key: Box<Flow>) {
+        self.keys.push(key);
+    }
+
+    /// Runs actions on one packet that did not come from a port.
+    pub fn execute(&mut self, packet: Packet, md: Metadata, actions: &[ib_dpif::Action]) {
+        self.begin();
+        self.run(packet, md, actions, Context::default());
+        self.end();
+    }
+
+    /// Counts and recycles.
+    pub(crate) fn drop_packet(&mut self, packet: Packet, reason: DropReason) {
+        self.shared.drops.add(reason, 1);
+        self.pool.give(packet);
+    }
+
+    /// Queues for a port.
+    #[inline]
+    pub(crate) fn output(&mut self, port: OdpPort, packet: Packet) {
+        if let Err(packet) = self.tx.push(port, packet) {
+            return self.drop_packet(packet, DropReason::InvalidPort);
+        }
+        if self.tx.is_full(port) {
+            self.tx.flush_port(port, &self.shared, &self.stats, &mut self.pool);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.tx.flush(&self.shared, &self.stats, &mut self.pool);
+    }
+
+    /// After a panic: forgets what was in flight. Returns how many packets were lost in transmit queues.
+    pub fn recover(&mut self) -> usize {
+        self.emc.clear();
+        self.view = View::new(&self.shared.table);
+        self.tx.discard()
+    }
+}

@@ -1,0 +1,379 @@
+//! The provider from outside: contract, caches against the long way, random bytes, ports that come and go.
+
+use std::sync::Arc;
+
+use ib_base::rng::Rng;
+use ib_base::time::Clock;
+use ib_dp_userspace::memory::MemoryProvider;
+use ib_dp_userspace::rawkey::RawKey;
+use ib_dp_userspace::{Config, DpUserspace, DpUserspaceClass, DropReason};
+use ib_dpif::conformance::{self, Harness, udp_frame};
+use ib_dpif::{
+    Action, Dpif, DpifClass, DpifError, FlowPut, PortSpec, Ufid, Upcall, UpcallHandler, UpcallVerdict,
+};
+use ib_flow::{Flow, Mask, Metadata, OdpPort};
+use ib_netdev::{DummyLevel, Registry};
+use ib_packet::{Gso, GsoKind, Packet};
+
+struct Bed {
+    dp: DpUserspace,
+    provider: Arc<MemoryProvider>,
+}
+
+fn bed() -> Bed {
+    let registry = Registry::new().unwrap();
+    let provider = Arc::new(MemoryProvider::default());
+    registry.register(Arc::clone(&provider) as _);
+    let config = Config { registry, clock: Clock::simulated(), threads: 1, dummy: true };
+    let dp = DpUserspace::new("dummy", "ovs-dummy", config);
+    for n in 1..=4 {
+        let spec = PortSpec { name: format!("m{n}"), kind: "memory".into(), ..PortSpec::default() };
+        assert_eq!(dp.port_add(&spec), Ok(OdpPort(n)));
+    }
+    Bed { dp, provider }
+}
+
+impl Bed {
+    fn send(&self, port: u32, packets: impl IntoIterator<Item = Packet>) {
+        let dev = self.provider.port(&format!("m{port}")).unwrap();
+        packets.into_iter().for_each(|p| dev.push(p));
+        self.dp.run();
+    }
+    fn got(&self, port: u32) -> Vec<Packet> {
+        self.provider.port(&format!("m{port}")).unwrap().take_sent()
+    }
+    fn put(&self, key: &Flow, mask: &Mask, actions: Vec<Action>) {
+        let actions = actions.into();
+        let put = FlowPut { modify: true, create: true, zero_stats: false, key, mask, ufid: None, actions };
+        self.dp.flow_put(&put).unwrap();
+    }
+}
+
+impl Harness for Bed {
+    fn dpif(&self) -> &dyn Dpif {
+        &self.dp
+    }
+    fn ports(&self) -> Vec<OdpPort> {
+        (1..=4).map(OdpPort).collect()
+    }
+    fn inject(&self, port: OdpPort, frame: &[u8]) {
+        self.send(port.0, [Packet::from_frame(frame)]);
+    }
+    fn sent(&self, port: OdpPort) -> Vec<Vec<u8>> {
+        self.got(port.0).iter().map(|p| p.data().to_vec()).collect()
+    }
+}
+
+#[test]
+fn keeps_the_contract() {
+    conformance::all(&bed());
+}
+
+#[test]
+fn keeps_the_contract_without_and_with_eager_cache() {
+    for inv_prob in [0, 1] {
+        let bed = bed();
+        bed.dp.set_emc_insert_inv_prob(inv_prob);
+        conformance::all(&bed);
+    }
+}
+
+/// Answers each miss from the packet's own key, with the whole key as mask.
+struct Exact {
+    asked: std::sync::atomic::AtomicU32,
+}
+
+impl UpcallHandler for Exact {
+    fn upcall(&self, upcall: &Upcall<'_>) -> UpcallVerdict {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut mask = Mask::default();
+        mask.0.words_mut().fill(u64::MAX);
+        // Where it goes tells the key apart from its neighbours.
+        let sum = upcall.key.words().iter().fold(0u64, |a, w| a.rotate_left(5) ^ w);
+        let port = OdpPort(2 + (sum ^ (sum >> 32)) as u32 % 3);
+        UpcallVerdict { actions: Arc::new([Action::Output(port)]), install: Some(mask), ufid: upcall.ufid }
+    }
+    fn installed(&self, _: Ufid, result: Result<(), DpifError>) {
+        result.unwrap();
+    }
+}
+
+/// Frames of all the shapes that raw keys know, and some that they do not.
+fn frames() -> Vec<Vec<u8>> {
+    let udp = udp_frame(7, 8);
+    let mut tcp = udp.clone();
+    tcp[23] = 6;
+    tcp[17] = 46;
+    tcp[46..48].copy_from_slice(&[0x50, 0x12]);
+    let mut icmp = udp.clone();
+    icmp[23] = 1;
+    let mut v6 = udp[..14].to_vec();
+    v6[12..14].copy_from_slice(&[0x86, 0xdd]);
+    v6.extend_from_slice(&[0x60, 0, 0, 0, 0, 24, 6, 64]);
+    v6.extend_from_slice(&[0xfd; 32]);
+    v6.extend_from_slice(&[0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0, 9, 9, 9, 9]);
+    let mut v6_udp = v6.clone();
+    v6_udp[20] = 17;
+    let mut arp = udp.clone();
+    arp[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    let mut all = vec![udp, tcp, icmp, v6, v6_udp, arp];
+    for i in 0..all.len() {
+        let mut tagged = all[i].clone();
+        tagged.splice(12..12, [0x81, 0, 0x20, 5]);
+        all.push(tagged);
+    }
+    all
+}
+
+/// Any bit that the raw key leaves out leaves the flow key alone, too.
+#[test]
+fn raw_keys_see_all_that_flow_keys_see() {
+    let key = |p: &Packet| {
+        let mut flow = Flow::zeroed();
+        let md = Metadata { in_port: OdpPort(1), ..Metadata::default() };
+        ib_flow::extract::extract(p, &md, &mut flow);
+        flow
+    };
+    let mut compared = 0;
+    for frame in frames() {
+        let p = Packet::from_frame(&frame);
+        let Some(raw) = RawKey::new(&p, 1, 3) else { continue };
+        for bit in 0..frame.len() * 8 {
+            let mut flipped = Packet::from_frame(&frame);
+            flipped.data_mut()[bit / 8] ^= 1 << (bit % 8);
+            if RawKey::new(&flipped, 1, 3) == Some(raw) {
+                assert_eq!(key(&flipped), key(&p), "bit {bit} of {frame:02x?}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 1000, "{compared}");
+}
+
+/// Random packets take the same way with the cache on and off.
+#[test]
+fn cached_and_uncached_agree() {
+    let mut rng = Rng::new(4711);
+    let shapes = frames();
+    let (cached, plain) = (bed(), bed());
+    cached.dp.set_emc_insert_inv_prob(1);
+    plain.dp.set_emc_insert_inv_prob(0);
+    for b in [&cached, &plain] {
+        b.dp.set_upcall_handler(Some(Arc::new(Exact { asked: 0.into() })));
+    }
+    for _ in 0..300 {
+        let batch: Vec<Vec<u8>> = (0..rng.below(40))
+            .map(|_| {
+                let mut f = shapes[rng.below(shapes.len() as u64) as usize].clone();
+                for _ in 0..rng.below(3) {
+                    let at = rng.below(f.len() as u64) as usize;
+                    f[at] ^= 1 << rng.below(3);
+                }
+                f
+            })
+            .collect();
+        for b in [&cached, &plain] {
+            b.send(1, batch.iter().map(|f| Packet::from_frame(f)));
+        }
+        for port in 2..=4 {
+            let bytes = |b: &Bed| b.got(port).iter().map(|p| p.data().to_vec()).collect::<Vec<_>>();
+            assert!(bytes(&cached) == bytes(&plain), "port {port}");
+        }
+    }
+    let hits = |b: &Bed| b.dp.worker_totals().0;
+    let (with, without) = (hits(&cached).emc_hits, hits(&plain).emc_hits);
+    assert!(with > 1000 && without == 0, "{:?}", hits(&cached));
+    assert_eq!(hits(&cached).received, hits(&plain).received);
+}
+
+#[test]
+fn two_packets_of_a_new_flow_in_one_batch_ask_once() {
+    let bed = bed();
+    let handler = Arc::new(Exact { asked: 0.into() });
+    bed.dp.set_upcall_handler(Some(Arc::clone(&handler) as _));
+    bed.send(1, (0..32).map(|_| Packet::from_frame(&udp_frame(1, 2))));
+    assert_eq!(handler.asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    let t = bed.dp.worker_totals().0;
+    assert_eq!((t.received, t.upcalls_ok, t.hits()), (32, 1, 31));
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let bed = bed();
+    bed.dp.set_upcall_handler(Some(Arc::new(Exact { asked: 0.into() })));
+    let mut rng = Rng::new(5);
+    let shapes = frames();
+    for round in 0..2000 {
+        let mut f = vec![0; rng.below(120) as usize];
+        rng.fill(&mut f);
+        if round % 2 == 0 {
+            let shape = &shapes[rng.below(shapes.len() as u64) as usize];
+            let keep = f.len().min(shape.len()).min(rng.below(60) as usize);
+            f[..keep].copy_from_slice(&shape[..keep]);
+        }
+        let mut p = Packet::from_frame(&f);
+        p.ethernet = rng.below(8) != 0;
+        bed.send(1, [p]);
+    }
+    assert_eq!(bed.dp.drops().read(DropReason::Internal), 0);
+}
+
+/// Every header-changing action on every prefix of every shape.
+#[test]
+fn actions_survive_packets_cut_short() {
+    use ib_dpif::SetField;
+    use ib_dpif::action::*;
+    let bed = bed();
+    let f = ib_packet::Be16::new(0x0800);
+    let actions = vec![
+        Action::Set(SetField::Ethernet(EthAddrs::default(), EthAddrs::default())),
+        Action::Set(SetField::Ipv4(
+            Ipv4Fields::default(),
+            Ipv4Fields { src: ib_packet::Be32::MAX, ttl: 255, tos: 255, ..Ipv4Fields::default() },
+        )),
+        Action::Set(SetField::Ipv6(
+            Ipv6Fields::default(),
+            Ipv6Fields { dst: ib_packet::Be128::MAX, ..Ipv6Fields::default() },
+        )),
+        Action::Set(SetField::Tcp(
+            L4Ports::default(),
+            L4Ports { src: ib_packet::Be16::MAX, ..L4Ports::default() },
+        )),
+        Action::Set(SetField::Icmp(IcmpFields { kind: 1, code: 1 }, IcmpFields { kind: 255, code: 255 })),
+        Action::Set(SetField::Nd(
+            NdFields::default(),
+            NdFields { target: ib_packet::Be128::MAX, ..NdFields::default() },
+        )),
+        Action::Set(SetField::Arp(
+            ArpFields::default(),
+            ArpFields { sha: ib_packet::Mac::BROADCAST, ..ArpFields::default() },
+        )),
+        Action::PushVlan { tpid: ib_packet::Be16::new(0x8100), tci: ib_packet::Be16::new(0x1001) },
+        Action::PushMpls { lse: ib_packet::Be32::new(0x140), ethertype: ib_packet::Be16::new(0x8847) },
+        Action::Set(SetField::Mpls(ib_packet::Be32::MAX, ib_packet::Be32::MAX)),
+        Action::PopMpls(f),
+        Action::PopVlan,
+        Action::PopEth,
+        Action::PushEth { dst: ib_packet::Mac::ZERO, src: ib_packet::Mac::ZERO },
+        Action::DecTtl { exception: Arc::new([Action::Output(OdpPort(3))]) },
+        Action::Output(OdpPort(2)),
+    ];
+    bed.put(&Flow::zeroed(), &Mask::default(), actions);
+    for shape in frames() {
+        for len in 14..=shape.len() {
+            bed.send(1, [Packet::from_frame(&shape[..len])]);
+            assert_eq!(bed.got(2).len() + bed.got(3).len(), 1);
+        }
+    }
+    assert_eq!(bed.dp.drops().read(DropReason::Internal), 0);
+}
+
+#[test]
+fn super_frames_pass_whole() {
+    let bed = bed();
+    let mut mask = Mask::default();
+    mask.0.in_port = u32::MAX;
+    let key = Flow { in_port: 1, ..Flow::zeroed() };
+    bed.put(&key, &mask, vec![Action::Output(OdpPort(2))]);
+    let mut p = Packet::from_frame(&udp_frame(1, 2));
+    p.resize(60_000);
+    p.offload.partial_csum = Some((34, 6));
+    p.offload.gso = Some(Gso { kind: GsoKind::UdpL4, size: 1400, ecn: false });
+    let offload = p.offload;
+    bed.send(1, [p]);
+    let out = bed.got(2);
+    assert_eq!((out.len(), out[0].len(), out[0].offload), (1, 60_000, offload));
+}
+
+/// A handler that breaks takes down one batch, not the datapath.
+struct Broken;
+impl UpcallHandler for Broken {
+    fn upcall(&self, _: &Upcall<'_>) -> UpcallVerdict {
+        panic!("this is the test");
+    }
+    fn installed(&self, _: Ufid, _: Result<(), DpifError>) {}
+}
+
+#[test]
+fn a_panic_costs_a_batch() {
+    let bed = bed();
+    bed.dp.set_upcall_handler(Some(Arc::new(Broken)));
+    bed.send(1, [Packet::from_frame(&udp_frame(1, 2))]);
+    assert_eq!(bed.dp.drops().read(DropReason::Internal), 1);
+    bed.dp.set_upcall_handler(Some(Arc::new(Exact { asked: 0.into() })));
+    bed.send(1, [Packet::from_frame(&udp_frame(1, 2))]);
+    assert_eq!((2..=4).map(|p| bed.got(p).len()).sum::<usize>(), 1);
+}
+
+#[test]
+fn dummy_class_numbers_ports_by_their_names() {
+    let registry = Registry::new().unwrap();
+    registry.enable_dummy(DummyLevel::Normal);
+    let config =
+        Config { registry: Arc::clone(&registry), clock: Clock::simulated(), threads: 1, dummy: true };
+    let class = DpUserspaceClass::new("dummy", config);
+    assert!(class.open("ovs-dummy", false).is_err());
+    let dp = class.open("ovs-dummy", true).unwrap();
+    let add = |name: &str, wanted: Option<u32>| {
+        let number = wanted.map(OdpPort);
+        let kind = "dummy".to_owned();
+        dp.port_add(&PortSpec { name: name.into(), kind, number, ..PortSpec::default() }).unwrap().0
+    };
+    let numbers = [
+        ("p1", None),
+        ("p7", None),
+        ("x7", None),
+        ("dpmd", None),
+        ("brx", None),
+        ("br0", None),
+        ("q", Some(9)),
+        ("r", Some(9)),
+    ]
+    .map(|(n, w)| add(n, w));
+    assert_eq!(numbers, [1, 7, 2, 3, 4, 100, 9, 5]);
+    assert_eq!(dp.port_by_name("ovs-dummy").unwrap().kind, "dummy-internal");
+    assert_eq!(dp.full_name(), "dummy@ovs-dummy");
+    assert!(matches!(
+        dp.port_add(&PortSpec { name: "p1".into(), kind: "dummy".into(), ..PortSpec::default() }),
+        Err(DpifError::Exists(_))
+    ));
+    dp.port_del(OdpPort(7)).unwrap();
+    assert_eq!(add("y7", None), 7);
+}
+
+#[test]
+fn a_dummy_port_works_after_one_run() {
+    let registry = Registry::new().unwrap();
+    registry.enable_dummy(DummyLevel::Normal);
+    let config =
+        Config { registry: Arc::clone(&registry), clock: Clock::simulated(), threads: 1, dummy: true };
+    let dp = DpUserspace::new("dummy", "ovs-dummy", config);
+    for name in ["p1", "p2"] {
+        dp.port_add(&PortSpec { name: name.into(), kind: "dummy".into(), ..PortSpec::default() }).unwrap();
+    }
+    let mut mask = Mask::default();
+    mask.0.in_port = u32::MAX;
+    let actions = Arc::new([Action::Output(OdpPort(2))]);
+    let key = Flow { in_port: 1, ..Flow::zeroed() };
+    let put = FlowPut {
+        modify: false,
+        create: true,
+        zero_stats: false,
+        key: &key,
+        mask: &mask,
+        ufid: None,
+        actions,
+    };
+    dp.flow_put(&put).unwrap();
+    let p1 = registry.get("p1").unwrap();
+    for _ in 0..100 {
+        p1.as_dummy().unwrap().inject(0, Packet::from_frame(&udp_frame(1, 2)));
+    }
+    assert!(dp.run());
+    assert!(!dp.run());
+    let stats = registry.get("p2").unwrap().stats().unwrap();
+    assert_eq!((stats.tx_packets, stats.tx_bytes), (Some(100), Some(6000)));
+    drop(p1);
+    dp.port_del(OdpPort(1)).unwrap();
+    assert!(registry.get("p1").is_none(), "the device is closed when its port is gone");
+}
