@@ -181,6 +181,12 @@ impl Switch {
     pub fn bridge_mut(&mut self, name: &str) -> Option<&mut Bridge> {
         self.bridges.get_mut(name)
     }
+    /// Datapath types on offer, sorted.
+    pub fn datapath_kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = self.classes.iter().map(|c| c.kind().to_owned()).collect();
+        kinds.sort();
+        kinds
+    }
     /// Datapaths in use.
     pub fn datapaths(&self) -> Vec<Arc<dyn Dpif>> {
         self.backers.values().map(|b| Arc::clone(&b.dpif)).collect()
@@ -242,6 +248,12 @@ fn without_bridge(old: &XlateConfig, id: u32) -> XlateConfig {
 impl Bridge {
     fn touch(&mut self) {
         self.dirty = true;
+    }
+
+    /// The kind under which the datapath opens the device of an interface type (`internal` → `tap` in
+    /// user space): who opens the same device must ask for the same kind.
+    pub fn device_kind(&self, interface_type: &str) -> String {
+        self.class.port_open_kind(interface_type)
     }
 
     /// Sets the datapath id.

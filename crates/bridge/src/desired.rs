@@ -1,0 +1,427 @@
+//! What the database wants: rows read into plain values that can be compared.
+//!
+//! [`read`] is pure and total: a row that makes no sense yields a warning and the nearest sensible
+//! value, never a failure of its neighbours. Reading is O(rows) and touches neither devices nor datapaths.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ib_flow::OfPort;
+use ib_ofproto::config::{
+    BondConfig, BondMode, BundleConfig, ControllerConfig, DescConfig, FailMode, MirrorConfig, PriorityTags,
+    TableConfig, VlanMode,
+};
+use ib_openflow::message::{Version, Versions};
+use ib_ovsdb::Uuid;
+use ib_ovsdb::idl::{Idl, Row};
+use ib_packet::Mac;
+
+/// Everything that the database wants of this switch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// Bridges by name.
+    pub bridges: BTreeMap<String, BridgeDesired>,
+    /// `other_config:flow-restore-wait`: keep the datapath's flows until it goes.
+    pub flow_restore_wait: bool,
+    /// `other_config:stats-update-interval`, ms.
+    pub stats_interval_ms: u64,
+    /// `other_config:max-idle`, ms.
+    pub max_idle_ms: u64,
+    /// `other_config:max-revalidator`, ms.
+    pub max_revalidator_ms: u64,
+    /// `other_config:flow-limit`.
+    pub flow_limit: u32,
+    /// `other_config:vlan-limit`: tags looked into.
+    pub vlan_limit: u32,
+    /// `other_config:emc-insert-inv-prob`; `None`: the default.
+    pub emc_insert_inv_prob: Option<u32>,
+}
+
+/// A row of the Bridge table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BridgeDesired {
+    /// Row.
+    pub uuid: Uuid,
+    /// Name.
+    pub name: String,
+    /// `datapath_type`; `system` if empty.
+    pub datapath_type: String,
+    /// `fail_mode`.
+    pub fail_mode: FailMode,
+    /// `other_config:datapath-id`.
+    pub datapath_id: Option<u64>,
+    /// `other_config:hwaddr`.
+    pub hwaddr: Option<Mac>,
+    /// OpenFlow versions.
+    pub versions: Versions,
+    /// Controllers, in the order of their rows.
+    pub controllers: Vec<ControllerConfig>,
+    /// `other_config:mac-aging-time`, seconds.
+    pub mac_aging_s: u32,
+    /// `other_config:mac-table-size`.
+    pub mac_table_size: usize,
+    /// `other_config:forward-bpdu`.
+    pub forward_bpdu: bool,
+    /// `flood_vlans`: VLANs without learning.
+    pub flood_vlans: BTreeSet<u16>,
+    /// `flow_tables`, by number.
+    pub tables: BTreeMap<u8, TableConfig>,
+    /// Mirrors.
+    pub mirrors: Vec<MirrorConfig>,
+    /// OpenFlow description strings.
+    pub desc: DescConfig,
+    /// Ports by name; always has the bridge's own.
+    pub ports: BTreeMap<String, PortDesired>,
+}
+
+/// A row of the Port table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortDesired {
+    /// Row; `None` for the bridge's own port when the database lacks it.
+    pub uuid: Option<Uuid>,
+    /// Settings, members still to be filled in.
+    pub bundle: BundleConfig,
+    /// `mac` column.
+    pub mac: Option<Mac>,
+    /// Interfaces by name.
+    pub interfaces: BTreeMap<String, InterfaceDesired>,
+}
+
+/// A row of the Interface table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InterfaceDesired {
+    /// Row; `None` for the bridge's own interface when the database lacks it.
+    pub uuid: Option<Uuid>,
+    /// Name.
+    pub name: String,
+    /// `type`, `internal` for the bridge's own, `system` if empty.
+    pub kind: String,
+    /// Options of the type.
+    pub options: BTreeMap<String, String>,
+    /// `ofport_request`, or the number that it had before.
+    pub ofport_request: Option<OfPort>,
+    /// `mac` column.
+    pub mac: Option<Mac>,
+    /// `mtu_request` column.
+    pub mtu_request: Option<u32>,
+}
+
+/// Something in the database that was not taken as it stands, for the log.
+pub type Warning = String;
+
+/// Reads all rows.
+pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
+    let mut warnings = Vec::new();
+    let mut desired = Desired::default();
+    let Some(root) = idl.first("Open_vSwitch") else { return (desired, warnings) };
+    let other = root.smap("other_config");
+    let number = |key: &str, default: i64| u64::try_from(other.get_int(key, default)).unwrap_or(0);
+    desired.flow_restore_wait = other.get_bool("flow-restore-wait", false);
+    desired.stats_interval_ms = number("stats-update-interval", 5000).max(5000);
+    desired.max_idle_ms = number("max-idle", 10_000).max(500);
+    desired.max_revalidator_ms = number("max-revalidator", 500).max(1);
+    desired.flow_limit = u32::try_from(number("flow-limit", 200_000)).unwrap_or(u32::MAX).max(1000);
+    desired.vlan_limit = u32::try_from(number("vlan-limit", 1)).unwrap_or(1);
+    desired.emc_insert_inv_prob = other.get("emc-insert-inv-prob").and_then(|v| v.parse().ok());
+
+    let mut taken = BTreeSet::new();
+    for row in root.refs("bridges") {
+        let name = row.str("name").to_owned();
+        if name.contains('/') {
+            // A name with a slash would make its management socket land elsewhere.
+            warnings.push(format!("ignoring bridge with invalid name \"{name}\""));
+            continue;
+        }
+        if desired.bridges.contains_key(&name) {
+            warnings.push(format!("bridge {name} specified twice"));
+            continue;
+        }
+        let bridge = read_bridge(&row, &mut taken, &mut warnings);
+        desired.bridges.insert(name, bridge);
+    }
+    (desired, warnings)
+}
+
+fn read_bridge(row: &Row<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<Warning>) -> BridgeDesired {
+    let name = row.str("name").to_owned();
+    let other = row.smap("other_config");
+    let datapath_type = match row.str("datapath_type") {
+        "" => "system",
+        kind => kind,
+    };
+    let seconds = |key: &str, default: i64| u32::try_from(other.get_int(key, default)).unwrap_or(0);
+    let desc = DescConfig::default();
+    let text = |key: &str, default: String| other.get(key).map_or(default, str::to_owned);
+    let mut bridge = BridgeDesired {
+        uuid: row.uuid(),
+        datapath_type: datapath_type.to_owned(),
+        fail_mode: match row.str_opt("fail_mode") {
+            Some("secure") => FailMode::Secure,
+            _ => FailMode::Standalone,
+        },
+        datapath_id: other.get("datapath-id").and_then(parse_datapath_id),
+        hwaddr: other.get("hwaddr").and_then(|v| v.parse().ok()).filter(|m: &Mac| usable_mac(*m)),
+        versions: read_versions(row.strs("protocols"), warnings),
+        controllers: Vec::new(),
+        mac_aging_s: seconds("mac-aging-time", 300).clamp(15, 3600),
+        mac_table_size: usize::try_from(other.get_int("mac-table-size", 8192))
+            .unwrap_or(0)
+            .clamp(10, 1_000_000),
+        forward_bpdu: other.get_bool("forward-bpdu", false),
+        flood_vlans: row.ints("flood_vlans").filter_map(|v| u16::try_from(v).ok()).collect(),
+        tables: BTreeMap::new(),
+        mirrors: Vec::new(),
+        desc: DescConfig {
+            dp: text("dp-desc", name.clone()),
+            serial: text("dp-sn", desc.serial.clone()),
+            ..desc
+        },
+        ports: BTreeMap::new(),
+        name,
+    };
+    let in_band = !other.get_bool("disable-in-band", false);
+    for controller in row.refs("controller") {
+        bridge.controllers.push(read_controller(&controller, in_band));
+    }
+    for (number, table) in row.int_refs("flow_tables") {
+        match u8::try_from(number) {
+            Ok(n) if n < 254 => {
+                bridge.tables.insert(n, read_table(&table));
+            }
+            _ => warnings.push(format!("bridge {}: flow table {number} is out of range", bridge.name)),
+        }
+    }
+    for port in row.refs("ports") {
+        read_port(&port, &mut bridge, taken, warnings);
+    }
+    if !bridge.ports.contains_key(&bridge.name) {
+        let own = local_port(&bridge.name);
+        taken.insert(bridge.name.clone());
+        bridge.ports.insert(bridge.name.clone(), own);
+    }
+    for mirror in row.refs("mirrors") {
+        bridge.mirrors.push(read_mirror(&mirror));
+    }
+    bridge
+}
+
+/// The bridge's own port, for a database that does not have it.
+fn local_port(bridge: &str) -> PortDesired {
+    let interface = InterfaceDesired {
+        uuid: None,
+        name: bridge.into(),
+        kind: "internal".into(),
+        options: BTreeMap::new(),
+        ofport_request: Some(OfPort::LOCAL),
+        mac: None,
+        mtu_request: None,
+    };
+    PortDesired {
+        uuid: None,
+        bundle: BundleConfig { name: bridge.into(), ..BundleConfig::default() },
+        mac: None,
+        interfaces: BTreeMap::from([(bridge.to_owned(), interface)]),
+    }
+}
+
+/// 16 hexadecimal digits (or 12), `0x` allowed; never zero.
+fn parse_datapath_id(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let plain = digits.len() == 16 || (text.len() != digits.len() && !digits.is_empty() && digits.len() < 16);
+    let all_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if !plain || !all_hex {
+        return None;
+    }
+    u64::from_str_radix(digits, 16).ok().filter(|v| *v != 0)
+}
+
+fn usable_mac(mac: Mac) -> bool {
+    !mac.is_multicast() && !mac.is_zero()
+}
+
+fn read_versions<'a>(names: impl Iterator<Item = &'a str>, warnings: &mut Vec<Warning>) -> Versions {
+    let mut versions = Versions(0);
+    for name in names {
+        match Version::from_name(name) {
+            Some(v) => versions.0 |= v.bit(),
+            None => warnings.push(format!("unknown OpenFlow protocol \"{name}\"")),
+        }
+    }
+    if versions.0 == 0 { Versions::ALL } else { versions }
+}
+
+fn read_controller(row: &Row<'_>, bridge_in_band: bool) -> ControllerConfig {
+    let default = ControllerConfig::default();
+    let number = |column: &str, default: u32| {
+        row.int_opt(column).map_or(default, |v| u32::try_from(v).unwrap_or(default))
+    };
+    let target = row.str("target").to_owned();
+    ControllerConfig {
+        in_band: bridge_in_band
+            && !target.starts_with("unix:")
+            && row.str_opt("connection_mode") != Some("out-of-band"),
+        target,
+        max_backoff_ms: number("max_backoff", default.max_backoff_ms),
+        probe_interval_ms: number("inactivity_probe", default.probe_interval_ms),
+        rate_limit: number("controller_rate_limit", 0),
+        burst_limit: number("controller_burst_limit", 0),
+        enable_async_msgs: row.bool_opt("enable_async_messages").unwrap_or(true),
+        versions: None,
+    }
+}
+
+fn read_table(row: &Row<'_>) -> TableConfig {
+    let prefixes: Vec<String> = row.strs("prefixes").map(str::to_owned).collect();
+    TableConfig {
+        name: row.str_opt("name").unwrap_or_default().to_owned(),
+        flow_limit: row.int_opt("flow_limit").and_then(|v| u32::try_from(v).ok()),
+        evict: row.str_opt("overflow_policy") == Some("evict"),
+        groups: row.strs("groups").map(str::to_owned).collect(),
+        prefixes: if prefixes.is_empty() { None } else { Some(prefixes) },
+    }
+}
+
+fn read_mirror(row: &Row<'_>) -> MirrorConfig {
+    let names = |column: &str| row.refs(column).map(|p| p.str("name").to_owned()).collect();
+    MirrorConfig {
+        name: row.str("name").to_owned(),
+        select_src: names("select_src_port"),
+        select_dst: names("select_dst_port"),
+        select_all: row.bool("select_all"),
+        select_vlans: row.ints("select_vlan").filter_map(|v| u16::try_from(v).ok()).collect(),
+        output_port: row.ref_opt("output_port").map(|p| p.str("name").to_owned()),
+        output_vlan: row.int_opt("output_vlan").and_then(|v| u16::try_from(v).ok()),
+        snaplen: row.int_opt("snaplen").and_then(|v| u16::try_from(v).ok()).unwrap_or(0),
+        filter: row.str_opt("filter").unwrap_or_default().to_owned(),
+    }
+}
+
+fn read_port(
+    row: &Row<'_>,
+    bridge: &mut BridgeDesired,
+    taken: &mut BTreeSet<String>,
+    warnings: &mut Vec<Warning>,
+) {
+    let name = row.str("name").to_owned();
+    if bridge.ports.contains_key(&name) {
+        warnings.push(format!("bridge {}: {name} specified twice as bridge port", bridge.name));
+        return;
+    }
+    let mut interfaces = BTreeMap::new();
+    for iface in row.refs("interfaces") {
+        let iface_name = iface.str("name").to_owned();
+        if !taken.insert(iface_name.clone()) {
+            warnings.push(format!("{iface_name} interface is in multiple ports, ignoring it in port {name}"));
+            continue;
+        }
+        let desired = read_interface(&iface, &bridge.name, warnings);
+        interfaces.insert(iface_name, desired);
+    }
+    if interfaces.is_empty() {
+        warnings.push(format!("port {name} has no interfaces, dropping"));
+        return;
+    }
+    let bundle = read_bundle(row, interfaces.len(), warnings);
+    let mac = row.str_opt("mac").and_then(|m| m.parse().ok()).filter(|m: &Mac| usable_mac(*m));
+    bridge.ports.insert(name, PortDesired { uuid: Some(row.uuid()), bundle, mac, interfaces });
+}
+
+fn read_interface(row: &Row<'_>, bridge: &str, warnings: &mut Vec<Warning>) -> InterfaceDesired {
+    let name = row.str("name").to_owned();
+    let is_local = name == bridge;
+    let kind = match row.str("type") {
+        _ if is_local => "internal",
+        "" => "system",
+        kind => kind,
+    };
+    let request = row.int_opt("ofport_request").and_then(|v| u16::try_from(v).ok()).map(OfPort);
+    let before = row.int_opt("ofport").and_then(|v| u16::try_from(v).ok()).map(OfPort);
+    let ordinary = |p: &OfPort| p.0 != 0 && *p < OfPort::MAX;
+    let mac = row.str_opt("mac").and_then(|m| m.parse::<Mac>().ok());
+    if mac.is_some_and(Mac::is_multicast) {
+        warnings.push(format!("interface {name}: cannot set MAC to multicast address"));
+    }
+    InterfaceDesired {
+        uuid: Some(row.uuid()),
+        kind: kind.to_owned(),
+        options: row.smap("options").iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        ofport_request: if is_local {
+            Some(OfPort::LOCAL)
+        } else {
+            request.filter(ordinary).or(before.filter(ordinary))
+        },
+        mac: mac.filter(|m| usable_mac(*m)),
+        mtu_request: row.int_opt("mtu_request").and_then(|v| u32::try_from(v).ok()),
+        name,
+    }
+}
+
+fn read_bundle(row: &Row<'_>, members: usize, warnings: &mut Vec<Warning>) -> BundleConfig {
+    let name = row.str("name").to_owned();
+    let vlan = |v: i64| u16::try_from(v).ok().filter(|v| *v < 4096);
+    let tag = row.int_opt("tag").and_then(vlan);
+    let mut trunks: Vec<u16> = row.ints("trunks").filter_map(vlan).collect();
+    let vlan_mode = match row.str_opt("vlan_mode") {
+        Some("access") => VlanMode::Access,
+        Some("native-tagged") => VlanMode::NativeTagged,
+        Some("native-untagged") => VlanMode::NativeUntagged,
+        Some("dot1q-tunnel") => VlanMode::Dot1qTunnel,
+        Some("trunk") => VlanMode::Trunk,
+        _ if tag.is_some() => {
+            if !trunks.is_empty() {
+                warnings.push(format!("port {name}: ignoring trunks in favor of implicit vlan"));
+                trunks.clear();
+            }
+            VlanMode::Access
+        }
+        _ => VlanMode::Trunk,
+    };
+    let other = row.smap("other_config");
+    BundleConfig {
+        vlan_mode,
+        tag,
+        trunks,
+        cvlans: row.ints("cvlans").filter_map(vlan).collect(),
+        qinq_ethtype: if other.get("qinq-ethtype") == Some("802.1q") { 0x8100 } else { 0x88a8 },
+        priority_tags: match other.get("priority-tags") {
+            Some("if-nonzero" | "true") => PriorityTags::IfNonzero,
+            Some("always") => PriorityTags::Always,
+            _ => PriorityTags::No,
+        },
+        protected: row.bool("protected"),
+        bond: (members > 1).then(|| read_bond(row)),
+        ports: Vec::new(),
+        name,
+    }
+}
+
+fn read_bond(row: &Row<'_>) -> BondConfig {
+    let other = row.smap("other_config");
+    let ms = |column: &str| u32::try_from(row.int(column)).unwrap_or(0);
+    BondConfig {
+        mode: match row.str_opt("bond_mode") {
+            Some("balance-slb") => BondMode::BalanceSlb,
+            Some("balance-tcp") => BondMode::BalanceTcp,
+            _ => BondMode::ActiveBackup,
+        },
+        basis: u32::try_from(other.get_int("bond-hash-basis", 0)).unwrap_or(0),
+        updelay_ms: ms("bond_updelay"),
+        downdelay_ms: ms("bond_downdelay"),
+        rebalance_interval_ms: u32::try_from(other.get_int("bond-rebalance-interval", 10_000))
+            .unwrap_or(10_000),
+        primary: other.get("bond-primary").map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datapath_ids_are_sixteen_digits_and_not_zero() {
+        assert_eq!(parse_datapath_id("00000000000000aa"), Some(0xaa));
+        assert_eq!(parse_datapath_id("0x1"), Some(1));
+        for bad in ["", "1", "0000000000000000", "zz00000000000000", "0x", "00000000000000000a"] {
+            assert_eq!(parse_datapath_id(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Making what runs equal to what the database wants.
+//!
+//! [`BridgeLayer::apply`] compares [`Desired`] with what it built before and acts on the difference: first what
+//! goes, then what comes, then settings. What fails (a device that is not there) is remembered under the interface's
+//! name, shows in its `error` column, and is tried again at the next change of the database or of a device.
+//!
+//! Belongs to the main thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ib_base::{vlog_err, vlog_info, vlog_warn};
+use ib_netdev::{Netdev, Registry};
+use ib_ofproto::config::{ConfigError, NetdevStatus, PortConfig};
+use ib_ofproto::{Bridge, Switch};
+use ib_ovsdb::Uuid;
+use ib_packet::Mac;
+
+use crate::desired::{BridgeDesired, Desired, InterfaceDesired, PortDesired};
+use crate::log::BRIDGE;
+
+/// A bridge that runs.
+pub(crate) struct RunningBridge {
+    pub(crate) desired: BridgeDesired,
+    pub(crate) ports: BTreeMap<String, RunningPort>,
+    pub(crate) mac: Mac,
+    pub(crate) datapath_id: u64,
+}
+
+/// A port that runs: at least one of its interfaces does.
+pub(crate) struct RunningPort {
+    pub(crate) interfaces: BTreeMap<String, RunningInterface>,
+}
+
+/// An interface that is a port of the datapath.
+pub(crate) struct RunningInterface {
+    pub(crate) desired: InterfaceDesired,
+    pub(crate) ofport: ib_flow::OfPort,
+    pub(crate) dev: Arc<dyn Netdev>,
+    /// [`Netdev::change_seq`] when its columns were last computed; 0 never.
+    pub(crate) seen_seq: u64,
+}
+
+/// Bridges as they run, and the switch below them.
+pub struct BridgeLayer {
+    /// The switch.
+    pub switch: Switch,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) bridges: BTreeMap<String, RunningBridge>,
+    pub(crate) desired: Desired,
+    /// Why interfaces could not be made, by name, with their rows.
+    pub(crate) failed: BTreeMap<String, (Option<Uuid>, String)>,
+}
+
+impl BridgeLayer {
+    /// Nothing runs yet.
+    pub fn new(switch: Switch, registry: Arc<Registry>) -> BridgeLayer {
+        BridgeLayer {
+            switch,
+            registry,
+            bridges: BTreeMap::new(),
+            desired: Desired::default(),
+            failed: BTreeMap::new(),
+        }
+    }
+
+    /// Whether something could not be made and is worth another try when devices change.
+    pub fn has_failures(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// The `iface_types` column: device kinds that ports may have, dummies as their public names.
+    pub fn interface_types(&self) -> Vec<String> {
+        let mut kinds = self.registry.kinds();
+        kinds.push("internal".into());
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Tries again what failed.
+    pub fn retry(&mut self) {
+        let desired = std::mem::take(&mut self.desired);
+        self.apply(desired);
+    }
+
+    /// Makes what runs equal to `desired`.
+    pub fn apply(&mut self, desired: Desired) {
+        let failed_before = std::mem::take(&mut self.failed);
+        self.remove_bridges(&desired);
+        for (name, want) in &desired.bridges {
+            if !self.bridges.contains_key(name) && !self.add_bridge(want) {
+                continue;
+            }
+            let Some(mut running) = self.bridges.remove(name) else { continue };
+            self.remove_ports(&mut running, want);
+            self.bridges.insert(name.clone(), running);
+        }
+        // Every device that goes is gone before one comes: a port may move between bridges.
+        for (name, want) in &desired.bridges {
+            let Some(mut running) = self.bridges.remove(name) else { continue };
+            self.add_ports(&mut running, want, &failed_before);
+            self.configure(&mut running, want);
+            self.bridges.insert(name.clone(), running);
+        }
+        self.desired = desired;
+        self.switch.publish();
+    }
+
+    /// Removes everything. With `del` datapath ports and devices that we made go as well.
+    pub fn shut_down(&mut self, del: bool) {
+        if !del {
+            self.registry.keep_devices();
+        }
+        self.bridges.clear();
+        for name in self.switch.bridge_names() {
+            // The name was just listed.
+            let _ = self.switch.bridge_del(&name, del);
+        }
+    }
+
+    fn remove_bridges(&mut self, desired: &Desired) {
+        let stays = |name: &str, b: &RunningBridge| {
+            desired.bridges.get(name).is_some_and(|w| w.datapath_type == b.desired.datapath_type)
+        };
+        let gone: Vec<String> =
+            self.bridges.iter().filter(|(n, b)| !stays(n, b)).map(|(n, _)| n.clone()).collect();
+        for name in gone {
+            self.bridges.remove(&name);
+            if let Err(e) = self.switch.bridge_del(&name, true) {
+                vlog_warn!(BRIDGE, "failed to delete bridge {name}: {e}");
+            }
+        }
+    }
+
+    fn add_bridge(&mut self, want: &BridgeDesired) -> bool {
+        if let Err(e) = self.switch.bridge_add(&want.name, &want.datapath_type) {
+            let why = match &e {
+                // The text that scripts look for is the system's.
+                ConfigError::Unsupported(_) => "Address family not supported by protocol".to_owned(),
+                other => other.to_string(),
+            };
+            vlog_err!(BRIDGE, "failed to create bridge {}: {why}", want.name);
+            return false;
+        }
+        let running = RunningBridge {
+            desired: BridgeDesired { ports: BTreeMap::new(), ..want.clone() },
+            ports: BTreeMap::new(),
+            mac: Mac::ZERO,
+            datapath_id: 0,
+        };
+        self.bridges.insert(want.name.clone(), running);
+        true
+    }
+
+    fn remove_ports(&mut self, running: &mut RunningBridge, want: &BridgeDesired) {
+        let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
+        running.ports.retain(|port_name, port| {
+            let wanted = want.ports.get(port_name);
+            port.interfaces.retain(|name, iface| {
+                let keep = wanted.and_then(|p| p.interfaces.get(name)).is_some_and(|w| {
+                    let renumbered = w.ofport_request.is_some_and(|p| p != iface.ofport)
+                        && w.ofport_request != iface.desired.ofport_request;
+                    w.kind == iface.desired.kind && !renumbered
+                });
+                if !keep {
+                    remove_interface(bridge, name, iface.ofport);
+                }
+                keep
+            });
+            let keep = !port.interfaces.is_empty();
+            if !keep {
+                bridge.bundle_del(port_name);
+            }
+            keep
+        });
+    }
+
+    fn add_ports(
+        &mut self,
+        running: &mut RunningBridge,
+        want: &BridgeDesired,
+        failed_before: &BTreeMap<String, (Option<Uuid>, String)>,
+    ) {
+        let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
+        // Those with a number of their own come first, so that nobody else takes it.
+        let mut order: Vec<(&String, &PortDesired, &InterfaceDesired)> = want
+            .ports
+            .iter()
+            .flat_map(|(name, port)| port.interfaces.values().map(move |i| (name, port, i)))
+            .collect();
+        order.sort_by_key(|(_, _, i)| i.ofport_request.is_none());
+        for (port_name, _, iface) in order {
+            let present = running.ports.get_mut(port_name).and_then(|p| p.interfaces.get_mut(&iface.name));
+            if let Some(there) = present {
+                if let Err(why) = update_interface(bridge, there, iface) {
+                    note_failure(&mut self.failed, failed_before, iface, why);
+                }
+                continue;
+            }
+            match create_interface(&self.registry, bridge, iface) {
+                Ok(made) => {
+                    let port = running
+                        .ports
+                        .entry(port_name.clone())
+                        .or_insert_with(|| RunningPort { interfaces: BTreeMap::new() });
+                    port.interfaces.insert(iface.name.clone(), made);
+                }
+                Err(why) => note_failure(&mut self.failed, failed_before, iface, why),
+            }
+        }
+        for (name, port) in &running.ports {
+            let Some(wanted) = want.ports.get(name) else { continue };
+            let mut bundle = wanted.bundle.clone();
+            bundle.ports = port.interfaces.values().map(|i| i.ofport).collect();
+            if let Err(e) = bridge.bundle_set(bundle) {
+                vlog_warn!(BRIDGE, "bridge {}: port {name}: {e}", want.name);
+            }
+        }
+    }
+
+    /// Settings of a bridge whose ports are in place.
+    fn configure(&mut self, running: &mut RunningBridge, want: &BridgeDesired) {
+        let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
+        let mac = pick_mac(running, want);
+        let datapath_id = want.datapath_id.unwrap_or_else(|| mac.to_u64());
+        if mac != running.mac {
+            running.mac = mac;
+            set_local_mac(running, want, mac);
+        }
+        if datapath_id != running.datapath_id {
+            running.datapath_id = datapath_id;
+            bridge.set_datapath_id(datapath_id);
+            vlog_info!(BRIDGE, "bridge {}: using datapath ID {datapath_id:016x}", want.name);
+        }
+        let old = &running.desired;
+        bridge.set_desc(want.desc.clone());
+        bridge.set_versions(want.versions);
+        bridge.set_fail_mode(want.fail_mode);
+        bridge.set_controllers(&want.controllers);
+        bridge.set_mac_table(want.mac_aging_s, want.mac_table_size);
+        bridge.set_flood_vlans(&want.flood_vlans.iter().copied().collect::<Vec<_>>());
+        bridge.set_forward_bpdu(want.forward_bpdu);
+        let touched: BTreeSet<u8> = old.tables.keys().chain(want.tables.keys()).copied().collect();
+        for table in touched {
+            let config = want.tables.get(&table).cloned().unwrap_or_default();
+            if old.tables.get(&table) != want.tables.get(&table) {
+                bridge.set_table(table, &config);
+            }
+        }
+        for mirror in &old.mirrors {
+            if !want.mirrors.iter().any(|m| m.name == mirror.name) {
+                bridge.mirror_del(&mirror.name);
+            }
+        }
+        for mirror in &want.mirrors {
+            if let Err(e) = bridge.mirror_set(mirror.clone()) {
+                vlog_warn!(BRIDGE, "{e}");
+            }
+        }
+        // Devices may have changed while they were configured.
+        for iface in running.ports.values().flat_map(|p| p.interfaces.values()) {
+            bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
+        }
+        running.desired = want.clone();
+    }
+}
+
+/// Remembers and logs a failure; one that was there before is not logged again.
+fn note_failure(
+    failed: &mut BTreeMap<String, (Option<Uuid>, String)>,
+    before: &BTreeMap<String, (Option<Uuid>, String)>,
+    iface: &InterfaceDesired,
+    why: String,
+) {
+    if before.get(&iface.name).is_none_or(|(_, old)| *old != why) {
+        vlog_warn!(BRIDGE, "{why}");
+    }
+    failed.insert(iface.name.clone(), (iface.uuid, why));
+}
+
+fn remove_interface(bridge: &mut Bridge, name: &str, ofport: ib_flow::OfPort) {
+    let of = bridge.of.name.clone();
+    match bridge.port_del(ofport) {
+        Ok(()) => vlog_info!(BRIDGE, "bridge {of}: deleted interface {name} on port {}", ofport.0),
+        Err(e) => vlog_warn!(BRIDGE, "bridge {of}: deleting interface {name} on port {}: {e}", ofport.0),
+    }
+}
+
+/// Opens and configures the device, then adds it to the datapath. The error is the row's text.
+fn create_interface(
+    registry: &Registry,
+    bridge: &mut Bridge,
+    want: &InterfaceDesired,
+) -> Result<RunningInterface, String> {
+    let name = &want.name;
+    let kind = bridge.device_kind(&want.kind);
+    let dev =
+        registry.open(name, &kind).map_err(|e| format!("could not open network device {name} ({e})"))?;
+    configure_device(&*dev, want)?;
+    let config = PortConfig {
+        name: name.clone(),
+        kind: want.kind.clone(),
+        ofport_request: want.ofport_request,
+        options: want.options.clone(),
+        netdev: device_status(&*dev),
+    };
+    let ofport = bridge.port_add(config).map_err(|e| {
+        let why = match &e {
+            ConfigError::Datapath(ib_dpif::DpifError::Os(errno, _)) => ib_base::errno::strerror_num(*errno),
+            other => other.to_string(),
+        };
+        format!("could not add network device {name} to ofproto ({why})")
+    })?;
+    vlog_info!(BRIDGE, "bridge {}: added interface {name} on port {}", bridge.of.name, ofport.0);
+    Ok(RunningInterface { desired: want.clone(), ofport, dev, seen_seq: 0 })
+}
+
+/// Applies changed columns to an interface that runs.
+fn update_interface(
+    bridge: &mut Bridge,
+    there: &mut RunningInterface,
+    want: &InterfaceDesired,
+) -> Result<(), String> {
+    if there.desired == *want {
+        return Ok(());
+    }
+    if there.desired.options != want.options
+        || there.desired.mac != want.mac
+        || there.desired.mtu_request != want.mtu_request
+    {
+        configure_device(&*there.dev, want)?;
+        bridge.port_options(there.ofport, want.options.clone());
+    }
+    there.desired = want.clone();
+    there.seen_seq = 0;
+    Ok(())
+}
+
+fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), String> {
+    dev.set_config(&want.options).map_err(|e| e.to_string())?;
+    if let Some(mac) = want.mac
+        && dev.mac().is_ok_and(|m| m != mac)
+        && let Err(e) = dev.set_mac(mac)
+    {
+        vlog_err!(BRIDGE, "interface {}: setting MAC failed ({e})", want.name);
+    }
+    if let Some(mtu) = want.mtu_request
+        && dev.mtu().is_ok_and(|m| m != mtu)
+        && let Err(e) = dev.set_mtu(mtu)
+    {
+        vlog_err!(BRIDGE, "interface {}: setting MTU to {mtu} failed ({e})", want.name);
+    }
+    Ok(())
+}
+
+/// What OpenFlow shows of a device.
+pub(crate) fn device_status(dev: &dyn Netdev) -> NetdevStatus {
+    let up = dev.flags().is_ok_and(|f| f.contains(ib_netdev::Flags::UP));
+    let speed = dev.link_speed().unwrap_or_default();
+    NetdevStatus {
+        mac: dev.mac().unwrap_or_default(),
+        admin_down: !up,
+        link_down: !dev.carrier().up,
+        mtu: dev.mtu().unwrap_or(0),
+        features: [speed.current, speed.advertised, speed.supported, speed.peer],
+        speed_kbps: [speed.current_mbps.saturating_mul(1000), speed.max_mbps.saturating_mul(1000)],
+    }
+}
+
+/// The bridge's address: the configured one; else the lowest globally unique one among its ports; else
+/// one made from the row's UUID, which stays the same over restarts.
+fn pick_mac(running: &RunningBridge, want: &BridgeDesired) -> Mac {
+    if let Some(mac) = want.hwaddr {
+        return mac;
+    }
+    let of_ports = running.ports.iter().filter(|(name, _)| **name != want.name).filter_map(|(name, port)| {
+        let configured = want.ports.get(name).and_then(|p| p.mac);
+        let first = port.interfaces.values().next()?;
+        let internal = first.desired.kind == "internal" || first.desired.kind == "patch";
+        configured.or_else(|| if internal { None } else { first.desired.mac.or(first.dev.mac().ok()) })
+    });
+    let local_bit = |m: &Mac| m.0[0] & 2 != 0;
+    let usable = |m: &Mac| !m.is_multicast() && !m.is_zero() && !m.is_reserved() && !local_bit(m);
+    of_ports.filter(usable).min().unwrap_or_else(|| default_mac(want.uuid))
+}
+
+/// Made from the first bytes of the row's UUID as the original lays them out, unicast and locally
+/// administered.
+fn default_mac(uuid: Uuid) -> Mac {
+    let b = uuid.as_u128().to_be_bytes();
+    Mac([b[3] & !1 | 2, b[2], b[1], b[0], b[7], b[6]])
+}
+
+/// Gives the bridge's own device the bridge's address, unless its row has one of its own.
+fn set_local_mac(running: &RunningBridge, want: &BridgeDesired, mac: Mac) {
+    let own = running.ports.get(&want.name).and_then(|p| p.interfaces.get(&want.name));
+    let Some(local) = own else { return };
+    if local.desired.mac.is_none()
+        && let Err(e) = local.dev.set_mac(mac)
+    {
+        vlog_err!(BRIDGE, "bridge {}: failed to set bridge Ethernet address: {e}", want.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_address_is_the_originals_for_the_same_row() {
+        let uuid = Uuid::parse("c2ce629c-9d9a-4f62-b94e-e0c6d17656e8").unwrap();
+        assert_eq!(default_mac(uuid).to_string(), "9e:62:ce:c2:62:4f");
+    }
+}

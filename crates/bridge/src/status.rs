@@ -1,0 +1,147 @@
+//! What runs, written back into the database.
+//!
+//! [`StatusWriter::refresh`] computes columns of what changed since the last call and puts the differences into one
+//! transaction; an idle switch makes none. Counters go in every `stats-update-interval`.
+
+use ib_base::time::Instant;
+use ib_ovsdb::idl::{Idl, Txn};
+use ib_ovsdb::{Atom, Datum};
+
+use crate::columns::{self, Written};
+use crate::reconfigure::{BridgeLayer, device_status};
+
+/// Remembers what the database was told.
+#[derive(Default)]
+pub struct StatusWriter {
+    written: Written,
+    next_stats: Instant,
+    /// The process-wide columns of Open_vSwitch are in.
+    root_done: bool,
+}
+
+impl StatusWriter {
+    /// After a failed transaction or a reconnection: everything is to be told again.
+    pub fn forget(&mut self) {
+        self.written.forget();
+        self.root_done = false;
+    }
+
+    /// When [`Self::refresh`] is next due if nothing happens.
+    pub fn deadline(&self) -> Instant {
+        self.next_stats
+    }
+
+    /// Puts what the database does not know yet into `txn`.
+    pub fn refresh(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn, now: Instant) {
+        let with_stats = now >= self.next_stats;
+        if with_stats {
+            let ms = layer.desired.stats_interval_ms.max(1000);
+            self.next_stats = now + std::time::Duration::from_millis(ms);
+        }
+        if !self.root_done {
+            self.root(layer, idl, txn);
+        }
+        self.interfaces(layer, idl, txn, with_stats);
+        self.bridges(layer, idl, txn, now, with_stats);
+        self.written.retain(|uuid| {
+            ["Interface", "Bridge", "Controller", "Mirror", "Open_vSwitch"]
+                .iter()
+                .any(|t| idl.row(t, uuid).is_some())
+        });
+    }
+
+    fn root(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
+        let Some(root) = idl.first("Open_vSwitch") else { return };
+        let set = |names: Vec<String>| Datum::set(names.into_iter().map(Atom::from));
+        let kinds = layer.switch.datapath_kinds();
+        let root_columns = vec![
+            ("iface_types", set(layer.interface_types())),
+            ("datapath_types", set(kinds)),
+            ("dpdk_initialized", Datum::scalar(false)),
+            ("dpdk_version", Datum::scalar("none")),
+        ];
+        self.written.write(idl, txn, "Open_vSwitch", root.uuid(), root_columns);
+        self.root_done = true;
+    }
+
+    fn interfaces(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn, with_stats: bool) {
+        for (name, running) in &mut layer.bridges {
+            let Some(bridge) = layer.switch.bridge_mut(name) else { continue };
+            for (iface_name, iface) in running.ports.values_mut().flat_map(|p| p.interfaces.iter_mut()) {
+                let Some(uuid) = iface.desired.uuid else { continue };
+                let seq = iface.dev.change_seq();
+                if seq != iface.seen_seq {
+                    iface.seen_seq = seq;
+                    bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
+                    let mut columns = columns::of_device(&*iface.dev, iface.ofport.0);
+                    if let Some((_, why)) = layer.failed.get(iface_name) {
+                        columns.retain(|(c, _)| *c != "error");
+                        columns.push(("error", Datum::scalar(why.as_str())));
+                    }
+                    self.written.write(idl, txn, "Interface", uuid, columns);
+                }
+                if with_stats {
+                    let stats = match bridge.patch_stats(iface.ofport) {
+                        Some([rx_packets, rx_bytes, tx_packets, tx_bytes]) => columns::counters(&[
+                            ("rx_bytes", rx_bytes),
+                            ("rx_packets", rx_packets),
+                            ("tx_bytes", tx_bytes),
+                            ("tx_packets", tx_packets),
+                        ]),
+                        None => columns::statistics(&*iface.dev),
+                    };
+                    self.written.write(idl, txn, "Interface", uuid, vec![("statistics", stats)]);
+                }
+            }
+        }
+        for (name, (uuid, why)) in &layer.failed {
+            let runs =
+                layer.bridges.values().any(|b| b.ports.values().any(|p| p.interfaces.contains_key(name)));
+            if let (Some(uuid), false) = (uuid, runs) {
+                self.written.write(idl, txn, "Interface", *uuid, columns::failed(why));
+            }
+        }
+    }
+
+    fn bridges(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn, now: Instant, with_stats: bool) {
+        for (name, running) in &layer.bridges {
+            let Some(bridge) = layer.switch.bridge(name) else { continue };
+            let columns = vec![
+                ("datapath_id", Datum::scalar(format!("{:016x}", running.datapath_id))),
+                ("datapath_version", Datum::scalar(bridge.backer.dpif.version())),
+            ];
+            self.written.write(idl, txn, "Bridge", running.desired.uuid, columns);
+            let Some(row) = idl.row("Bridge", running.desired.uuid) else { continue };
+            let known = bridge.controllers(now);
+            for controller in row.refs("controller") {
+                let status = known.iter().find(|c| c.target == controller.str("target"));
+                let columns = match status {
+                    Some(c) => vec![
+                        ("is_connected", Datum::scalar(c.is_connected)),
+                        ("role", columns::optional(Some(c.role))),
+                        ("status", columns::strings(&c.status)),
+                    ],
+                    None => vec![
+                        ("is_connected", Datum::scalar(false)),
+                        ("role", columns::none()),
+                        ("status", Datum::map([])),
+                    ],
+                };
+                self.written.write(idl, txn, "Controller", controller.uuid(), columns);
+            }
+            if with_stats {
+                for mirror in row.refs("mirrors") {
+                    let Some((packets, bytes)) = bridge.mirror_stats(mirror.str("name")) else { continue };
+                    let stats = columns::counters(&[("tx_bytes", bytes), ("tx_packets", packets)]);
+                    let columns = vec![("statistics", stats)];
+                    self.written.write(idl, txn, "Mirror", mirror.uuid(), columns);
+                }
+            }
+        }
+        // A bridge that could not be made has no datapath to report.
+        for row in idl.rows("Bridge").filter(|r| !layer.bridges.contains_key(r.str("name"))) {
+            let columns = vec![("datapath_id", columns::none()), ("datapath_version", Datum::scalar(""))];
+            self.written.write(idl, txn, "Bridge", row.uuid(), columns);
+        }
+    }
+}
