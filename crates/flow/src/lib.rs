@@ -17,5 +17,5 @@ pub mod tlv;
 pub use extract::{Layers, extract};
 pub use fields::{Field, FieldId, FieldValue};
 pub use key::{CtState, Flow, Mask, Match, Metadata, TunFlags, Tunnel, Vlan};
-pub use port::{OdpPort, OfPort};
+pub use port::{OdpPort, OfPort, PortMap};
 pub use subfield::Subfield;

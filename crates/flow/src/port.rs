@@ -1,5 +1,6 @@
 //! The numbers of a port: one type each, so that they are never mixed up.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -64,5 +65,91 @@ impl fmt::Debug for OdpPort {
 impl fmt::Display for OdpPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl OfPort {
+    const RESERVED: [(OfPort, &'static str); 10] = [
+        (OfPort::IN_PORT, "IN_PORT"),
+        (OfPort::TABLE, "TABLE"),
+        (OfPort::NORMAL, "NORMAL"),
+        (OfPort::FLOOD, "FLOOD"),
+        (OfPort::ALL, "ALL"),
+        (OfPort::CONTROLLER, "CONTROLLER"),
+        (OfPort::LOCAL, "LOCAL"),
+        (OfPort::NONE, "ANY"),
+        (OfPort::UNSET, "UNSET"),
+        (OfPort::NONE, "NONE"),
+    ];
+
+    /// `LOCAL`, `NORMAL`, ... for reserved numbers.
+    pub fn reserved_name(self) -> Option<&'static str> {
+        Self::RESERVED.iter().find(|r| r.0 == self).map(|r| r.1)
+    }
+    /// The reserved number of that name, in upper or lower case.
+    pub fn by_reserved_name(name: &str) -> Option<OfPort> {
+        Self::RESERVED.iter().find(|r| r.1.eq_ignore_ascii_case(name)).map(|r| r.0)
+    }
+}
+
+impl fmt::Display for OfPort {
+    /// The reserved name, or the number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reserved_name() {
+            Some(n) => f.write_str(n),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+/// Names of a bridge's ports, for texts.
+#[derive(Clone, Debug, Default)]
+pub struct PortMap {
+    names: HashMap<OfPort, String>,
+    ports: HashMap<String, Option<OfPort>>,
+}
+
+impl PortMap {
+    /// Adds a port. A name that two ports have names neither of them, but both still print by it.
+    pub fn insert(&mut self, port: OfPort, name: &str) {
+        if let Some(old) = self.names.insert(port, name.to_owned()) {
+            self.ports.remove(&old);
+        }
+        self.ports
+            .entry(name.to_owned())
+            .and_modify(|p| {
+                if *p != Some(port) {
+                    *p = None;
+                }
+            })
+            .or_insert(Some(port));
+    }
+    /// A port's name.
+    pub fn name(&self, port: OfPort) -> Option<&str> {
+        self.names.get(&port).map(String::as_str)
+    }
+    /// The one port of that name.
+    pub fn port(&self, name: &str) -> Option<OfPort> {
+        self.ports.get(name).copied().flatten()
+    }
+    /// No ports.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(OfPort::NONE.to_string(), "ANY");
+        assert_eq!(OfPort(7).to_string(), "7");
+        assert_eq!(OfPort::by_reserved_name("in_port"), Some(OfPort::IN_PORT));
+        let mut m = PortMap::default();
+        m.insert(OfPort(1), "a");
+        m.insert(OfPort(2), "a");
+        assert_eq!((m.port("a"), m.name(OfPort(2))), (None, Some("a")));
     }
 }
