@@ -1,0 +1,583 @@
+//! The server as a machine: databases and client sessions; messages in, messages out.
+//!
+//! It does no I/O but through the databases' logs, and has no clock: each call that needs the time is told. A daemon moves bytes
+//! between sockets and this machine, and asks for [`Server::deadline`].
+//!
+//! What a session is sent is complete JSON text, made once where several get the same. A session that does not take
+//! what it is sent is not buried: once more than [`LAG_BYTES`] are under way, its monitors only remember which rows changed, and it
+//! gets the sum of the changes when it has caught up ([`Server::drained`]).
+//!
+//! Order is as RFC 7047 wants it: before a transaction's answer, its client is told of all changes up to and
+//! including the transaction.
+
+mod locks;
+mod monitors;
+mod own;
+mod session;
+
+pub use own::SERVER_DATABASE;
+pub use session::{Memory, SessionId};
+
+use crate::Uuid;
+use crate::database::{Commit, Database, Transacted};
+use crate::error::Error;
+use crate::exec::Context;
+use crate::table::Table;
+use crate::txn::Txn;
+use ib_base::json::{Json, Object, write_string};
+use locks::Locks;
+use monitors::Monitors;
+use session::{Session, Trigger};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Unsent bytes beyond which a session gets no more updates until it has taken them.
+pub const LAG_BYTES: usize = 1 << 20;
+
+/// The time, as a daemon tells it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Milliseconds of a clock that does not jump.
+    pub ms: i64,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// What the machine wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this text to the session.
+    Send(SessionId, Arc<str>),
+    /// Drop the session's connection. The text is for the log.
+    Close(SessionId, String),
+}
+
+/// Databases and sessions.
+pub struct Server {
+    databases: BTreeMap<String, Database>,
+    sessions: HashMap<SessionId, Session>,
+    monitors: Monitors,
+    locks: Locks,
+    server_id: Uuid,
+    next_session: u64,
+    actions: Vec<Action>,
+    /// Databases that changed since waiting transactions were last tried.
+    changed: Vec<String>,
+    triggers: usize,
+    tlog: HashMap<(String, String), bool>,
+    /// Lines for the log that logging of tables produced: database and table, text.
+    pub tlog_lines: Vec<String>,
+    convert_allowed: bool,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server::new()
+    }
+}
+
+impl Server {
+    /// A server that serves nothing but its own database.
+    pub fn new() -> Server {
+        let mut server = Server {
+            databases: BTreeMap::new(),
+            sessions: HashMap::new(),
+            monitors: Monitors::default(),
+            locks: Locks::default(),
+            server_id: Uuid::random(),
+            next_session: 0,
+            actions: Vec::new(),
+            changed: Vec::new(),
+            triggers: 0,
+            tlog: HashMap::new(),
+            tlog_lines: Vec::new(),
+            convert_allowed: true,
+        };
+        server.databases.insert(SERVER_DATABASE.to_string(), Database::new(own::schema()));
+        server
+    }
+
+    /// Serves another database. Fails if there is one of the same name.
+    pub fn add_database(&mut self, database: Database, now: Now) -> Result<(), Error> {
+        let name = database.schema.name.to_string();
+        if self.databases.contains_key(&name) {
+            return Err(Error::new("ovsdb error", format!("{name}: duplicate database name")));
+        }
+        self.databases.insert(name, database);
+        self.update_own(now);
+        Ok(())
+    }
+
+    /// Stops serving a database and hands it over. Its monitors end; clients that do not know how databases come and go
+    /// are disconnected.
+    pub fn remove_database(&mut self, name: &str, now: Now) -> Option<Database> {
+        if name == SERVER_DATABASE {
+            return None;
+        }
+        let database = self.databases.remove(name)?;
+        self.database_gone(name, &format!("removing database {name}"));
+        self.update_own(now);
+        Some(database)
+    }
+
+    /// The names of all databases, sorted, the server's own included.
+    pub fn database_names(&self) -> impl Iterator<Item = &str> {
+        self.databases.keys().map(String::as_str)
+    }
+
+    /// A database by name.
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.get(name)
+    }
+
+    /// A database by name, for compaction and the like. Rows must change through [`Server::change`] only.
+    pub fn database_mut(&mut self, name: &str) -> Option<&mut Database> {
+        self.databases.get_mut(name)
+    }
+
+    /// Changes rows from inside, and tells monitors.
+    pub fn change(
+        &mut self,
+        name: &str,
+        now: Now,
+        f: impl FnOnce(&mut [Table], &mut Txn),
+    ) -> Result<(), Error> {
+        let Some(database) = self.databases.get_mut(name) else { return Ok(()) };
+        if let Some(commit) = database.change(now.wall_ms, f)? {
+            self.committed(name, &commit, None);
+        }
+        Ok(())
+    }
+
+    /// A client has connected. `read_only` sessions may not change anything.
+    pub fn open_session(&mut self, read_only: bool) -> SessionId {
+        self.next_session += 1;
+        let id = SessionId(self.next_session);
+        self.sessions.insert(id, Session::new(read_only));
+        id
+    }
+
+    /// A client is gone.
+    pub fn close_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.triggers -= session.triggers.len();
+        for monitor in session.monitors.into_values() {
+            self.monitors.leave(&monitor, id);
+        }
+        for (lock, owner) in self.locks.forget(id) {
+            self.notify(owner, "locked", &lock);
+        }
+    }
+
+    /// Changes whether a session may only read.
+    pub fn set_read_only(&mut self, id: SessionId, read_only: bool) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.read_only = read_only;
+        }
+    }
+
+    /// All that was sent to the session is on its way: it may be sent more.
+    pub fn drained(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.unsent = 0;
+        if session.lagging {
+            self.catch_up(id);
+        }
+    }
+
+    /// What is to be done, in order. Call after each call that takes the time or a message.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Server::run`] must be called at the latest, in the milliseconds of [`Now`]; none if only on events.
+    pub fn deadline(&self) -> Option<i64> {
+        if self.triggers == 0 {
+            return None;
+        }
+        self.sessions
+            .values()
+            .flat_map(|s| &s.triggers)
+            .map(|t| t.created_ms.saturating_add(t.timeout_ms))
+            .min()
+    }
+
+    /// Tries waiting transactions again whose database has changed or whose time has come.
+    pub fn run(&mut self, now: Now) {
+        let changed = std::mem::take(&mut self.changed);
+        if self.triggers == 0 {
+            return;
+        }
+        let mut again: Vec<(SessionId, Trigger)> = Vec::new();
+        for (id, session) in &mut self.sessions {
+            let mut i = 0;
+            while i < session.triggers.len() {
+                let t = &session.triggers[i];
+                if changed.contains(&t.database) || now.ms >= t.created_ms.saturating_add(t.timeout_ms) {
+                    again.push((*id, session.triggers.remove(i)));
+                    self.triggers -= 1;
+                } else {
+                    i += 1;
+                }
+            }
+        }
+        again.sort_by_key(|(id, t)| (t.created_ms, id.0));
+        for (id, trigger) in again {
+            self.run_trigger(id, trigger, now);
+        }
+    }
+
+    /// True if transactions wait that may go on because their database has changed.
+    pub fn has_work(&self) -> bool {
+        self.triggers > 0 && !self.changed.is_empty()
+    }
+
+    /// Takes a message of a client: a request, a notification or the answer to an echo.
+    pub fn receive(&mut self, id: SessionId, message: Json, now: Now) {
+        let Json::Object(mut message) = message else {
+            return self.close(id, "received bad JSON-RPC message: message is not a JSON object");
+        };
+        let method = message.remove("method");
+        let params = message.remove("params");
+        let request_id = message.remove("id");
+        let has_result = message.contains_key("result") || message.contains_key("error");
+        let Some(method) = method else {
+            // The answer to an echo of ours; the session's keeper has taken note of it.
+            return if has_result {
+                self.close_unless_echo(id, request_id)
+            } else {
+                self.close(id, "received bad JSON-RPC message: request must have \"method\"")
+            };
+        };
+        let Json::String(method) = method else {
+            return self.close(id, "received bad JSON-RPC message: method is not a JSON string");
+        };
+        let params = match params {
+            Some(Json::Array(params)) => params,
+            Some(_) => return self.close(id, "received bad JSON-RPC message: \"params\" must be JSON array"),
+            None => return self.close(id, "received bad JSON-RPC message: request must have \"params\""),
+        };
+        if has_result {
+            return self.close(id, "received bad JSON-RPC message: request must not have \"result\"");
+        }
+        match request_id {
+            None | Some(Json::Null) => self.notification(id, &method, &params),
+            Some(request_id) => self.request(id, &method, params, request_id, now),
+        }
+    }
+
+    fn close_unless_echo(&mut self, id: SessionId, request_id: Option<Json>) {
+        if request_id.as_ref().and_then(Json::as_str) != Some("echo") {
+            self.close(id, "received unexpected reply message");
+        }
+    }
+
+    fn close(&mut self, id: SessionId, why: &str) {
+        if self.sessions.contains_key(&id) {
+            self.actions.push(Action::Close(id, why.to_string()));
+        }
+    }
+
+    fn notification(&mut self, id: SessionId, method: &str, params: &[Json]) {
+        if method == "cancel"
+            && let [request_id] = params
+            && let Some(session) = self.sessions.get_mut(&id)
+            && let Some(i) = session.triggers.iter().position(|t| t.request_id == *request_id)
+        {
+            let trigger = session.triggers.remove(i);
+            self.triggers -= 1;
+            self.reply(id, &trigger.request_id, Err(Json::from("canceled")));
+        }
+    }
+
+    fn request(&mut self, id: SessionId, method: &str, params: Vec<Json>, request_id: Json, now: Now) {
+        let answer: Result<Json, Json> = match method {
+            "transact" => return self.transact(id, params, request_id, now),
+            "monitor" | "monitor_cond" | "monitor_cond_since" => {
+                return self.monitor(id, method, Json::Array(params), &request_id);
+            }
+            "monitor_cond_change" => return self.monitor_cond_change(id, Json::Array(params), &request_id),
+            "monitor_cancel" => self.monitor_cancel(id, &params),
+            "echo" => Ok(Json::Array(params)),
+            "list_dbs" => Ok(Json::array(self.databases.keys().map(|n| Json::from(n.as_str())))),
+            "get_schema" => self
+                .named_database(method, &params)
+                .map(|name| self.databases[&name].schema.to_json())
+                .map_err(|e| e.to_json()),
+            "get_server_id" => Ok(Json::from(self.server_id.to_string())),
+            "lock" | "steal" => self.lock(id, method, params),
+            "unlock" => self.unlock(id, params),
+            "set_db_change_aware" => self.set_db_change_aware(id, params),
+            "convert" => self.convert(id, params, now),
+            _ => Err(Json::from("unknown method")),
+        };
+        self.reply(id, &request_id, answer);
+    }
+
+    /// The database that a request's first parameter names.
+    fn named_database(&self, method: &str, params: &[Json]) -> Result<String, Error> {
+        let json = || Json::Array(params.to_vec());
+        let Some(name) = params.first().and_then(Json::as_str) else {
+            return Err(Error::syntax(&json(), format!("{method} request params must begin with <db-name>")));
+        };
+        if !self.databases.contains_key(name) {
+            let message = format!("{method} request specifies unknown database {name}");
+            return Err(Error::syntax_tagged(&json(), "unknown database", message));
+        }
+        Ok(name.to_string())
+    }
+
+    fn transact(&mut self, id: SessionId, mut params: Vec<Json>, request_id: Json, now: Now) {
+        let name = match self.named_database("transact", &params) {
+            Ok(name) => name,
+            Err(error) => return self.reply(id, &request_id, Err(error.to_json())),
+        };
+        params.remove(0);
+        let duplicate =
+            self.sessions.get(&id).is_some_and(|s| s.triggers.iter().any(|t| t.request_id == request_id));
+        if duplicate {
+            let error = Error::syntax(&request_id, "duplicate request ID");
+            return self.reply(id, &request_id, Err(error.to_json()));
+        }
+        let trigger = Trigger {
+            request_id,
+            database: name,
+            operations: params,
+            created_ms: now.ms,
+            timeout_ms: i64::MAX,
+        };
+        self.run_trigger(id, trigger, now);
+    }
+
+    fn run_trigger(&mut self, id: SessionId, mut trigger: Trigger, now: Now) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(database) = self.databases.get_mut(&trigger.database) else { return };
+        let locks = &self.locks;
+        let holds_lock = |name: &str| locks.owner(name) == Some(id);
+        let context = Context {
+            holds_lock: &holds_lock,
+            read_only: session.read_only,
+            reserved: (trigger.database == SERVER_DATABASE).then_some(SERVER_DATABASE),
+            elapsed_ms: now.ms - trigger.created_ms,
+        };
+        match database.transact(&trigger.operations, &context, now.wall_ms) {
+            Transacted::Wait { timeout_ms } => {
+                trigger.timeout_ms = timeout_ms;
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.triggers.push(trigger);
+                    self.triggers += 1;
+                }
+            }
+            Transacted::Done { results, commit } => {
+                if let Some(commit) = commit {
+                    self.committed(&trigger.database, &commit, Some(id));
+                    self.log_commit(&trigger.database, &commit);
+                }
+                self.reply(id, &trigger.request_id, Ok(results));
+            }
+        }
+    }
+
+    /// Tells monitors of a commit. The session that made it is told even if it lags, because its answer follows.
+    fn committed(&mut self, database: &str, commit: &Arc<Commit>, by: Option<SessionId>) {
+        if self.triggers > 0 && !self.changed.iter().any(|n| n == database) {
+            self.changed.push(database.to_string());
+        }
+        self.monitor_commit(database, commit);
+        if let Some(id) = by
+            && self.sessions.get(&id).is_some_and(|s| s.lagging)
+        {
+            self.catch_up(id);
+        }
+    }
+
+    fn lock(&mut self, id: SessionId, method: &str, params: Vec<Json>) -> Result<Json, Json> {
+        let Some(name) = lock_name(&params) else {
+            let message = format!("{method} request params must be <id>");
+            return Err(Error::syntax(&Json::Array(params), message).to_json());
+        };
+        if self.locks.wants(name, id) {
+            let message = format!("must issue \"unlock\" before new \"{method}\"");
+            return Err(Error::syntax(&Json::Array(params), message).to_json());
+        }
+        let (locked, victim) = self.locks.lock(name, id, method == "steal");
+        if let Some(victim) = victim {
+            let name = name.to_string();
+            self.notify(victim, "stolen", &name);
+        }
+        Ok(Json::object([("locked", Json::Bool(locked))]))
+    }
+
+    fn unlock(&mut self, id: SessionId, params: Vec<Json>) -> Result<Json, Json> {
+        let Some(name) = lock_name(&params) else {
+            return Err(Error::syntax(&Json::Array(params), "unlock request params must be <id>").to_json());
+        };
+        if !self.locks.wants(name, id) {
+            let message = "unlock: \"unlock\" without \"lock\" or \"steal\"";
+            return Err(Error::syntax(&Json::Array(params), message).to_json());
+        }
+        let name = name.to_string();
+        if let Some(next) = self.locks.unlock(&name, id) {
+            self.notify(next, "locked", &name);
+        }
+        Ok(Json::Object(Object::new()))
+    }
+
+    fn set_db_change_aware(&mut self, id: SessionId, params: Vec<Json>) -> Result<Json, Json> {
+        let [Json::Bool(aware)] = params[..] else {
+            let message = "set_db_change_aware: true or false parameter expected";
+            return Err(Error::syntax(&Json::Array(params), message).to_json());
+        };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.db_change_aware = aware;
+        }
+        Ok(Json::Object(Object::new()))
+    }
+
+    fn convert(&mut self, id: SessionId, params: Vec<Json>, now: Now) -> Result<Json, Json> {
+        let name = self.named_database("convert", &params).map_err(|e| e.to_json())?;
+        let read_only = self.sessions.get(&id).is_none_or(|s| s.read_only);
+        if read_only || name == SERVER_DATABASE || !self.convert_allowed {
+            let message = "convert operation not allowed when database server is in read only mode";
+            return Err(Error::new("not allowed", message).to_json());
+        }
+        let [_, schema] = &params[..] else {
+            let message = "convert request params must be [<db-name>, <schema>]";
+            return Err(Error::syntax(&Json::Array(params), message).to_json());
+        };
+        let schema = crate::Schema::from_json(schema).map_err(|e| e.to_json())?;
+        if *schema.name != *name {
+            let message = format!("cannot convert database to schema with different name {}", schema.name);
+            return Err(Error::new("invalid database name", message).to_json());
+        }
+        if let Some(database) = self.databases.get_mut(&name) {
+            database.convert(schema, now.wall_ms).map_err(|e| e.to_json())?;
+        }
+        // Monitors describe columns of a schema that is no more.
+        self.database_gone(&name, &format!("database {name} schema changed"));
+        self.update_own(now);
+        Ok(Json::Object(Object::new()))
+    }
+
+    /// Ends what depends on a database that was removed or whose schema changed.
+    fn database_gone(&mut self, name: &str, why: &str) {
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let before = session.triggers.len();
+            let waiting: Vec<Trigger> = {
+                let (gone, kept) =
+                    std::mem::take(&mut session.triggers).into_iter().partition(|t| t.database == name);
+                session.triggers = kept;
+                gone
+            };
+            self.triggers -= before - self.sessions.get(&id).map_or(0, |s| s.triggers.len());
+            for trigger in waiting {
+                self.reply(id, &trigger.request_id, Err(Json::from("canceled")));
+            }
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let aware = session.db_change_aware;
+            let gone: Vec<String> =
+                session.monitors.iter().filter(|(_, m)| m.database == name).map(|(k, _)| k.clone()).collect();
+            for key in &gone {
+                let Some(monitor) = self.sessions.get_mut(&id).and_then(|s| s.monitors.remove(key)) else {
+                    continue;
+                };
+                self.monitors.leave(&monitor, id);
+                if aware {
+                    let text = format!(
+                        "{{\"id\":null,\"method\":\"monitor_canceled\",\"params\":[{}]}}",
+                        monitor.id
+                    );
+                    self.send(id, text.into());
+                }
+            }
+            if !aware {
+                // It could not know that what it has learned is void.
+                self.close(id, why);
+            }
+        }
+    }
+
+    fn reply(&mut self, id: SessionId, request_id: &Json, answer: Result<Json, Json>) {
+        let mut text = String::from("{\"id\":");
+        request_id.write_to(&mut text);
+        match answer {
+            Ok(result) => {
+                text.push_str(",\"result\":");
+                result.write_to(&mut text);
+                text.push_str(",\"error\":null}");
+            }
+            Err(error) => {
+                text.push_str(",\"error\":");
+                error.write_to(&mut text);
+                text.push('}');
+            }
+        }
+        self.send(id, text.into());
+    }
+
+    fn notify(&mut self, id: SessionId, method: &str, lock: &str) {
+        let mut text = format!("{{\"id\":null,\"method\":\"{method}\",\"params\":[");
+        write_string(&mut text, lock);
+        text.push_str("]}");
+        self.send(id, text.into());
+    }
+
+    fn send(&mut self, id: SessionId, text: Arc<str>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.unsent += text.len();
+            self.actions.push(Action::Send(id, text));
+        }
+    }
+
+    /// Switches logging of a table's changes. False if there is no such table.
+    pub fn set_tlog(&mut self, database: &str, table: &str, on: bool) -> bool {
+        let exists = self.databases.get(database).is_some_and(|d| d.schema.table(table).is_some());
+        if exists {
+            self.tlog.insert((database.to_string(), table.to_string()), on);
+        }
+        exists
+    }
+
+    /// True if changes of the table are logged.
+    pub fn tlog(&self, database: &str, table: &str) -> bool {
+        self.tlog.get(&(database.to_string(), table.to_string())).copied().unwrap_or(false)
+    }
+
+    fn log_commit(&mut self, database: &str, commit: &Commit) {
+        if self.tlog.values().all(|on| !on) {
+            return;
+        }
+        let Some(db) = self.databases.get(database) else { return };
+        for change in &commit.changes {
+            let schema = &db.schema.tables[change.table];
+            if !self.tlog.get(&(database.to_string(), schema.name.to_string())).copied().unwrap_or(false) {
+                continue;
+            }
+            let verb = match (&change.old, &change.new) {
+                (None, _) => "inserted",
+                (_, None) => "deleted",
+                _ => "updated",
+            };
+            let mut line = format!("{database}:{} {} {verb}", schema.name, change.uuid);
+            if let Some(new) = &change.new {
+                for column in schema.user_columns() {
+                    let before = change.old.as_ref().map(|o| o.get(column.index));
+                    let after = new.get(column.index);
+                    if before != Some(after) && !(before.is_none() && after.is_default(&column.kind)) {
+                        line.push_str(&format!(" {}={}", column.name, after.to_text(&column.kind)));
+                    }
+                }
+            }
+            self.tlog_lines.push(line);
+        }
+    }
+}
+
+fn lock_name(params: &[Json]) -> Option<&str> {
+    match params {
+        [Json::String(name)] if crate::parser::is_id(name) => Some(name),
+        _ => None,
+    }
+}

@@ -1,0 +1,286 @@
+//! Monitors of all sessions, grouped so that equal ones are served by one computation.
+
+use super::session::Monitor;
+use super::{LAG_BYTES, Server, SessionId};
+use crate::Uuid;
+use crate::database::Commit;
+use crate::error::Error;
+use crate::monitor::{ChangesByTable, MonitorSpec, Version};
+use crate::table::FastMap;
+use crate::txn::Change;
+use ib_base::json::{Json, Object};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+/// Monitors that are equal but for who has them.
+struct Group {
+    spec: Arc<MonitorSpec>,
+    /// Sessions, and the text of each one's name for the monitor.
+    members: Vec<(SessionId, Arc<str>)>,
+    /// The text of the whole content at the state that the name says.
+    initial: Option<(Uuid, Arc<str>)>,
+}
+
+/// Groups by database and key.
+#[derive(Default)]
+pub(super) struct Monitors {
+    groups: HashMap<String, HashMap<Arc<str>, Group>>,
+}
+
+impl Monitors {
+    fn join(
+        &mut self,
+        database: &str,
+        spec: MonitorSpec,
+        id: SessionId,
+        name: &Arc<str>,
+    ) -> (Arc<str>, Arc<MonitorSpec>) {
+        let key: Arc<str> = format!("{:?}{}", spec.version, spec.key()).into();
+        let groups = self.groups.entry(database.to_string()).or_default();
+        let group = match groups.entry(key.clone()) {
+            Entry::Occupied(group) => group.into_mut(),
+            Entry::Vacant(slot) => {
+                slot.insert(Group { spec: Arc::new(spec), members: Vec::new(), initial: None })
+            }
+        };
+        group.members.push((id, name.clone()));
+        (key, group.spec.clone())
+    }
+
+    pub fn leave(&mut self, monitor: &Monitor, id: SessionId) {
+        let Some(groups) = self.groups.get_mut(&monitor.database) else { return };
+        let Some(group) = groups.get_mut(&monitor.group) else { return };
+        group.members.retain(|(session, name)| *session != id || *name != monitor.id);
+        if group.members.is_empty() {
+            groups.remove(&monitor.group);
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn monitor(&mut self, id: SessionId, method: &str, params: Json, request_id: &Json) {
+        match self.try_monitor(id, method, &params) {
+            Err(error) => self.reply(id, request_id, Err(error.to_json())),
+            Ok(result) => self.reply(id, request_id, Ok(result)),
+        }
+    }
+
+    fn try_monitor(&mut self, id: SessionId, method: &str, params: &Json) -> Result<Json, Error> {
+        let version = match method {
+            "monitor" => Version::V1,
+            "monitor_cond" => Version::V2,
+            _ => Version::V3,
+        };
+        let list = params.as_array().unwrap_or_default();
+        let database_name = self.named_database(method, list)?;
+        let expected = if version == Version::V3 { 4 } else { 3 };
+        if list.len() != expected {
+            return Err(Error::syntax(params, "invalid parameters"));
+        }
+        let (monitor_id, requests) = (&list[1], &list[2]);
+        let key = monitor_id.to_string();
+        if self.sessions.get(&id).is_none_or(|s| s.monitors.contains_key(&key)) {
+            return Err(Error::syntax(monitor_id, "duplicate monitor ID"));
+        }
+        let since = match list.get(3) {
+            Some(Json::String(text)) => Some(
+                Uuid::parse(text)
+                    .ok_or_else(|| Error::syntax(&list[3], "last-txn-id must be UUID format."))?,
+            ),
+            Some(other) => return Err(Error::syntax(other, "last-txn-id must be string")),
+            None => None,
+        };
+        let Some(database) = self.databases.get(&database_name) else {
+            return Err(Error::tag_only("unknown database"));
+        };
+        let spec = MonitorSpec::from_json(&database.schema, requests, version)?;
+        let name: Arc<str> = key.as_str().into();
+        let (group, spec) = self.monitors.join(&database_name, spec, id, &name);
+        let database = &self.databases[&database_name];
+        let last_id = database.last_id();
+        let missed = since.and_then(|since| database.commits_since(since));
+        let found = missed.is_some();
+        let text = match missed {
+            Some(commits) => {
+                let sum = sum_of_changes(commits.iter().flat_map(|c| &c.changes));
+                spec.update(&ChangesByTable::new(&sum)).unwrap_or_else(|| "{}".into())
+            }
+            None => {
+                let cached = self.monitors.groups.get_mut(&database_name).and_then(|g| g.get_mut(&group));
+                match cached {
+                    Some(Group { initial: Some((at, text)), .. }) if *at == last_id => text.clone(),
+                    Some(group) => {
+                        let text = spec.initial(database);
+                        // Keep it only where another client may soon ask for the same: a copy of everything is large.
+                        group.initial = (group.members.len() > 1).then(|| (last_id, text.clone()));
+                        text
+                    }
+                    None => spec.initial(database),
+                }
+            }
+        };
+        let monitor =
+            Monitor { id: name, database: database_name, version, spec, group, pending: FastMap::default() };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.monitors.insert(key, monitor);
+        }
+        Ok(match version {
+            Version::V3 => {
+                Json::Array(vec![Json::Bool(found), Json::from(last_id.to_string()), Json::Serialized(text)])
+            }
+            _ => Json::Serialized(text),
+        })
+    }
+
+    pub(super) fn monitor_cancel(&mut self, id: SessionId, params: &[Json]) -> Result<Json, Json> {
+        let [monitor_id] = params else {
+            return Err(Error::syntax(&Json::Array(params.to_vec()), "invalid parameters").to_json());
+        };
+        let monitor = self.sessions.get_mut(&id).and_then(|s| s.monitors.remove(&monitor_id.to_string()));
+        match monitor {
+            Some(monitor) => {
+                self.monitors.leave(&monitor, id);
+                Ok(Json::Object(Object::new()))
+            }
+            None => Err(Json::from("unknown monitor")),
+        }
+    }
+
+    pub(super) fn monitor_cond_change(&mut self, id: SessionId, params: Json, request_id: &Json) {
+        let answer = self.try_cond_change(id, &params);
+        self.reply(id, request_id, answer.map(|()| Json::Object(Object::new())).map_err(|e| e.to_json()));
+    }
+
+    fn try_cond_change(&mut self, id: SessionId, params: &Json) -> Result<(), Error> {
+        let Some([old_id, new_id, requests]) = params.as_array() else {
+            return Err(Error::syntax(params, "invalid parameters"));
+        };
+        let (old_key, new_key) = (old_id.to_string(), new_id.to_string());
+        // What the client missed comes under the old conditions and name.
+        if self.sessions.get(&id).is_some_and(|s| s.lagging) {
+            self.catch_up(id);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(monitor) = session.monitors.get(&old_key) else {
+            return Err(Error::syntax(old_id, "unknown monitor session"));
+        };
+        if old_key != new_key && session.monitors.contains_key(&new_key) {
+            return Err(Error::syntax(new_id, "duplicate monitor ID"));
+        }
+        let Some(database) = self.databases.get(&monitor.database) else { return Ok(()) };
+        // A plain monitor has no conditions; asking it to change them changes nothing.
+        let (spec, update) = if monitor.version == Version::V1 {
+            ((*monitor.spec).clone(), None)
+        } else {
+            monitor.spec.change_conditions(&database.schema, database, requests)?
+        };
+        let last_id = database.last_id();
+        let Some(mut monitor) = session.monitors.remove(&old_key) else { return Ok(()) };
+        self.monitors.leave(&monitor, id);
+        monitor.id = new_key.as_str().into();
+        let (group, spec) = self.monitors.join(&monitor.database, spec, id, &monitor.id);
+        monitor.group = group;
+        monitor.spec = spec;
+        let text = update.map(|update| notification(monitor.version, &monitor.id, last_id, &update));
+        session.monitors.insert(new_key, monitor);
+        if let Some(text) = text {
+            self.send(id, text);
+        }
+        Ok(())
+    }
+
+    /// Sends a commit to all who want to know. Each group's text is made once, and so is the message of members that call their
+    /// monitor by the same name.
+    pub(super) fn monitor_commit(&mut self, database: &str, commit: &Arc<Commit>) {
+        let Some(groups) = self.monitors.groups.get_mut(database) else { return };
+        if groups.is_empty() {
+            return;
+        }
+        let changes = ChangesByTable::new(&commit.changes);
+        for group in groups.values_mut() {
+            group.initial = None;
+            let Some(update) = group.spec.update(&changes) else { continue };
+            let mut last: Option<(Arc<str>, Arc<str>)> = None;
+            for (id, name) in &group.members {
+                let Some(session) = self.sessions.get_mut(id) else { continue };
+                if session.lagging || session.unsent > LAG_BYTES {
+                    session.lagging = true;
+                    if let Some(monitor) = session.monitors.get_mut(&**name) {
+                        for change in &commit.changes {
+                            monitor
+                                .pending
+                                .entry((change.table, change.uuid))
+                                .or_insert_with(|| change.old.clone());
+                        }
+                    }
+                    continue;
+                }
+                let text = match &last {
+                    Some((n, text)) if n == name => text.clone(),
+                    _ => notification(group.spec.version, name, commit.id, &update),
+                };
+                last = Some((name.clone(), text.clone()));
+                session.unsent += text.len();
+                self.actions.push(super::Action::Send(*id, text));
+            }
+        }
+    }
+
+    /// Sends a session that lagged the sum of what it missed.
+    pub(super) fn catch_up(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.lagging = false;
+        let mut texts = Vec::new();
+        for monitor in session.monitors.values_mut() {
+            let pending = std::mem::take(&mut monitor.pending);
+            let Some(database) = self.databases.get(&monitor.database) else { continue };
+            let changes: Vec<Change> = pending
+                .into_iter()
+                .map(|((table, uuid), old)| {
+                    let new = database.tables[table].row(uuid).cloned();
+                    Change { table, uuid, old, new }
+                })
+                .collect();
+            if let Some(update) = monitor.spec.update(&ChangesByTable::new(&changes)) {
+                texts.push(notification(monitor.version, &monitor.id, database.last_id(), &update));
+            }
+        }
+        for text in texts {
+            self.send(id, text);
+        }
+    }
+}
+
+/// The sum of changes in their order: what each row was first and is last.
+fn sum_of_changes<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Change> {
+    let mut sum: Vec<Change> = Vec::new();
+    let mut index: FastMap<(usize, Uuid), usize> = FastMap::default();
+    for change in changes {
+        match index.entry((change.table, change.uuid)) {
+            Entry::Occupied(at) => sum[*at.get()].new = change.new.clone(),
+            Entry::Vacant(slot) => {
+                slot.insert(sum.len());
+                sum.push(change.clone());
+            }
+        }
+    }
+    sum
+}
+
+fn notification(version: Version, name: &str, last_id: Uuid, update: &str) -> Arc<str> {
+    let mut text = String::with_capacity(update.len() + name.len() + 100);
+    text.push_str("{\"id\":null,\"method\":\"");
+    text.push_str(version.update_method());
+    text.push_str("\",\"params\":[");
+    text.push_str(name);
+    if version == Version::V3 {
+        text.push_str(",\"");
+        last_id.write_to(&mut text);
+        text.push('"');
+    }
+    text.push(',');
+    text.push_str(update);
+    text.push_str("]}");
+    text.into()
+}

@@ -1,0 +1,64 @@
+//! The `_Server` database, in which the server describes the databases that it serves (ovsdb-server(5)).
+
+use super::{Now, Server};
+use crate::datum::Datum;
+use crate::schema::Schema;
+use crate::table::Table;
+use crate::txn::Txn;
+use crate::{Atom, Uuid};
+
+/// Its name.
+pub const SERVER_DATABASE: &str = "_Server";
+
+const SCHEMA: &str = include_str!("../../schema/_server.ovsschema");
+
+pub(super) fn schema() -> Schema {
+    Schema::parse(SCHEMA).unwrap_or_else(|e| unreachable!("the built-in schema is bad: {e}"))
+}
+
+impl Server {
+    /// Makes the rows of `_Server` say what is served now.
+    pub(super) fn update_own(&mut self, now: Now) {
+        let wanted: Vec<(String, String)> = self
+            .databases
+            .iter()
+            .map(|(name, database)| (name.clone(), database.schema.to_json().to_string()))
+            .collect();
+        let done = self.change(SERVER_DATABASE, now, |tables, txn| write_rows(tables, txn, &wanted));
+        // A database in memory whose rows satisfy their schema cannot fail to change.
+        debug_assert!(done.is_ok());
+    }
+}
+
+fn write_rows(tables: &mut [Table], txn: &mut Txn, wanted: &[(String, String)]) {
+    let schema = tables[0].schema.clone();
+    let column = |name: &str| schema.column(name).map_or(0, |c| c.index);
+    let name_column = column("name");
+    let existing: Vec<(Uuid, String)> = tables[0]
+        .rows
+        .iter()
+        .map(|(uuid, e)| (*uuid, e.row.get(name_column).as_str().unwrap_or_default().to_string()))
+        .collect();
+    for (uuid, name) in &existing {
+        if !wanted.iter().any(|(n, _)| n == name) {
+            txn.delete(tables, 0, *uuid);
+        }
+    }
+    for (name, text) in wanted {
+        let data = [
+            (name_column, Datum::scalar(name.as_str())),
+            (column("model"), Datum::scalar("standalone")),
+            (column("connected"), Datum::scalar(Atom::Boolean(true))),
+            (column("leader"), Datum::scalar(Atom::Boolean(true))),
+            (column("schema"), Datum::scalar(text.as_str())),
+        ];
+        match existing.iter().find(|(_, n)| n == name) {
+            Some((uuid, _)) => txn.update(tables, 0, *uuid, &data),
+            None => {
+                let mut row = tables[0].new_row(Uuid::random());
+                row.set_many(&data);
+                txn.insert(tables, 0, row);
+            }
+        }
+    }
+}
