@@ -1,1 +1,6 @@
 //! Streams, JSON-RPC, unixctl, reactor.
+
+pub mod jsonrpc;
+pub mod reactor;
+pub mod reconnect;
+pub mod stream;

@@ -2,11 +2,17 @@
 #![allow(unsafe_code)]
 
 pub mod af_packet;
+pub mod daemon;
+pub mod dirs;
 pub mod errno;
 pub mod ethtool;
 pub mod eventfd;
 pub mod netlink;
 pub mod netns;
+pub mod pidfile;
+pub mod process;
 pub mod random;
 pub mod rtnetlink;
+pub mod signal;
+pub mod socket;
 pub mod tun;

@@ -262,6 +262,13 @@ pub fn log(module: &Module, level: Level, args: fmt::Arguments<'_>) {
     }
 }
 
+/// Logs at a level that is only known at run time.
+pub fn vlog_at(module: &Module, level: Level, args: fmt::Arguments<'_>) {
+    if module.enabled(level) {
+        log(module, level, args);
+    }
+}
+
 /// Logs within a rate limit. Use the macros.
 pub fn log_limited(module: &Module, level: Level, limit: &RateLimit, args: fmt::Arguments<'_>) {
     if module.honors_rate_limits() {

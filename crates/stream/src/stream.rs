@@ -1,0 +1,567 @@
+//! Byte streams by name: `unix:FILE`, `tcp:HOST:PORT` and the passive `punix:FILE`, `ptcp:[PORT][:HOST]`.
+//!
+//! A [`Stream`] is a connection or an attempt at one; a [`Listener`] makes streams. Both are nonblocking, belong to a
+//! reactor under a key, and say `WouldBlock` where there is nothing to do until the key is ready. Host names are
+//! resolved on a thread of their own. `ssl:` and `pssl:` are refused for now, as not supported.
+
+use std::fs::Permissions;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use ib_base::vlog::module::{SOCKET_UTIL, STREAM};
+use ib_base::{coverage, errno::strerror, vlog_err_rl, vlog_info};
+use ib_sys::{dirs, signal, socket};
+use mio::Interest;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::reactor::{Handle, Key};
+
+/// Port of OpenFlow.
+pub const OFP_PORT: u16 = 6653;
+/// Port of OVSDB.
+pub const OVSDB_PORT: u16 = 6640;
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+/// The error of a connection method that is not known or not supported (`EAFNOSUPPORT`).
+fn unsupported(name: &str) -> io::Error {
+    let scheme = name.split(':').next().unwrap_or_default();
+    if matches!(scheme, "ssl" | "pssl") {
+        return io::Error::new(io::ErrorKind::Unsupported, "TLS is not supported by this build");
+    }
+    io::Error::from_raw_os_error(97)
+}
+
+/// The scheme of a connection method, if it is `tcp`, `unix` or `ssl`.
+pub fn is_active(name: &str) -> bool {
+    matches!(name.split_once(':'), Some(("tcp" | "unix" | "ssl", _)))
+}
+
+/// Whether a connection method is passive: `ptcp`, `punix` or `pssl`.
+pub fn is_passive(name: &str) -> bool {
+    matches!(name.split_once(':'), Some(("ptcp" | "punix" | "pssl", _)))
+}
+
+/// Splits `HOST:PORT`, `[HOST]:PORT`, or either without a port, as the part after `tcp:` is written. An unbracketed
+/// IPv6 address is a host as a whole.
+pub fn split_host_port(target: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(rest) = target.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, Some(port).filter(|p| !p.is_empty()))),
+            None if rest.is_empty() => Some((host, None)),
+            None => None,
+        };
+    }
+    if target.matches(':').count() > 1 {
+        return Some((target, None));
+    }
+    match target.split_once(':') {
+        Some((host, port)) => Some((host, Some(port).filter(|p| !p.is_empty()))),
+        None => Some((target, None)),
+    }
+}
+
+/// Splits `[PORT][:HOST]` as the part after `ptcp:` is written; HOST may be in brackets.
+pub fn split_passive(target: &str) -> (&str, Option<&str>) {
+    let (port, host) = target.split_once(':').unwrap_or((target, ""));
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    (port, Some(host).filter(|h| !h.is_empty()))
+}
+
+fn parse_port(text: &str, target: &str) -> io::Result<u16> {
+    text.parse().map_err(|_| invalid(format!("{target}: bad port number \"{text}\"")))
+}
+
+/// `unix:` paths are relative to the run directory.
+fn unix_path(name: &str) -> PathBuf {
+    dirs::in_dir(&dirs::rundir(), name)
+}
+
+/// The name of an address in connection methods: `10.0.0.1:6653`, `[::1]:6653`.
+pub fn format_addr(addr: SocketAddr) -> String {
+    addr.to_string()
+}
+
+#[derive(Debug)]
+enum Socket {
+    Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Connected,
+}
+
+/// A connection, or an attempt at one.
+#[derive(Debug)]
+pub struct Stream {
+    name: String,
+    peer: String,
+    socket: Socket,
+    state: State,
+    /// Addresses to try after the current.
+    more: Vec<SocketAddr>,
+    handle: Handle,
+    key: Key,
+    dscp: Option<u8>,
+}
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+impl Stream {
+    /// Begins to connect to `name` (`tcp:HOST[:PORT]` with a default port, `unix:FILE`).
+    pub fn open(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Stream> {
+        coverage::stream_open.inc();
+        let (scheme, target) = name.split_once(':').ok_or_else(|| unsupported(name))?;
+        let build = |socket, state| Stream {
+            name: name.to_string(),
+            peer: name.to_string(),
+            socket,
+            state,
+            more: Vec::new(),
+            handle: handle.clone(),
+            key,
+            dscp: None,
+        };
+        match scheme {
+            "unix" => {
+                let (path, dir) = socket::short_unix_path(&unix_path(target))?;
+                let mut socket = UnixStream::connect(path)?;
+                drop(dir);
+                handle.register(&mut socket, key, BOTH)?;
+                let mut stream = build(Socket::Unix(socket), State::Connecting);
+                stream.connect()?;
+                Ok(stream)
+            }
+            "tcp" => {
+                let (host, port) =
+                    split_host_port(target).ok_or_else(|| invalid(format!("{target}: bad address")))?;
+                let port = match port {
+                    Some(port) => parse_port(port, target)?,
+                    None => default_port,
+                };
+                // A scope such as `%eth0` makes it a name for the resolver.
+                if let Ok(ip) = host.parse::<IpAddr>() {
+                    let mut stream = build(Socket::Resolving(channel().1), State::Connecting);
+                    stream.try_address(SocketAddr::new(ip, port))?;
+                    return Ok(stream);
+                }
+                let (tx, rx) = channel();
+                let waker = handle.clone();
+                let host = host.to_string();
+                std::thread::Builder::new().name("resolver".to_string()).spawn(move || {
+                    let result = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+                    // The stream may have been dropped meanwhile.
+                    let _ = tx.send(result);
+                    waker.wake(key);
+                })?;
+                Ok(build(Socket::Resolving(rx), State::Connecting))
+            }
+            _ => Err(unsupported(name)),
+        }
+    }
+
+    /// Wraps the end of a socket pair or any other connected UNIX socket.
+    pub fn from_unix(
+        socket: std::os::unix::net::UnixStream,
+        name: &str,
+        handle: &Handle,
+        key: Key,
+    ) -> io::Result<Stream> {
+        socket.set_nonblocking(true)?;
+        let mut socket = UnixStream::from_std(socket);
+        handle.register(&mut socket, key, BOTH)?;
+        Ok(Stream::accepted(Socket::Unix(socket), name.to_string(), handle, key))
+    }
+
+    fn accepted(socket: Socket, name: String, handle: &Handle, key: Key) -> Stream {
+        Stream {
+            peer: name.clone(),
+            name,
+            socket,
+            state: State::Connected,
+            more: Vec::new(),
+            handle: handle.clone(),
+            key,
+            dscp: None,
+        }
+    }
+
+    fn try_address(&mut self, addr: SocketAddr) -> io::Result<()> {
+        let mut socket = TcpStream::connect(addr)?;
+        if let Some(dscp) = self.dscp {
+            // A kernel that refuses the mark still connects.
+            let _ = socket::set_dscp(&socket, addr.is_ipv6(), dscp);
+        }
+        self.handle.register(&mut socket, self.key, BOTH)?;
+        self.peer = format!("tcp:{}", format_addr(addr));
+        self.socket = Socket::Tcp(socket);
+        Ok(())
+    }
+
+    /// Marks what a TCP connection sends.
+    pub fn set_dscp(&mut self, dscp: u8) {
+        self.dscp = Some(dscp);
+        if let Socket::Tcp(socket) = &self.socket {
+            let ipv6 = socket.local_addr().is_ok_and(|a| a.is_ipv6());
+            let _ = socket::set_dscp(socket, ipv6, dscp);
+        }
+    }
+
+    /// Goes on connecting. `Ok` once connected; `WouldBlock` while under way; any other error ends the attempt.
+    pub fn connect(&mut self) -> io::Result<()> {
+        if self.state == State::Connected {
+            return Ok(());
+        }
+        loop {
+            let failed = match &self.socket {
+                Socket::Resolving(rx) => match rx.try_recv() {
+                    Ok(Ok(mut addrs)) => {
+                        addrs.reverse();
+                        self.more = addrs;
+                        io::Error::from(io::ErrorKind::AddrNotAvailable)
+                    }
+                    Ok(Err(e)) => return Err(e),
+                    Err(TryRecvError::Empty) => return Err(io::ErrorKind::WouldBlock.into()),
+                    Err(TryRecvError::Disconnected) => return Err(io::Error::other("resolver died")),
+                },
+                Socket::Tcp(socket) => match (socket.take_error()?, socket.peer_addr()) {
+                    (Some(e), _) => e,
+                    (None, Ok(_)) => {
+                        // Small messages that await answers gain nothing from waiting for company.
+                        let _ = socket.set_nodelay(true);
+                        self.state = State::Connected;
+                        return Ok(());
+                    }
+                    (None, Err(e)) if e.kind() == io::ErrorKind::NotConnected => {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    (None, Err(e)) => e,
+                },
+                Socket::Unix(socket) => match (socket.take_error()?, socket.peer_addr()) {
+                    (Some(e), _) => e,
+                    (None, Ok(_)) => {
+                        self.state = State::Connected;
+                        return Ok(());
+                    }
+                    (None, Err(e)) if e.kind() == io::ErrorKind::NotConnected => {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    (None, Err(e)) => e,
+                },
+            };
+            let Some(next) = self.more.pop() else {
+                return Err(failed);
+            };
+            if let Err(e) = self.try_address(next) {
+                if self.more.is_empty() {
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// Whether [`Stream::connect`] has said `Ok`.
+    pub fn is_connected(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// Reads what is there into `buf`. `Ok(0)` is the end of the stream; `WouldBlock` means to wait for the key.
+    pub fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.connect()?;
+        loop {
+            let result = match &mut self.socket {
+                Socket::Tcp(s) => s.read(buf),
+                Socket::Unix(s) => s.read(buf),
+                Socket::Resolving(_) => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            match result {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Writes as much of `bytes` as goes now. `WouldBlock` means to wait for the key.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.connect()?;
+        loop {
+            let result = match &mut self.socket {
+                Socket::Tcp(s) => s.write(bytes),
+                Socket::Unix(s) => s.write(bytes),
+                Socket::Resolving(_) => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            match result {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Has the reactor look after the stream's key again soon: for an owner that stopped before `WouldBlock`.
+    pub fn wake(&self) {
+        self.handle.wake(self.key);
+    }
+
+    /// The connection method that the stream was opened with, or the name that its listener gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The peer: as [`Stream::name`], with the address that a name resolved to.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// The key under which the stream's reactor knows it.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The addresses of both ends of a TCP connection: local, then remote.
+    pub fn tcp_addrs(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match &self.socket {
+            Socket::Tcp(s) => Some((s.local_addr().ok()?, s.peer_addr().ok()?)),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum ListenSocket {
+    Tcp(TcpListener),
+    Unix { socket: UnixListener, path: PathBuf },
+}
+
+/// Accepts connections. Dropping it removes a UNIX socket's file.
+#[derive(Debug)]
+pub struct Listener {
+    name: String,
+    socket: ListenSocket,
+    handle: Handle,
+    key: Key,
+    accepted: u64,
+    dscp: Option<u8>,
+}
+
+impl Listener {
+    /// Listens on `name`: `ptcp:[PORT][:HOST]`, without a host on IPv4 only, or `punix:FILE`, whose stale predecessor is
+    /// removed.
+    pub fn open(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Listener> {
+        coverage::pstream_open.inc();
+        let (scheme, target) = name.split_once(':').ok_or_else(|| unsupported(name))?;
+        let socket = match scheme {
+            "punix" => {
+                let path = unix_path(target);
+                let mut socket = listen_unix(&path).inspect_err(|e| {
+                    vlog_err_rl!(SOCKET_UTIL, (1, 5), "{}: binding failed: {}", path.display(), strerror(e));
+                })?;
+                handle.register(&mut socket, key, Interest::READABLE)?;
+                signal::unlink_at_exit(&path);
+                ListenSocket::Unix { socket, path }
+            }
+            "ptcp" => {
+                let (port, host) = split_passive(target);
+                let port = if port.is_empty() { default_port } else { parse_port(port, target)? };
+                let addr = match host {
+                    None => SocketAddr::new(IpAddr::from([0; 4]), port),
+                    Some(host) => match host.parse::<IpAddr>() {
+                        Ok(ip) => SocketAddr::new(ip, port),
+                        Err(_) => (host, port)
+                            .to_socket_addrs()?
+                            .next()
+                            .ok_or_else(|| invalid(format!("{target}: bad address")))?,
+                    },
+                };
+                let mut socket = TcpListener::bind(addr).inspect_err(|e| {
+                    vlog_err_rl!(SOCKET_UTIL, (1, 5), "{}: bind: {}", target, strerror(e));
+                })?;
+                handle.register(&mut socket, key, Interest::READABLE)?;
+                let bound = socket.local_addr()?.port();
+                vlog_info!(SOCKET_UTIL, "{}: listening on port {}", target, bound);
+                ListenSocket::Tcp(socket)
+            }
+            _ => return Err(unsupported(name)),
+        };
+        Ok(Listener { name: name.to_string(), socket, handle: handle.clone(), key, accepted: 0, dscp: None })
+    }
+
+    /// Takes a connection, under a new key. `WouldBlock` means to wait for the listener's key.
+    pub fn accept(&mut self) -> io::Result<Stream> {
+        loop {
+            let key = self.handle.new_key();
+            let result = match &mut self.socket {
+                ListenSocket::Tcp(listener) => listener.accept().and_then(|(mut socket, addr)| {
+                    self.handle.register(&mut socket, key, BOTH)?;
+                    // As for active connections.
+                    let _ = socket.set_nodelay(true);
+                    if let Some(dscp) = self.dscp {
+                        let _ = socket::set_dscp(&socket, addr.is_ipv6(), dscp);
+                    }
+                    let name = format!("tcp:{}", format_addr(addr));
+                    Ok(Stream::accepted(Socket::Tcp(socket), name, &self.handle, key))
+                }),
+                ListenSocket::Unix { socket, .. } => socket.accept().and_then(|(mut socket, _)| {
+                    self.handle.register(&mut socket, key, BOTH)?;
+                    let name = format!("unix#{}", self.accepted);
+                    Ok(Stream::accepted(Socket::Unix(socket), name, &self.handle, key))
+                }),
+            };
+            match result {
+                Ok(stream) => {
+                    self.accepted += 1;
+                    return Ok(stream);
+                }
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(e) => {
+                    if e.kind() != io::ErrorKind::WouldBlock {
+                        vlog_err_rl!(STREAM, (10, 25), "{}: accept: {}", self.name, strerror(&e));
+                    }
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// Marks what accepted TCP connections send.
+    pub fn set_dscp(&mut self, dscp: u8) {
+        self.dscp = Some(dscp);
+    }
+
+    /// The connection method that it was opened with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The TCP port that it listens on.
+    pub fn bound_port(&self) -> Option<u16> {
+        match &self.socket {
+            ListenSocket::Tcp(s) => s.local_addr().ok().map(|a| a.port()),
+            ListenSocket::Unix { .. } => None,
+        }
+    }
+
+    /// The key under which the listener's reactor knows it.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let ListenSocket::Unix { path, .. } = &self.socket {
+            signal::unlink_now(path);
+        }
+    }
+}
+
+fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let (short, dir) = socket::short_unix_path(path)?;
+    let listener = UnixListener::bind(&short)?;
+    // Between bind and this nobody but the owner's own umask decides; group members may use the socket afterwards.
+    std::fs::set_permissions(&short, Permissions::from_mode(0o750))?;
+    drop(dir);
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::Reactor;
+    use ib_base::time::Clock;
+
+    #[test]
+    fn targets() {
+        assert_eq!(split_host_port("10.0.0.1:80"), Some(("10.0.0.1", Some("80"))));
+        assert_eq!(split_host_port("10.0.0.1"), Some(("10.0.0.1", None)));
+        assert_eq!(split_host_port("[::1]:80"), Some(("::1", Some("80"))));
+        assert_eq!(split_host_port("[::1]"), Some(("::1", None)));
+        assert_eq!(split_host_port("::1"), Some(("::1", None)));
+        assert_eq!(split_host_port("[::1"), None);
+        assert_eq!(split_host_port("[::1]x"), None);
+        assert_eq!(split_passive("6640:[::]"), ("6640", Some("::")));
+        assert_eq!(split_passive("0:127.0.0.1"), ("0", Some("127.0.0.1")));
+        assert_eq!(split_passive(""), ("", None));
+        assert!(is_active("tcp:x") && !is_active("ptcp:x") && is_passive("punix:x") && !is_passive("x"));
+    }
+
+    fn talk(passive: &str, active: impl FnOnce(&Listener) -> String) {
+        let mut reactor = Reactor::new(&Clock::new()).unwrap();
+        let handle = reactor.handle().clone();
+        let (lk, ck) = (handle.new_key(), handle.new_key());
+        let mut listener = Listener::open(passive, 0, &handle, lk).unwrap();
+        let mut client = Stream::open(&active(&listener), 0, &handle, ck).unwrap();
+        let mut server = loop {
+            match listener.accept() {
+                Ok(s) => break s,
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+            reactor.wait(None).unwrap();
+            // A name has several addresses to try, one after the other.
+            let _ = client.connect();
+        };
+        while client.send(b"hello").is_err() {
+            reactor.wait(None).unwrap();
+        }
+        let mut buf = [0; 16];
+        let n = loop {
+            match server.recv(&mut buf) {
+                Ok(n) => break n,
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+            reactor.wait(None).unwrap();
+        };
+        assert_eq!(&buf[..n], b"hello");
+        drop(client);
+        loop {
+            match server.recv(&mut buf) {
+                Ok(n) => break assert_eq!(n, 0),
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+            reactor.wait(None).unwrap();
+        }
+    }
+
+    #[test]
+    fn tcp_and_names() {
+        talk("ptcp:0:127.0.0.1", |l| format!("tcp:127.0.0.1:{}", l.bound_port().unwrap()));
+        talk("ptcp:0:127.0.0.1", |l| format!("tcp:localhost:{}", l.bound_port().unwrap()));
+    }
+
+    #[test]
+    fn unix_short_and_long_paths() {
+        let dir = std::env::temp_dir().join(format!("stream-{}", std::process::id())).join("d".repeat(150));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("s");
+        std::os::unix::net::UnixListener::bind(dir.parent().unwrap().join("s")).unwrap();
+        talk(&format!("punix:{}/s", dir.parent().unwrap().display()), |l| l.name()[1..].to_string());
+        talk(&format!("punix:{}", path.display()), |l| l.name()[1..].to_string());
+        assert!(!path.exists());
+        std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn refusals() {
+        let reactor = Reactor::new(&Clock::new()).unwrap();
+        let handle = reactor.handle();
+        let open = |name: &str| Stream::open(name, 1, handle, Key(1)).unwrap_err();
+        assert_eq!(open("ssl:1.2.3.4").kind(), io::ErrorKind::Unsupported);
+        assert_eq!(strerror(&open("foo:bar")), "Address family not supported by protocol");
+        assert_eq!(open("unix:/nonexistent/x").kind(), io::ErrorKind::NotFound);
+        assert_eq!(open("tcp:1.2.3.4:x").to_string(), "1.2.3.4:x: bad port number \"x\"");
+    }
+}
