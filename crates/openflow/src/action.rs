@@ -7,10 +7,8 @@
 //! Where Open vSwitch remembers in which form an action arrived, because it prints or sends it back in that
 //! form (`load` or `set_field`, `mod_vlan_vid` or `set_vlan_vid`), the variant has a field for it.
 
-use ib_flow::OfPort;
+use ib_flow::{FieldId, OfPort, Subfield};
 use ib_packet::{Be16, Be32, Be128, Mac};
-
-use crate::field::{FieldId, Subfield};
 
 /// One action or instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]

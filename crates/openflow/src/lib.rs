@@ -4,6 +4,19 @@
 //! back, text to types and back. Nothing here does I/O.
 
 pub mod action;
+pub mod action_check;
+pub mod action_decode;
+pub mod action_encode;
+pub mod action_format;
+pub mod action_parse;
 pub mod error;
-pub mod field;
+mod learn_text;
+mod learn_wire;
 pub mod message;
+pub mod names;
+pub mod oxm;
+pub mod ports;
+pub mod raw;
+mod text_util;
+mod value;
+pub mod wire;

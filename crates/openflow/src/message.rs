@@ -762,7 +762,7 @@ pub struct GroupProps {
     /// Parameter.
     pub selection_method_param: u64,
     /// Fields hashed with `hash`: each with its mask in network order.
-    pub fields: Vec<(crate::field::FieldId, Box<[u8]>)>,
+    pub fields: Vec<(ib_flow::FieldId, Box<[u8]>)>,
 }
 
 /// OFPG_BUCKET_FIRST.
@@ -1599,7 +1599,7 @@ pub struct TableActionFeatures {
     /// Bitmap of `OFPAT_*` in the numbers of OpenFlow 1.3.
     pub actions: u64,
     /// Fields that can be set.
-    pub set_fields: Vec<crate::field::FieldId>,
+    pub set_fields: Vec<ib_flow::FieldId>,
 }
 
 /// OFPMP_TABLE_FEATURES.
@@ -1628,11 +1628,11 @@ pub struct TableFeatures {
     /// Of a miss.
     pub missing: TableInstrFeatures,
     /// Fields that can be matched.
-    pub match_fields: Vec<crate::field::FieldId>,
+    pub match_fields: Vec<ib_flow::FieldId>,
     /// ... with any mask.
-    pub mask_fields: Vec<crate::field::FieldId>,
+    pub mask_fields: Vec<ib_flow::FieldId>,
     /// ... and left out.
-    pub wildcard_fields: Vec<crate::field::FieldId>,
+    pub wildcard_fields: Vec<ib_flow::FieldId>,
 }
 
 /// OFPMP_TABLE_DESC.
