@@ -460,6 +460,14 @@ impl Database {
         Ok(())
     }
 
+    /// Sends further records to `file`, for tests of what happens when writing fails.
+    #[doc(hidden)]
+    pub fn redirect_log_for_test(&mut self, file: std::fs::File) {
+        if let Some(log) = &mut self.log {
+            log.redirect_for_test(file);
+        }
+    }
+
     /// Columns of all rows, for `memory/show`: cells and atoms.
     pub fn usage(&self) -> (usize, usize) {
         let mut cells = 0;

@@ -292,6 +292,10 @@ impl Log {
         Ok(())
     }
 
+    pub(crate) fn redirect_for_test(&mut self, file: File) {
+        self.file = file;
+    }
+
     /// Hands the file's lock over, to keep it while the file is replaced by another.
     pub fn take_lock(&mut self) -> Option<Box<dyn Send>> {
         self.lock.take()

@@ -67,7 +67,6 @@ pub struct Server {
     tlog: HashMap<(String, String), bool>,
     /// Lines for the log that logging of tables produced: database and table, text.
     pub tlog_lines: Vec<String>,
-    convert_allowed: bool,
 }
 
 impl Default for Server {
@@ -91,7 +90,6 @@ impl Server {
             triggers: 0,
             tlog: HashMap::new(),
             tlog_lines: Vec::new(),
-            convert_allowed: true,
         };
         server.databases.insert(SERVER_DATABASE.to_string(), Database::new(own::schema()));
         server
@@ -278,7 +276,8 @@ impl Server {
         }
     }
 
-    fn notification(&mut self, id: SessionId, method: &str, params: &[Json]) {
+    /// A message that wants no answer.
+    pub fn notification(&mut self, id: SessionId, method: &str, params: &[Json]) {
         if method == "cancel"
             && let [request_id] = params
             && let Some(session) = self.sessions.get_mut(&id)
@@ -290,7 +289,8 @@ impl Server {
         }
     }
 
-    fn request(&mut self, id: SessionId, method: &str, params: Vec<Json>, request_id: Json, now: Now) {
+    /// A request; its answer is among the actions, unless it waits.
+    pub fn request(&mut self, id: SessionId, method: &str, params: Vec<Json>, request_id: Json, now: Now) {
         let answer: Result<Json, Json> = match method {
             "transact" => return self.transact(id, params, request_id, now),
             "monitor" | "monitor_cond" | "monitor_cond_since" => {
@@ -437,7 +437,7 @@ impl Server {
     fn convert(&mut self, id: SessionId, params: Vec<Json>, now: Now) -> Result<Json, Json> {
         let name = self.named_database("convert", &params).map_err(|e| e.to_json())?;
         let read_only = self.sessions.get(&id).is_none_or(|s| s.read_only);
-        if read_only || name == SERVER_DATABASE || !self.convert_allowed {
+        if read_only || name == SERVER_DATABASE {
             let message = "convert operation not allowed when database server is in read only mode";
             return Err(Error::new("not allowed", message).to_json());
         }

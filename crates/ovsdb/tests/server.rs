@@ -1,0 +1,325 @@
+//! Several sessions and the passing of time, and what stays on disk.
+
+use ib_base::json::Json;
+use ib_ovsdb::Schema;
+use ib_ovsdb::database::Database;
+use ib_ovsdb::server::{Action, LAG_BYTES, Now, Server, SessionId};
+use std::path::PathBuf;
+
+const SCHEMA: &str = r#"{"name":"S","version":"1.0.0","tables":{
+    "T":{"isRoot":true,"columns":{"name":{"type":"string"},"n":{"type":"integer"},
+        "set":{"type":{"key":"integer","min":0,"max":"unlimited"}},
+        "child":{"type":{"key":{"type":"uuid","refTable":"C"},"min":0,"max":"unlimited"}},
+        "eph":{"type":"string","ephemeral":true}},"indexes":[["name"]]},
+    "C":{"columns":{"x":{"type":"string"}}}}}"#;
+
+fn at(ms: i64) -> Now {
+    Now { ms, wall_ms: 1_000_000 }
+}
+
+fn server() -> Server {
+    let mut server = Server::new();
+    server.add_database(Database::new(Schema::parse(SCHEMA).unwrap()), at(0)).unwrap();
+    server
+}
+
+fn send(server: &mut Server, id: SessionId, method: &str, params: &str, ms: i64) {
+    let params = Json::parse(params).unwrap();
+    let message =
+        Json::object([("method", Json::from(method)), ("params", params), ("id", Json::from(method))]);
+    server.receive(id, message, at(ms));
+}
+
+/// What was sent since the last call: session and text.
+fn sent(server: &mut Server) -> Vec<(SessionId, String)> {
+    let actions = server.take_actions();
+    actions
+        .into_iter()
+        .map(|a| match a {
+            Action::Send(id, text) => (id, text.to_string()),
+            Action::Close(id, why) => (id, format!("close: {why}")),
+        })
+        .collect()
+}
+
+fn only(server: &mut Server) -> String {
+    let mut all = sent(server);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0).1
+}
+
+fn insert(server: &mut Server, id: SessionId, name: &str, n: usize) {
+    let row = format!(r#"["S",{{"op":"insert","table":"T","row":{{"name":"{name}","n":{n}}}}}]"#);
+    send(server, id, "transact", &row, 0);
+}
+
+#[test]
+fn locks_pass_from_session_to_session() {
+    let mut s = server();
+    let (a, b, c) = (s.open_session(false), s.open_session(false), s.open_session(false));
+    send(&mut s, a, "lock", r#"["L"]"#, 0);
+    assert!(only(&mut s).contains(r#"{"locked":true}"#));
+    send(&mut s, b, "lock", r#"["L"]"#, 0);
+    assert!(only(&mut s).contains(r#"{"locked":false}"#));
+    send(&mut s, c, "steal", r#"["L"]"#, 0);
+    let all = sent(&mut s);
+    assert_eq!(all[0], (a, r#"{"id":null,"method":"stolen","params":["L"]}"#.to_string()));
+    assert!(all[1].1.contains(r#"{"locked":true}"#));
+    send(&mut s, a, "transact", r#"["S",{"op":"assert","lock":"L"}]"#, 0);
+    assert!(only(&mut s).contains("not owner"));
+    s.close_session(c);
+    assert_eq!(sent(&mut s), [(a, r#"{"id":null,"method":"locked","params":["L"]}"#.to_string())]);
+    s.close_session(a);
+    assert_eq!(sent(&mut s), [(b, r#"{"id":null,"method":"locked","params":["L"]}"#.to_string())]);
+}
+
+#[test]
+fn waits_end_by_change_by_time_and_by_cancel() {
+    let mut s = server();
+    let (a, b) = (s.open_session(false), s.open_session(false));
+    let wait = r#"["S",{"op":"wait","timeout":500,"table":"T","where":[["name","==","x"]],"columns":["n"],
+                   "until":"==","rows":[{"n":1}]},{"op":"comment","comment":"go"}]"#;
+    send(&mut s, a, "transact", wait, 100);
+    assert!(sent(&mut s).is_empty());
+    assert_eq!(s.deadline(), Some(600));
+    insert(&mut s, b, "y", 5);
+    assert!(s.has_work());
+    s.run(at(200));
+    assert_eq!(sent(&mut s).len(), 1, "the insertion's answer alone");
+    insert(&mut s, b, "x", 1);
+    s.run(at(210));
+    let all = sent(&mut s);
+    assert_eq!(all[1], (a, r#"{"id":"transact","result":[{},{}],"error":null}"#.to_string()));
+    assert_eq!(s.deadline(), None);
+
+    let never = wait.replace("\"x\"", "\"nobody\"");
+    send(&mut s, a, "transact", &never, 1000);
+    s.run(at(1499));
+    assert!(sent(&mut s).is_empty());
+    s.run(at(1500));
+    assert!(only(&mut s).contains("\\\"wait\\\" timed out after 500 ms"));
+
+    send(&mut s, a, "transact", &never, 2000);
+    let cancel = r#"{"method":"cancel","params":["transact"],"id":null}"#;
+    s.receive(a, Json::parse(cancel).unwrap(), at(2000));
+    assert_eq!(only(&mut s), r#"{"id":"transact","error":"canceled"}"#);
+    assert_eq!(s.deadline(), None);
+}
+
+#[test]
+fn equal_monitors_share_the_text_of_an_update() {
+    let mut s = server();
+    let writer = s.open_session(false);
+    let readers: Vec<SessionId> = (0..3).map(|_| s.open_session(false)).collect();
+    for r in &readers {
+        send(&mut s, *r, "monitor", r#"["S","m",{"T":{"columns":["name"]}}]"#, 0);
+    }
+    sent(&mut s);
+    insert(&mut s, writer, "x", 1);
+    let actions = s.take_actions();
+    let texts: Vec<_> = actions
+        .iter()
+        .filter_map(|a| match a {
+            Action::Send(id, text) if readers.contains(id) => Some(text.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(texts.len(), 3);
+    assert!(texts.iter().all(|t| std::sync::Arc::ptr_eq(t, &texts[0])));
+}
+
+#[test]
+fn a_session_that_lags_gets_the_sum() {
+    let mut s = server();
+    let (writer, reader) = (s.open_session(false), s.open_session(false));
+    send(&mut s, reader, "monitor", r#"["S",null,{"T":{"columns":["n"]}}]"#, 0);
+    let mut bytes = 0;
+    let mut n = 0;
+    while bytes <= 2 * LAG_BYTES && n < 100_000 {
+        n += 1;
+        insert(&mut s, writer, &format!("r{n}"), n);
+        let got: usize = sent(&mut s).iter().filter(|(id, _)| *id == reader).map(|(_, t)| t.len()).sum();
+        s.drained(writer);
+        if got == 0 {
+            break;
+        }
+        bytes += got;
+    }
+    assert!(bytes <= LAG_BYTES + 1000, "{bytes} bytes are under way");
+    // What comes and goes meanwhile is never seen.
+    insert(&mut s, writer, "brief", 7);
+    send(
+        &mut s,
+        writer,
+        "transact",
+        r#"["S",{"op":"delete","table":"T","where":[["name","==","brief"]]}]"#,
+        0,
+    );
+    let update = r#"["S",{"op":"update","table":"T","where":[["name","==","r1"]],"row":{"n":-1}}]"#;
+    send(&mut s, writer, "transact", update, 0);
+    assert!(sent(&mut s).iter().all(|(id, _)| *id == writer));
+    s.drained(reader);
+    let text = only(&mut s);
+    let rows = Json::parse(&text).unwrap();
+    let rows =
+        rows.get("params").unwrap().as_array().unwrap()[1].get("T").unwrap().as_object().unwrap().len();
+    assert_eq!(rows, 2, "the row that was not sent and the one that changed: {text}");
+    assert!(text.contains(r#""old":{"n":1},"new":{"n":-1}"#));
+    insert(&mut s, writer, "after", 8);
+    assert!(sent(&mut s).iter().any(|(id, _)| *id == reader));
+}
+
+#[test]
+fn a_client_that_comes_back_gets_what_it_missed() {
+    let mut s = server();
+    let a = s.open_session(false);
+    let since = |id: &str| format!(r#"["S","m",{{"T":[{{"columns":["name"]}}]}},"{id}"]"#);
+    insert(&mut s, a, "x", 1);
+    sent(&mut s);
+    send(&mut s, a, "monitor_cond_since", &since("00000000-0000-0000-0000-000000000000"), 0);
+    let first = Json::parse(&only(&mut s)).unwrap();
+    let result = first.get("result").unwrap().as_array().unwrap();
+    assert_eq!(result[0], Json::Bool(false));
+    let last = result[1].as_str().unwrap().to_string();
+    s.close_session(a);
+    let b = s.open_session(false);
+    insert(&mut s, b, "y", 1);
+    insert(&mut s, b, "z", 1);
+    send(&mut s, b, "transact", r#"["S",{"op":"delete","table":"T","where":[["name","==","z"]]}]"#, 0);
+    sent(&mut s);
+    send(&mut s, b, "monitor_cond_since", &since(&last), 0);
+    let text = only(&mut s);
+    assert!(text.contains("\"result\":[true,"), "{text}");
+    assert!(
+        text.contains(r#"{"insert":{"name":"y"}}"#) && !text.contains("\"z\"") && !text.contains("\"x\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn removal_of_a_database_is_told_to_those_who_understand() {
+    let mut s = server();
+    let (old, new) = (s.open_session(false), s.open_session(false));
+    send(&mut s, new, "set_db_change_aware", "[true]", 0);
+    send(&mut s, new, "monitor", r#"["S","m",{}]"#, 0);
+    send(&mut s, new, "monitor", r#"["_Server","o",{"Database":{"columns":["name"]}}]"#, 0);
+    sent(&mut s);
+    assert!(s.remove_database("S", at(0)).is_some());
+    let all = sent(&mut s);
+    assert!(all.iter().any(|(id, t)| *id == old && t.starts_with("close: ")));
+    assert!(all.contains(&(new, r#"{"id":null,"method":"monitor_canceled","params":["m"]}"#.to_string())));
+    assert!(all.iter().any(|(id, t)| *id == new && t.contains(r#""old":{"name":"S"}"#)), "{all:?}");
+}
+
+#[test]
+fn read_only_sessions_may_not_write() {
+    let mut s = server();
+    let a = s.open_session(true);
+    insert(&mut s, a, "x", 1);
+    assert!(only(&mut s).contains("insert operation not allowed when database server is in read only mode"));
+    send(&mut s, a, "transact", r#"["S",{"op":"select","table":"T","where":[]}]"#, 0);
+    assert!(only(&mut s).contains(r#"{"rows":[]}"#));
+}
+
+fn temp(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("ib-ovsdb-server-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir.join("s.db")
+}
+
+fn serve(path: &std::path::Path) -> (Server, SessionId) {
+    let loaded = Database::open(path, true, None).unwrap();
+    assert_eq!(loaded.warning, None);
+    let mut s = Server::new();
+    s.add_database(loaded.database, at(0)).unwrap();
+    let id = s.open_session(false);
+    (s, id)
+}
+
+fn content(s: &mut Server, id: SessionId) -> String {
+    sent(s);
+    let all = r#"["S",{"op":"select","table":"T","where":[],"columns":["name","n","set","eph"],"sort":["name"]},
+                     {"op":"select","table":"C","where":[],"columns":["x"],"sort":["x"]}]"#;
+    send(s, id, "transact", all, 0);
+    only(s)
+}
+
+#[test]
+fn the_file_brings_everything_back_but_the_ephemeral() {
+    let path = temp("reload");
+    drop(Database::create(&path, Schema::parse(SCHEMA).unwrap(), None).unwrap());
+    let (mut s, id) = serve(&path);
+    for operations in [
+        r#"["S",{"op":"insert","table":"T","row":{"name":"a","set":["set",[1,2,3]],"eph":"gone","child":["named-uuid","c"]}},
+               {"op":"insert","table":"C","uuid-name":"c","row":{"x":"kept"}},{"op":"comment","comment":"why\nnot"}]"#,
+        r#"["S",{"op":"insert","table":"T","row":{"name":"b","n":2}},{"op":"insert","table":"T","row":{"name":"c"}}]"#,
+        r#"["S",{"op":"mutate","table":"T","where":[["name","==","a"]],"mutations":[["set","insert",9],["set","delete",2]]}]"#,
+        r#"["S",{"op":"delete","table":"T","where":[["name","==","c"]]}]"#,
+        r#"["S",{"op":"update","table":"T","where":[["name","==","b"]],"row":{"eph":"only"}}]"#,
+        r#"["S",{"op":"update","table":"T","where":[["name","==","b"]],"row":{"n":0}},{"op":"commit","durable":true}]"#,
+    ] {
+        send(&mut s, id, "transact", operations, 0);
+        assert!(!only(&mut s).contains("\"details\""));
+    }
+    let live = content(&mut s, id);
+    assert!(live.contains(r#""set":["set",[1,3,9]]"#) && live.contains(r#"{"x":"kept"}"#), "{live}");
+    let expect = live.replace("\"gone\"", "\"\"").replace("\"only\"", "\"\"");
+    drop(s);
+    let (mut s, id) = serve(&path);
+    assert_eq!(content(&mut s, id), expect);
+    // References were counted again: the child goes with its parent.
+    assert_eq!(s.database("S").unwrap().table("C").unwrap().rows.len(), 1);
+    let before = std::fs::metadata(&path).unwrap().len();
+    s.database_mut("S").unwrap().compact("compacted", 1, 1).unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < before);
+    send(&mut s, id, "transact", r#"["S",{"op":"delete","table":"T","where":[["name","==","a"]]}]"#, 0);
+    assert_eq!(s.database("S").unwrap().table("C").unwrap().rows.len(), 0);
+    let expect = content(&mut s, id);
+    drop(s);
+    let (mut s, id) = serve(&path);
+    assert_eq!(content(&mut s, id), expect);
+}
+
+#[test]
+fn what_cannot_be_written_is_not_answered_with_success() {
+    // A device that takes no bytes stands in for a full disk.
+    let full = PathBuf::from("/dev/full");
+    if !full.exists() {
+        println!("skipped: no /dev/full here");
+        return;
+    }
+    let path = temp("full");
+    drop(Database::create(&path, Schema::parse(SCHEMA).unwrap(), None).unwrap());
+    let (mut s, id) = serve(&path);
+    insert(&mut s, id, "kept", 1);
+    sent(&mut s);
+    s.database_mut("S")
+        .unwrap()
+        .redirect_log_for_test(std::fs::OpenOptions::new().write(true).open(full).unwrap());
+    insert(&mut s, id, "lost", 1);
+    let answer = only(&mut s);
+    assert!(answer.contains("I/O error") && answer.contains("No space left on device"), "{answer}");
+    let rows = content(&mut s, id);
+    assert!(rows.contains("kept") && !rows.contains("lost"), "{rows}");
+}
+
+#[test]
+fn conversion_keeps_what_both_schemas_have() {
+    let path = temp("convert");
+    drop(Database::create(&path, Schema::parse(SCHEMA).unwrap(), None).unwrap());
+    let (mut s, id) = serve(&path);
+    insert(&mut s, id, "x", 5);
+    sent(&mut s);
+    send(&mut s, id, "set_db_change_aware", "[true]", 0);
+    let schema = r#"{"name":"S","version":"2.0.0","tables":{"T":{"columns":{"name":{"type":"string"},"more":{"type":"integer"}}}}}"#;
+    send(&mut s, id, "convert", &format!("[\"S\",{schema}]"), 0);
+    assert!(sent(&mut s).iter().any(|(_, t)| t == r#"{"id":"convert","result":{},"error":null}"#));
+    let all = r#"["S",{"op":"select","table":"T","where":[],"columns":["name","more"]}]"#;
+    send(&mut s, id, "transact", all, 0);
+    assert!(only(&mut s).contains(r#"{"name":"x","more":0}"#));
+    drop(s);
+    let (mut s, id) = serve(&path);
+    send(&mut s, id, "transact", all, 0);
+    assert!(only(&mut s).contains(r#"{"name":"x","more":0}"#));
+}
