@@ -41,7 +41,7 @@ pub enum Message {
     },
     /// The answer of a request that succeeded.
     Reply {
-        /// Anything but null... by the specification; null is let through, for it occurs.
+        /// Anything but null.
         result: Json,
         /// The request's id.
         id: Json,
@@ -120,34 +120,30 @@ impl Message {
         if let Some((name, _)) = object.iter().next() {
             return Err(format!("message has unexpected member \"{name}\""));
         }
-        let kind = match (&method, &id, &error) {
-            (Some(_), Some(_), _) => "request",
-            (Some(_), None, _) => "notification",
-            (None, _, Some(_)) => "error",
-            (None, _, None) => "reply",
+        // The kind follows from what is there; then each member must, or must not, be there.
+        let (kind, wanted) = match (&result, &error, &id) {
+            (Some(_), _, _) => ("reply", [false, false, true, false, true]),
+            (None, Some(_), _) => ("error", [false, false, false, true, true]),
+            (None, None, Some(_)) => ("request", [true, true, false, false, true]),
+            (None, None, None) => ("notification", [true, true, false, false, false]),
         };
-        let present = |name: &str, there: bool, wanted: bool| match (there, wanted) {
-            (true, false) => Err(format!("{kind} must not have \"{name}\"")),
-            (false, true) => Err(format!("{kind} must have \"{name}\"")),
-            _ => Ok(()),
-        };
-        let asks = method.is_some();
-        present("params", params.is_some(), asks)?;
-        if asks {
-            present("result", result.is_some(), false)?;
+        let there = [method.is_some(), params.is_some(), result.is_some(), error.is_some(), id.is_some()];
+        for (i, name) in ["method", "params", "result", "error", "id"].into_iter().enumerate() {
+            match (there[i], wanted[i]) {
+                (true, false) => return Err(format!("{kind} must not have \"{name}\"")),
+                (false, true) => return Err(format!("{kind} must have \"{name}\"")),
+                _ => {}
+            }
         }
-        present("error", error.is_some(), kind == "error")?;
-        present("id", id.is_some(), kind != "notification")?;
-        let id = id.unwrap_or(Json::Null);
-        let params = params.unwrap_or(Json::Null);
-        if asks && params.as_array().is_none() {
+        if params.as_ref().is_some_and(|p| p.as_array().is_none()) {
             return Err("\"params\" must be JSON array".to_string());
         }
-        Ok(match (method, error) {
-            (Some(method), _) if id.is_null() => Message::Notify { method, params },
-            (Some(method), _) => Message::Request { method, params, id },
-            (None, Some(error)) => Message::Error { error, id },
-            (None, None) => Message::Reply { result: result.unwrap_or(Json::Null), id },
+        Ok(match (result, error, id, method, params) {
+            (Some(result), None, Some(id), None, None) => Message::Reply { result, id },
+            (None, Some(error), Some(id), None, None) => Message::Error { error, id },
+            (None, None, Some(id), Some(method), Some(params)) => Message::Request { method, params, id },
+            (None, None, None, Some(method), Some(params)) => Message::Notify { method, params },
+            _ => return Err("message has no kind".to_string()),
         })
     }
 
@@ -401,8 +397,9 @@ pub(crate) mod tests {
             (r#"{"id":1,"method":"a","params":{}}"#, Err("\"params\" must be JSON array")),
             (r#"{"id":1,"method":"a"}"#, Err("request must have \"params\"")),
             (r#"{"result":1,"error":null}"#, Err("reply must have \"id\"")),
+            (r#"{"id":1}"#, Err("request must have \"method\"")),
             (r#"{"id":1,"method":"a","params":[],"x":1}"#, Err("message has unexpected member \"x\"")),
-            (r#"{"id":1,"method":"a","params":[],"result":1}"#, Err("request must not have \"result\"")),
+            (r#"{"id":1,"method":"a","params":[],"result":1}"#, Err("reply must not have \"method\"")),
         ] {
             let json = Json::parse(text).unwrap();
             let got = Message::from_json(json);

@@ -3,4 +3,6 @@
 pub mod jsonrpc;
 pub mod reactor;
 pub mod reconnect;
+pub mod session;
 pub mod stream;
+pub mod unixctl;

@@ -309,19 +309,13 @@ impl Reconnect {
             },
             State::Backoff | State::Connecting | State::Reconnect | State::Void => {
                 let what = if self.passive { "listen" } else { "connection" };
-                match error {
-                    Some(e) => vlog_warn!(RECONNECT, "{name}: {what} attempt failed ({})", strerror(e)),
-                    None if eof => {
-                        let why = retval_to_string(None);
-                        vlog_warn!(RECONNECT, "{name}: {what} attempt failed ({why})");
-                    }
-                    None => {
-                        vlog::vlog_at(
-                            &RECONNECT,
-                            self.info(),
-                            format_args!("{name}: {what} attempt timed out"),
-                        );
-                    }
+                let outcome = match error {
+                    Some(e) => format!("failed ({})", strerror(e)),
+                    None if eof => format!("failed ({})", retval_to_string(None)),
+                    None => "timed out".to_string(),
+                };
+                if self.wordy() {
+                    vlog::vlog_at(&RECONNECT, self.info(), format_args!("{name}: {what} attempt {outcome}"));
                 }
             }
         }
@@ -363,9 +357,6 @@ impl Reconnect {
                 }
                 self.backoff_ms = self.max_backoff_ms;
             }
-            if self.backoff_ms == self.min_backoff_ms {
-                self.tell_wait();
-            }
         }
         self.enter(State::Backoff, now);
     }
@@ -387,8 +378,9 @@ impl Reconnect {
     /// Reports that an attempt to connect is under way.
     pub fn connecting(&mut self, now: Instant) {
         if self.state != State::Connecting {
-            let level = if self.passive || !self.wordy() { Level::Dbg } else { self.info() };
-            vlog::vlog_at(&RECONNECT, level, format_args!("{}: connecting...", self.name));
+            if !self.passive && self.wordy() {
+                vlog::vlog_at(&RECONNECT, self.info(), format_args!("{}: connecting...", self.name));
+            }
             self.enter(State::Connecting, now);
         }
     }
@@ -396,7 +388,9 @@ impl Reconnect {
     /// Reports that the machine's owner listens for a connection.
     pub fn listening(&mut self, now: Instant) {
         if self.state != State::Listening {
-            vlog::vlog_at(&RECONNECT, self.info(), format_args!("{}: listening...", self.name));
+            if self.wordy() {
+                vlog::vlog_at(&RECONNECT, self.info(), format_args!("{}: listening...", self.name));
+            }
             self.enter(State::Listening, now);
         }
     }
