@@ -13,6 +13,7 @@ pub mod port;
 pub mod subfield;
 pub mod text;
 pub mod tlv;
+pub mod wire;
 
 pub use extract::{Layers, extract};
 pub use fields::{Field, FieldId, FieldValue};

@@ -55,7 +55,10 @@ pub enum TlvError {
     Full,
 }
 
-static TABLES: LazyLock<RwLock<(u32, HashMap<u32, Arc<TlvTable>>)>> = LazyLock::new(Default::default);
+/// The last id given out, and the registered tables.
+type Registry = (u32, HashMap<u32, Arc<TlvTable>>);
+
+static TABLES: LazyLock<RwLock<Registry>> = LazyLock::new(Default::default);
 
 impl TlvTable {
     /// Registers a table of `bindings`. Places of bindings that are also in `base` stay the same, so that
@@ -171,10 +174,11 @@ impl TlvTable {
             out.extend_from_slice(&[0xff; 4]);
             let at = out.len();
             out.resize(at + body.len(), 0);
-            if let Some((b, from)) = self.by_option.get(&(class, kind)).map(|n| &self.entries[*n]) {
-                if usize::from(b.len) == body.len() && mask.opts_present >> b.index & 1 != 0 {
-                    out[at..].copy_from_slice(&mask.opts[*from..from + body.len()]);
-                }
+            if let Some((b, from)) = self.by_option.get(&(class, kind)).map(|n| &self.entries[*n])
+                && usize::from(b.len) == body.len()
+                && mask.opts_present >> b.index & 1 != 0
+            {
+                out[at..].copy_from_slice(&mask.opts[*from..from + body.len()]);
             }
         }
     }
@@ -201,6 +205,7 @@ struct TunMdLoc {
     index: u8,
     at: u16,
     len: u16,
+    masked: bool,
 }
 
 impl TunMd {
@@ -253,10 +258,15 @@ pub fn match_len(m: &Match, index: u8) -> u32 {
 
 pub(crate) fn get_match(m: &Match, index: u8) -> (FieldValue, FieldValue) {
     match match_loc(m, index) {
-        Some((at, len)) if m.mask.0.tunnel.opts_present >> index & 1 != 0 => (
-            FieldValue::from_bytes(&m.flow.tunnel.opts[at..at + len]),
-            FieldValue::from_bytes(&m.mask.0.tunnel.opts[at..at + len]),
-        ),
+        Some((at, len)) if m.mask.0.tunnel.opts_present >> index & 1 != 0 => {
+            let exact = m.tun_md.locs.iter().any(|l| l.index == index && !l.masked);
+            let mask = if exact {
+                FieldValue::ONES
+            } else {
+                FieldValue::from_bytes(&m.mask.0.tunnel.opts[at..at + len])
+            };
+            (FieldValue::from_bytes(&m.flow.tunnel.opts[at..at + len]), mask)
+        }
         _ => (FieldValue::ZERO, FieldValue::ZERO),
     }
 }
@@ -277,15 +287,17 @@ pub fn set_match(
         if m.mask.0.tunnel.opts_present >> index & 1 != 0 {
             return Err(format!("field {name} set multiple times"));
         }
-        let sized_by = if mask.is_ones(124) { value.copied().unwrap_or_default() } else { *mask };
-        let len = sized_by.significant_bytes().min(124) as usize;
+        let masked = !mask.is_ones(124);
+        let sized_by = if masked { *mask } else { value.copied().unwrap_or_default() };
+        let len =
+            if sized_by == FieldValue::ZERO { 0 } else { sized_by.significant_bytes().min(124) as usize };
         let at = m.tun_md.used();
         if at + len > OPT_SPACE {
             return Err(format!(
                 "field {name} exceeds maximum size for tunnel metadata (used {at}, max {OPT_SPACE})"
             ));
         }
-        m.tun_md.locs.push(TunMdLoc { index, at: at as u16, len: len as u16 });
+        m.tun_md.locs.push(TunMdLoc { index, at: at as u16, len: len as u16, masked });
         (at, len)
     };
     let (flow, wc) = (&mut m.flow.tunnel, &mut m.mask.0.tunnel);

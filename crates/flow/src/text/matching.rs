@@ -438,7 +438,7 @@ impl Printer<'_> {
             }
             let (v, m) = tlv::get_match(self.m, i);
             let len = tlv::match_len(self.m, i);
-            let exact = m.is_ones(len);
+            let exact = m == FieldValue::ONES || len > 0 && m.is_ones(len);
             if exact {
                 self.put(format_args!("tun_metadata{i}={}", hex(&v)));
             } else if m == FieldValue::ZERO {
