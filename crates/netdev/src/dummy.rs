@@ -5,6 +5,8 @@
 //! happens by itself, but for one courtesy: a device with an IPv4 address answers ARP requests for it, so
 //! that tunnel tests find their next hop.
 
+pub mod appctl;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ib_packet::buffer::{BATCH_MAX, Pool};
+use ib_packet::csum::Sum;
 use ib_packet::{Batch, Mac, Packet};
 use ib_sys::eventfd::EventFd;
 use parking_lot::Mutex;
@@ -157,11 +160,14 @@ impl Dummy {
         self.kind == "dummy-pmd"
     }
 
-    /// Offers a packet to receive queue `qid` as if it had come from the wire.
-    pub fn inject(&self, qid: usize, packet: Packet) {
-        if !self.shared.lock().enqueue(qid, packet) {
+    /// Offers a packet to receive queue `qid` as if it had come from the wire; false (and counted) if nobody reads
+    /// that queue or it is full.
+    pub fn inject(&self, qid: usize, packet: Packet) -> bool {
+        let taken = self.shared.lock().enqueue(qid, packet);
+        if !taken {
             self.drops.add(DropReason::RxQueueFull, 1);
         }
+        taken
     }
 
     /// `netdev-dummy/set-admin-state`.
@@ -242,10 +248,26 @@ impl Dummy {
     }
 }
 
+/// Does what was left to the hardware, so that captures show frames as on a wire; super-frames stay whole.
+fn finish_csum(packet: &mut Packet) {
+    if packet.offload.gso.is_some() {
+        return;
+    }
+    let Some((start, offset)) = packet.offload.partial_csum.take() else { return };
+    let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
+    let data = packet.data_mut();
+    if let Some(covered) = data.get(start..)
+        && at + 2 <= data.len()
+    {
+        let sum = Sum::ZERO.bytes(covered).checksum_udp().to_bytes();
+        data[at..at + 2].copy_from_slice(&sum);
+    }
+}
+
 /// A number of queues out of the options, within bounds.
 fn queues(options: &BTreeMap<String, String>, key: &str) -> usize {
-    let asked = options.get(key).and_then(|v| v.parse().ok()).unwrap_or(1);
-    if (1..=MAX_QUEUES).contains(&asked) { asked } else { 1 }
+    let asked: i64 = options.get(key).and_then(|v| v.parse().ok()).unwrap_or(1);
+    usize::try_from(asked).unwrap_or(1).clamp(1, MAX_QUEUES)
 }
 
 impl Netdev for Dummy {
@@ -267,8 +289,8 @@ impl Netdev for Dummy {
         let open = |path: Option<&String>| -> Option<Arc<Mutex<PcapFile>>> {
             path.and_then(|p| PcapFile::append(p).ok()).map(|f| Arc::new(Mutex::new(f)))
         };
-        let path = |s: &State, key: &str| s.options.get(key) != options.get(key);
-        if ["pcap", "rxq_pcap", "tx_pcap"].iter().any(|k| path(&state, k)) {
+        let differs = |key: &&str| state.options.get(*key) != options.get(*key);
+        if ["pcap", "rxq_pcap", "tx_pcap"].iter().any(differs) {
             let both = open(options.get("pcap"));
             if both.is_some() {
                 (state.rx_pcap, state.tx_pcap) = (both.clone(), both);
@@ -417,12 +439,11 @@ impl Netdev for Dummy {
     }
 
     fn send(&self, qid: usize, batch: &mut Batch, pool: &mut Pool) {
+        // The administrative state stops nothing, as on Open vSwitch's dummies: translation looks at it.
         let mut state = self.shared.lock();
-        let up = true;
-        for packet in batch.drain(..) {
-            if up {
-                self.transmit(&mut state, qid, &packet);
-            }
+        for mut packet in batch.drain(..) {
+            finish_csum(&mut packet);
+            self.transmit(&mut state, qid, &packet);
             pool.give(packet);
         }
     }
@@ -479,5 +500,155 @@ impl Drop for DummyRxq {
         if state.rxqs.iter().any(|w| Arc::ptr_eq(w, &self.waiting)) {
             state.rxqs.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance;
+    use crate::registry::{DummyLevel, Registry};
+
+    fn dummies(level: DummyLevel) -> Arc<Registry> {
+        let registry = Registry::new().unwrap();
+        registry.enable_dummy(level);
+        registry
+    }
+    fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    }
+    fn send(dev: &dyn Netdev, packet: Packet) {
+        dev.send(0, &mut vec![packet], &mut Pool::new(1));
+    }
+
+    #[test]
+    fn every_kind_keeps_the_contract() {
+        let registry = dummies(DummyLevel::Override);
+        for kind in ["dummy", "dummy-internal", "dummy-pmd", "system", "tap", "internal"] {
+            let dev = registry.open(kind, kind).unwrap();
+            assert_eq!(dev.kind(), kind);
+            assert!(dev.as_dummy().is_some());
+            conformance::configuration(&*dev);
+        }
+        assert!(registry.open("pa", "patch").unwrap().as_dummy().is_none());
+    }
+
+    #[test]
+    fn levels_replace_what_they_say() {
+        let kinds = ["dummy", "dummy-internal", "dummy-pmd", "internal", "patch", "system", "tap"];
+        assert_eq!(dummies(DummyLevel::Normal).kinds(), kinds);
+        assert!(dummies(DummyLevel::Normal).open("no-such-dev0", "system").is_err());
+        assert!(dummies(DummyLevel::System).open("no-such-dev0", "system").is_ok());
+        assert!(dummies(DummyLevel::None).open("p1", "dummy").is_err());
+    }
+
+    #[test]
+    fn what_is_injected_is_received_once_and_counted() {
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy").unwrap();
+        let dummy = dev.as_dummy().unwrap();
+        assert!(!dummy.inject(0, conformance::frame(60)), "nobody reads yet");
+        let mut rxq = dev.rx_queues().unwrap().remove(0);
+        assert!(dummy.inject(0, conformance::frame(60)) && dummy.inject(0, conformance::frame(70)));
+        assert!(!dummy.inject(1, conformance::frame(60)), "no such queue");
+        let mut pool = Pool::new(4);
+        let mut out = Batch::new();
+        assert_eq!(rxq.recv(&mut pool, &mut out).unwrap(), 2);
+        assert_eq!(out.iter().map(Packet::len).collect::<Vec<_>>(), [60, 70]);
+        assert_eq!(rxq.recv(&mut pool, &mut out).unwrap(), 0);
+        let s = dev.stats().unwrap();
+        assert_eq!(
+            (s.rx_packets, s.rx_bytes, s.tx_packets, s.rx_errors),
+            (Some(2), Some(130), Some(0), None)
+        );
+        let custom: BTreeMap<_, _> = dev.custom_stats().into_iter().collect();
+        assert_eq!((custom["rx_custom_packets_1"], custom["rx_custom_packets_2"]), (2, 2));
+        assert_eq!((custom["rx_q0_packets"], custom["rx_q0_bytes"], custom["tx_q0_packets"]), (2, 130, 0));
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy").unwrap();
+        let dummy = dev.as_dummy().unwrap();
+        let _rxq = dev.rx_queues().unwrap();
+        let taken = (0..150).filter(|_| dummy.inject(0, conformance::frame(60))).count();
+        assert_eq!(taken, MAX_QUEUED);
+        assert!(dev.custom_stats().contains(&("rx_drop_queue_full".to_owned(), 50)));
+    }
+
+    #[test]
+    fn pmd_queues_follow_the_options_when_they_are_opened() {
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy-pmd").unwrap();
+        assert!(dev.is_pmd());
+        dev.set_config(&options(&[("n_rxq", "3"), ("numa_id", "1"), ("ifindex", "78")])).unwrap();
+        assert_eq!((dev.n_rxq(), dev.numa_id(), dev.ifindex()), (3, Some(1), Some(78)));
+        assert_eq!(dev.config()["configured_rx_queues"], "1");
+        assert_eq!(dev.rx_queues().unwrap().len(), 3);
+        let shown: Vec<_> = dev.config().into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(
+            shown.join(", "),
+            "configured_rx_queues=3, configured_tx_queues=1, ifindex=78, requested_rx_queues=3, requested_tx_queues=1"
+        );
+        dev.set_config(&options(&[("n_rxq", "100000"), ("n_txq", "-1")])).unwrap();
+        assert_eq!((dev.n_rxq(), dev.n_txq()), (1024, 1));
+    }
+
+    #[test]
+    fn an_arp_request_for_our_address_is_answered() {
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy").unwrap();
+        dev.set_mac(Mac([0xaa, 0x55, 0xaa, 0x55, 0, 0x10])).unwrap();
+        dev.as_dummy().unwrap().add_ip4(Ipv4Addr::new(1, 2, 3, 4), 24);
+        let mut rxq = dev.rx_queues().unwrap().remove(0);
+        let mut request = vec![0xff; 6];
+        request.extend([0x50, 0x54, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        request.extend([0x50, 0x54, 0, 0, 0, 9, 1, 2, 3, 9, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
+        send(&*dev, Packet::from_frame(&request));
+        let mut out = Batch::new();
+        rxq.recv(&mut Pool::new(1), &mut out).unwrap();
+        let mut reply = vec![0x50, 0x54, 0, 0, 0, 9, 0xaa, 0x55, 0xaa, 0x55, 0, 0x10, 8, 6];
+        reply.extend([0, 1, 8, 0, 6, 4, 0, 2, 0xaa, 0x55, 0xaa, 0x55, 0, 0x10, 1, 2, 3, 4]);
+        reply.extend([0x50, 0x54, 0, 0, 0, 9, 1, 2, 3, 9]);
+        assert_eq!(out.iter().map(Packet::data).collect::<Vec<_>>(), [&reply[..]]);
+        request[41] = 5;
+        send(&*dev, Packet::from_frame(&request));
+        assert_eq!(rxq.recv(&mut Pool::new(1), &mut out).unwrap(), 0, "someone else's address");
+    }
+
+    #[test]
+    fn packets_longer_than_the_mtu_do_not_leave() {
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy").unwrap();
+        dev.set_mtu(100).unwrap();
+        send(&*dev, conformance::frame(114));
+        send(&*dev, conformance::frame(115));
+        send(&*dev, Packet::from_frame(&[0; 13]));
+        assert_eq!(dev.stats().unwrap().tx_packets, Some(1));
+        assert!(dev.custom_stats().contains(&("tx_drop_too_big".to_owned(), 1)));
+    }
+
+    #[test]
+    fn captures_hold_what_passed_with_its_checksum_done() {
+        let dir = std::env::temp_dir().join(format!("ib-netdev-dummy-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("both.pcap");
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy").unwrap();
+        dev.set_config(&options(&[("pcap", path.to_str().unwrap())])).unwrap();
+        let _rxq = dev.rx_queues().unwrap();
+        dev.as_dummy().unwrap().inject(0, conformance::frame(60));
+        let mut segment = conformance::super_frame(10, 1400);
+        segment.offload.gso = None;
+        send(&*dev, segment);
+        let file = std::fs::read(&path).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(file.len(), 24 + 16 + 60 + 16 + 64);
+        assert_eq!(file[..4], 0xa1b2_c3d4_u32.to_ne_bytes());
+        assert_eq!(&file[40..100], conformance::frame(60).data());
+        let tcp = &file[116 + 34..];
+        let pseudo = [10, 0, 0, 1, 10, 0, 0, 2, 0, 6, 0, 30];
+        assert_eq!(Sum::ZERO.bytes(&pseudo).bytes(tcp).checksum().to_bytes(), [0, 0]);
     }
 }

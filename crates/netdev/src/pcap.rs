@@ -18,7 +18,7 @@ impl PcapFile {
             header.extend(2u16.to_ne_bytes());
             header.extend(4u16.to_ne_bytes());
             header.extend([0; 8]);
-            header.extend(65_535_u32.to_ne_bytes());
+            header.extend(1518u32.to_ne_bytes());
             header.extend(1u32.to_ne_bytes());
             file.write_all(&header)?;
         }
