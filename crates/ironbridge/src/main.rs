@@ -1,3 +1,93 @@
 //! The one binary: daemons and tools by the name it is called under, or as a subcommand.
+//!
+//! `PROGRAMS` is the table; a program is one row. `ironbridge links DIR` makes the names that scripts know.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+
+use ib_tools::io::{Io, Run, program_name, version_text};
+
+/// A program: its name and its function.
+struct Program {
+    name: &'static str,
+    run: Run,
+}
+
+/// All programs, by name.
+const PROGRAMS: &[Program] = &[Program { name: "ovs-appctl", run: ib_tools::appctl::run }];
+
+fn find(name: &str) -> Option<Run> {
+    PROGRAMS.iter().find(|p| p.name == name).map(|p| p.run)
+}
+
+fn usage() -> String {
+    let mut out = String::from(
+        "ironbridge: a virtual switch\n\
+         usage: ironbridge PROGRAM [ARG...]    run a program\n       \
+         ironbridge links DIR           make a link in DIR for each program\n       \
+         ironbridge --help | --version\n\
+         Programs, which also run by the names of links to this file:\n",
+    );
+    for p in PROGRAMS {
+        out.push_str(&format!("  {}\n", p.name));
+    }
+    out
+}
+
+/// Makes or renews a symbolic link to this executable for each program.
+fn links(dir: &Path, io: &mut Io<'_>) -> i32 {
+    let exe = match std::env::current_exe() {
+        Ok(exe) => exe,
+        Err(e) => return io.fatal("ironbridge", format!("cannot find the executable: {e}")),
+    };
+    for p in PROGRAMS {
+        let link = dir.join(p.name);
+        if link.is_symlink() {
+            // What cannot be removed fails below, with a message.
+            let _ = std::fs::remove_file(&link);
+        }
+        if let Err(e) = std::os::unix::fs::symlink(&exe, &link) {
+            let why = ib_base::errno::strerror(&e);
+            return io.fatal("ironbridge", format!("{}: {why}", link.display()));
+        }
+    }
+    0
+}
+
+fn dispatch(args: &[OsString], io: &mut Io<'_>) -> i32 {
+    if let Some(run) = find(&program_name(args)) {
+        return run(args, io);
+    }
+    let words: Vec<String> = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["-h" | "--help" | "help", ..] => {
+            io.out(usage());
+            0
+        }
+        ["-V" | "--version", ..] => {
+            io.out(version_text("ironbridge", ""));
+            0
+        }
+        ["links", dir] => links(Path::new(dir), io),
+        [name, ..] => match find(name) {
+            Some(run) => run(&args[1..], io),
+            None => io.fatal("ironbridge", format!("no program \"{name}\" (use --help for help)")),
+        },
+        [] => {
+            io.err(usage());
+            1
+        }
+    }
+}
+
+fn main() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let mut stdin = std::io::stdin();
+    let mut stdout = std::io::stdout();
+    let mut stderr = std::io::stderr();
+    let code = dispatch(&args, &mut Io { stdin: &mut stdin, stdout: &mut stdout, stderr: &mut stderr });
+    // A reader that has gone away is no error of ours.
+    let _ = stdout.flush();
+    ib_sys::signal::exit(code)
+}

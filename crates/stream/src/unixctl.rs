@@ -112,11 +112,12 @@ impl Call {
 
     /// Answers that it succeeded, with a text for standard output.
     pub fn ok(mut self, text: impl AsRef<str>) {
-        let text = Json::from(text.as_ref());
         let json = match self.format {
-            Format::Text => text,
+            Format::Text => Json::from(with_newline(text.as_ref())),
             // What has no structure of its own goes inside one that says so.
-            Format::Json => Json::object([("reply", text), ("reply-format", Json::from("plain"))]),
+            Format::Json => {
+                Json::object([("reply", Json::from(text.as_ref())), ("reply-format", Json::from("plain"))])
+            }
         };
         self.answer(Ok(json));
     }
@@ -132,7 +133,7 @@ impl Call {
 
     /// Answers that it failed, with a text for standard error.
     pub fn err(mut self, text: impl AsRef<str>) {
-        self.answer(Err(Json::from(text.as_ref())));
+        self.answer(Err(Json::from(with_newline(text.as_ref()))));
     }
 
     /// Answers by a result of texts.
@@ -407,6 +408,12 @@ impl<C: ?Sized> Server<C> {
     }
 }
 
+/// Clients print answers as they are: lines end.
+fn with_newline(text: &str) -> String {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{end}")
+}
+
 /// The arguments of `set-options`.
 fn parse_options(args: &[String]) -> Result<Format, String> {
     let mut format = Format::Text;
@@ -427,7 +434,7 @@ fn parse_options(args: &[String]) -> Result<Format, String> {
 }
 
 fn plain(json: &Json) -> String {
-    json.as_str().map_or_else(|| json.to_string(), str::to_string)
+    json.as_str().map_or_else(|| json.to_string(), |s| s.trim_end_matches('\n').to_string())
 }
 
 /// An object for [`Call::ok_json`], from pairs.

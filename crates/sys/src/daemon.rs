@@ -351,7 +351,7 @@ impl Daemon {
             match self.fork_and_wait() {
                 None => {
                     signal::init();
-                    vlog::set_thread_name("");
+                    vlog::set_thread_name(&self.program);
                     process::set_title(&self.program);
                     return;
                 }

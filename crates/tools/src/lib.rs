@@ -1,1 +1,4 @@
 //! The command-line tools as libraries.
+
+pub mod appctl;
+pub mod io;
