@@ -62,10 +62,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if packets != 0 && since.elapsed() > Duration::from_secs(1) {
             let s = since.elapsed().as_secs_f64();
             println!(
-                "{:.0} kpps, {:.2} Gb/s, {:.1} packets a batch, {wakes} wakes",
+                "{:.0} kpps, {:.2} Gb/s, {:.1} packets a batch, {wakes} wakes, drops {:?} {:?}",
                 packets as f64 / s / 1e3,
                 bytes as f64 * 8.0 / s / 1e9,
                 packets as f64 / batches as f64,
+                ports[0].custom_stats(),
+                ports[1].custom_stats(),
             );
             (packets, bytes, batches, wakes) = (0, 0, 0, 0);
             since = Instant::now();

@@ -74,8 +74,8 @@ impl Provider for DummyProvider {
             flags: Flags::NONE,
             ifindex: None,
             addresses: Vec::new(),
-            n_rxq: 1,
-            n_txq: 1,
+            configured_rxq: 1,
+            configured_txq: 1,
             requested_rxq: 1,
             requested_txq: 1,
             numa_id: 0,
@@ -118,8 +118,8 @@ struct State {
     flags: Flags,
     ifindex: Option<i32>,
     addresses: Vec<(IpAddr, u8)>,
-    n_rxq: usize,
-    n_txq: usize,
+    configured_rxq: usize,
+    configured_txq: usize,
     requested_rxq: usize,
     requested_txq: usize,
     numa_id: u32,
@@ -319,9 +319,9 @@ impl Netdev for Dummy {
         if self.is_pmd_kind() {
             for (key, n) in [
                 ("requested_rx_queues", state.requested_rxq),
-                ("configured_rx_queues", state.n_rxq),
+                ("configured_rx_queues", state.configured_rxq),
                 ("requested_tx_queues", state.requested_txq),
-                ("configured_tx_queues", state.n_txq),
+                ("configured_tx_queues", state.configured_txq),
             ] {
                 all.insert(key.to_owned(), n.to_string());
             }
@@ -422,9 +422,9 @@ impl Netdev for Dummy {
 
     fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>> {
         let mut state = self.shared.lock();
-        state.n_rxq = state.requested_rxq;
-        state.n_txq = state.requested_txq;
-        let (n_rxq, n_txq) = (state.n_rxq, state.n_txq);
+        state.configured_rxq = state.requested_rxq;
+        state.configured_txq = state.requested_txq;
+        let (n_rxq, n_txq) = (state.configured_rxq, state.configured_txq);
         state.rx.resize(n_rxq, Count::default());
         state.tx.resize(n_txq, Count::default());
         let mut fresh = Vec::new();

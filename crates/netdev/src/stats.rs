@@ -5,6 +5,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Counters that `dpctl/show` and OpenFlow tell in detail, and the `statistics` column does not.
+const NOT_IN_COLUMN: [&str; 7] = [
+    "rx_length_errors",
+    "rx_fifo_errors",
+    "tx_aborted_errors",
+    "tx_carrier_errors",
+    "tx_fifo_errors",
+    "tx_heartbeat_errors",
+    "tx_window_errors",
+];
+
 macro_rules! stats {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
         /// A device's counters since it was made; `None` where the device has no such counter.
@@ -12,9 +23,10 @@ macro_rules! stats {
         pub struct NetdevStats { $($(#[$doc])* pub $field: Option<u64>),* }
 
         impl NetdevStats {
-            /// Names as in the `statistics` column with their values, declaration order.
+            /// What belongs into the `statistics` column: names as there with their values, declaration order.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, Option<u64>)> {
-                [$((stringify!($field), self.$field)),*].into_iter()
+                let all = [$((stringify!($field), self.$field)),*];
+                all.into_iter().filter(|(name, _)| !NOT_IN_COLUMN.contains(name))
             }
         }
     };
@@ -179,7 +191,7 @@ mod tests {
 
     #[test]
     fn entries_carry_the_column_names() {
-        let s = NetdevStats { rx_packets: Some(3), ..NetdevStats::default() };
+        let s = NetdevStats { rx_packets: Some(3), rx_fifo_errors: Some(0), ..NetdevStats::default() };
         let known: Vec<_> = s.entries().filter(|(_, v)| v.is_some()).collect();
         assert_eq!(known, [("rx_packets", Some(3))]);
     }
