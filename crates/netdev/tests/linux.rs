@@ -251,3 +251,23 @@ fn tap_works_from_another_namespace() {
         });
     });
 }
+
+#[test]
+fn a_tap_that_someone_deletes_ends_its_queue() {
+    in_namespace(|| {
+        let registry = Registry::new().unwrap();
+        let tap = registry.open("t0", "tap").unwrap();
+        let mut rxq = tap.rx_queues().unwrap().remove(0);
+        up(&tap);
+        Rtnl::open().unwrap().delete_link(tap.ifindex().unwrap()).unwrap();
+        // Its descriptor reports an error from now on: whoever waits for it must be told to stop.
+        let mut batch = Vec::new();
+        let mut reads = (0..10).map(|_| rxq.recv(&mut Pool::new(8), &mut batch));
+        assert!(reads.any(|r| r.is_err()));
+        tap.send(0, &mut vec![frame(60)], &mut Pool::new(1));
+        assert_eq!(tap.custom_stats(), [(DropReason::TxDown.name().to_owned(), 1)]);
+        assert!(wait(&registry, || tap.ifindex().is_none()));
+        drop((rxq, tap));
+        registry.open("t0", "tap").unwrap();
+    });
+}

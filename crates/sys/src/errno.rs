@@ -1,8 +1,8 @@
 //! Error numbers and their texts, as the C library has them.
 
 pub use libc::{
-    EACCES, EAFNOSUPPORT, EAGAIN, EBUSY, EEXIST, EINTR, EINVAL, EIO, EMSGSIZE, ENETDOWN, ENOBUFS, ENODEV,
-    ENOENT, ENOMEM, ENXIO, EOPNOTSUPP, EPERM,
+    EACCES, EAFNOSUPPORT, EAGAIN, EBADFD, EBUSY, EEXIST, EINTR, EINVAL, EIO, EMSGSIZE, ENETDOWN, ENOBUFS,
+    ENODEV, ENOENT, ENOMEM, ENXIO, EOPNOTSUPP, EPERM,
 };
 
 /// `strerror(errno)`, e.g. `No such device`.

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use ib_packet::buffer::{BATCH_MAX, Pool};
 use ib_packet::{Batch, Packet};
 use ib_sys::af_packet::{PacketSocket, RecvRing, SendRing};
-use ib_sys::errno::{EAGAIN, EINVAL, EIO, EMSGSIZE, ENETDOWN, ENOBUFS, ENODEV, ENOMEM, ENXIO};
+use ib_sys::errno::{EAGAIN, EBADFD, EINVAL, EIO, EMSGSIZE, ENETDOWN, ENOBUFS, ENODEV, ENOMEM, ENXIO};
 use ib_sys::tun::Tap;
 
 use crate::linux::vnet;
@@ -104,7 +104,7 @@ pub fn recv_packets(
 /// What a failed send means.
 fn reason(e: &io::Error) -> DropReason {
     match e.raw_os_error() {
-        Some(ENETDOWN | ENXIO | ENODEV | EIO) => DropReason::TxDown,
+        Some(ENETDOWN | ENXIO | ENODEV | EIO | EBADFD) => DropReason::TxDown,
         Some(ENOBUFS | EAGAIN | ENOMEM) => DropReason::TxQueueFull,
         Some(EMSGSIZE) => DropReason::TxTooBig,
         Some(EINVAL) => DropReason::TxGso,
