@@ -64,7 +64,7 @@ fn atom_or_range(
                 let (start, end) = parse_range(s)
                     .filter(|_| ranges)
                     .ok_or_else(|| format!("\"{s}\" is not a valid integer or range"))?;
-                if end < start || i128::from(end) - i128::from(start) >= MAX_RANGE {
+                if end < start {
                     return Err(format!("\"{s}\" is not a valid range. Range end cannot be before start."));
                 }
                 range_end = Some(end);
@@ -90,7 +90,7 @@ fn atom_or_range(
                 let Some(inside) = inside.strip_suffix('"') else {
                     return Err(format!("{s}: missing quote at end of quoted string"));
                 };
-                Atom::string(unescape(inside)?)
+                Atom::string(unescape(inside).map_err(|e| format!("{s}: {e}"))?)
             } else {
                 Atom::string(s)
             }
@@ -108,6 +108,12 @@ fn atom_or_range(
     base.check(&atom).map_err(|e| e.to_string())?;
     if let Some(end) = range_end {
         base.check(&Atom::Integer(end)).map_err(|e| e.to_string())?;
+        let start = atom.as_integer().unwrap_or(end);
+        if i128::from(end) - i128::from(start) >= MAX_RANGE {
+            return Err(format!(
+                "constraint violation: Range \"{s}\" is too big. Maximum allowed size is {MAX_RANGE}."
+            ));
+        }
     }
     Ok((atom, range_end))
 }

@@ -233,7 +233,9 @@ pub fn log(module: &Module, level: Level, args: fmt::Arguments<'_>) {
         facility: state.facility,
     };
     for destination in DESTINATIONS {
-        if level > module.level(destination) {
+        if level > module.level(destination)
+            || destination == Destination::Syslog && !state.syslog.is_open()
+        {
             continue;
         }
         let mut line = String::with_capacity(96 + message.len());
@@ -370,7 +372,8 @@ level_macros! { $
 fn refresh(state: &State) {
     let file_open = state.file.as_ref().is_some_and(|f| f.file.is_some());
     for module in MODULES {
-        module.refresh([state.syslog.is_open(), true, file_open]);
+        // Syslog counts even if it leads nowhere: the serial numbers of what does appear must not depend on that.
+        module.refresh([true, true, file_open]);
     }
 }
 

@@ -451,7 +451,7 @@ mod tests {
         let sent = idl.take_messages().remove(0);
         let name = format!("row{new}").replace('-', "_");
         let expect = format!(
-            r#"["S",{{"op":"wait","table":"Top","timeout":0,"where":[["_uuid","==",["uuid","TOP"]]],"columns":["bridges"],"until":"==","rows":[{{"bridges":["uuid","BR0"]}}]}},{{"op":"insert","table":"Bridge","uuid-name":"{name}","row":{{"name":"br9"}}}},{{"op":"mutate","table":"Top","where":[["_uuid","==",["uuid","TOP"]]],"mutations":[["bridges","insert",["named-uuid","{name}"]]]}},{{"op":"mutate","table":"Top","where":[["_uuid","==",["uuid","TOP"]]],"mutations":[["next_cfg","+=",1]]}},{{"op":"select","table":"Top","where":[["_uuid","==",["uuid","TOP"]]],"columns":["next_cfg"]}},{{"op":"comment","comment":"why"}}]"#
+            r#"["S",{{"op":"wait","table":"Top","timeout":0,"where":[["_uuid","==",["uuid","TOP"]]],"columns":["bridges"],"until":"==","rows":[{{"bridges":["uuid","BR0"]}}]}},{{"op":"insert","table":"Bridge","uuid-name":"{name}","row":{{"name":"br9"}}}},{{"op":"mutate","table":"Top","where":[["_uuid","==",["uuid","TOP"]]],"mutations":[["bridges","insert",["set",[["named-uuid","{name}"]]]]]}},{{"op":"mutate","table":"Top","where":[["_uuid","==",["uuid","TOP"]]],"mutations":[["next_cfg","+=",1]]}},{{"op":"select","table":"Top","where":[["_uuid","==",["uuid","TOP"]]],"columns":["next_cfg"]}},{{"op":"comment","comment":"why"}}]"#
         );
         assert_eq!(sent.get("params").unwrap(), &json(&expect));
         let id_json = sent.get("id").unwrap();

@@ -153,7 +153,8 @@ impl Txn {
         self.entry(t, uuid).inserted = true;
     }
 
-    /// Deletes a row.
+    /// Deletes a row. Rows of tables that are not root are the server's to delete, when the last reference goes: of
+    /// those, only this transaction's view is rid.
     pub fn delete(&mut self, row: &Row<'_>) {
         self.delete_at(row.view().idl(), row.table(), row.uuid());
     }
@@ -325,6 +326,10 @@ impl Request<'_> {
         if !table.on_server {
             return;
         }
+        if row.deleted && !table.is_root {
+            // It goes when nothing refers to it any more; the server decides.
+            return;
+        }
         if row.deleted {
             let mut op = self.operation("delete", t);
             op.insert("where", self.where_clause(uuid));
@@ -355,16 +360,12 @@ impl Request<'_> {
                         mutations.push(Json::array([
                             column.name.clone().into(),
                             "delete".into(),
-                            self.key_set(remove, kind),
+                            self.key_set(remove),
                         ]));
                     }
                     if !add.is_empty() {
-                        let unlimited = ColumnType { max: crate::UNLIMITED, ..kind.clone() };
-                        mutations.push(Json::array([
-                            column.name.clone().into(),
-                            "insert".into(),
-                            self.datum(add, &unlimited),
-                        ]));
+                        let elements = if kind.is_map() { self.datum(add, kind) } else { self.key_set(add) };
+                        mutations.push(Json::array([column.name.clone().into(), "insert".into(), elements]));
                     }
                 }
             }
@@ -391,10 +392,8 @@ impl Request<'_> {
         }
     }
 
-    fn key_set(&self, datum: &Datum, kind: &ColumnType) -> Json {
-        if !kind.is_map() {
-            return self.datum(datum, kind);
-        }
+    /// A set of the elements or keys.
+    fn key_set(&self, datum: &Datum) -> Json {
         Json::array(["set".into(), Json::array(datum.keys().map(|k| self.atom(k)))])
     }
 
