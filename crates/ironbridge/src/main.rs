@@ -15,7 +15,10 @@ struct Program {
 }
 
 /// All programs, by name.
-const PROGRAMS: &[Program] = &[Program { name: "ovs-appctl", run: ib_tools::appctl::run }];
+const PROGRAMS: &[Program] = &[
+    Program { name: "ovs-appctl", run: ib_tools::appctl::run },
+    Program { name: "ovs-vsctl", run: ib_tools::vsctl::run },
+];
 
 fn find(name: &str) -> Option<Run> {
     PROGRAMS.iter().find(|p| p.name == name).map(|p| p.run)
