@@ -7,7 +7,11 @@
 pub mod be;
 pub mod buffer;
 pub mod csum;
+pub mod gso;
+pub mod hexdump;
 pub mod mac;
+pub mod pcap;
+pub mod wire;
 
 pub use be::{Be16, Be32, Be64, Be128};
 pub use buffer::{Batch, Gso, GsoKind, Offload, Packet};
