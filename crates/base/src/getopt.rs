@@ -218,6 +218,24 @@ impl Iterator for Getopt<'_> {
     }
 }
 
+/// What `-o`, `--option` of a tool prints, for shells to complete from.
+pub fn options_text(tables: &[&[LongOpt]]) -> String {
+    let mut out = String::new();
+    for option in tables.iter().copied().flatten() {
+        let arg = match option.arg {
+            HasArg::No => "",
+            HasArg::Required => "ARG",
+            HasArg::Optional => "[ARG]",
+        };
+        let equals = if arg.is_empty() { "" } else { "=" };
+        out.push_str(&format!("--{}{equals}{arg}\n", option.name));
+        if let Some(short) = char::from_u32(option.id).filter(char::is_ascii_alphanumeric) {
+            out.push_str(&format!("-{short} {arg}\n"));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +274,11 @@ mod tests {
         check("+ht:", &["-h", "cmd", "-t", "x"], "h [\"cmd\", \"-t\", \"x\"]");
         check("ht:", &["a", "--", "-h"], "[\"a\", \"-h\"]");
         check("h", &["-", "-h"], "h [\"-\"]");
+    }
+    #[test]
+    fn printed() {
+        let text = options_text(&[&LONG[..2], &LONG[3..]]);
+        assert_eq!(text, "--target=ARG\n-t ARG\n--help\n-h \n--verbose=[ARG]\n-v [ARG]\n");
     }
 
     #[test]

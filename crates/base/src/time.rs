@@ -377,7 +377,7 @@ fn strftime_into(out: &mut String, format: &str, t: &Civil, secs: i64, offset: i
             out.push(c);
             continue;
         }
-        let twelve = if t.hour % 12 == 0 { 12 } else { t.hour % 12 };
+        let twelve = (t.hour + 11) % 12 + 1;
         // Writing to a String cannot fail.
         let _ = match chars.next() {
             Some('a') => write!(out, "{}", &DAYS[t.weekday as usize][..3]),
@@ -406,7 +406,7 @@ fn strftime_into(out: &mut String, format: &str, t: &Civil, secs: i64, offset: i
             Some('l') => write!(out, "{twelve:2}"),
             Some('m') => write!(out, "{:02}", t.month),
             Some('M') => write!(out, "{:02}", t.minute),
-            Some('n') => write!(out, "\n"),
+            Some('n') => writeln!(out),
             Some('p') => write!(out, "{}", if t.hour < 12 { "AM" } else { "PM" }),
             Some('r') => {
                 sub(out, "%I:%M:%S %p");

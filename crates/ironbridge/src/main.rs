@@ -89,7 +89,12 @@ fn main() {
     let mut stdin = std::io::stdin();
     let mut stdout = std::io::stdout();
     let mut stderr = std::io::stderr();
-    let code = dispatch(&args, &mut Io { stdin: &mut stdin, stdout: &mut stdout, stderr: &mut stderr });
+    let mut io = Io { stdin: &mut stdin, stdout: &mut stdout, stderr: &mut stderr };
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dispatch(&args, &mut io)));
+    // A program whose main thread has panicked has crashed, and a monitor is to see it so.
+    let Ok(code) = ran else {
+        std::process::abort();
+    };
     // A reader that has gone away is no error of ours.
     let _ = stdout.flush();
     ib_sys::signal::exit(code)

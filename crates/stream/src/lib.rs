@@ -1,5 +1,6 @@
 //! Streams, JSON-RPC, unixctl, reactor.
 
+pub mod blocking;
 pub mod jsonrpc;
 pub mod reactor;
 pub mod reconnect;

@@ -378,8 +378,9 @@ impl Reconnect {
     /// Reports that an attempt to connect is under way.
     pub fn connecting(&mut self, now: Instant) {
         if self.state != State::Connecting {
-            if !self.passive && self.wordy() {
-                vlog::vlog_at(&RECONNECT, self.info(), format_args!("{}: connecting...", self.name));
+            if self.wordy() {
+                let what = if self.passive { "listening" } else { "connecting" };
+                vlog::vlog_at(&RECONNECT, self.info(), format_args!("{}: {what}...", self.name));
             }
             self.enter(State::Connecting, now);
         }
@@ -397,13 +398,18 @@ impl Reconnect {
 
     /// Reports that listening failed.
     pub fn listen_error(&mut self, now: Instant, error: &io::Error) {
+        if self.state != State::Listening {
+            self.connecting(now);
+        }
         self.disconnected(now, Some(error));
     }
 
     /// Reports that an attempt has succeeded.
     pub fn connected(&mut self, now: Instant) {
         if !self.is_connected() {
-            self.connecting(now);
+            if self.state != State::Listening {
+                self.connecting(now);
+            }
             vlog::vlog_at(&RECONNECT, self.info(), format_args!("{}: connected", self.name));
             self.enter(State::Active, now);
             self.stats.last_connected = Some(now);

@@ -192,7 +192,9 @@ impl<C: ?Sized> Server<C> {
                 let name = format!("punix:{}", p.display());
                 let opened = Listener::open(&name, 0, handle, handle.new_key());
                 Some(opened.inspect_err(|e| {
-                    eprintln!("{}: could not initialize control socket ({e})", p.display());
+                    let program = ib_base::vlog::program_name();
+                    let why = ib_base::errno::strerror(e);
+                    eprintln!("{program}: {}: could not initialize control socket ({why})", p.display());
                 })?)
             }
             None => None,

@@ -97,13 +97,14 @@ pub fn vlog_usage(program: &str) -> String {
     )
 }
 
-/// Applies an option of [`VLOG_OPTIONS`]; false if it is another. The error is the text for the user.
+/// Applies an option of [`VLOG_OPTIONS`]; false if it is another. The error is the line for the user, with the
+/// program's name before it as `getopt`'s errors have.
 pub fn vlog_option(program: &str, found: &Found) -> Result<bool, String> {
     match found.id {
         VERBOSE => {
             let spec = found.arg.is_some().then(|| found.arg_str());
-            vlog::set_verbosity(spec.as_deref())
-                .map_err(|e| format!("processing \"{}\": {e}", found.arg_str()))?;
+            let full = |e| format!("{program}: processing \"{}\": {e}", found.arg_str());
+            vlog::set_verbosity(spec.as_deref()).map_err(full)?;
         }
         LOG_FILE => {
             let path = match &found.arg {
@@ -114,7 +115,7 @@ pub fn vlog_option(program: &str, found: &Found) -> Result<bool, String> {
             let _ = vlog::set_log_file(&path);
         }
         SYSLOG_METHOD => vlog::set_syslog_method(&found.arg_str()),
-        SYSLOG_TARGET => vlog::set_syslog_target(&found.arg_str())?,
+        SYSLOG_TARGET => vlog::set_syslog_target(&found.arg_str()).map_err(|e| format!("{program}: {e}"))?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -132,6 +133,15 @@ pub struct Daemon {
     user: Option<User>,
     /// Writing a byte here lets the parent exit.
     notify: Option<File>,
+}
+
+/// Has panics logged: a daemon's standard error leads nowhere.
+fn log_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        ib_base::vlog_emer!(ib_base::vlog::module::UTIL, "{info}");
+        before(info);
+    }));
 }
 
 /// What the parent of a fork learns about the start of its child.
@@ -156,8 +166,8 @@ impl Daemon {
         }
     }
 
-    /// Applies an option of [`OPTIONS`] or [`VLOG_OPTIONS`]; false if it is another. The error is the text for the
-    /// user.
+    /// Applies an option of [`OPTIONS`] or [`VLOG_OPTIONS`]; false if it is another. The error is the line for the
+    /// user, with the program's name before it as `getopt`'s errors have.
     pub fn option(&mut self, found: &Found) -> Result<bool, String> {
         match found.id {
             DETACH => self.detach = true,
@@ -170,7 +180,10 @@ impl Daemon {
             }
             OVERWRITE_PIDFILE => self.overwrite_pidfile = true,
             MONITOR => self.monitor = true,
-            USER => self.user = Some(User::lookup(&found.arg_str())?),
+            USER => {
+                self.user =
+                    Some(User::lookup(&found.arg_str()).map_err(|e| format!("{}: {e}", self.program))?)
+            }
             NO_SELF_CONFINEMENT => {}
             _ => return vlog_option(&self.program, found),
         }
@@ -200,10 +213,12 @@ impl Daemon {
     /// the daemon's work. Does not return, but exits with OVS's message, if it cannot.
     pub fn start(&mut self) {
         signal::init();
-        if let Some(user) = &self.user {
-            if let Err(e) = user.become_user() {
-                self.fatal(&format!("cannot change user: {}", strerror(&e)));
-            }
+        signal::default_crashes();
+        log_panics();
+        if let Some(user) = &self.user
+            && let Err(e) = user.become_user()
+        {
+            self.fatal(&format!("cannot change user: {}", strerror(&e)));
         }
         if let Some(path) = self.pidfile.as_ref().filter(|_| !self.overwrite_pidfile) {
             match pidfile::read(path, true) {
@@ -243,10 +258,10 @@ impl Daemon {
                 self.monitor_child(pid);
             }
         }
-        if let Some(path) = &self.pidfile {
-            if let Err(e) = pidfile::create(path, self.overwrite_pidfile) {
-                self.fatal(&format!("{}: create failed ({})", path.display(), strerror(&e)));
-            }
+        if let Some(path) = &self.pidfile
+            && let Err(e) = pidfile::create(path, self.overwrite_pidfile)
+        {
+            self.fatal(&format!("{}.tmp: create failed ({})", path.display(), strerror(&e)));
         }
     }
 
@@ -321,11 +336,12 @@ impl Daemon {
         let mut crashes = 0u32;
         let mut status = String::from("healthy");
         let mut last_restart: Option<std::time::Instant> = None;
+        let mut startup_failed = None;
         // The monitor dies of a signal at once; it has nothing to clean up.
         signal::watch_none();
         loop {
             process::set_title(&format!("{}: monitoring pid {pid} ({status})", self.program));
-            let ended = match process::wait(pid) {
+            let ended = match startup_failed.take().map_or_else(|| process::wait(pid), Ok) {
                 Ok(ended) => ended,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => self.fatal(&format!("waitpid failed ({})", strerror(&e))),
@@ -355,7 +371,12 @@ impl Daemon {
                     process::set_title(&self.program);
                     return;
                 }
-                Some((child, _)) => pid = child,
+                Some((child, startup)) => {
+                    pid = child;
+                    if let Startup::Failed(ended) = startup {
+                        startup_failed = Some(ended);
+                    }
+                }
             }
         }
     }

@@ -33,10 +33,10 @@ pub fn read(path: &Path, remove_stale: bool) -> io::Result<i32> {
     if let Some(file) = HELD.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
         use std::os::unix::fs::MetadataExt;
         // Our own: opening and closing it here would give our lock up.
-        if let (Ok(ours), Ok(named)) = (file.metadata(), std::fs::metadata(path)) {
-            if (ours.dev(), ours.ino()) == (named.dev(), named.ino()) {
-                return Ok(std::process::id() as i32);
-            }
+        if let (Ok(ours), Ok(named)) = (file.metadata(), std::fs::metadata(path))
+            && (ours.dev(), ours.ino()) == (named.dev(), named.ino())
+        {
+            return Ok(std::process::id() as i32);
         }
     }
     let file = match OpenOptions::new().read(true).write(remove_stale).open(path) {
@@ -90,7 +90,7 @@ pub fn read(path: &Path, remove_stale: bool) -> io::Result<i32> {
 /// Makes and locks the pidfile `path` for this process, and has it removed at exit. Without `overwrite` an existing
 /// file is `EEXIST`.
 pub fn create(path: &Path, overwrite: bool) -> io::Result<()> {
-    let tmp = PathBuf::from(format!("{}.tmp{}", path.display(), std::process::id()));
+    let tmp = PathBuf::from(format!("{}.tmp", path.display()));
     let _ = std::fs::remove_file(&tmp);
     let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&tmp)?;
     let written = (|| {
@@ -100,13 +100,27 @@ pub fn create(path: &Path, overwrite: bool) -> io::Result<()> {
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &mut lock) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        if overwrite { std::fs::rename(&tmp, path) } else { std::fs::hard_link(&tmp, path) }
+        if overwrite {
+            return std::fs::rename(&tmp, path);
+        }
+        match std::fs::hard_link(&tmp, path) {
+            // What a crash has left behind does not count.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_stale(path) => {
+                std::fs::hard_link(&tmp, path)
+            }
+            other => other,
+        }
     })();
     let _ = std::fs::remove_file(&tmp);
     written?;
     crate::signal::unlink_at_exit(path);
     *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     Ok(())
+}
+
+/// Whether the file is stale; it is removed if so.
+fn is_stale(path: &Path) -> bool {
+    read(path, true).is_err_and(|e| e.raw_os_error() == Some(libc::ESRCH))
 }
 
 /// Removes the pidfile that [`create`] made, before the process ends.
@@ -129,6 +143,7 @@ mod tests {
         assert!(path.exists());
         assert_eq!(read(&path, true).unwrap_err().raw_os_error(), Some(libc::ESRCH));
         assert!(!path.exists());
+        std::fs::write(&path, "1\n").unwrap();
         create(&path, false).unwrap();
         assert_eq!(create(&path, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(read(&path, false).unwrap(), std::process::id() as i32);

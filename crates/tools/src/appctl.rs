@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use ib_base::errno::{retval_to_string, strerror};
-use ib_base::getopt::{Getopt, HasArg, LongOpt};
+use ib_base::getopt::{Getopt, HasArg, LongOpt, options_text};
 use ib_base::json::{Json, Style};
 use ib_base::vlog::{self, Destination, Level};
 use ib_stream::unixctl::client::{Client, answer_text, find};
@@ -99,12 +99,7 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<Options, i
                 return Err(0);
             }
             Some('o') => {
-                for option in LONG.iter().chain(daemon::VLOG_OPTIONS) {
-                    io.out(format!("--{}\n", option.name));
-                    if let Some(short) = char::from_u32(option.id).filter(char::is_ascii_alphabetic) {
-                        io.out(format!("-{short}\n"));
-                    }
-                }
+                io.out(options_text(&[LONG, daemon::VLOG_OPTIONS]));
                 return Err(0);
             }
             Some('V') => {
@@ -118,7 +113,8 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<Options, i
             _ if found.id == PRETTY => o.pretty = true,
             _ => {
                 if let Err(e) = daemon::vlog_option(program, &found) {
-                    return Err(io.fatal(program, e));
+                    io.err(format!("{e}\n"));
+                    return Err(1);
                 }
             }
         }

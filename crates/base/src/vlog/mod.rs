@@ -472,7 +472,8 @@ pub fn set_syslog_target(target: &str) -> Result<(), String> {
 
 /// Starts to log into the file `path`, which is created or appended to.
 pub fn set_log_file(path: &Path) -> std::io::Result<()> {
-    if log_file().is_some() {
+    let open = state().file.as_ref().is_some_and(|f| f.file.is_some());
+    if open {
         crate::vlog!(module::VLOG, Level::Info, "closing log file");
     }
     let opened = OpenOptions::new().append(true).create(true).open(path);
@@ -520,12 +521,10 @@ pub fn reopen_log_file() -> Result<(), String> {
         let Some(LogFile { path, file }) = &state.file else {
             return Ok(());
         };
-        if let (Some(open), Ok(named)) =
-            (file.as_ref().and_then(|f| f.metadata().ok()), std::fs::metadata(path))
-        {
-            if (open.dev(), open.ino()) == (named.dev(), named.ino()) {
-                return Ok(());
-            }
+        let inode = |m: std::fs::Metadata| (m.dev(), m.ino());
+        let open = file.as_ref().and_then(|f| f.metadata().ok()).map(inode);
+        if open.is_some() && open == std::fs::metadata(path).ok().map(inode) {
+            return Ok(());
         }
         path.clone()
     };

@@ -130,12 +130,13 @@ impl TimeWarp {
     /// Takes a step if a warp is under way: the last thing a loop does before it waits.
     pub fn run(&mut self) {
         if let Some(warp) = &mut self.pending {
-            self.clock.warp(warp.step_ms);
-            warp.left_ms = warp.left_ms.saturating_sub(warp.step_ms);
-            if warp.left_ms == 0 {
-                if let Some(warp) = self.pending.take() {
-                    warp.call.ok("warped\n");
-                }
+            let step_ms = warp.step_ms.min(warp.left_ms);
+            self.clock.warp(step_ms);
+            warp.left_ms -= step_ms;
+            if warp.left_ms == 0
+                && let Some(warp) = self.pending.take()
+            {
+                warp.call.ok("warped\n");
             }
         }
     }
