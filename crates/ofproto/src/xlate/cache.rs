@@ -1,0 +1,101 @@
+//! What a translation touched: where the counters of its packets go.
+//!
+//! The list is kept with the datapath flow. When revalidation reads the flow's counters, [`push`] hands
+//! the difference to rules, tables, patch ports, groups and mirrors, and refreshes learned addresses and
+//! flows, so that each sees the traffic as if every packet had been translated.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ib_openflow::message::FlowMod;
+use ib_packet::Mac;
+
+use crate::flow_mod::Origin;
+use crate::group::Group;
+use crate::ofproto::{BundleId, Ofproto};
+use crate::rule::{PushStats, Rule};
+use crate::xcfg::PortCounters;
+
+/// One thing that a translation touched.
+#[derive(Clone)]
+pub enum CacheEntry {
+    /// A table was looked up: found something, or not.
+    Table(Arc<Ofproto>, u8, bool),
+    /// A rule.
+    Rule(Arc<Rule>),
+    /// A patch port was entered.
+    PatchRx(Arc<PortCounters>),
+    /// A patch port was left by.
+    PatchTx(Arc<PortCounters>),
+    /// A mirror copied.
+    Mirror(Arc<PortCounters>),
+    /// An address was seen.
+    Normal {
+        /// Bridge.
+        of: Arc<Ofproto>,
+        /// Address.
+        mac: Mac,
+        /// VLAN.
+        vlan: u16,
+        /// Bundle behind which it is.
+        bundle: BundleId,
+        /// By gratuitous ARP.
+        grat_arp: bool,
+        /// The bundle is a bond.
+        is_bond: bool,
+    },
+    /// A group, and the buckets that it used.
+    Group(Arc<Group>, Vec<usize>),
+    /// A flow was learned.
+    Learn(Arc<Ofproto>, Arc<FlowMod>),
+    /// Timeouts are lowered by FIN or RST.
+    FinTimeout(Arc<Ofproto>, Arc<Rule>, u16, u16),
+}
+
+/// TCP FIN or RST.
+const FIN_OR_RST: u16 = 0x05;
+
+/// Counts packets. With `refresh`, learned things are refreshed as well.
+pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
+    for entry in cache {
+        match entry {
+            CacheEntry::Table(of, table, hit) => {
+                let t = &of.tables[usize::from(*table)];
+                let counter = if *hit { &t.hits } else { &t.misses };
+                counter.fetch_add(stats.packets, Ordering::Relaxed);
+            }
+            CacheEntry::Rule(rule) => rule.credit(stats),
+            CacheEntry::PatchRx(c) => c.rx(stats),
+            CacheEntry::PatchTx(c) | CacheEntry::Mirror(c) => c.tx(stats),
+            CacheEntry::Normal { of, mac, vlan, bundle, grat_arp, is_bond } => {
+                if refresh {
+                    let now = of.clock.now();
+                    let due =
+                        of.ml.read().needs_update(*mac, *vlan, *bundle, *grat_arp, *is_bond, now);
+                    if due && of.ml.write().update(*mac, *vlan, *bundle, *grat_arp, *is_bond, now) {
+                        of.changed.bump();
+                    }
+                }
+            }
+            CacheEntry::Group(group, buckets) => {
+                group.counts.credit(stats);
+                for b in buckets {
+                    if let Some((_, c)) = group.buckets.get(*b) {
+                        c.credit(stats);
+                    }
+                }
+            }
+            CacheEntry::Learn(of, fm) => {
+                if refresh {
+                    super::learn::refresh(of, fm, Origin::default());
+                }
+            }
+            CacheEntry::FinTimeout(of, rule, idle, hard) => {
+                if stats.tcp_flags & FIN_OR_RST != 0 {
+                    rule.reduce_timeouts(*idle, *hard);
+                    of.timeouts_reduced(rule);
+                }
+            }
+        }
+    }
+}

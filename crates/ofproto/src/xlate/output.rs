@@ -1,0 +1,249 @@
+//! Output: to ports of the datapath, through patch ports, to all ports, to controllers.
+
+use std::sync::Arc;
+
+use ib_dpif::Action as Odp;
+use ib_flow::OfPort;
+use ib_openflow::action::Action;
+use ib_openflow::message::{PacketInReason, PortConfig as PortBits};
+
+use super::cache::CacheEntry;
+use super::trace::Kind;
+use super::{Ctx, clear_ct};
+use crate::xcfg::{XBridge, XPort};
+
+/// Murmur's finalizer over one port number: floods visit ports in the order of a hash table of these.
+fn port_hash(port: u16) -> u32 {
+    fn add(h: u32, d: u32) -> u32 {
+        let d = d.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+        (h ^ d).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+    }
+    let mut h = add(add(u32::from(port), 0), 0) ^ 8;
+    h ^= h >> 16;
+    h = h.wrapping_mul(0x85eb_ca6b);
+    h ^= h >> 13;
+    h = h.wrapping_mul(0xc2b2_ae35);
+    h ^ h >> 16
+}
+
+/// Ports in flood order: that of Open vSwitch, so that flow dumps compare.
+fn flood_order(bridge: &XBridge) -> Vec<Arc<XPort>> {
+    let mut mask = 0usize;
+    for n in 1..=bridge.ports.len() {
+        if n / 2 > mask {
+            mask = (n / 2 + 1).next_power_of_two() - 1;
+        }
+    }
+    let mut ports: Vec<Arc<XPort>> = bridge.ports.values().cloned().collect();
+    ports.sort_by_key(|p| port_hash(p.ofport.0) as usize & mask);
+    ports
+}
+
+impl Ctx<'_> {
+    /// `output:PORT` with all its reserved ports.
+    pub fn output_action(&mut self, port: OfPort, max_len: u16, is_last: bool, truncate: bool, bucket: bool) {
+        let in_port = OfPort(self.flow.in_port as u16);
+        match port {
+            OfPort::IN_PORT => self.output(in_port, is_last, truncate),
+            OfPort::TABLE => self.table_action(in_port, 0, true, true, false, false),
+            OfPort::NORMAL => self.normal(),
+            OfPort::FLOOD => self.flood(false, is_last),
+            OfPort::ALL => self.flood(true, is_last),
+            OfPort::CONTROLLER => {
+                let reason = if self.packet_out {
+                    PacketInReason::PacketOut
+                } else if bucket {
+                    PacketInReason::Group
+                } else if self.in_action_set {
+                    PacketInReason::ActionSet
+                } else {
+                    PacketInReason::Action
+                };
+                self.controller_action(max_len, reason as u8, 0, &[]);
+            }
+            OfPort::NONE => {}
+            _ if port == in_port => self.detail("skipping output to input port"),
+            _ => self.output(port, is_last, truncate),
+        }
+    }
+
+    fn flood(&mut self, all: bool, is_last: bool) {
+        let in_port = self.flow.in_port;
+        for port in flood_order(&self.bridge.clone()) {
+            if u32::from(port.ofport.0) == in_port || (!all && port.config & PortBits::NO_FLOOD != 0) {
+                continue;
+            }
+            self.output(port.ofport, is_last, false);
+        }
+    }
+
+    /// Sends the packet to a port as it is now.
+    pub fn output(&mut self, port: OfPort, is_last: bool, truncate: bool) {
+        let Some(xport) = self.port(port) else {
+            self.warn("Nonexistent output port");
+            return;
+        };
+        if xport.config & PortBits::NO_FWD != 0 {
+            self.detail("OFPPC_NO_FWD set, skipping output");
+            return;
+        }
+        if self.mirror_snaplen != 0 && xport.odp.is_none() {
+            self.warn("Mirror truncate to ODPP_NONE, skipping output");
+            return;
+        }
+        if self.is_between_protected(&xport) {
+            self.warn("Flow is between protected ports, skipping output.");
+            return;
+        }
+        if xport.kind == "patch" {
+            let peer = self.cfg.patch_peer(&xport).map(|(b, p)| (Arc::clone(b), Arc::clone(p)));
+            match peer {
+                Some((bridge, peer)) => {
+                    if truncate {
+                        self.report_error("truncating a packet that goes through a patch port");
+                        return;
+                    }
+                    self.patch_output(&xport, &bridge, &peer, is_last);
+                }
+                None => self.warn("Nonexistent output port"),
+            }
+            return;
+        }
+        let Some(odp) = xport.odp else {
+            self.warn("Nonexistent output port");
+            return;
+        };
+        let old = (self.flow.vlans, self.flow.pkt_mark, self.flow.nw_tos);
+        self.commit();
+        self.out.push(Odp::Output(odp));
+        if !self.bridge.mirrors.is_empty()
+            && let Some(bundle) = self.bridge.bundle_of(&xport).cloned()
+        {
+            self.mirror_packet(&bundle, bundle.dst_mirrors);
+        }
+        (self.flow.vlans, self.flow.pkt_mark, self.flow.nw_tos) = old;
+    }
+
+    fn is_between_protected(&mut self, out: &XPort) -> bool {
+        let bridge = Arc::clone(&self.bridge);
+        let Some(out_bundle) = bridge.bundle_of(out) else { return false };
+        let Some(in_port) = bridge.ports.get(&OfPort(self.flow.in_port as u16)) else { return false };
+        let Some(in_bundle) = bridge.bundle_of(in_port) else { return false };
+        in_bundle.protected && out_bundle.protected && in_bundle.id != out_bundle.id
+    }
+
+    /// Goes on in the bridge at the other end of a patch port, with metadata of its own, and comes back.
+    fn patch_output(&mut self, from: &XPort, bridge: &Arc<XBridge>, peer: &Arc<XPort>, is_last: bool) {
+        let name = bridge.of.name.clone();
+        let before = self.enter_trace(Kind::Bridge, || format!("bridge(\"{name}\")"));
+        self.cache.push(CacheEntry::PatchTx(Arc::clone(&from.counters)));
+        self.cache.push(CacheEntry::PatchRx(Arc::clone(&peer.counters)));
+
+        let old_flow = self.flow.clone();
+        let old_base = self.base.clone();
+        let old_bridge = std::mem::replace(&mut self.bridge, Arc::clone(bridge));
+        let old_stack = std::mem::take(&mut self.stack);
+        let old_set = std::mem::take(&mut self.action_set);
+        let old_mirrors = std::mem::take(&mut self.mirrors);
+        let old_conntrack = std::mem::take(&mut self.conntracked);
+        let old_mpls = std::mem::take(&mut self.was_mpls);
+        let old_rule = self.rule.clone();
+        let (old_table, old_cookie) = (self.table, self.rule_cookie);
+
+        self.flow.in_port = peer.ofport.0.into();
+        self.flow.metadata = Default::default();
+        self.flow.tunnel = Default::default();
+        self.flow.regs = Default::default();
+        self.flow.actset_output = OfPort::UNSET;
+        clear_ct(&mut self.flow);
+
+        if !self.process_special(peer) && peer.may_receive() {
+            self.table = 0;
+            if self.bridge.bundle_of(peer).is_none_or(|b| b.mirror_out == 0) {
+                self.mirror_ingress();
+                self.table_action(peer.ofport, 0, true, true, false, is_last);
+                if !self.freezing {
+                    self.do_action_set();
+                }
+                if self.freezing {
+                    self.finish_freezing();
+                }
+            }
+        }
+
+        self.flow = old_flow;
+        self.bridge = old_bridge;
+        self.stack = old_stack;
+        self.action_set = old_set;
+        self.mirrors = old_mirrors;
+        self.conntracked = old_conntrack;
+        self.was_mpls = old_mpls;
+        self.rule = old_rule;
+        self.table = old_table;
+        self.rule_cookie = old_cookie;
+        // `exit` ends the pipeline of one bridge.
+        self.exit = false;
+        if !is_last {
+            // What the other bridge did to the packet must be undone for what follows here.
+            let _ = old_base;
+        }
+        self.leave_trace(before);
+    }
+
+    /// `output(port=,max_len=)`.
+    pub fn output_trunc(&mut self, port: OfPort, max_len: u32, is_last: bool) {
+        let in_port = OfPort(self.flow.in_port as u16);
+        let target = match port {
+            OfPort::IN_PORT => in_port,
+            p => p,
+        };
+        match target {
+            OfPort::TABLE | OfPort::NORMAL | OfPort::FLOOD | OfPort::ALL | OfPort::CONTROLLER | OfPort::NONE => {
+                let name = crate::text::port(target, &self.bridge);
+                self.warn(&format!("output_trunc does not support port: {name}"));
+            }
+            _ if target == in_port && port != OfPort::IN_PORT => self.detail("skipping output to input port"),
+            _ => {
+                let features = Arc::clone(&self.bridge.features);
+                if features.trunc {
+                    self.out.push(Odp::Trunc(max_len));
+                } else {
+                    self.slow |= super::SLOW_ACTION;
+                }
+                let before = self.out.len();
+                self.output(target, is_last, true);
+                if self.out.len() == before {
+                    // Nothing left: the truncation must not hit a later output.
+                    if features.trunc {
+                        self.out.pop();
+                    }
+                } else if features.trunc {
+                    // Key changes commit in front of the output; the truncation goes right before it.
+                    let trunc = self.out.remove(before - 1);
+                    let at = (before - 1..self.out.len())
+                        .find(|i| matches!(self.out[*i], Odp::Output(_)))
+                        .unwrap_or(self.out.len());
+                    self.out.insert(at, trunc);
+                }
+            }
+        }
+    }
+
+    /// Does what is in the action set, in OpenFlow's order.
+    pub fn do_action_set(&mut self) {
+        let set = std::mem::take(&mut self.action_set);
+        self.in_action_set = true;
+        let list = super::actions::execution_order(&set);
+        if !list.is_empty() {
+            self.report(Kind::Action, || "--. Executing action set:".to_owned());
+            self.do_actions_as_set(&list);
+        }
+        self.in_action_set = false;
+    }
+
+    fn do_actions_as_set(&mut self, list: &[Action]) {
+        let old_exit = std::mem::take(&mut self.exit);
+        self.do_actions(list, true);
+        self.exit |= old_exit;
+    }
+}
