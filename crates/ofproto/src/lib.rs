@@ -28,6 +28,7 @@ pub mod recirc;
 pub mod revalidate;
 pub mod rule;
 pub mod switch;
+pub mod text;
 pub mod ukey;
 pub mod upcall;
 pub mod xcfg;

@@ -144,6 +144,10 @@ impl Rule {
     pub fn used(&self) -> Instant {
         Instant::from_ms(self.used_ms.load(Ordering::Relaxed))
     }
+    /// Says that a packet hit it just now, without counting one.
+    pub(crate) fn touch(&self, now: Instant) {
+        self.used_ms.fetch_max(now.as_ms(), Ordering::Relaxed);
+    }
     /// Counts packets; passes them on if the rule was replaced.
     pub fn credit(&self, s: &PushStats) {
         if let Some(next) = &*self.successor.lock() {

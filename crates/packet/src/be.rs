@@ -172,6 +172,14 @@ impl Be128 {
     }
 }
 
+impl std::ops::BitAnd for Be128 {
+    type Output = Self;
+    #[inline]
+    fn bitand(self, o: Self) -> Self {
+        Self((u128::from_ne_bytes(self.0) & u128::from_ne_bytes(o.0)).to_ne_bytes())
+    }
+}
+
 impl From<std::net::Ipv6Addr> for Be128 {
     fn from(a: std::net::Ipv6Addr) -> Self {
         Self(a.octets())

@@ -70,8 +70,7 @@ pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
             CacheEntry::Normal { of, mac, vlan, bundle, grat_arp, is_bond } => {
                 if refresh {
                     let now = of.clock.now();
-                    let due =
-                        of.ml.read().needs_update(*mac, *vlan, *bundle, *grat_arp, *is_bond, now);
+                    let due = of.ml.read().needs_update(*mac, *vlan, *bundle, *grat_arp, *is_bond, now);
                     if due && of.ml.write().update(*mac, *vlan, *bundle, *grat_arp, *is_bond, now) {
                         of.changed.bump();
                     }

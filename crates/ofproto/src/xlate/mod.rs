@@ -35,7 +35,7 @@ pub use cache::{CacheEntry, push};
 pub use commit::SLOW_ACTION;
 
 use crate::backer::Backer;
-use crate::ofproto::{INTERNAL_TABLE, N_TABLES, Ofproto};
+use crate::ofproto::{INTERNAL_TABLE, N_TABLES};
 use crate::recirc::{FrozenState, RecircEntry};
 use crate::rule::Rule;
 use crate::xcfg::{XBridge, XPort, XlateConfig};
@@ -114,7 +114,7 @@ pub struct Xin<'a> {
     pub packet_out: bool,
     /// Records what happens.
     pub trace: Option<&'a mut Trace>,
-    /// Table versions to use instead of the current ones, by [`Ofproto::id`].
+    /// Table versions to use instead of the current ones, by `Ofproto::id`.
     pub versions: HashMap<u32, u64>,
 }
 
@@ -190,7 +190,6 @@ pub(crate) struct Ctx<'a> {
     pub exit: bool,
     pub in_action_set: bool,
     pub in_group: bool,
-    pub in_clone: bool,
     pub was_mpls: bool,
     pub conntracked: bool,
     pub nat: Option<Nat>,
@@ -236,7 +235,6 @@ pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
         exit: false,
         in_action_set: false,
         in_group: false,
-        in_clone: false,
         was_mpls: false,
         conntracked: false,
         nat: None,
@@ -288,9 +286,6 @@ impl Ctx<'_> {
         }
     }
 
-    pub fn of(&self) -> &Arc<Ofproto> {
-        &self.bridge.of
-    }
     /// The version of the current bridge's tables that this translation reads.
     pub fn version(&mut self) -> u64 {
         let of = &self.bridge.of;
@@ -753,8 +748,7 @@ pub fn receive(
 ) -> Result<(Arc<XBridge>, Flow, Option<Arc<RecircEntry>>), XlateError> {
     let cfg = backer.xcfg.peek();
     let mut flow = key.clone();
-    let (bridge, port) =
-        cfg.port_by_odp(OdpPort(key.in_port)).ok_or(XlateError::BridgeNotFound)?;
+    let (bridge, port) = cfg.port_by_odp(OdpPort(key.in_port)).ok_or(XlateError::BridgeNotFound)?;
     flow.in_port = port.ofport.0.into();
     flow.actset_output = OfPort::UNSET;
     if key.recirc_id == 0 {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ib_dpif::Action as Odp;
 use ib_flow::OfPort;
-use ib_openflow::action::Action;
 use ib_openflow::message::{PacketInReason, PortConfig as PortBits};
 
 use super::cache::CacheEntry;
@@ -115,6 +114,9 @@ impl Ctx<'_> {
         };
         let old = (self.flow.vlans, self.flow.pkt_mark, self.flow.nw_tos);
         self.commit();
+        if self.mirror_snaplen != 0 {
+            self.out.push(Odp::Trunc(self.mirror_snaplen.into()));
+        }
         self.out.push(Odp::Output(odp));
         if !self.bridge.mirrors.is_empty()
             && let Some(bundle) = self.bridge.bundle_of(&xport).cloned()
@@ -140,7 +142,6 @@ impl Ctx<'_> {
         self.cache.push(CacheEntry::PatchRx(Arc::clone(&peer.counters)));
 
         let old_flow = self.flow.clone();
-        let old_base = self.base.clone();
         let old_bridge = std::mem::replace(&mut self.bridge, Arc::clone(bridge));
         let old_stack = std::mem::take(&mut self.stack);
         let old_set = std::mem::take(&mut self.action_set);
@@ -152,7 +153,7 @@ impl Ctx<'_> {
 
         self.flow.in_port = peer.ofport.0.into();
         self.flow.metadata = Default::default();
-        self.flow.tunnel = Default::default();
+        self.flow.tunnel = ib_flow::Flow::zeroed().tunnel;
         self.flow.regs = Default::default();
         self.flow.actset_output = OfPort::UNSET;
         clear_ct(&mut self.flow);
@@ -181,12 +182,9 @@ impl Ctx<'_> {
         self.rule = old_rule;
         self.table = old_table;
         self.rule_cookie = old_cookie;
-        // `exit` ends the pipeline of one bridge.
+        // What ends the other bridge's pipeline, or fails there, does not end this one.
         self.exit = false;
-        if !is_last {
-            // What the other bridge did to the packet must be undone for what follows here.
-            let _ = old_base;
-        }
+        self.error = None;
         self.leave_trace(before);
     }
 
@@ -198,7 +196,12 @@ impl Ctx<'_> {
             p => p,
         };
         match target {
-            OfPort::TABLE | OfPort::NORMAL | OfPort::FLOOD | OfPort::ALL | OfPort::CONTROLLER | OfPort::NONE => {
+            OfPort::TABLE
+            | OfPort::NORMAL
+            | OfPort::FLOOD
+            | OfPort::ALL
+            | OfPort::CONTROLLER
+            | OfPort::NONE => {
                 let name = crate::text::port(target, &self.bridge);
                 self.warn(&format!("output_trunc does not support port: {name}"));
             }
@@ -235,15 +238,12 @@ impl Ctx<'_> {
         self.in_action_set = true;
         let list = super::actions::execution_order(&set);
         if !list.is_empty() {
-            self.report(Kind::Action, || "--. Executing action set:".to_owned());
-            self.do_actions_as_set(&list);
+            let before = self.enter_trace(Kind::Table, || "--. Executing action set:".to_owned());
+            let old_exit = std::mem::take(&mut self.exit);
+            self.do_actions(&list, true);
+            self.exit |= old_exit;
+            self.leave_trace(before);
         }
         self.in_action_set = false;
-    }
-
-    fn do_actions_as_set(&mut self, list: &[Action]) {
-        let old_exit = std::mem::take(&mut self.exit);
-        self.do_actions(list, true);
-        self.exit |= old_exit;
     }
 }

@@ -71,6 +71,8 @@ pub enum RecircKind {
 pub struct Trace {
     nodes: Vec<Node>,
     current: usize,
+    /// Print ports by name.
+    pub names: bool,
     /// Passes to trace next.
     pub recirculations: Vec<Recirculation>,
 }
@@ -85,7 +87,7 @@ impl Trace {
     /// An empty tree.
     pub fn new() -> Trace {
         let root = Node { kind: Kind::Bridge, text: String::new(), children: Vec::new() };
-        Trace { nodes: vec![root], current: 0, recirculations: Vec::new() }
+        Trace { nodes: vec![root], current: 0, names: false, recirculations: Vec::new() }
     }
     /// Adds a report below the current one.
     pub fn report(&mut self, kind: Kind, text: String) -> usize {

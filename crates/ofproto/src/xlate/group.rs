@@ -1,0 +1,293 @@
+//! Groups, and the hashes by which actions choose.
+
+use std::sync::Arc;
+
+use ib_dpif::HashAlg;
+use ib_flow::{Flow, Mask};
+use ib_openflow::action::{HashFields, Multipath, MultipathAlg};
+use ib_openflow::message::{Bucket, GroupType, OFPG_ANY};
+use ib_packet::{Be16, Be32, Be128, Mac};
+
+use super::Ctx;
+use super::cache::CacheEntry;
+use super::trace::Kind;
+use crate::group::Group;
+
+/// Groups within groups: as deep as resubmits.
+const MAX_LIVENESS_RECURSION: u32 = 128;
+
+/// Mixes two words.
+pub(crate) fn mix(a: u32, b: u32) -> u32 {
+    let p = (u64::from(a) << 32 | u64::from(b)) ^ 0x9e37_79b9_7f4a_7c15;
+    let p = u128::from(p) * 0xd6e8_feb8_6659_fd93;
+    let p = (p as u64) ^ ((p >> 64) as u64);
+    (p ^ (p >> 32)) as u32
+}
+
+/// Hashes the fields that an action asks for, and marks them as looked at.
+pub(crate) fn hash_fields(wc: &mut Mask, flow: &Flow, fields: HashFields, basis: u16) -> u32 {
+    let mut h = u32::from(basis);
+    let mut add = |v: u32| h = mix(h, v);
+    let m = &mut wc.0;
+    let v6 = flow.dl_type.get() == 0x86dd;
+    let fold = |v: Be128| {
+        let v = v.get();
+        (v ^ (v >> 32) ^ (v >> 64) ^ (v >> 96)) as u32
+    };
+    let l3 = |m: &mut Flow| {
+        if v6 {
+            m.ipv6_src = Be128::MAX;
+            m.ipv6_dst = Be128::MAX;
+            fold(flow.ipv6_src) ^ fold(flow.ipv6_dst)
+        } else {
+            m.nw_src = Be32::MAX;
+            m.nw_dst = Be32::MAX;
+            flow.nw_src.get() ^ flow.nw_dst.get()
+        }
+    };
+    let l4 = |m: &mut Flow, protos: &[u8]| {
+        m.nw_proto = 0xff;
+        if !protos.contains(&flow.nw_proto) {
+            return u32::from(flow.nw_proto);
+        }
+        m.tp_src = Be16::MAX;
+        m.tp_dst = Be16::MAX;
+        u32::from(flow.nw_proto) | u32::from(flow.tp_src.get() ^ flow.tp_dst.get()) << 8
+    };
+    let is_ip = super::is_ip_any(flow);
+    match fields {
+        HashFields::EthSrc => {
+            m.dl_src = Mac::BROADCAST;
+            let v = flow.dl_src.to_u64();
+            add((v ^ (v >> 32)) as u32);
+        }
+        HashFields::NwSrc if is_ip => {
+            if v6 {
+                m.ipv6_src = Be128::MAX;
+                add(fold(flow.ipv6_src));
+            } else {
+                m.nw_src = Be32::MAX;
+                add(flow.nw_src.get());
+            }
+        }
+        HashFields::NwDst if is_ip => {
+            if v6 {
+                m.ipv6_dst = Be128::MAX;
+                add(fold(flow.ipv6_dst));
+            } else {
+                m.nw_dst = Be32::MAX;
+                add(flow.nw_dst.get());
+            }
+        }
+        HashFields::SymmetricL4 => {
+            m.dl_src = Mac::BROADCAST;
+            m.dl_dst = Mac::BROADCAST;
+            m.vlans[0].tci |= Be16::new(0x1fff);
+            let v = flow.dl_src.to_u64() ^ flow.dl_dst.to_u64();
+            add((v ^ (v >> 32)) as u32);
+            add(u32::from(flow.vlans[0].vid()) << 16 | u32::from(flow.dl_type.get()));
+            if is_ip {
+                add(l3(m));
+                add(l4(m, &[6, 132]));
+            }
+        }
+        HashFields::SymmetricL3L4 if is_ip => {
+            add(l3(m));
+            add(l4(m, &[6, 132]));
+        }
+        HashFields::SymmetricL3L4Udp if is_ip => {
+            add(l3(m));
+            add(l4(m, &[6, 17, 132]));
+        }
+        HashFields::SymmetricL3 if is_ip => add(l3(m)),
+        _ => {}
+    }
+    h
+}
+
+/// Chooses a link.
+pub(crate) fn multipath_link(mp: &Multipath, hash: u32) -> u16 {
+    let n = u32::from(mp.max_link) + 1;
+    let link = match mp.alg {
+        MultipathAlg::ModuloN => hash % n,
+        MultipathAlg::HashThreshold => {
+            if n == 1 {
+                0
+            } else {
+                (u64::from(hash) / (u64::from(u32::MAX) / u64::from(n) + 1)) as u32
+            }
+        }
+        MultipathAlg::Hrw => (0..n).max_by_key(|i| mix(hash, *i)).unwrap_or(0),
+        MultipathAlg::IterHash => {
+            let modulo = n.next_power_of_two().max(mp.arg.min(65536)).max(1);
+            let mut h = hash;
+            let mut found = 0;
+            for i in 0..64 {
+                h = mix(h, i);
+                if h % modulo < n {
+                    found = h % modulo;
+                    break;
+                }
+            }
+            found
+        }
+    };
+    u16::try_from(link).unwrap_or(0)
+}
+
+impl Ctx<'_> {
+    fn is_bucket_live(&self, b: &Bucket, kind: GroupType, depth: u32) -> bool {
+        if depth >= MAX_LIVENESS_RECURSION {
+            return false;
+        }
+        if b.watch_port == ib_flow::OfPort::NONE && b.watch_group == OFPG_ANY {
+            return kind != GroupType::FastFailover;
+        }
+        let port_live = self.bridge.ports.get(&b.watch_port).is_some_and(|p| p.live);
+        let group_live =
+            b.watch_group != OFPG_ANY
+                && self.bridge.of.group(b.watch_group).is_some_and(|g| {
+                    g.buckets.iter().any(|(b, _)| self.is_bucket_live(b, g.kind, depth + 1))
+                });
+        port_live || group_live
+    }
+
+    /// `group:ID`. Returns false if there is no such group.
+    pub fn group_action(&mut self, id: u32, is_last: bool) -> bool {
+        let Some(group) = self.bridge.of.group(id) else {
+            self.report_error(&format!("output to nonexistent group {id}"));
+            return false;
+        };
+        if self.in_group && self.depth >= super::MAX_DEPTH {
+            self.report_error("group recursion too deep");
+            return true;
+        }
+        let chosen: Vec<usize> = match group.kind {
+            GroupType::All | GroupType::Indirect => (0..group.buckets.len()).collect(),
+            GroupType::FastFailover => {
+                let found = group.buckets.iter().position(|(b, _)| self.is_bucket_live(b, group.kind, 0));
+                found.into_iter().collect()
+            }
+            GroupType::Select => match self.pick_bucket(&group) {
+                Pick::Bucket(b) => vec![b],
+                Pick::None => Vec::new(),
+                Pick::Hash => return true,
+            },
+        };
+        if chosen.is_empty() {
+            self.detail("no live bucket");
+        }
+        self.cache.push(CacheEntry::Group(Arc::clone(&group), chosen.clone()));
+        let n = chosen.len();
+        for (i, at) in chosen.into_iter().enumerate() {
+            let text = match group.kind {
+                GroupType::All | GroupType::Indirect => format!("bucket {}", group.buckets[at].0.bucket_id),
+                _ => format!("using bucket {}", group.buckets[at].0.bucket_id),
+            };
+            self.report(Kind::Bucket, || format!("-> {text}"));
+            self.depth += 1;
+            let was = std::mem::replace(&mut self.in_group, true);
+            self.bucket_actions(&group, at, is_last && i + 1 == n);
+            self.in_group = was;
+            self.depth -= 1;
+        }
+        true
+    }
+
+    /// A bucket's actions are an action set of their own, on a copy of the packet.
+    fn bucket_actions(&mut self, group: &Group, at: usize, is_last: bool) {
+        let list = super::actions::execution_order(&group.buckets[at].0.actions);
+        self.clone_actions(&list, is_last, true);
+    }
+
+    fn pick_bucket(&mut self, group: &Group) -> Pick {
+        let live: Vec<usize> = (0..group.buckets.len())
+            .filter(|i| group.buckets[*i].0.weight != 0)
+            .filter(|i| self.is_bucket_live(&group.buckets[*i].0, group.kind, 0))
+            .collect();
+        if live.is_empty() {
+            return Pick::None;
+        }
+        let by_fields = group.props.selection_method == "hash" && !group.props.fields.is_empty();
+        if by_fields {
+            let mut h = group.props.selection_method_param as u32;
+            for (field, mask) in &group.props.fields {
+                let f = field.field();
+                let bits = ib_flow::FieldValue::from_bytes(mask);
+                if f.are_prereqs_ok(&self.flow, Some(&mut self.wc)) {
+                    f.unwildcard_bits(&mut self.wc, &bits);
+                    let v = f.get(&self.flow).and(&bits);
+                    h = v.bytes(f.n_bytes).iter().fold(h, |h, b| mix(h, u32::from(*b)));
+                }
+            }
+            return Pick::Bucket(weighted(group, &live, h));
+        }
+        let method = group.props.selection_method.as_str();
+        let Some(map) = webster(group, if method == "dp_hash" { 256 } else { 64 }) else {
+            let h = hash_fields(&mut self.wc, &self.flow, HashFields::SymmetricL4, 0);
+            return Pick::Bucket(weighted(group, &live, h));
+        };
+        if self.flow.dp_hash == 0 {
+            let (alg, basis) = if method == "dp_hash" {
+                (group.props.selection_method_param >> 32, group.props.selection_method_param as u32)
+            } else {
+                (1, 0xdead_beef)
+            };
+            let sym = alg == 1 && self.bridge.features.max_hash_alg >= 1;
+            self.freeze_with_hash(if sym { HashAlg::SymL4 } else { HashAlg::L4 }, basis);
+            return Pick::Hash;
+        }
+        let mask = map.len() - 1;
+        self.wc.0.dp_hash |= mask as u32;
+        let start = self.flow.dp_hash as usize;
+        let found = (0..map.len()).map(|i| map[(start + i) & mask]).find(|b| live.contains(b));
+        found.map_or(Pick::None, Pick::Bucket)
+    }
+}
+
+enum Pick {
+    Bucket(usize),
+    None,
+    /// Comes back with a hash.
+    Hash,
+}
+
+/// The bucket of highest random weight.
+fn weighted(group: &Group, live: &[usize], hash: u32) -> usize {
+    live.iter()
+        .copied()
+        .max_by_key(|i| {
+            let b = &group.buckets[*i].0;
+            u64::from(mix(hash, b.bucket_id) & 0xffff) * u64::from(b.weight)
+        })
+        .unwrap_or(0)
+}
+
+/// Spreads hash values over buckets by weight (Webster's method), as many as the lightest one needs but a
+/// power of two and at least 16. `None`: more than `max`.
+fn webster(group: &Group, max: usize) -> Option<Vec<usize>> {
+    let weights: Vec<u16> = group.buckets.iter().map(|(b, _)| b.weight).collect();
+    let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
+    let lightest = weights.iter().copied().filter(|w| *w != 0).min()?;
+    let slots = usize::try_from(total.div_ceil(lightest.into())).ok()?;
+    let n = slots.max(16).next_power_of_two();
+    if n > max {
+        return None;
+    }
+    let mut divisor = vec![1u32; weights.len()];
+    let value = |i: usize, d: u32| f64::from(weights[i]) / f64::from(d);
+    Some(
+        (0..n)
+            .map(|_| {
+                let mut winner = 0;
+                for i in 1..weights.len() {
+                    if value(i, divisor[i]) > value(winner, divisor[winner]) {
+                        winner = i;
+                    }
+                }
+                divisor[winner] += 2;
+                winner
+            })
+            .collect(),
+    )
+}

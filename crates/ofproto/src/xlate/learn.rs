@@ -1,0 +1,172 @@
+//! The `learn` action: a flow made from a packet.
+
+use std::sync::Arc;
+
+use ib_flow::fields::FieldValue;
+use ib_flow::{Flow, Match, OfPort};
+use ib_openflow::action::{Action, Learn, LearnDst, LearnFlags, LearnSrc, SetField, SetFieldForm};
+use ib_openflow::message::{FlowMod, FlowModFlags};
+
+use super::Ctx;
+use super::cache::CacheEntry;
+use crate::flow_mod::Origin;
+use crate::ofproto::Ofproto;
+
+impl Ctx<'_> {
+    /// `learn(...)`.
+    pub fn learn_action(&mut self, learn: &Learn) {
+        for spec in &learn.specs {
+            if let LearnSrc::Field(sf) = &spec.src {
+                sf.unwildcard(&mut self.wc);
+            }
+        }
+        let quiet = self.trace.is_some() && !self.side_effects;
+        let fm = Arc::new(learned_flow(learn, &self.flow));
+        if self.trace.is_some() {
+            let text = describe(&fm);
+            self.detail(&text);
+        }
+        if quiet {
+            self.warn("suppressing side effects, so learn action ignored");
+            return;
+        }
+        let of = Arc::clone(&self.bridge.of);
+        let mut ok = true;
+        if self.side_effects {
+            ok = within_limit(&of, learn, &fm);
+            if ok {
+                refresh(&of, &fm, Origin::default());
+                self.refresh_version();
+            }
+        }
+        if let Some(dst) = &learn.result_dst {
+            dst.set_flow(&mut self.flow, &FieldValue::from_u128(ok.into()));
+        }
+        if ok {
+            self.cache.push(CacheEntry::Learn(of, fm));
+        }
+    }
+}
+
+/// Whether the table may take this flow: it is there already, or there are fewer than `limit`.
+fn within_limit(of: &Ofproto, learn: &Learn, fm: &FlowMod) -> bool {
+    if learn.limit == 0 {
+        return true;
+    }
+    let Some(table) = of.tables.get(usize::from(fm.table_id)) else { return false };
+    let version = of.current_version();
+    if table.cls.find_exact(&fm.match_, fm.priority.into(), version).is_some() {
+        return true;
+    }
+    let same_cookie = table
+        .cls
+        .collect_loose(&Match::catch_all(), version)
+        .iter()
+        .filter(|r| r.cookie == learn.cookie)
+        .count();
+    same_cookie < learn.limit as usize
+}
+
+/// Adds the flow, or, if the same one is there, restarts its timeouts without disturbing it.
+pub(crate) fn refresh(of: &Ofproto, fm: &FlowMod, origin: Origin) {
+    let now = of.clock.now();
+    let version = of.current_version();
+    let table = of.tables.get(usize::from(fm.table_id));
+    let old = table.and_then(|t| t.cls.find_exact(&fm.match_, fm.priority.into(), version));
+    if let Some(old) = old
+        && old.cookie == fm.new_cookie
+        && old.actions[..] == fm.actions[..]
+        && old.idle_timeout() == fm.idle_timeout
+        && old.hard_timeout() == fm.hard_timeout
+    {
+        let fresh = fm.hard_timeout == 0 || now.since(old.modified).as_secs() == 0;
+        old.touch(now);
+        if fresh {
+            return;
+        }
+    }
+    let _ = of.flow_mod(fm, origin, now);
+}
+
+fn bits_of(spec_src: &LearnSrc, n_bits: u16, flow: &Flow) -> FieldValue {
+    let mut out = FieldValue::ZERO;
+    let v = match spec_src {
+        LearnSrc::Field(sf) => sf.get(flow),
+        LearnSrc::Immediate(bytes) => FieldValue::from_bytes(bytes),
+    };
+    out.set_bits(0, n_bits.into(), &v);
+    out
+}
+
+/// The flow that a packet teaches.
+fn learned_flow(learn: &Learn, flow: &Flow) -> FlowMod {
+    let mut m = Match::catch_all();
+    let mut actions = Vec::new();
+    if learn.fin_idle_timeout != 0 || learn.fin_hard_timeout != 0 {
+        actions.push(Action::FinTimeout { idle: learn.fin_idle_timeout, hard: learn.fin_hard_timeout });
+    }
+    for spec in &learn.specs {
+        let v = bits_of(&spec.src, spec.n_bits, flow);
+        match &spec.dst {
+            LearnDst::Match(sf) => {
+                let _ = sf.set_match(&mut m, &v);
+            }
+            LearnDst::Load(sf) => {
+                let n = sf.field.field().n_bytes;
+                let mut value = FieldValue::ZERO;
+                value.set_bits(sf.ofs, sf.n_bits, &v);
+                actions.push(Action::SetField(SetField {
+                    field: sf.field,
+                    value: value.bytes(n).into(),
+                    mask: sf.mask().bytes(n).into(),
+                    form: SetFieldForm::RegLoad,
+                }));
+            }
+            LearnDst::Output => {
+                let port = OfPort(v.to_u64() as u16);
+                let ok = port < OfPort::MAX
+                    || matches!(port, OfPort::IN_PORT | OfPort::FLOOD | OfPort::LOCAL | OfPort::ALL);
+                if ok {
+                    actions.push(Action::Output { port, max_len: 0 });
+                }
+            }
+        }
+    }
+    let mut flags = 0;
+    if learn.flags & LearnFlags::SEND_FLOW_REM != 0 {
+        flags |= FlowModFlags::SEND_FLOW_REM;
+    }
+    FlowMod {
+        match_: m,
+        priority: learn.priority,
+        new_cookie: learn.cookie,
+        modify_cookie: learn.cookie != u64::MAX,
+        table_id: learn.table,
+        idle_timeout: learn.idle_timeout,
+        hard_timeout: learn.hard_timeout,
+        flags,
+        actions,
+        ..FlowMod::default()
+    }
+}
+
+fn describe(fm: &FlowMod) -> String {
+    use std::fmt::Write;
+    let mut s = format!("table={} ", fm.table_id);
+    s.push_str(&crate::text::match_(&fm.match_, None));
+    let _ = write!(s, " priority={}", fm.priority);
+    if fm.new_cookie != 0 {
+        let _ = write!(s, " cookie={:#x}", fm.new_cookie);
+    }
+    if fm.idle_timeout != 0 {
+        let _ = write!(s, " idle={}", fm.idle_timeout);
+    }
+    if fm.hard_timeout != 0 {
+        let _ = write!(s, " hard={}", fm.hard_timeout);
+    }
+    if fm.flags & FlowModFlags::SEND_FLOW_REM != 0 {
+        s.push_str(" send_flow_rem");
+    }
+    let _ = write!(s, " actions={}", crate::text::actions(&fm.actions, None));
+    s
+}

@@ -1,0 +1,357 @@
+//! Ordinary switching: the NORMAL action, VLANs of ports, mirrors.
+//!
+//! A packet's tags on the wire and its VLAN inside of the bridge differ by the port's mode: an access port
+//! gives untagged packets its VLAN, a trunk takes tags as they are, and so on. [`XVlan`] is the inside form.
+
+use std::sync::Arc;
+
+use ib_flow::key::N_VLANS;
+use ib_flow::{Flow, OfPort, Vlan};
+use ib_packet::{Be16, Be32, Mac};
+
+use super::Ctx;
+use super::cache::CacheEntry;
+use crate::config::{PriorityTags, VlanMode};
+use crate::xcfg::{XBundle, XPort, has_vlan};
+
+/// Tags as numbers, outermost first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct XVlan([Tag; N_VLANS]);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tag {
+    tpid: u16,
+    vid: u16,
+    /// Priority bits in place.
+    pcp: u16,
+}
+
+impl XVlan {
+    fn of_packet(flow: &Flow) -> XVlan {
+        let mut x = XVlan::default();
+        for (t, v) in x.0.iter_mut().zip(&flow.vlans) {
+            if !v.is_present() {
+                break;
+            }
+            *t = Tag { tpid: v.tpid.get(), vid: v.vid(), pcp: v.tci.get() & Vlan::PCP_MASK };
+        }
+        x
+    }
+    fn vid(&self) -> u16 {
+        self.0[0].vid
+    }
+    fn push(&mut self, tag: Tag) {
+        self.0.copy_within(..N_VLANS - 1, 1);
+        self.0[0] = tag;
+    }
+    fn pop(&mut self) {
+        self.0.copy_within(1.., 0);
+        self.0[N_VLANS - 1] = Tag::default();
+    }
+    /// From the wire to the inside.
+    fn enter(self, bundle: &XBundle) -> XVlan {
+        let own = bundle.vlan.unwrap_or(0);
+        let tpid = if self.0[0].tpid == 0 { 0x8100 } else { self.0[0].tpid };
+        let native = Tag { tpid, vid: own, pcp: self.0[0].pcp };
+        let mut x = self;
+        match bundle.vlan_mode {
+            VlanMode::Access => {
+                x = XVlan::default();
+                x.0[0] = native;
+            }
+            VlanMode::Trunk => {}
+            VlanMode::NativeTagged | VlanMode::NativeUntagged => {
+                if self.vid() == 0 {
+                    x.0[0] = native;
+                }
+            }
+            VlanMode::Dot1qTunnel => x.push(Tag { tpid: bundle.qinq_ethtype, vid: own, pcp: 0 }),
+        }
+        x
+    }
+    /// From the inside to the wire.
+    fn leave(self, bundle: &XBundle) -> XVlan {
+        let mut x = self;
+        match bundle.vlan_mode {
+            VlanMode::Access => x = XVlan::default(),
+            VlanMode::Trunk | VlanMode::NativeTagged => {}
+            VlanMode::NativeUntagged => {
+                if Some(self.vid()) == bundle.vlan {
+                    x.pop();
+                }
+            }
+            VlanMode::Dot1qTunnel => x.pop(),
+        }
+        x
+    }
+    /// Writes the tags into a key.
+    fn put(&self, flow: &mut Flow, priority: PriorityTags) {
+        for (i, (t, v)) in self.0.iter().zip(&mut flow.vlans).enumerate() {
+            let by_priority = i == 0
+                && match priority {
+                    PriorityTags::No => false,
+                    PriorityTags::IfNonzero => t.pcp != 0,
+                    PriorityTags::Always => true,
+                };
+            *v = if t.vid != 0 || by_priority {
+                let tpid = if t.tpid == 0 { 0x8100 } else { t.tpid };
+                Vlan { tpid: Be16::new(tpid), tci: Be16::new(t.vid | t.pcp | Vlan::CFI) }
+            } else {
+                Vlan::default()
+            };
+        }
+    }
+}
+
+impl Ctx<'_> {
+    /// Protocols that the switch itself takes part in. None is translated here yet.
+    pub fn process_special(&mut self, _port: &XPort) -> bool {
+        false
+    }
+
+    fn input_bundle(&self) -> Option<(Option<Arc<XPort>>, Arc<XBundle>)> {
+        let in_port = OfPort(self.flow.in_port as u16);
+        if let Some(port) = self.bridge.ports.get(&in_port)
+            && let Some(bundle) = self.bridge.bundle_of(port)
+        {
+            return Some((Some(Arc::clone(port)), Arc::clone(bundle)));
+        }
+        // A controller may send packets that came by no port.
+        (in_port == OfPort::CONTROLLER || in_port == OfPort::NONE).then(|| (None, Arc::new(none_bundle())))
+    }
+
+    fn is_vid_allowed(&mut self, vid: u16, bundle: &XBundle) -> bool {
+        let name = &bundle.name;
+        match bundle.vlan_mode {
+            VlanMode::Access if vid != 0 => {
+                let own = bundle.vlan.unwrap_or(0);
+                self.report_error(&format!(
+                    "dropping VLAN {vid} tagged packet received on port {name} configured as VLAN {own} access \
+                     port"
+                ));
+                false
+            }
+            VlanMode::Access => true,
+            VlanMode::NativeTagged | VlanMode::NativeUntagged if vid == 0 => true,
+            VlanMode::Trunk | VlanMode::NativeTagged | VlanMode::NativeUntagged => {
+                if bundle.trunks_vlan(vid) {
+                    return true;
+                }
+                self.report_error(&format!(
+                    "dropping VLAN {vid} packet received on port {name} not configured for trunking VLAN {vid}"
+                ));
+                false
+            }
+            VlanMode::Dot1qTunnel => {
+                if has_vlan(bundle.cvlans.as_deref(), vid) {
+                    return true;
+                }
+                self.report_error(&format!(
+                    "dropping VLAN {vid} packet received on dot1q-tunnel port {name} that excludes this VLAN"
+                ));
+                false
+            }
+        }
+    }
+
+    /// The NORMAL action.
+    pub fn normal(&mut self) {
+        let m = &mut self.wc.0;
+        m.dl_src = Mac::BROADCAST;
+        m.dl_dst = Mac::BROADCAST;
+        m.vlans[0].tci |= Be16::new(Vlan::VID_MASK | Vlan::CFI);
+        let Some((in_port, in_bundle)) = self.input_bundle() else {
+            let port = self.flow.in_port;
+            self.report_error(&format!("received packet on unknown port {port}"));
+            self.warn("no input bundle, dropping");
+            return;
+        };
+        if self.flow.dl_type.get() == 0x8100 && !self.flow.vlans[0].is_present() {
+            if self.packet.is_some() {
+                let name = &in_bundle.name;
+                self.report_error(&format!("dropping packet with partial VLAN tag received on port {name}"));
+            }
+            self.detail("partial VLAN tag, dropping");
+            return;
+        }
+        if in_bundle.mirror_out != 0 {
+            let name = &in_bundle.name;
+            self.report_error(&format!(
+                "dropping packet received on port {name}, which is reserved exclusively for mirroring"
+            ));
+            self.warn("input port is mirror output port, dropping");
+            return;
+        }
+        let on_wire = XVlan::of_packet(&self.flow);
+        if !self.is_vid_allowed(on_wire.vid(), &in_bundle) {
+            self.warn("disallowed VLAN VID for this input port, dropping");
+            return;
+        }
+        let vlan = on_wire.enter(&in_bundle);
+        if in_port.is_some() && !self.bridge.forward_bpdu && self.flow.dl_dst.is_reserved() {
+            self.detail("packet has reserved destination MAC, dropping");
+            return;
+        }
+        let grat_arp = self.is_gratuitous_arp();
+        let (mac, bundle, is_bond) = (self.flow.dl_src, in_bundle.id, in_bundle.bond.is_some());
+        if in_port.is_some() {
+            let of = Arc::clone(&self.bridge.of);
+            if self.side_effects && self.flow.packet_type.is_zero() {
+                let now = self.backer.clock.now();
+                let due = of.ml.read().needs_update(mac, vlan.vid(), bundle, grat_arp, is_bond, now);
+                if due && of.ml.write().update(mac, vlan.vid(), bundle, grat_arp, is_bond, now) {
+                    ib_base::vlog_dbg_rl!(
+                        ib_base::vlog::module::OFPROTO_DPIF_XLATE,
+                        (60, 60),
+                        "bridge {}: learned that {mac} is on port {} in VLAN {}",
+                        of.name,
+                        in_bundle.name,
+                        vlan.vid()
+                    );
+                    of.changed.bump();
+                }
+            }
+            self.cache.push(CacheEntry::Normal { of, mac, vlan: vlan.vid(), bundle, grat_arp, is_bond });
+        }
+        let learned = self.bridge.of.ml.read().lookup(self.flow.dl_dst, vlan.vid());
+        match learned {
+            Some(id) if id == in_bundle.id => self.detail("learned port is input port, dropping"),
+            Some(id) => match self.bridge.bundles.get(&id).cloned() {
+                Some(out) => {
+                    self.detail("forwarding to learned port");
+                    self.output_bundle(&out, &vlan);
+                }
+                None => self.warn("learned port is unknown, dropping"),
+            },
+            None => {
+                self.detail("no learned MAC for destination, flooding");
+                let bundles: Vec<Arc<XBundle>> = self.bridge.bundles.values().cloned().collect();
+                for out in bundles {
+                    if out.id != in_bundle.id
+                        && out.includes_vlan(vlan.vid())
+                        && out.floodable
+                        && out.mirror_out == 0
+                    {
+                        self.output_bundle(&out, &vlan);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_gratuitous_arp(&mut self) -> bool {
+        if self.flow.dl_type.get() != 0x0806 {
+            return false;
+        }
+        self.wc.0.dl_dst = Mac::BROADCAST;
+        if !self.flow.dl_dst.is_broadcast() {
+            return false;
+        }
+        self.wc.0.nw_proto = 0xff;
+        match self.flow.nw_proto {
+            2 => true,
+            1 => {
+                self.wc.0.nw_src = Be32::MAX;
+                self.wc.0.nw_dst = Be32::MAX;
+                self.flow.nw_src == self.flow.nw_dst
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends a packet of a VLAN to a bundle, tagged as that wants it.
+    fn output_bundle(&mut self, out: &XBundle, vlan: &XVlan) {
+        let mut on_wire = vlan.leave(out);
+        if out.priority_tags != PriorityTags::No {
+            on_wire.0[0].pcp = vlan.0[0].pcp;
+        }
+        // A bond's members: the first that is up (choosing by load is not done).
+        let live = |p: &&OfPort| self.bridge.ports.get(p).is_some_and(|x| x.live);
+        let Some(port) = (if out.ports.len() == 1 { out.ports.first() } else { out.ports.iter().find(live) })
+        else {
+            return;
+        };
+        let port = *port;
+        let old = self.flow.vlans;
+        on_wire.put(&mut self.flow, out.priority_tags);
+        self.output(port, false, false);
+        self.flow.vlans = old;
+    }
+
+    /// Mirrors that copy what comes in by the port of entry.
+    pub fn mirror_ingress(&mut self) {
+        if self.bridge.mirrors.is_empty() {
+            return;
+        }
+        if let Some((_, bundle)) = self.input_bundle() {
+            self.mirror_packet(&bundle, bundle.src_mirrors);
+        }
+    }
+
+    /// Copies the packet to those of `mirrors` that did not get it yet. `bundle` is where it comes from or
+    /// goes to.
+    pub fn mirror_packet(&mut self, bundle: &XBundle, mirrors: u32) {
+        let mut todo = mirrors & !self.mirrors;
+        if todo == 0 {
+            return;
+        }
+        let on_wire = XVlan::of_packet(&self.flow);
+        if !self.is_vid_allowed(on_wire.vid(), bundle) {
+            return;
+        }
+        let vlan = on_wire.enter(bundle);
+        while todo != 0 {
+            let n = todo.trailing_zeros();
+            todo &= todo - 1;
+            let Some(mirror) = self.bridge.mirrors.get(n as usize).cloned() else { continue };
+            if let Some(vlans) = &mirror.vlans {
+                self.wc.0.vlans[0].tci |= Be16::new(Vlan::CFI | Vlan::VID_MASK);
+                if !has_vlan(Some(vlans), vlan.vid()) {
+                    continue;
+                }
+            }
+            self.cache.push(CacheEntry::Mirror(Arc::clone(&mirror.counters)));
+            // Before the output, which may mirror again.
+            self.mirrors |= mirror.dup_mirrors;
+            self.mirror_snaplen = mirror.snaplen;
+            if let Some(out) = mirror.out.and_then(|id| self.bridge.bundles.get(&id).cloned()) {
+                self.output_bundle(&out, &vlan);
+            } else if let Some(out_vlan) = mirror.out_vlan
+                && vlan.vid() != out_vlan
+                && !self.flow.dl_dst.is_reserved()
+            {
+                let mut there = vlan;
+                there.0[0].vid = out_vlan;
+                let bundles: Vec<Arc<XBundle>> = self.bridge.bundles.values().cloned().collect();
+                for b in bundles {
+                    if b.includes_vlan(out_vlan) && b.mirror_out == 0 {
+                        self.output_bundle(&b, &there);
+                    }
+                }
+            }
+            todo &= !self.mirrors;
+            self.mirror_snaplen = 0;
+        }
+    }
+}
+
+/// Where packets of a controller come from.
+fn none_bundle() -> XBundle {
+    XBundle {
+        id: 0,
+        name: "OFPP_NONE".into(),
+        ports: Vec::new(),
+        vlan_mode: VlanMode::Trunk,
+        vlan: None,
+        trunks: None,
+        cvlans: None,
+        qinq_ethtype: 0,
+        priority_tags: PriorityTags::No,
+        protected: false,
+        floodable: false,
+        bond: None,
+        src_mirrors: 0,
+        dst_mirrors: 0,
+        mirror_out: 0,
+    }
+}
