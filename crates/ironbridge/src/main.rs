@@ -2,6 +2,8 @@
 //!
 //! `PROGRAMS` is the table; a program is one row. `ironbridge links DIR` makes the names that scripts know.
 
+mod daemon;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -18,6 +20,7 @@ struct Program {
 const PROGRAMS: &[Program] = &[
     Program { name: "ovs-appctl", run: ib_tools::appctl::run },
     Program { name: "ovs-vsctl", run: ib_tools::vsctl::run },
+    Program { name: "ovsdb-server", run: daemon::ovsdb_server::run },
 ];
 
 fn find(name: &str) -> Option<Run> {

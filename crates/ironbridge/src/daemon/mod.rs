@@ -1,0 +1,3 @@
+//! The daemons.
+
+pub mod ovsdb_server;
