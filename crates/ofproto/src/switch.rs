@@ -283,6 +283,10 @@ impl Bridge {
     pub fn controllers(&self, now: Instant) -> Vec<ControllerStatus> {
         self.connmgr.status(now)
     }
+    /// A number for a connection that a listener accepted.
+    pub fn new_conn_id(&mut self) -> crate::connmgr::ConnId {
+        self.connmgr.new_conn_id()
+    }
     /// Whether a primary controller is connected (for the bridge's `status`).
     pub fn is_alive(&self) -> bool {
         self.connmgr.is_any_controller_connected()
