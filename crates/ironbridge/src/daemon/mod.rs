@@ -1,3 +1,9 @@
+<<<<<<< HEAD
 //! The daemons.
 
 pub mod ovsdb_server;
+=======
+//! The daemons' loops.
+
+pub mod vswitchd;
+>>>>>>> 7e66183 (wip)
