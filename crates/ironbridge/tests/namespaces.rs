@@ -65,7 +65,10 @@ fn vlans_keep_tenants_apart_and_trunks_carry_tags() {
     // A trunk sees the tag.
     let trunk = Host::new("10.99.0.1/24");
     d.run(&format!("ovs-vsctl add-port {br} {} trunks=10,20", trunk.port));
-    if try_sh(&format!("ip netns exec {} ip link add link eth0 name v20 type vlan id 20", trunk.ns)).status.success() {
+    if try_sh(&format!("ip netns exec {} ip link add link eth0 name v20 type vlan id 20", trunk.ns))
+        .status
+        .success()
+    {
         trunk.sh("ip addr add 10.72.0.9/24 dev v20");
         trunk.sh("ip link set v20 up");
         assert!(trunk.pings("10.72.0.3"));

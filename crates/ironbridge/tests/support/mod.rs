@@ -52,7 +52,11 @@ pub fn sh(line: &str) -> String {
 pub fn try_sh(line: &str) -> Output {
     let mut words = line.split_whitespace();
     let program = words.next().expect("a command");
-    Command::new(program).args(words).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("$ {line}: {e}"))
+    Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("$ {line}: {e}"))
 }
 
 /// Waits until `done`, at most `seconds`.
@@ -102,7 +106,8 @@ impl Daemons {
     pub fn start(switch_options: &[&str]) -> Daemons {
         let dir = Dir::new("run");
         let links = dir.path().join("links");
-        let made = Command::new(env!("CARGO_BIN_EXE_ironbridge")).arg("links").arg(&links).output().expect("links");
+        let made =
+            Command::new(env!("CARGO_BIN_EXE_ironbridge")).arg("links").arg(&links).output().expect("links");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let d = Daemons { dir, links };
         d.run("ovsdb-tool create conf.db");
@@ -115,7 +120,9 @@ impl Daemons {
     /// Starts the database daemon alone.
     pub fn start_database(&self) {
         let sock = self.dir.file("db.sock");
-        self.run(&format!("ovsdb-server --detach --no-chdir --pidfile --log-file --remote=punix:{sock} conf.db"));
+        self.run(&format!(
+            "ovsdb-server --detach --no-chdir --pidfile --log-file --remote=punix:{sock} conf.db"
+        ));
     }
 
     /// Starts the switch daemon alone.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ib_dpif::dpctl::{self, Context, Options, PortCounters};
 use ib_dpif::text::{PortNames, parse_key};
 use ib_flow::{Flow, Mask};
+use ib_netdev::dummy::appctl;
 use ib_netdev::{Netdev, Registry};
 use ib_openflow::message::PortStats;
 use ib_packet::Packet;
@@ -40,47 +41,34 @@ const DUMMY: &[Command<Vswitchd>] = &[
             call.answer_text(result.map(|()| ""));
         },
     },
-    Command {
-        name: "netdev-dummy/set-admin-state",
-        usage: "[netdev] up|down",
-        min: 1,
-        max: 2,
-        handler: |v, call| {
-            let result = set_admin_state(v, &call.args);
-            call.answer_text(result);
-        },
-    },
-    Command {
-        name: "netdev-dummy/conn-state",
-        usage: "[netdev]",
-        min: 0,
-        max: 1,
-        handler: |v, call| {
-            let result = conn_state(v, &call.args);
-            call.answer_text(result);
-        },
-    },
-    Command {
-        name: "netdev-dummy/ip4addr",
-        usage: "[netdev] ipaddr/mask-prefix-len",
-        min: 2,
-        max: 2,
-        handler: |v, call| {
-            let result = ip4addr(v, &call.args);
-            call.answer_text(result);
-        },
-    },
-    Command {
-        name: "netdev-dummy/ip6addr",
-        usage: "[netdev] ip6addr",
-        min: 2,
-        max: 2,
-        handler: |v, call| {
-            let result = ip6addr(v, &call.args);
-            call.answer_text(result);
-        },
-    },
+    device_command("netdev-dummy/set-admin-state", "[netdev] up|down", 1, 2, |v, call| {
+        on_devices(v, call, appctl::set_admin_state);
+    }),
+    device_command("netdev-dummy/conn-state", "[netdev]", 0, 1, |v, call| on_devices(v, call, appctl::conn_state)),
+    device_command("netdev-dummy/ip4addr", "[netdev] ipaddr/mask-prefix-len", 2, 2, |v, call| {
+        on_devices(v, call, appctl::ip4addr);
+    }),
+    device_command("netdev-dummy/ip6addr", "[netdev] ip6addr", 2, 2, |v, call| {
+        on_devices(v, call, appctl::ip6addr);
+    }),
 ];
+
+const fn device_command(
+    name: &'static str,
+    usage: &'static str,
+    min: usize,
+    max: usize,
+    handler: fn(&mut Vswitchd, Call),
+) -> Command<Vswitchd> {
+    Command { name, usage, min, max, handler }
+}
+
+/// Answers by a function of `netdev`.
+fn on_devices(v: &Vswitchd, call: Call, f: fn(&Registry, &[&str]) -> Result<String, String>) {
+    let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
+    let result = f(&v.registry, &args);
+    call.answer_text(result);
+}
 
 fn exit(v: &mut Vswitchd, call: Call) {
     let cleanup = match call.arg(0) {
@@ -130,7 +118,8 @@ fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
         let mut packet = match packet_from_hex(word) {
             Some(packet) => packet,
             None => {
-                let (flow, _) = parse_key(word, &PortNames::none()).map_err(|_| format!("syntax error at {word}"))?;
+                let (flow, _) =
+                    parse_key(word, &PortNames::none()).map_err(|_| format!("syntax error at {word}"))?;
                 let mut len = 0;
                 if words.next_if(|w| *w == "--len").is_some() {
                     let parsed = words.next().and_then(|w| w.parse().ok());
@@ -160,73 +149,6 @@ fn packet_from_hex(text: &str) -> Option<Packet> {
     let nibble = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let bytes: Option<Vec<u8>> = digits.chunks(2).map(|p| Some(nibble(p[0])? << 4 | nibble(p[1])?)).collect();
     Some(Packet::from_frame(&bytes?))
-}
-
-/// The dummies that a command means: the one it names, or all.
-fn dummies(v: &Vswitchd, name: Option<&String>) -> Result<Vec<Arc<dyn Netdev>>, String> {
-    match name {
-        Some(name) => dummy(v, name).map(|d| vec![d]).ok_or_else(|| "Unknown Dummy Interface".to_owned()),
-        None => Ok(v.registry.devices().into_iter().filter(|d| d.as_dummy().is_some()).collect()),
-    }
-}
-
-fn set_admin_state(v: &mut Vswitchd, args: &[String]) -> Result<String, String> {
-    let (name, state) = match args {
-        [state] => (None, state),
-        [name, state] => (Some(name), state),
-        _ => return Err("Invalid Admin State".into()),
-    };
-    let up = match state.to_ascii_lowercase().as_str() {
-        "up" => true,
-        "down" => false,
-        _ => return Err("Invalid Admin State".into()),
-    };
-    for dev in dummies(v, name)? {
-        if let Some(d) = dev.as_dummy() {
-            d.set_admin_state(up);
-        }
-    }
-    Ok("OK".into())
-}
-
-fn conn_state(v: &mut Vswitchd, args: &[String]) -> Result<String, String> {
-    let list = dummies(v, args.first())?;
-    let line = |dev: &Arc<dyn Netdev>| {
-        let state = dev.as_dummy().map_or("unknown", |d| d.conn_state());
-        format!("{}: {state}\n", dev.name())
-    };
-    Ok(match args.first() {
-        Some(_) => list.iter().map(line).collect(),
-        None => list
-            .iter()
-            .filter(|d| d.as_dummy().is_some_and(|d| d.conn_state() != "unknown"))
-            .map(line)
-            .collect(),
-    })
-}
-
-fn ip4addr(v: &mut Vswitchd, args: &[String]) -> Result<String, String> {
-    let dev = dummy(v, &args[0]).ok_or("Unknown Dummy Interface")?;
-    let text = &args[1];
-    let (addr, len) = text.split_once('/').unwrap_or((text, "32"));
-    let parsed = addr.parse().ok().zip(len.parse::<u8>().ok().filter(|l| *l <= 32));
-    let (addr, len) = parsed.ok_or_else(|| format!("{text}: invalid IP address"))?;
-    if let Some(d) = dev.as_dummy() {
-        d.add_ip4(addr, len);
-    }
-    Ok("OK".into())
-}
-
-fn ip6addr(v: &mut Vswitchd, args: &[String]) -> Result<String, String> {
-    let dev = dummy(v, &args[0]).ok_or("Unknown Dummy Interface")?;
-    let text = &args[1];
-    let (addr, len) = text.split_once('/').unwrap_or((text, "128"));
-    let parsed = addr.parse().ok().zip(len.parse::<u8>().ok().filter(|l| *l <= 128));
-    let (addr, len) = parsed.ok_or_else(|| format!("{text}: bad IPv6 address"))?;
-    if let Some(d) = dev.as_dummy() {
-        d.add_ip6(addr, len);
-    }
-    Ok("OK".into())
 }
 
 // Datapaths.
@@ -273,13 +195,19 @@ fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, St
         // Each line of an error is the program's.
         text.lines()
             .enumerate()
-            .map(|(i, l)| if i == 0 || !l.starts_with("Perhaps") { format!("ovs-vswitchd: {l}\n") } else { format!("{l}\n") })
+            .map(|(i, l)| {
+                if i == 0 || !l.starts_with("Perhaps") {
+                    format!("ovs-vswitchd: {l}\n")
+                } else {
+                    format!("{l}\n")
+                }
+            })
             .collect()
     })
 }
 
 fn matches_filter(text: &str, key: &Flow, mask: &Mask) -> Result<bool, String> {
-    let wanted = ib_openflow::text::parse_match(text)?;
+    let (wanted, _) = ib_flow::text::parse_match(text, None)?;
     // The megaflow's own wildcards decide: a bit that it does not look at fits any filter.
     let mut common = mask.clone();
     for (word, filter) in common.0.words_mut().iter_mut().zip(wanted.mask.0.words()) {

@@ -134,7 +134,10 @@ impl Conns {
         let key = self.handle.new_key();
         match Stream::open(target, OFP_PORT, &self.handle, key) {
             Ok(stream) => {
-                self.add(key, Conn { bridge, id, stream, connected: false, out: VecDeque::new(), closing: false });
+                self.add(
+                    key,
+                    Conn { bridge, id, stream, connected: false, out: VecDeque::new(), closing: false },
+                );
                 // It may be up already: UNIX sockets connect at once.
                 self.handle.wake(key);
             }

@@ -28,6 +28,7 @@ use ib_stream::reactor::{Handle, Key, Reactor};
 use ib_stream::session::Session;
 use ib_stream::unixctl::standard::{Standard, TimeCommands, TimeWarp};
 use ib_stream::unixctl::{self, Call, Server};
+use ib_tools::io::Io;
 
 use conns::Conns;
 pub use options::Options;
@@ -73,20 +74,51 @@ struct Database {
 
 impl Database {
     fn new(remote: &str, handle: &Handle) -> Database {
-        let schema = Schema::parse(ib_ovsdb::VSWITCH_SCHEMA).expect("the embedded schema is well-formed");
+        let schema = Schema::parse(ib_ovsdb::schemas::VSWITCH).expect("the embedded schema is well-formed");
         let mut idl = Idl::new(&schema);
         idl.register_all();
         // What only we write must not look like news when it comes back.
         let ours: [(&str, &[&str]); 5] = [
-            ("Open_vSwitch", &["cur_cfg", "statistics", "iface_types", "datapath_types", "dpdk_version", "dpdk_initialized", "ovs_version", "db_version", "system_type", "system_version"]),
+            (
+                "Open_vSwitch",
+                &[
+                    "cur_cfg",
+                    "statistics",
+                    "iface_types",
+                    "datapath_types",
+                    "dpdk_version",
+                    "dpdk_initialized",
+                    "ovs_version",
+                    "db_version",
+                    "system_type",
+                    "system_version",
+                ],
+            ),
             ("Bridge", &["datapath_id", "datapath_version", "status", "rstp_status"]),
             ("Port", &["status", "statistics", "rstp_status", "rstp_statistics", "bond_active_slave"]),
             (
                 "Interface",
                 &[
-                    "admin_state", "duplex", "link_speed", "link_state", "link_resets", "mac_in_use", "ifindex",
-                    "mtu", "ofport", "statistics", "status", "error", "lacp_current", "bfd_status", "cfm_fault",
-                    "cfm_fault_status", "cfm_flap_count", "cfm_health", "cfm_remote_mpids", "cfm_remote_opstate",
+                    "admin_state",
+                    "duplex",
+                    "link_speed",
+                    "link_state",
+                    "link_resets",
+                    "mac_in_use",
+                    "ifindex",
+                    "mtu",
+                    "ofport",
+                    "statistics",
+                    "status",
+                    "error",
+                    "lacp_current",
+                    "bfd_status",
+                    "cfm_fault",
+                    "cfm_fault_status",
+                    "cfm_flap_count",
+                    "cfm_health",
+                    "cfm_remote_mpids",
+                    "cfm_remote_opstate",
                 ],
             ),
             ("Controller", &["is_connected", "role", "status"]),
@@ -146,27 +178,19 @@ impl Vswitchd {
         registry.enable_dummy(options.dummy);
         let registry_key = handle.new_key();
         handle.register_fd(registry.fd(), registry_key)?;
-        let config = |is_dummy| Config::new(&registry, clock, is_dummy);
+        let config =
+            |dummy| Config { registry: Arc::clone(&registry), clock: clock.clone(), threads: 1, dummy };
         let mut classes: Vec<Arc<dyn DpifClass>> = Vec::new();
         let add = |classes: &mut Vec<Arc<dyn DpifClass>>, kind, dummy| {
             classes.push(Arc::new(DpUserspaceClass::new(kind, config(dummy))));
         };
-        match options.dummy {
-            DummyLevel::None => add(&mut classes, "netdev", false),
-            DummyLevel::Normal => {
-                add(&mut classes, "netdev", false);
-                add(&mut classes, "dummy", true);
-            }
-            DummyLevel::System => {
-                add(&mut classes, "netdev", false);
-                add(&mut classes, "system", true);
-                add(&mut classes, "dummy", true);
-            }
-            DummyLevel::Override => {
-                for kind in ["dummy", "netdev", "system"] {
-                    add(&mut classes, kind, true);
-                }
-            }
+        // There is no provider for the kernel's datapath yet: bridges of the default type, `system`, are
+        // forwarded in user space like those of type `netdev`.
+        let overridden = options.dummy == DummyLevel::Override;
+        add(&mut classes, "netdev", overridden);
+        add(&mut classes, "system", overridden || options.dummy == DummyLevel::System);
+        if options.dummy != DummyLevel::None {
+            add(&mut classes, "dummy", true);
         }
         let rundir = ib_sys::dirs::rundir().display().to_string();
         let mut switch = Switch::new(clock, classes.clone(), &rundir);
@@ -324,7 +348,6 @@ impl Vswitchd {
 impl Standard for Vswitchd {
     fn memory_usage(&mut self, usage: &mut Usage) {
         self.layer.memory_usage(usage);
-        usage.add("idl-cells-Open_vSwitch", self.database.idl.cells());
     }
 }
 
@@ -334,9 +357,9 @@ impl TimeCommands for Vswitchd {
     }
 }
 
-/// The program.
-pub fn run(args: &[OsString]) -> i32 {
-    let (options, mut daemon) = match options::parse(args) {
+/// The program; `args` begin with its name.
+pub fn run(args: &[OsString], _io: &mut Io<'_>) -> i32 {
+    let (options, mut daemon) = match options::parse(args.get(1..).unwrap_or_default()) {
         options::Parsed::Run(options, daemon) => (options, daemon),
         options::Parsed::Done(code) => return code,
     };
@@ -361,7 +384,12 @@ fn serve(options: &Options, ready: impl FnOnce()) -> io::Result<i32> {
     let mut server = Server::listen(socket.as_deref(), &handle)?;
     let mut switch = Vswitchd::new(options, &clock, &handle)?;
     commands::register(&mut server, options.dummy != DummyLevel::None);
-    vlog_info!(VSWITCHD, "Ironbridge {} (Open vSwitch {})", env!("CARGO_PKG_VERSION"), unixctl::standard::OVS_VERSION);
+    vlog_info!(
+        VSWITCHD,
+        "Ironbridge {} (Open vSwitch {})",
+        env!("CARGO_PKG_VERSION"),
+        unixctl::standard::OVS_VERSION
+    );
     let mut ready = Some(ready);
     let mut keys: Vec<Key> = Vec::new();
     loop {

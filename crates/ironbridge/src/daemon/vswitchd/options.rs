@@ -69,7 +69,8 @@ pub fn parse(args: &[OsString]) -> Parsed {
         dummy: DummyLevel::None,
         disable_system: false,
     };
-    let mut opts = Getopt::new(PROGRAM, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
+    let mut opts =
+        Getopt::new(PROGRAM, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
     let usage_error = |text: &str| {
         eprintln!("{text}");
         Parsed::Done(1)
@@ -115,7 +116,9 @@ pub fn parse(args: &[OsString]) -> Parsed {
         [] => {}
         [remote] => options.remote.clone_from(remote),
         _ => {
-            return usage_error("ovs-vswitchd: at most one non-option argument accepted; use --help for usage");
+            return usage_error(
+                "ovs-vswitchd: at most one non-option argument accepted; use --help for usage",
+            );
         }
     }
     Parsed::Run(options, daemon)
