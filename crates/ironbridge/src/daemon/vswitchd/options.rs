@@ -86,7 +86,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
                 return Parsed::Done(0);
             }
             VERSION => {
-                print!("{}Ironbridge {}\n", version_line(PROGRAM), env!("CARGO_PKG_VERSION"));
+                println!("{}Ironbridge {}", version_line(PROGRAM), env!("CARGO_PKG_VERSION"));
                 return Parsed::Done(0);
             }
             UNIXCTL => options.unixctl = Some(found.arg_str()),
