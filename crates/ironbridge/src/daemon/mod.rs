@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-//! The daemons.
+//! The daemons: their loops and command lines.
 
 pub mod ovsdb_server;
-=======
-//! The daemons' loops.
-
 pub mod vswitchd;
->>>>>>> 7e66183 (wip)
