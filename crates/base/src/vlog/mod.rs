@@ -422,7 +422,7 @@ pub fn set(spec: &str) -> Result<(), String> {
     if head.eq_ignore_ascii_case("FACILITY") {
         let (name, _) = token(rest);
         let named = |f: &&str| !name.is_empty() && f.eq_ignore_ascii_case(name);
-        let facility = FACILITIES.iter().position(|f| named(&f));
+        let facility = FACILITIES.iter().position(named);
         let facility = facility.and_then(|f| u8::try_from(f).ok()).ok_or("invalid facility")?;
         state().facility = facility;
         return Ok(());
