@@ -103,26 +103,66 @@ fn usage() -> String {
          usage: {PROGRAM} [OPTIONS] [DATABASE...]\n\
          where each DATABASE is a database file in ovsdb format.\n\
          The default DATABASE, if none is given, is\n{}.\n\
-         \nJSON-RPC options (may be specified any number of times):\n  \
-         --remote=REMOTE         connect or listen to REMOTE\n  \
-         --config-file PATH      Use configuration file as a source of\n                          \
-         database and JSON-RPC connections information.\n                          \
-         Mutually exclusive with the DATABASE, JSON-RPC\n                          \
-         --remote and Syncing options.\n\
-         {}{}\
-         \nOther options:\n  \
-         --run COMMAND           run COMMAND as subprocess then exit\n  \
-         --unixctl=SOCKET        override default control socket name\n  \
-         --no-dbs                do not add default database\n  \
-         --disable-file-column-diff\n                          \
-         don't use column diff in database file\n  \
-         -h, --help              display this help message\n  \
-         -V, --version           display version information\n",
+         {CONNECTION_USAGE}{}{}{OTHER_USAGE}",
         dirs::dbdir().join("conf.db").display(),
         daemon::usage(PROGRAM),
         daemon::vlog_usage(PROGRAM)
     )
 }
+
+const CONNECTION_USAGE: &str = "
+JSON-RPC options (may be specified any number of times):
+  --remote=REMOTE         connect or listen to REMOTE
+
+Active JSON-RPC connection methods:
+  tcp:HOST:PORT           PORT at remote HOST
+  ssl:HOST:PORT           SSL/TLS PORT at remote HOST
+  unix:FILE               Unix domain socket named FILE
+Passive JSON-RPC connection methods:
+  ptcp:PORT[:IP]          listen to TCP PORT on IP
+  pssl:PORT[:IP]          listen for SSL/TLS on PORT on IP
+  punix:FILE              listen on Unix domain socket FILE
+PKI configuration (required to use SSL/TLS):
+  -p, --private-key=FILE  file with private key
+  -c, --certificate=FILE  file with certificate for private key
+  -C, --ca-cert=FILE      file with peer CA certificate
+  --bootstrap-ca-cert=FILE  file with peer CA certificate to read or create
+SSL/TLS options:
+  --ssl-protocols=PROTOS    range of SSL/TLS protocols to enable
+  --ssl-ciphers=CIPHERS     list of SSL/TLS ciphers to enable
+  --ssl-ciphersuites=SUITES list of SSL/TLS ciphersuites to
+                            enable with TLSv1.3+
+  --ssl-server-name=NAME    server name for TLS Server Name
+                            Indication (SNI)
+
+Configuration options:
+  --config-file PATH      Use configuration file as a source of
+                          database and JSON-RPC connections information.
+                          Mutually exclusive with the DATABASE, JSON-RPC
+                          --remote and Syncing options.
+";
+
+const OTHER_USAGE: &str = "
+Syncing options:
+  --sync-from=SERVER      sync DATABASE from active SERVER and start in
+                          backup mode (except with --active)
+  --sync-exclude-tables=DB:TABLE,...
+                          exclude the TABLE in DB from syncing
+  --active                with --sync-from, start in active mode
+
+Replay options:
+  --record[=DIR]            turn on writing replay files
+  --replay[=DIR]            run from replay files
+
+Other options:
+  --run COMMAND           run COMMAND as subprocess then exit
+  --unixctl=SOCKET        override default control socket name
+  --no-dbs                do not add default database
+  --disable-file-column-diff
+                          don't use column diff in database file
+  -h, --help              display this help message
+  -V, --version           display version information
+";
 
 fn fatal(message: impl std::fmt::Display) -> ! {
     ib_sys::process::fatal(&OVSDB_SERVER, &message.to_string())
@@ -235,7 +275,10 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     control.register(commands::COMMANDS);
     let child = settings.run.as_deref().map(|command| spawn(command, &handle));
     daemon.complete();
-    vlog_info!(OVSDB_SERVER, "{}", standard::version_line(PROGRAM).trim_end());
+    if child.is_none() {
+        // With --run this is a command rather than a daemon, whose version nobody looks for in a log.
+        vlog_info!(OVSDB_SERVER, "{}", standard::version_line(PROGRAM).trim_end());
+    }
     let code = serve(&mut app, &mut reactor, &mut control, child.as_ref());
     drop(control);
     app.remotes.close();
