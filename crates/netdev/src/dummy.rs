@@ -71,7 +71,7 @@ impl Provider for DummyProvider {
             options: BTreeMap::new(),
             mac: self.world.next_mac(),
             mtu: 1500,
-            flags: Flags::UP,
+            flags: Flags::NONE,
             ifindex: None,
             addresses: Vec::new(),
             configured_rxq: 1,

@@ -7,7 +7,6 @@ pub mod dirs;
 pub mod errno;
 pub mod ethtool;
 pub mod eventfd;
-pub mod lockfile;
 pub mod netlink;
 pub mod netns;
 pub mod pidfile;

@@ -1,0 +1,1093 @@
+//! Messages from bytes.
+//!
+//! [`decode`] takes one whole message (see [`crate::raw::next_message`]). What it returns is valid by itself; whether it
+//! suits a switch (ports, tables, prerequisites of actions) is for the switch, with [`crate::action_check`].
+//! A failure is the error to send back.
+
+use ib_base::vlog::module::OFP_MSGS;
+use ib_base::vlog_dbg_rl;
+use ib_flow::{Match, OfPort};
+use ib_packet::Mac;
+
+use crate::action_decode::{decode_actions, decode_instructions, property};
+use crate::error::OfError;
+use crate::group_wire;
+use crate::match_wire as mw;
+use crate::message::*;
+use crate::ports::port_from_wire32;
+use crate::raw::{Identified, Raw, identify, parse_header};
+use crate::stats_decode;
+use crate::wire::Cursor;
+
+pub(crate) const LEN: OfError = OfError::OFPBRC_BAD_LEN;
+
+/// A message with its header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// Header.
+    pub header: Header,
+    /// Name of its kind, as in `OFPT_FLOW_MOD`.
+    pub name: &'static str,
+    /// Contents.
+    pub message: Message,
+}
+
+/// Decodes one whole message. Fields of `tun_metadata*` have no table; see [`decode_with`].
+pub fn decode(bytes: &[u8]) -> Result<Decoded, OfError> {
+    decode_with(bytes, 0)
+}
+
+/// Decodes one whole message, matches with the tunnel options bound by the table of that id (`ib_flow::tlv`).
+pub fn decode_with(bytes: &[u8], tlv_table: u32) -> Result<Decoded, OfError> {
+    let header = parse_header(bytes).ok_or(LEN)?;
+    if usize::from(header.length) != bytes.len() {
+        return Err(LEN);
+    }
+    let id = identify(bytes)?;
+    let message = body(&id, bytes, tlv_table).inspect_err(|e| {
+        vlog_dbg_rl!(OFP_MSGS, (1, 5), "cannot decode {}: {}", id.kind.name, e);
+    })?;
+    Ok(Decoded { header, name: id.kind.name, message })
+}
+
+fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError> {
+    use Message as M;
+    let v = id.version;
+    let mut c = Cursor::new(id.body, LEN);
+    Ok(match id.kind.raw {
+        Raw::Hello => M::Hello(hello(bytes)),
+        Raw::Error => error(&mut c, v)?,
+        Raw::EchoRequest => M::EchoRequest(id.body.to_vec()),
+        Raw::EchoReply => M::EchoReply(id.body.to_vec()),
+        Raw::FeaturesRequest => M::FeaturesRequest,
+        Raw::FeaturesReply10 | Raw::FeaturesReply11 | Raw::FeaturesReply13 => {
+            M::FeaturesReply(features(&mut c, v)?)
+        }
+        Raw::GetConfigRequest => M::GetConfigRequest,
+        Raw::GetConfigReply => M::GetConfigReply(config(&mut c, v)?),
+        Raw::SetConfig => M::SetConfig(config(&mut c, v)?),
+        Raw::PacketIn10 | Raw::PacketIn11 | Raw::PacketIn12 | Raw::PacketIn13 => {
+            M::PacketIn(packet_in(&mut c, v, tlv)?)
+        }
+        Raw::NxPacketIn => M::PacketIn(nx_packet_in(&mut c, tlv)?),
+        Raw::NxPacketIn2 => M::PacketIn(packet_in2(&mut c, tlv)?),
+        Raw::NxResume => M::Resume(packet_in2(&mut c, tlv)?),
+        Raw::FlowRemoved10 | Raw::FlowRemoved11 => M::FlowRemoved(flow_removed(&mut c, v, tlv)?),
+        Raw::NxFlowRemoved => M::FlowRemoved(nx_flow_removed(&mut c, tlv)?),
+        Raw::PortStatus10 | Raw::PortStatus11 | Raw::PortStatus14 => M::PortStatus(port_status(&mut c, v)?),
+        Raw::PacketOut10 | Raw::PacketOut11 | Raw::PacketOut15 => M::PacketOut(packet_out(&mut c, v, tlv)?),
+        Raw::FlowMod10 => M::FlowMod(flow_mod10(&mut c)?),
+        Raw::FlowMod11 => M::FlowMod(flow_mod11(&mut c, v, tlv)?),
+        Raw::NxFlowMod => M::FlowMod(nx_flow_mod(&mut c, v, tlv)?),
+        Raw::GroupMod11 | Raw::GroupMod15 | Raw::NxGroupMod => {
+            M::GroupMod(group_wire::decode_mod(&mut c, v, id.kind.raw != Raw::GroupMod11)?)
+        }
+        Raw::PortMod10 | Raw::PortMod11 | Raw::PortMod14 => M::PortMod(port_mod(&mut c, v)?),
+        Raw::TableMod11 | Raw::TableMod14 => M::TableMod(table_mod(&mut c, v)?),
+        Raw::MeterMod => M::MeterMod(group_wire::decode_meter_mod(&mut c)?),
+        Raw::BarrierRequest10 | Raw::BarrierRequest11 => M::BarrierRequest,
+        Raw::BarrierReply10 | Raw::BarrierReply11 => M::BarrierReply,
+        Raw::RoleRequest => M::RoleRequest(role(&mut c)?),
+        Raw::RoleReply => M::RoleReply(role(&mut c)?),
+        Raw::NxRoleRequest => M::RoleRequest(nx_role(&mut c)?),
+        Raw::NxRoleReply => M::RoleReply(nx_role(&mut c)?),
+        Raw::RoleStatus => M::RoleStatus(role_status(&mut c)?),
+        Raw::GetAsyncRequest => M::GetAsyncRequest,
+        Raw::GetAsyncReply13 => M::GetAsyncReply(async13(&mut c)?),
+        Raw::SetAsync13 | Raw::NxSetAsync => M::SetAsync(async13(&mut c)?),
+        Raw::GetAsyncReply14 => M::GetAsyncReply(async14(&mut c, false)?),
+        Raw::SetAsync14 | Raw::NxSetAsync2 => M::SetAsync(async14(&mut c, true)?),
+        Raw::QueueGetConfigRequest10 => {
+            M::QueueGetConfigRequest(QueueGetConfigRequest { port: OfPort(c.u16()?), queue: OFPQ_ALL })
+        }
+        Raw::QueueGetConfigRequest11 => M::QueueGetConfigRequest(QueueGetConfigRequest {
+            port: port_from_wire32(c.u32()?)?,
+            queue: OFPQ_ALL,
+        }),
+        Raw::QueueDescRequest => M::QueueGetConfigRequest(QueueGetConfigRequest {
+            port: port_from_wire32(c.u32()?)?,
+            queue: c.u32()?,
+        }),
+        Raw::QueueGetConfigReply10 | Raw::QueueGetConfigReply11 => {
+            M::QueueGetConfigReply(queue_config(&mut c, v)?)
+        }
+        Raw::QueueDescReply => M::QueueGetConfigReply(stats_decode::queue_desc(&mut c, id.flags & 1 != 0)?),
+        Raw::NxSetFlowFormat => M::SetFlowFormat(match c.u32()? {
+            0 => FlowFormat::OpenFlow10,
+            2 => FlowFormat::Nxm,
+            _ => return Err(OfError::OFPBRC_EPERM),
+        }),
+        Raw::NxFlowModTableId => {
+            let set = c.u8()?;
+            c.zeros(7, OfError::NXBRC_MUST_BE_ZERO).or(Ok(()))?;
+            M::FlowModTableId(set != 0)
+        }
+        Raw::NxSetPacketInFormat => M::SetPacketInFormat(match c.u32()? {
+            0 => PacketInFormat::Standard,
+            1 => PacketInFormat::Nxt,
+            2 => PacketInFormat::Nxt2,
+            _ => return Err(OfError::OFPBRC_EPERM),
+        }),
+        Raw::NxFlowAge => M::FlowAge,
+        Raw::NxSetControllerId => {
+            c.zeros(6, OfError::NXBRC_MUST_BE_ZERO)?;
+            M::SetControllerId(c.u16()?)
+        }
+        Raw::NxFlowMonitorCancel => M::FlowMonitorCancel(c.u32()?),
+        Raw::NxFlowMonitorPaused => M::FlowMonitorPaused,
+        Raw::NxFlowMonitorResumed => M::FlowMonitorResumed,
+        Raw::BundleControl14 | Raw::OnfBundleControl => M::BundleControl(bundle_control(&mut c)?),
+        Raw::BundleAdd14 | Raw::OnfBundleAdd => M::BundleAdd(bundle_add(&mut c, bytes)?),
+        Raw::NxTlvTableMod => {
+            let command = c.u16()?;
+            c.skip(6)?;
+            if command > 2 {
+                return Err(OfError::NXTTMFC_BAD_COMMAND);
+            }
+            M::TlvTableMod(TlvTableMod { command, maps: tlv_maps(&mut c)? })
+        }
+        Raw::NxTlvTableRequest => M::TlvTableRequest,
+        Raw::NxTlvTableReply => {
+            let (max_space, max_fields) = (c.u32()?, c.u16()?);
+            c.skip(10)?;
+            M::TlvTableReply(TlvTableReply { max_space, max_fields, maps: tlv_maps(&mut c)? })
+        }
+        Raw::NxCtFlushZone => {
+            c.zeros(6, OfError::NXBRC_MUST_BE_ZERO)?;
+            M::CtFlushZone(c.u16()?)
+        }
+        Raw::NxCtFlush => M::CtFlush(ct_flush(&mut c)?),
+        Raw::TableStatus => {
+            let reason = c.u8()?;
+            c.skip(7)?;
+            M::TableStatus(TableStatus { reason, desc: stats_decode::table_desc(&mut c)? })
+        }
+        Raw::RequestForward | Raw::OnfRequestForward => {
+            let inner = decode_with(c.rest(), tlv)?;
+            M::RequestForward(Box::new(match inner.message {
+                M::GroupMod(g) => RequestForward::Group(g),
+                M::MeterMod(m) => RequestForward::Meter(m),
+                _ => return Err(OfError::OFPBRC_BAD_TYPE),
+            }))
+        }
+        raw => match stats_decode::request(raw, &mut c, v, tlv)? {
+            Some(r) => M::MultipartRequest(r),
+            None => {
+                let body = stats_decode::reply(raw, &mut c, v, tlv)?;
+                M::MultipartReply(MultipartReply { more: id.flags & 1 != 0, body })
+            }
+        },
+    })
+}
+
+/// The sender's versions: the bitmap if there is one, else all up to the header's.
+fn hello(bytes: &[u8]) -> Versions {
+    let version = u32::from(bytes[0]);
+    let by_header = Versions(if version >= 31 { !1 } else { ((1u64 << (version + 1)) - 2) as u32 });
+    let mut c = Cursor::new(&bytes[8..], LEN);
+    loop {
+        let mut head = Cursor::new(c.rest(), LEN);
+        let (Ok(kind), Ok(len)) = (head.u16(), head.u16()) else { return by_header };
+        let len = usize::from(len);
+        if len < 4 || len > c.len() {
+            return by_header;
+        }
+        let Ok(element) = c.take(len) else { return by_header };
+        let _ = c.skip((len.next_multiple_of(8) - len).min(c.len()));
+        if kind == 1 && len >= 8 {
+            let bitmap = u32::from_be_bytes([element[4], element[5], element[6], element[7]]) & !1;
+            if bitmap != 0 {
+                return Versions(bitmap);
+            }
+        }
+    }
+}
+
+fn error(c: &mut Cursor<'_>, v: Version) -> Result<Message, OfError> {
+    let (mut kind, mut code) = (c.u16()?, c.u16()?);
+    let mut vendor = 0;
+    if kind == 0xb0c2 && code == 0 {
+        // NXET_VENDOR: the real thing follows.
+        vendor = c.u32()?;
+        kind = c.u16()?;
+        code = c.u16()?;
+    } else if kind == 0xffff && v >= Version::V12 {
+        kind = code;
+        code = 0;
+        vendor = c.u32()?;
+    }
+    let error = OfError::from_code(v, vendor, kind, code).ok_or(OfError::OFPBRC_BAD_TYPE)?;
+    Ok(Message::Error(ErrorMessage { error, data: c.take_rest().to_vec() }))
+}
+
+/// `curr` and its like from OpenFlow 1.0's bits: same up to 10 Gb full duplex, then shifted.
+fn features_from10(v: u32) -> u32 {
+    (v & 0x7f) | (v & 0xf80) << 4
+}
+
+/// `config` from OpenFlow 1.1+'s bits, which are 1.0's without those of spanning tree.
+fn config_from11(v: u32) -> u32 {
+    v & (PortConfig::PORT_DOWN | PortConfig::NO_RECV | PortConfig::NO_FWD | PortConfig::NO_PACKET_IN)
+}
+
+pub(crate) fn port10(c: &mut Cursor<'_>) -> Result<Port, OfError> {
+    let port_no = OfPort(c.u16()?);
+    let hw_addr = c.mac()?;
+    let name = c.string(16)?;
+    let (config, state) = (c.u32()? & 0x7f, c.u32()? & 0x301);
+    Ok(Port {
+        port_no,
+        hw_addr,
+        name,
+        config,
+        state,
+        curr: features_from10(c.u32()?),
+        advertised: features_from10(c.u32()?),
+        supported: features_from10(c.u32()?),
+        peer: features_from10(c.u32()?),
+        ..speeds(Port::default())
+    })
+    .map(speeds)
+}
+
+/// Derives speeds from features where the version does not carry them.
+fn speeds(mut p: Port) -> Port {
+    p.curr_speed_kbps = netdev_features_to_kbps(p.curr);
+    p.max_speed_kbps = netdev_features_to_kbps(p.supported);
+    p
+}
+
+/// The highest speed among features, in kb/s.
+pub fn netdev_features_to_kbps(f: u32) -> u32 {
+    use NetdevFeatures as N;
+    let mbps: u32 = match f {
+        _ if f & N::F_1TB_FD != 0 => 1_000_000,
+        _ if f & N::F_100GB_FD != 0 => 100_000,
+        _ if f & N::F_40GB_FD != 0 => 40_000,
+        _ if f & N::F_10GB_FD != 0 => 10_000,
+        _ if f & (N::F_1GB_HD | N::F_1GB_FD) != 0 => 1_000,
+        _ if f & (N::F_100MB_HD | N::F_100MB_FD) != 0 => 100,
+        _ if f & (N::F_10MB_HD | N::F_10MB_FD) != 0 => 10,
+        _ => 0,
+    };
+    mbps * 1000
+}
+
+pub(crate) fn port11(c: &mut Cursor<'_>) -> Result<Port, OfError> {
+    let port_no = port_from_wire32(c.u32()?)?;
+    c.skip(4)?;
+    let hw_addr = c.mac()?;
+    c.skip(2)?;
+    let name = c.string(16)?;
+    Ok(Port {
+        port_no,
+        hw_addr,
+        hw_addr64: [0; 8],
+        name,
+        config: config_from11(c.u32()?),
+        state: c.u32()? & 7,
+        curr: c.u32()? & 0xffff,
+        advertised: c.u32()? & 0xffff,
+        supported: c.u32()? & 0xffff,
+        peer: c.u32()? & 0xffff,
+        curr_speed_kbps: c.u32()?,
+        max_speed_kbps: c.u32()?,
+    })
+}
+
+pub(crate) fn port14(c: &mut Cursor<'_>) -> Result<Port, OfError> {
+    let mut head = Cursor::new(c.rest(), LEN);
+    let port_no = port_from_wire32(head.u32()?)?;
+    let len = usize::from(head.u16()?);
+    if len < 40 || len > c.len() {
+        return Err(LEN);
+    }
+    let mut p = Cursor::new(&c.take(len)?[8..], LEN);
+    let hw_addr = p.mac()?;
+    p.skip(2)?;
+    let name = p.string(16)?;
+    let mut out = Port {
+        port_no,
+        hw_addr,
+        name,
+        config: config_from11(p.u32()?),
+        state: p.u32()? & 7,
+        ..Default::default()
+    };
+    while !p.is_empty() {
+        let (kind, body) = property(&mut p, OfError::OFPBPC_BAD_LEN)?;
+        if kind == 0 {
+            let mut e = Cursor::new(body, OfError::OFPBPC_BAD_LEN);
+            e.skip(4)?;
+            out.curr = e.u32()?;
+            out.advertised = e.u32()?;
+            out.supported = e.u32()?;
+            out.peer = e.u32()?;
+            out.curr_speed_kbps = e.u32()?;
+            out.max_speed_kbps = e.u32()?;
+        }
+    }
+    Ok(out)
+}
+
+pub(crate) fn ports(c: &mut Cursor<'_>, v: Version) -> Result<Vec<Port>, OfError> {
+    let mut out = Vec::new();
+    while !c.is_empty() {
+        out.push(match v {
+            Version::V10 => port10(c)?,
+            Version::V11 | Version::V12 | Version::V13 => port11(c)?,
+            _ => port14(c)?,
+        });
+    }
+    Ok(out)
+}
+
+fn features(c: &mut Cursor<'_>, v: Version) -> Result<SwitchFeatures, OfError> {
+    let (datapath_id, n_buffers, n_tables, auxiliary_id) = (c.u64()?, c.u32()?, c.u8()?, c.u8()?);
+    c.skip(2)?;
+    let (mut capabilities, actions) = (c.u32()?, c.u32()?);
+    if v == Version::V10 {
+        // Bit 3 says spanning tree there, and groups later.
+        let stp = capabilities & 8 != 0;
+        capabilities = capabilities & 0xe7 & !8 | if stp { Capabilities::STP } else { 0 };
+    }
+    let out = SwitchFeatures {
+        datapath_id,
+        n_buffers,
+        n_tables,
+        auxiliary_id: if v >= Version::V13 { auxiliary_id } else { 0 },
+        capabilities,
+        actions: if v == Version::V10 { actions } else { 0 },
+        ports: Vec::new(),
+    };
+    Ok(SwitchFeatures { ports: if v < Version::V13 { ports(c, v)? } else { Vec::new() }, ..out })
+}
+
+fn config(c: &mut Cursor<'_>, v: Version) -> Result<SwitchConfig, OfError> {
+    let (flags, miss_send_len) = (c.u16()?, c.u16()?);
+    let frag = match flags & 3 {
+        0 => FragHandling::Normal,
+        1 => FragHandling::Drop,
+        2 => FragHandling::Reassemble,
+        _ => FragHandling::NxMatch,
+    };
+    let ttl = v < Version::V13;
+    let known = if ttl { 7 } else { 3 };
+    if flags & !known != 0 {
+        return Err(OfError::OFPSCFC_BAD_FLAGS);
+    }
+    Ok(SwitchConfig { frag, invalid_ttl_to_controller: ttl.then_some(flags & 4 != 0), miss_send_len })
+}
+
+pub(crate) fn reason_from_wire(r: u8) -> Result<PacketInReason, OfError> {
+    Ok(match r {
+        0 => PacketInReason::NoMatch,
+        1 => PacketInReason::Action,
+        2 => PacketInReason::InvalidTtl,
+        3 => PacketInReason::ActionSet,
+        4 => PacketInReason::Group,
+        5 => PacketInReason::PacketOut,
+        6 => PacketInReason::ExplicitMiss,
+        7 => PacketInReason::ImplicitMiss,
+        _ => return Err(OfError::NXBRC_BAD_REASON),
+    })
+}
+
+fn with_in_port(port: OfPort) -> Match {
+    let mut m = Match::catch_all();
+    m.flow.in_port = port.0.into();
+    m.mask.0.in_port = u32::MAX;
+    m
+}
+
+fn packet_in(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<PacketIn, OfError> {
+    let mut p = PacketIn { buffer_id: c.u32()?, ..Default::default() };
+    match v {
+        Version::V10 => {
+            p.total_len = c.u16()?.into();
+            p.metadata = with_in_port(OfPort(c.u16()?));
+            p.reason = reason_from_wire(c.u8()?)?;
+            c.skip(1)?;
+        }
+        Version::V11 => {
+            let in_port = port_from_wire32(c.u32()?)?;
+            c.skip(4)?;
+            p.metadata = with_in_port(in_port);
+            p.total_len = c.u16()?.into();
+            p.reason = reason_from_wire(c.u8()?)?;
+            p.table_id = c.u8()?;
+        }
+        _ => {
+            p.total_len = c.u16()?.into();
+            p.reason = reason_from_wire(c.u8()?)?;
+            p.table_id = c.u8()?;
+            if v >= Version::V13 {
+                p.cookie = c.u64()?;
+            }
+            p.metadata = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+            c.skip(2)?;
+        }
+    }
+    p.data = c.take_rest().to_vec();
+    Ok(p)
+}
+
+fn nx_packet_in(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
+    let mut p = PacketIn { buffer_id: c.u32()?, format: PacketInFormat::Nxt, ..Default::default() };
+    p.total_len = c.u16()?.into();
+    p.reason = reason_from_wire(c.u8()?)?;
+    p.table_id = c.u8()?;
+    p.cookie = c.u64()?;
+    let match_len = usize::from(c.u16()?);
+    c.skip(6)?;
+    p.metadata = mw::pull_nxm(c, match_len, tlv, false)?.match_;
+    c.skip(2)?;
+    p.data = c.take_rest().to_vec();
+    Ok(p)
+}
+
+fn packet_in2(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
+    let bad = OfError::OFPBPC_BAD_LEN;
+    let mut p = PacketIn {
+        format: PacketInFormat::Nxt2,
+        reason: PacketInReason::Action,
+        cookie: u64::MAX,
+        ..Default::default()
+    };
+    let mut full_len = None;
+    let (mut has_data, mut has_metadata) = (false, false);
+    while !c.is_empty() {
+        let whole = c.rest();
+        let (kind, body) = property(c, bad)?;
+        let mut b = Cursor::new(body, bad);
+        match kind {
+            0 => {
+                p.data = body.to_vec();
+                has_data = true;
+            }
+            1 => {
+                full_len = Some(b.u32()?);
+            }
+            2 => p.buffer_id = b.u32()?,
+            3 => p.table_id = b.u8()?,
+            4 => {
+                b.skip(4)?;
+                p.cookie = b.u64()?;
+            }
+            5 => p.reason = reason_from_wire(b.u8()?)?,
+            6 => {
+                let mut m = Cursor::new(body, bad);
+                m.skip(if body.len() % 8 == 4 { 4 } else { 0 })?;
+                let len = m.len();
+                p.metadata = mw::pull_nxm(&mut Cursor::new(m.rest(), bad), len, tlv, false)?.match_;
+                has_metadata = true;
+            }
+            7 => p.userdata = body.to_vec(),
+            8 => p.continuation.extend_from_slice(&whole[..(body.len() + 4).next_multiple_of(8)]),
+            _ => return Err(OfError::OFPBPC_BAD_TYPE),
+        }
+    }
+    if !has_data || !has_metadata {
+        return Err(OfError::OFPBPC_BAD_LEN);
+    }
+    p.total_len = full_len.unwrap_or(p.data.len() as u32);
+    Ok(p)
+}
+
+fn removed_reason(r: u8) -> FlowRemovedReason {
+    match r {
+        0 => FlowRemovedReason::IdleTimeout,
+        1 => FlowRemovedReason::HardTimeout,
+        3 => FlowRemovedReason::GroupDelete,
+        4 => FlowRemovedReason::MeterDelete,
+        5 => FlowRemovedReason::Eviction,
+        _ => FlowRemovedReason::Delete,
+    }
+}
+
+pub(crate) fn removed_reason_checked(r: u16) -> Option<FlowRemovedReason> {
+    (r <= 5).then(|| removed_reason(r as u8))
+}
+
+fn flow_removed(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowRemoved, OfError> {
+    if v == Version::V10 {
+        let match_ = mw::pull_ofp10_match(c)?;
+        let cookie = c.u64()?;
+        let priority = c.u16()?;
+        let reason = removed_reason(c.u8()?);
+        let table = c.u8()?;
+        let (duration_sec, duration_nsec, idle_timeout) = (c.u32()?, c.u32()?, c.u16()?);
+        c.skip(2)?;
+        return Ok(FlowRemoved {
+            match_,
+            cookie,
+            priority,
+            reason,
+            table_id: table.wrapping_sub(1),
+            duration_sec,
+            duration_nsec,
+            idle_timeout,
+            hard_timeout: 0,
+            packet_count: c.u64()?,
+            byte_count: c.u64()?,
+        });
+    }
+    let (cookie, priority, reason, table_id) = (c.u64()?, c.u16()?, removed_reason(c.u8()?), c.u8()?);
+    let (duration_sec, duration_nsec) = (c.u32()?, c.u32()?);
+    let (idle_timeout, hard_timeout) = (c.u16()?, c.u16()?);
+    let (packet_count, byte_count) = (c.u64()?, c.u64()?);
+    let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+    Ok(FlowRemoved {
+        match_,
+        cookie,
+        priority,
+        reason,
+        table_id,
+        duration_sec,
+        duration_nsec,
+        idle_timeout,
+        hard_timeout: if v >= Version::V12 { hard_timeout } else { 0 },
+        packet_count,
+        byte_count,
+    })
+}
+
+fn nx_flow_removed(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowRemoved, OfError> {
+    let (cookie, priority, reason, table) = (c.u64()?, c.u16()?, removed_reason(c.u8()?), c.u8()?);
+    let (duration_sec, duration_nsec, idle_timeout) = (c.u32()?, c.u32()?, c.u16()?);
+    let match_len = usize::from(c.u16()?);
+    let (packet_count, byte_count) = (c.u64()?, c.u64()?);
+    let match_ = mw::pull_nxm(c, match_len, tlv, false)?.match_;
+    Ok(FlowRemoved {
+        match_,
+        cookie,
+        priority,
+        reason,
+        table_id: table.wrapping_sub(1),
+        duration_sec,
+        duration_nsec,
+        idle_timeout,
+        hard_timeout: 0,
+        packet_count,
+        byte_count,
+    })
+}
+
+fn port_status(c: &mut Cursor<'_>, v: Version) -> Result<PortStatus, OfError> {
+    let reason = match c.u8()? {
+        0 => PortReason::Add,
+        1 => PortReason::Delete,
+        2 => PortReason::Modify,
+        _ => return Err(OfError::NXBRC_BAD_REASON),
+    };
+    c.skip(7)?;
+    let port = match v {
+        Version::V10 => port10(c)?,
+        Version::V11 | Version::V12 | Version::V13 => port11(c)?,
+        _ => port14(c)?,
+    };
+    Ok(PortStatus { reason, port })
+}
+
+/// Ports that a packet may be said to come from.
+fn packet_out_port(port: OfPort) -> Result<OfPort, OfError> {
+    let ok = port < OfPort::MAX || matches!(port, OfPort::LOCAL | OfPort::NONE | OfPort::CONTROLLER);
+    if ok { Ok(port) } else { Err(OfError::OFPBRC_BAD_PORT) }
+}
+
+fn packet_out(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<PacketOut, OfError> {
+    let buffer_id = c.u32()?;
+    let (metadata, actions_len) = match v {
+        Version::V10 => {
+            let port = OfPort(c.u16()?);
+            (with_in_port(port), usize::from(c.u16()?))
+        }
+        Version::V15 => {
+            let n = usize::from(c.u16()?);
+            c.skip(2)?;
+            (mw::pull_ofp11_match(c, v, tlv, true)?.0, n)
+        }
+        _ => {
+            let port = port_from_wire32(c.u32()?)?;
+            let n = usize::from(c.u16()?);
+            c.skip(6)?;
+            (with_in_port(port), n)
+        }
+    };
+    if metadata.mask.0.in_port == 0 {
+        return Err(OfError::OFPBRC_BAD_PORT);
+    }
+    packet_out_port(OfPort(metadata.flow.in_port as u16))?;
+    if actions_len % 8 != 0 || actions_len > c.len() {
+        return Err(OfError::OFPBRC_BAD_LEN);
+    }
+    let actions = decode_actions(c.take(actions_len)?, v)?;
+    crate::action_check::verify(&actions, crate::action_parse::Outer::Actions).map_err(|(e, _)| e)?;
+    let data = if buffer_id == NO_BUFFER { c.take_rest().to_vec() } else { Vec::new() };
+    Ok(PacketOut { data, buffer_id, metadata, actions })
+}
+
+fn command(n: u16) -> Result<FlowModCommand, OfError> {
+    Ok(match n {
+        0 => FlowModCommand::Add,
+        1 => FlowModCommand::Modify,
+        2 => FlowModCommand::ModifyStrict,
+        3 => FlowModCommand::Delete,
+        4 => FlowModCommand::DeleteStrict,
+        _ => return Err(OfError::OFPFMFC_BAD_COMMAND),
+    })
+}
+
+fn is_delete(c: FlowModCommand) -> bool {
+    matches!(c, FlowModCommand::Delete | FlowModCommand::DeleteStrict)
+}
+
+/// Checks flags against what a version knows.
+fn flow_flags(flags: u16, v: Version) -> Result<u16, OfError> {
+    let known = match v {
+        Version::V10 | Version::V11 => 0x03,
+        Version::V12 => 0x07,
+        _ => 0x1f,
+    };
+    if v == Version::V10 && flags & 4 != 0 {
+        // No code says that emergency flows are unsupported; "full" is what comes nearest.
+        return Err(OfError::OFPFMFC_TABLE_FULL);
+    }
+    if flags & !known != 0 {
+        return Err(OfError::OFPFMFC_BAD_FLAGS);
+    }
+    let mut out = flags & 3;
+    for (wire, bit) in
+        [(4, FlowModFlags::RESET_COUNTS), (8, FlowModFlags::NO_PKT_COUNTS), (16, FlowModFlags::NO_BYT_COUNTS)]
+    {
+        if flags & wire != 0 {
+            out |= bit;
+        }
+    }
+    Ok(out)
+}
+
+fn flow_mod10(c: &mut Cursor<'_>) -> Result<FlowMod, OfError> {
+    let exact = mw::is_ofp10_exact(c.rest());
+    let match_ = mw::pull_ofp10_match(c)?;
+    let cookie = c.u64()?;
+    let command_table = c.u16()?;
+    let (idle_timeout, hard_timeout, priority) = (c.u16()?, c.u16()?, c.u16()?);
+    let (buffer_id, out_port, flags) = (c.u32()?, OfPort(c.u16()?), c.u16()?);
+    let mut fm = FlowMod {
+        match_,
+        // OpenFlow 1.0 gives exact matches the highest priority.
+        priority: if exact { u16::MAX } else { priority },
+        command: FlowModCommand::Add,
+        idle_timeout,
+        hard_timeout,
+        buffer_id,
+        out_port,
+        flags: flow_flags(flags, Version::V10)?,
+        ..Default::default()
+    };
+    command_and_cookie(&mut fm, command_table, cookie)?;
+    fm.actions = decode_actions(c.take_rest(), Version::V10)?;
+    verify_flow(&fm)?;
+    Ok(fm)
+}
+
+/// OpenFlow 1.0's one cookie, and the table that Nicira packs beside the command.
+fn command_and_cookie(fm: &mut FlowMod, command_table: u16, cookie: u64) -> Result<(), OfError> {
+    // With NXT_FLOW_MOD_TABLE_ID the high byte is a table. Without it the number would be no command at all,
+    // so it is safe to read it in one way; 0xff00 and a plain command are the common cases.
+    let (table, cmd) = if command_table > 0xff {
+        ((command_table >> 8) as u8, command_table & 0xff)
+    } else {
+        (0xff, command_table)
+    };
+    fm.table_id = table;
+    fm.command = command(cmd)?;
+    fm.new_cookie = cookie;
+    fm.modify_cookie = cookie != u64::MAX;
+    if is_delete(fm.command) {
+        fm.flags &= FlowModFlags::SEND_FLOW_REM | FlowModFlags::CHECK_OVERLAP;
+    }
+    Ok(())
+}
+
+fn verify_flow(fm: &FlowMod) -> Result<(), OfError> {
+    crate::action_check::verify(&fm.actions, crate::action_parse::Outer::Flow).map_err(|(e, _)| e)
+}
+
+fn flow_mod11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfError> {
+    let (cookie, cookie_mask, table_id, cmd) = (c.u64()?, c.u64()?, c.u8()?, c.u8()?);
+    let (idle_timeout, hard_timeout, priority) = (c.u16()?, c.u16()?, c.u16()?);
+    let (buffer_id, out_port, out_group, flags) = (c.u32()?, c.u32()?, c.u32()?, c.u16()?);
+    let importance = c.u16()?;
+    let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+    let command = command(cmd.into())?;
+    let mut fm = FlowMod {
+        match_,
+        priority,
+        table_id,
+        command,
+        idle_timeout,
+        hard_timeout,
+        importance: if v >= Version::V14 { importance } else { 0 },
+        buffer_id,
+        out_port: port_from_wire32(out_port)?,
+        out_group,
+        flags: flow_flags(flags, v)?,
+        ..Default::default()
+    };
+    match command {
+        FlowModCommand::Add => fm.new_cookie = cookie,
+        FlowModCommand::Modify | FlowModCommand::ModifyStrict if v == Version::V11 && cookie_mask == 0 => {
+            // OpenFlow 1.1 modifies cookies as 1.0 does, adding flows that are not there.
+            fm.new_cookie = cookie;
+            fm.modify_cookie = cookie != u64::MAX;
+        }
+        FlowModCommand::Modify | FlowModCommand::ModifyStrict => {
+            fm.cookie = cookie & cookie_mask;
+            fm.cookie_mask = cookie_mask;
+            fm.new_cookie = u64::MAX;
+        }
+        _ => {
+            fm.cookie = cookie & cookie_mask;
+            fm.cookie_mask = cookie_mask;
+            fm.new_cookie = 0;
+        }
+    }
+    if v == Version::V11 && command == FlowModCommand::Add {
+        fm.flags |= FlowModFlags::RESET_COUNTS;
+    }
+    if !is_delete(command) {
+        fm.out_port = OfPort::NONE;
+        fm.out_group = OFPG_ANY;
+    }
+    fm.actions = decode_instructions(c.take_rest(), v)?;
+    verify_flow(&fm)?;
+    Ok(fm)
+}
+
+fn nx_flow_mod(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfError> {
+    let cookie = c.u64()?;
+    let command_table = c.u16()?;
+    let (idle_timeout, hard_timeout, priority) = (c.u16()?, c.u16()?, c.u16()?);
+    let (buffer_id, out_port, flags) = (c.u32()?, OfPort(c.u16()?), c.u16()?);
+    let match_len = usize::from(c.u16()?);
+    c.skip(6)?;
+    let m = mw::pull_nxm(c, match_len, tlv, true)?;
+    let mut fm = FlowMod {
+        match_: m.match_,
+        priority,
+        idle_timeout,
+        hard_timeout,
+        buffer_id,
+        out_port,
+        flags: flow_flags(flags, Version::V10)?,
+        cookie: m.cookie & m.cookie_mask,
+        cookie_mask: m.cookie_mask,
+        ..Default::default()
+    };
+    command_and_cookie(&mut fm, command_table, cookie)?;
+    if fm.command == FlowModCommand::Add && m.cookie_mask != 0 {
+        // A flow that is added has no cookie yet that could match.
+        return Err(OfError::NXBRC_NXM_INVALID);
+    }
+    fm.actions = decode_actions(c.take_rest(), v)?;
+    verify_flow(&fm)?;
+    Ok(fm)
+}
+
+fn port_mod(c: &mut Cursor<'_>, v: Version) -> Result<PortMod, OfError> {
+    if v == Version::V10 {
+        let (port_no, hw_addr) = (OfPort(c.u16()?), c.mac()?);
+        let (config, mask, advertise) = (c.u32()? & 0x7f, c.u32()? & 0x7f, c.u32()?);
+        return Ok(PortMod {
+            port_no,
+            hw_addr,
+            config: config & mask,
+            mask,
+            advertise: features_from10(advertise),
+        });
+    }
+    let port_no = port_from_wire32(c.u32()?)?;
+    c.skip(4)?;
+    let hw_addr: Mac = c.mac()?;
+    c.skip(2)?;
+    let (config, mask) = (config_from11(c.u32()?), config_from11(c.u32()?));
+    let mut advertise = 0;
+    if v < Version::V14 {
+        advertise = c.u32()?;
+    } else {
+        while !c.is_empty() {
+            let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
+            match kind {
+                0 => advertise = Cursor::new(body, OfError::OFPBPC_BAD_LEN).u32()?,
+                _ => return Err(OfError::OFPBPC_BAD_TYPE),
+            }
+        }
+    }
+    Ok(PortMod { port_no, hw_addr, config: config & mask, mask, advertise })
+}
+
+fn table_mod(c: &mut Cursor<'_>, v: Version) -> Result<TableMod, OfError> {
+    let table_id = c.u8()?;
+    c.skip(3)?;
+    let config = c.u32()?;
+    let mut out = TableMod { table_id, ..Default::default() };
+    if v < Version::V13 {
+        out.miss = match config & 3 {
+            0 => TableMiss::Controller,
+            1 => TableMiss::Continue,
+            2 => TableMiss::Drop,
+            _ => return Err(OfError::OFPTMFC_BAD_CONFIG),
+        };
+    } else if v >= Version::V14 {
+        out.eviction = Some(config & 4 != 0);
+        let mut vacancy = Vacancy { enabled: config & 8 != 0, ..Default::default() };
+        while !c.is_empty() {
+            let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
+            let mut b = Cursor::new(body, OfError::OFPBPC_BAD_LEN);
+            match kind {
+                2 => out.eviction_flags = Some(b.u32()?),
+                3 => {
+                    vacancy.down = b.u8()?;
+                    vacancy.up = b.u8()?;
+                    vacancy.current = b.u8()?;
+                    if vacancy.enabled && vacancy.down > vacancy.up || vacancy.up > 100 {
+                        return Err(OfError::OFPBPC_BAD_VALUE);
+                    }
+                }
+                _ => return Err(OfError::OFPBPC_BAD_TYPE),
+            }
+        }
+        out.vacancy = Some(vacancy);
+    }
+    Ok(out)
+}
+
+fn role_of(n: u32) -> Result<Role, OfError> {
+    Ok(match n {
+        0 => Role::NoChange,
+        1 => Role::Equal,
+        2 => Role::Primary,
+        3 => Role::Secondary,
+        _ => return Err(OfError::OFPRRFC_BAD_ROLE),
+    })
+}
+
+fn role(c: &mut Cursor<'_>) -> Result<RoleMessage, OfError> {
+    let role = role_of(c.u32()?)?;
+    c.skip(4)?;
+    let generation = c.u64()?;
+    let meaningful = matches!(role, Role::Primary | Role::Secondary) && generation != u64::MAX;
+    Ok(RoleMessage { role, generation_id: meaningful.then_some(generation) })
+}
+
+fn nx_role(c: &mut Cursor<'_>) -> Result<RoleMessage, OfError> {
+    let role = match c.u32()? {
+        0 => Role::Equal,
+        1 => Role::Primary,
+        2 => Role::Secondary,
+        _ => return Err(OfError::OFPRRFC_BAD_ROLE),
+    };
+    Ok(RoleMessage { role, generation_id: None })
+}
+
+fn role_status(c: &mut Cursor<'_>) -> Result<RoleStatus, OfError> {
+    let role = role_of(c.u32()?)?;
+    let reason = c.u8()?;
+    c.skip(3)?;
+    Ok(RoleStatus { role, reason, generation_id: c.u64()? })
+}
+
+fn async13(c: &mut Cursor<'_>) -> Result<AsyncConfig, OfError> {
+    let mut out = AsyncConfig { present: 0x0707, ..Default::default() };
+    for kind in 0..3 {
+        out.primary[kind] = c.u32()?;
+        out.secondary[kind] = c.u32()?;
+    }
+    Ok(out)
+}
+
+/// Properties: even types for secondaries, odd ones for primaries.
+fn async14(c: &mut Cursor<'_>, strict: bool) -> Result<AsyncConfig, OfError> {
+    let mut out = AsyncConfig::default();
+    while !c.is_empty() {
+        let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
+        if kind >= 12 {
+            if strict {
+                return Err(OfError::OFPACFC_UNSUPPORTED);
+            }
+            continue;
+        }
+        let mask = Cursor::new(body, OfError::OFPBPC_BAD_LEN).u32()?;
+        let i = usize::from(kind / 2);
+        if kind % 2 == 1 {
+            out.primary[i] = mask;
+            out.present |= 1 << i;
+        } else {
+            out.secondary[i] = mask;
+            out.present |= 1 << (i + 8);
+        }
+    }
+    Ok(out)
+}
+
+fn queue_config(c: &mut Cursor<'_>, v: Version) -> Result<QueueGetConfigReply, OfError> {
+    let v10 = v == Version::V10;
+    let port = if v10 {
+        let p = OfPort(c.u16()?);
+        c.skip(6)?;
+        p
+    } else {
+        let p = port_from_wire32(c.u32()?)?;
+        c.skip(4)?;
+        p
+    };
+    let mut queues = Vec::new();
+    while !c.is_empty() {
+        let mut head = Cursor::new(c.rest(), LEN);
+        let queue = head.u32()?;
+        let queue_port = if v10 { port } else { port_from_wire32(head.u32()?)? };
+        let len = usize::from(head.u16()?);
+        let fixed = if v10 { 8 } else { 16 };
+        if len < fixed || len > c.len() {
+            return Err(LEN);
+        }
+        let mut p = Cursor::new(&c.take(len)?[fixed..], LEN);
+        let mut q = QueueConfig { port: queue_port, queue, min_rate: None, max_rate: None };
+        while !p.is_empty() {
+            let (kind, body) = property(&mut p, LEN)?;
+            let mut b = Cursor::new(body, LEN);
+            b.skip(4)?;
+            match kind {
+                1 => q.min_rate = Some(b.u16()?),
+                2 => q.max_rate = Some(b.u16()?),
+                _ => {}
+            }
+        }
+        queues.push(q);
+    }
+    Ok(QueueGetConfigReply { port, queues, more: false })
+}
+
+fn bundle_control(c: &mut Cursor<'_>) -> Result<BundleControl, OfError> {
+    use BundleControlKind as K;
+    let bundle_id = c.u32()?;
+    let kind = match c.u16()? {
+        0 => K::OpenRequest,
+        1 => K::OpenReply,
+        2 => K::CloseRequest,
+        3 => K::CloseReply,
+        4 => K::CommitRequest,
+        5 => K::CommitReply,
+        6 => K::DiscardRequest,
+        7 => K::DiscardReply,
+        _ => return Err(OfError::OFPBFC_BAD_TYPE),
+    };
+    Ok(BundleControl { bundle_id, kind, flags: c.u16()? })
+}
+
+fn bundle_add(c: &mut Cursor<'_>, outer: &[u8]) -> Result<BundleAdd, OfError> {
+    let bundle_id = c.u32()?;
+    c.skip(2)?;
+    let flags = c.u16()?;
+    let inner = parse_header(c.rest()).ok_or(OfError::OFPBFC_MSG_BAD_LEN)?;
+    let len = usize::from(inner.length);
+    if len < 8 || len > c.len() {
+        return Err(OfError::OFPBFC_MSG_BAD_LEN);
+    }
+    // The inner message shares version and transaction with the outer.
+    if inner.version != outer[0] {
+        return Err(OfError::OFPBFC_BAD_VERSION);
+    }
+    if inner.xid.to_be_bytes() != outer[4..8] {
+        return Err(OfError::OFPBFC_MSG_BAD_XID);
+    }
+    let raw = c.take(len)?.to_vec();
+    let id = identify(&raw).map_err(|_| OfError::OFPBFC_MSG_UNSUP)?;
+    let ok = matches!(
+        id.kind.raw,
+        Raw::PortMod10
+            | Raw::PortMod11
+            | Raw::PortMod14
+            | Raw::FlowMod10
+            | Raw::FlowMod11
+            | Raw::NxFlowMod
+            | Raw::GroupMod11
+            | Raw::GroupMod15
+            | Raw::NxGroupMod
+            | Raw::PacketOut10
+            | Raw::PacketOut11
+            | Raw::PacketOut15
+    );
+    if ok { Ok(BundleAdd { bundle_id, flags, raw }) } else { Err(OfError::OFPBFC_MSG_UNSUP) }
+}
+
+fn tlv_maps(c: &mut Cursor<'_>) -> Result<Vec<TlvMap>, OfError> {
+    let mut out = Vec::new();
+    while !c.is_empty() {
+        let map = TlvMap { class: c.u16()?, kind: c.u8()?, len: c.u8()?, index: c.u16()? };
+        c.skip(2)?;
+        if map.len % 4 != 0 || map.len > 124 {
+            return Err(OfError::NXTTMFC_BAD_OPT_LEN);
+        }
+        if map.index >= 64 {
+            return Err(OfError::NXTTMFC_BAD_FIELD_IDX);
+        }
+        out.push(map);
+    }
+    Ok(out)
+}
+
+fn ct_flush(c: &mut Cursor<'_>) -> Result<CtFlush, OfError> {
+    let bad = OfError::OFPBPC_BAD_LEN;
+    let ip_proto = c.u8()?;
+    c.zeros(7, OfError::NXBRC_MUST_BE_ZERO)?;
+    let mut out = CtFlush { ip_proto, ..Default::default() };
+    while !c.is_empty() {
+        let (kind, body) = property(c, bad)?;
+        let mut b = Cursor::new(body, bad);
+        match kind {
+            0 => out.orig = ct_tuple(body)?,
+            1 => out.reply = ct_tuple(body)?,
+            2 => out.zone = Some(b.u16()?),
+            3 => out.mark = Some((b.u32()?, out.mark.map_or(u32::MAX, |m| m.1))),
+            4 => out.mark = Some((out.mark.map_or(0, |m| m.0), b.u32()?)),
+            5 | 6 => {
+                b.skip(4)?;
+                let v = b.u128()?;
+                let (label, mask) = out.labels.unwrap_or((0, u128::MAX));
+                out.labels = Some(if kind == 5 { (v, mask) } else { (label, v) });
+            }
+            _ => return Err(OfError::OFPBPC_BAD_TYPE),
+        }
+    }
+    Ok(out)
+}
+
+fn ct_tuple(body: &[u8]) -> Result<CtTuple, OfError> {
+    let bad = OfError::OFPBPC_BAD_LEN;
+    let mut c = Cursor::new(body, bad);
+    // Nested properties stand at a multiple of 8 bytes.
+    c.skip(4.min(body.len()))?;
+    let mut t = CtTuple::default();
+    while c.len() >= 4 {
+        let (kind, body) = property(&mut c, bad)?;
+        let mut b = Cursor::new(body, bad);
+        let mut addr = || -> Result<std::net::Ipv6Addr, OfError> {
+            b.skip(if b.len() >= 20 { 4 } else { 0 })?;
+            Ok(std::net::Ipv6Addr::from(b.u128()?))
+        };
+        match kind {
+            0 => t.src = Some(addr()?),
+            1 => t.dst = Some(addr()?),
+            2 => t.src_port = Some(b.u16()?),
+            3 => t.dst_port = Some(b.u16()?),
+            4 => t.icmp.0 = Some(b.u16()?),
+            5 => t.icmp.1 = Some(b.u8()?),
+            6 => t.icmp.2 = Some(b.u8()?),
+            _ => return Err(OfError::OFPBPC_BAD_TYPE),
+        }
+    }
+    Ok(t)
+}
