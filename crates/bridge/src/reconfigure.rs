@@ -78,6 +78,15 @@ impl BridgeLayer {
         kinds
     }
 
+    /// Adds what bridges hold, for `memory/show`.
+    pub fn memory_usage(&self, usage: &mut ib_base::memory::Usage) {
+        for name in self.bridges.keys() {
+            let Some(bridge) = self.switch.bridge(name) else { continue };
+            usage.add("ports", bridge.ports().count() as u64);
+            usage.add("rules", bridge.of.rule_count());
+        }
+    }
+
     /// Tries again what failed.
     pub fn retry(&mut self) {
         let desired = std::mem::take(&mut self.desired);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ib_base::time::Clock;
+use ib_base::time::{Clock, Instant};
 use ib_base::vlog::module::DPIF_NETDEV;
 use ib_dpif::{
     DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
@@ -20,6 +20,7 @@ use ib_dpif::{
 };
 use ib_flow::OdpPort;
 use ib_netdev::{Flags, Netdev, Registry};
+use ib_packet::Batch;
 use ib_packet::buffer::BATCH_MAX;
 use parking_lot::{Mutex, RwLock};
 
@@ -53,9 +54,26 @@ pub struct Config {
     pub dummy: bool,
 }
 
+/// What the main loop polls: queues of ordinary ports by the main worker, those of PMD ports by one that stands for a
+/// PMD thread, so that tests with such ports are as deterministic as the others.
 struct MainLoop {
     queues: Vec<Rx>,
     worker: Worker,
+    pmd_queues: Vec<Rx>,
+    pmd_worker: Worker,
+}
+
+/// A PMD thread, for display.
+#[derive(Debug, Clone)]
+pub struct PmdView {
+    /// NUMA node.
+    pub numa_id: u32,
+    /// CPU core.
+    pub core_id: u32,
+    /// Counters since they were cleared.
+    pub totals: Totals,
+    /// Device name and queue of what it polls.
+    pub queues: Vec<(String, usize)>,
 }
 
 /// A user-space datapath.
@@ -68,6 +86,9 @@ pub struct DpUserspace {
     /// Queues on their way to the main loop, and ports whose queues it shall drop.
     main_inbox: Mutex<Vec<MainMessage>>,
     main_stats: Arc<WorkerStats>,
+    pmd_stats: Arc<WorkerStats>,
+    /// Main and PMD counters when they were last cleared, and when that was.
+    cleared: Mutex<(Totals, Totals, Instant)>,
     spare: Mutex<Vec<Worker>>,
     spare_stats: Mutex<Vec<Arc<WorkerStats>>>,
     threads: RwLock<Vec<Forwarder>>,
@@ -77,7 +98,8 @@ pub struct DpUserspace {
 }
 
 enum MainMessage {
-    Add(Rx),
+    /// A queue, and whether its port wants a PMD thread.
+    Add(Rx, bool),
     Remove(OdpPort),
 }
 
@@ -90,13 +112,21 @@ impl DpUserspace {
     pub fn new(kind: &'static str, name: &str, config: Config) -> DpUserspace {
         let shared = Arc::new(Shared::new(config.clock.clone(), MAX_FLOWS));
         let main_stats = Arc::new(WorkerStats::default());
-        let worker = Worker::new(&shared, &main_stats, 0);
+        let pmd_stats = Arc::new(WorkerStats::default());
+        let main = MainLoop {
+            queues: Vec::new(),
+            worker: Worker::new(&shared, &main_stats, 0).cache_all(),
+            pmd_queues: Vec::new(),
+            pmd_worker: Worker::new(&shared, &pmd_stats, 1),
+        };
         DpUserspace {
             kind,
             name: name.to_owned(),
-            main: Mutex::new(MainLoop { queues: Vec::new(), worker }),
+            main: Mutex::new(main),
             main_inbox: Mutex::new(Vec::new()),
             main_stats,
+            pmd_stats,
+            cleared: Mutex::new((Totals::default(), Totals::default(), config.clock.now())),
             spare: Mutex::new(Vec::new()),
             spare_stats: Mutex::new(Vec::new()),
             threads: RwLock::new(Vec::new()),
@@ -142,10 +172,47 @@ impl DpUserspace {
         (main, self.threads.read().iter().map(|t| t.stats().read()).collect())
     }
 
-    fn totals(&self) -> Totals {
+    fn all_but_pmd(&self) -> Totals {
         let (mut sum, threads) = self.worker_totals();
         threads.iter().for_each(|t| sum.add(t));
         sum
+    }
+
+    fn totals(&self) -> Totals {
+        let mut sum = self.all_but_pmd();
+        sum.add(&self.pmd_stats.read());
+        sum
+    }
+
+    /// Counters of the main loop and the forwarding threads since they were cleared.
+    pub fn main_totals(&self) -> Totals {
+        self.all_but_pmd().since(&self.cleared.lock().0)
+    }
+
+    /// Starts the displayed counters anew; the datapath's own go on.
+    pub fn clear_totals(&self) {
+        *self.cleared.lock() = (self.all_but_pmd(), self.pmd_stats.read(), self.config.clock.now());
+    }
+
+    /// When the displayed counters were cleared.
+    pub fn cleared_at(&self) -> Instant {
+        self.cleared.lock().2
+    }
+
+    /// The PMD threads there are: one if there is a PMD port.
+    pub fn pmds(&self) -> Vec<PmdView> {
+        let ports: Vec<_> = self.shared.ports.list().into_iter().filter(|p| p.netdev.is_pmd()).collect();
+        let Some(first) = ports.first() else { return Vec::new() };
+        let mut queues: Vec<(String, usize)> =
+            ports.iter().flat_map(|p| (0..p.n_rxq).map(|q| (p.netdev.name().to_owned(), q))).collect();
+        queues.sort();
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        vec![PmdView {
+            numa_id: first.netdev.numa_id().unwrap_or(0),
+            core_id: u32::from(cores > 1),
+            totals: self.pmd_stats.read().since(&self.cleared.lock().1),
+            queues,
+        }]
     }
 
     /// Kernel devices go to threads, dummies to the main loop.
@@ -161,7 +228,9 @@ impl DpUserspace {
     ) -> Result<(), DpifError> {
         let rx = |queue| Rx { port: number, name: netdev.name().to_owned(), queue };
         if self.polled_by_main(netdev) {
-            self.main_inbox.lock().extend(queues.into_iter().map(|q| MainMessage::Add(rx(q))));
+            self.main_inbox
+                .lock()
+                .extend(queues.into_iter().map(|q| MainMessage::Add(rx(q), netdev.is_pmd())));
             return Ok(());
         }
         let mut threads = self.threads.write();
@@ -205,11 +274,15 @@ impl DpUserspace {
     fn take_messages(&self, main: &mut MainLoop) {
         for message in std::mem::take(&mut *self.main_inbox.lock()) {
             match message {
-                MainMessage::Add(rx) => {
-                    let after = main.queues.partition_point(|q| q.port <= rx.port);
-                    main.queues.insert(after, rx);
+                MainMessage::Add(rx, pmd) => {
+                    let queues = if pmd { &mut main.pmd_queues } else { &mut main.queues };
+                    let after = queues.partition_point(|q| q.port <= rx.port);
+                    queues.insert(after, rx);
                 }
-                MainMessage::Remove(port) => main.queues.retain(|q| q.port != port),
+                MainMessage::Remove(port) => {
+                    main.queues.retain(|q| q.port != port);
+                    main.pmd_queues.retain(|q| q.port != port);
+                }
             }
         }
     }
@@ -266,6 +339,31 @@ impl DpUserspace {
     }
 }
 
+/// Empties the queues, up to a limit; how many packets that was.
+fn poll_all(queues: &mut [Rx], worker: &mut Worker, batch: &mut Batch) -> usize {
+    let mut n = 0;
+    for rx in queues {
+        while n < RUN_PACKETS
+            && let Polled::Packets(got) = poll(worker, rx, batch)
+        {
+            // A batch that was lost to a panic counts as progress, too.
+            n += got.max(1);
+        }
+    }
+    n
+}
+
+fn account(stats: &WorkerStats, packets: usize, took: Duration) {
+    let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+    stats.iterations.add(1);
+    if packets > 0 {
+        stats.busy_iterations.add(1);
+        stats.busy_ns.add(ns);
+    } else {
+        stats.idle_ns.add(ns);
+    }
+}
+
 impl Dpif for DpUserspace {
     fn kind(&self) -> &str {
         self.kind
@@ -282,19 +380,17 @@ impl Dpif for DpUserspace {
         // Re-entered out of an upcall: the outer call goes on with what is there.
         let Some(mut main) = self.main.try_lock() else { return false };
         self.take_messages(&mut main);
-        let MainLoop { queues, worker } = &mut *main;
+        let MainLoop { queues, worker, pmd_queues, pmd_worker } = &mut *main;
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut total = 0;
         loop {
-            let mut round = 0;
-            for rx in queues.iter_mut() {
-                while let Polled::Packets(n) = poll(worker, rx, &mut batch) {
-                    round += n.max(1);
-                    if total + round > RUN_PACKETS {
-                        break;
-                    }
-                }
+            let mut round = poll_all(queues, worker, &mut batch);
+            let started = std::time::Instant::now();
+            let pmd = poll_all(pmd_queues, pmd_worker, &mut batch);
+            if !pmd_queues.is_empty() {
+                account(&self.pmd_stats, pmd, started.elapsed());
             }
+            round += pmd;
             total += round;
             if round == 0 || total > RUN_PACKETS {
                 break;

@@ -100,6 +100,8 @@ pub struct Worker {
     pub(crate) rng: Rng,
     pub(crate) now_ms: u64,
     emc_inv_prob: u32,
+    /// Every key enters the exact-match cache, unless that is off.
+    cache_all: bool,
 }
 
 /// TCP flags of a key for a flow's statistics.
@@ -123,7 +125,14 @@ impl Worker {
             rng: Rng::from_os(),
             now_ms: 0,
             emc_inv_prob: emc::DEFAULT_INSERT_INV_PROB,
+            cache_all: false,
         }
+    }
+
+    /// The same, with every key entering the exact-match cache at once: for the main loop, whose counters tests look at.
+    pub fn cache_all(mut self) -> Worker {
+        self.cache_all = true;
+        self
     }
 
     /// The packet pool, to receive into.
@@ -144,6 +153,9 @@ impl Worker {
     fn begin(&mut self) {
         self.now_ms = self.shared.clock.now().as_ms();
         self.emc_inv_prob = self.shared.emc_insert_inv_prob.load(Ordering::Relaxed);
+        if self.cache_all {
+            self.emc_inv_prob = self.emc_inv_prob.min(1);
+        }
     }
 
     fn end(&mut self) {

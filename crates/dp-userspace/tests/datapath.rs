@@ -377,3 +377,50 @@ fn a_dummy_port_works_after_one_run() {
     dp.port_del(OdpPort(1)).unwrap();
     assert!(registry.get("p1").is_none(), "the device is closed when its port is gone");
 }
+
+#[test]
+fn statistics_read_as_expected() {
+    use ib_dp_userspace::show;
+    let registry = Registry::new().unwrap();
+    registry.enable_dummy(DummyLevel::Normal);
+    let config =
+        Config { registry: Arc::clone(&registry), clock: Clock::simulated(), threads: 1, dummy: true };
+    let dp = DpUserspace::new("dummy", "ovs-dummy", config);
+    for (name, kind) in [("p1", "dummy"), ("dpmd", "dummy-pmd")] {
+        dp.port_add(&PortSpec { name: name.into(), kind: kind.into(), ..PortSpec::default() }).unwrap();
+    }
+    dp.set_upcall_handler(Some(Arc::new(Exact { asked: 0.into() })));
+    for _ in 0..5 {
+        registry.get("p1").unwrap().as_dummy().unwrap().inject(0, Packet::from_frame(&udp_frame(1, 2)));
+        dp.run();
+    }
+    let text = show::pmd_stats_show(&dp, None);
+    assert_eq!(
+        text.split_once("main thread:\n").unwrap().1,
+        "  packets received: 5
+  packet recirculations: 0
+  avg. datapath passes per packet: 1.00
+  phwol hits: 0
+  mfex opt hits: 0
+  simple match hits: 0
+  emc hits: 4
+  smc hits: 0
+  megaflow hits: 0
+  avg. subtable lookups per megaflow hit: 0.00
+  miss with success upcall: 1
+  miss with failed upcall: 0
+  avg. packets per output batch: 1.00
+"
+    );
+    assert!(text.starts_with("pmd thread numa_id 0 core_id "));
+    show::pmd_stats_clear(&dp);
+    assert!(show::pmd_stats_show(&dp, None).contains("main thread:\n  packets received: 0\n"));
+    let rxq = show::pmd_rxq_show(&dp, None, 60);
+    assert!(
+        rxq.starts_with("Displaying last 60 seconds pmd usage %\npmd thread numa_id 0 core_id "),
+        "{rxq}"
+    );
+    let queue = "  isolated : false\n  port: dpmd              queue-id:  0 (enabled)   pmd usage: NOT AVAIL\n  overhead: NOT AVAIL\n";
+    assert!(rxq.ends_with(queue), "{rxq}");
+    assert_eq!(dp.stats().hits, 4);
+}

@@ -2,6 +2,8 @@
 //!
 //! `PROGRAMS` is the table; a program is one row. `ironbridge links DIR` makes the names that scripts know.
 
+mod daemon;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -18,6 +20,8 @@ struct Program {
 const PROGRAMS: &[Program] = &[
     Program { name: "ovs-appctl", run: ib_tools::appctl::run },
     Program { name: "ovs-vsctl", run: ib_tools::vsctl::run },
+    Program { name: "ovsdb-server", run: daemon::ovsdb_server::run },
+    Program { name: "ovs-vswitchd", run: daemon::vswitchd::run },
 ];
 
 fn find(name: &str) -> Option<Run> {
@@ -44,6 +48,10 @@ fn links(dir: &Path, io: &mut Io<'_>) -> i32 {
         Ok(exe) => exe,
         Err(e) => return io.fatal("ironbridge", format!("cannot find the executable: {e}")),
     };
+    if let Err(e) = std::fs::create_dir_all(dir) {
+        let why = ib_base::errno::strerror(&e);
+        return io.fatal("ironbridge", format!("{}: {why}", dir.display()));
+    }
     for p in PROGRAMS {
         let link = dir.join(p.name);
         if link.is_symlink() {

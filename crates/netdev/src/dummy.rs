@@ -71,7 +71,7 @@ impl Provider for DummyProvider {
             options: BTreeMap::new(),
             mac: self.world.next_mac(),
             mtu: 1500,
-            flags: Flags::NONE,
+            flags: Flags::UP,
             ifindex: None,
             addresses: Vec::new(),
             configured_rxq: 1,

@@ -5,8 +5,8 @@
 //! say to controllers (packet-ins, flow removals) goes into a bounded queue that the main thread empties.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ib_base::time::{Clock, Instant};
 use ib_classifier::Classifier;
@@ -22,6 +22,7 @@ use crate::flow_mod::FlowState;
 use crate::group::Group;
 use crate::meter::Meter;
 use crate::rule::{NewRule, Rule};
+use crate::switch::Waker;
 
 /// Number of tables, the hidden internal one included.
 pub const N_TABLES: usize = 255;
@@ -119,6 +120,7 @@ pub struct Ofproto {
     /// Bumped by whatever may change a translation's result.
     pub changed: Arc<Version>,
     queue: Mutex<VecDeque<QueuedPacketIn>>,
+    waker: OnceLock<Waker>,
     /// Packet-ins that did not fit into the queue.
     pub queue_drops: AtomicU64,
     /// Somebody wants packet-ins about misses.
@@ -150,6 +152,7 @@ impl Ofproto {
             frag: AtomicU8::new(0),
             changed,
             queue: Mutex::default(),
+            waker: OnceLock::new(),
             queue_drops: AtomicU64::new(0),
             wants_misses: AtomicBool::new(false),
             invalid_ttl_to_controller: AtomicBool::new(false),
@@ -202,6 +205,20 @@ impl Ofproto {
             return;
         }
         queue.push_back(pin);
+        // One wake-up serves all that wait.
+        if queue.len() == 1
+            && let Some(wake) = self.waker.get()
+        {
+            wake();
+        }
+    }
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        // A bridge keeps the loop that it was made under.
+        let _ = self.waker.set(Arc::clone(waker));
+    }
+    /// Flows that controllers see, over all tables.
+    pub fn rule_count(&self) -> u64 {
+        self.tables.iter().map(|t| u64::from(t.n_visible.load(Ordering::Relaxed))).sum()
     }
     pub(crate) fn take_packet_ins(&self) -> VecDeque<QueuedPacketIn> {
         std::mem::take(&mut *self.queue.lock())

@@ -40,6 +40,9 @@ use crate::xcfg::{PortCounters, XBridge, XlateConfig};
 /// Reads the counters of a device: the bridge layer provides it.
 pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
 
+/// Wakes the main loop, from any thread.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
 /// All bridges. See the module's description.
 pub struct Switch {
     pub(crate) clock: Clock,
@@ -49,6 +52,7 @@ pub struct Switch {
     settings: Settings,
     next_id: u32,
     port_stats: Option<PortStatsFn>,
+    waker: Option<Waker>,
     rundir: String,
 }
 
@@ -81,6 +85,7 @@ impl Switch {
             settings: Settings::default(),
             next_id: 1,
             port_stats: None,
+            waker: None,
             rundir: rundir.to_owned(),
         }
     }
@@ -91,6 +96,15 @@ impl Switch {
             b.port_stats = Some(Arc::clone(&f));
         }
         self.port_stats = Some(f);
+    }
+
+    /// Who wakes the main loop when a datapath thread leaves it something to do (packets for controllers,
+    /// news that call for revalidation). Called from any thread; must be cheap.
+    pub fn set_waker(&mut self, waker: Waker) {
+        for b in self.bridges.values() {
+            b.of.set_waker(&waker);
+        }
+        self.waker = Some(waker);
     }
 
     /// Applies `other_config` of Open_vSwitch.
@@ -124,6 +138,9 @@ impl Switch {
         };
         let of = Ofproto::new(name, self.next_id, &self.clock, Arc::clone(&backer.changed));
         self.next_id += 1;
+        if let Some(waker) = &self.waker {
+            of.set_waker(waker);
+        }
         let connmgr = ConnMgr::new(name, &self.rundir);
         let bridge = Bridge {
             of,
@@ -282,6 +299,10 @@ impl Bridge {
     /// State of the controllers.
     pub fn controllers(&self, now: Instant) -> Vec<ControllerStatus> {
         self.connmgr.status(now)
+    }
+    /// A number for a connection that a listener accepted.
+    pub fn new_conn_id(&mut self) -> crate::connmgr::ConnId {
+        self.connmgr.new_conn_id()
     }
     /// Whether a primary controller is connected (for the bridge's `status`).
     pub fn is_alive(&self) -> bool {

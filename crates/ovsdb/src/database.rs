@@ -379,6 +379,10 @@ impl Database {
             }
             out.push('}');
         }
+        if self.write_diffs {
+            // Nothing in it is a difference; the mark tells older readers that some may follow.
+            out.push_str(",\"_is_diff\":true");
+        }
         out.push('}');
         vec![self.schema.to_json().to_string(), out]
     }

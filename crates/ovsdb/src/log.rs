@@ -69,7 +69,11 @@ pub struct Record {
 
 /// The name of the lock file that goes with `path`: `.NAME.~lock~` beside it.
 pub fn lock_path(path: &Path) -> PathBuf {
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    // Only a link is followed, so that the name shows up in messages as the user wrote it.
+    let target = match std::fs::read_link(path) {
+        Ok(_) => std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
+        Err(_) => path.to_path_buf(),
+    };
     let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     target.with_file_name(format!(".{name}.~lock~"))
 }

@@ -44,7 +44,7 @@ impl Client {
         for action in self.server.take_actions() {
             match action {
                 Action::Send(_, text) => answers.push(Json::parse(&text).unwrap()),
-                Action::Close(_, why) => panic!("closed: {why}"),
+                Action::Close { why, .. } => panic!("closed: {why}"),
             }
         }
         self.server.drained(self.session);

@@ -37,7 +37,7 @@ fn sent(server: &mut Server) -> Vec<(SessionId, String)> {
         .into_iter()
         .map(|a| match a {
             Action::Send(id, text) => (id, text.to_string()),
-            Action::Close(id, why) => (id, format!("close: {why}")),
+            Action::Close { session, why, .. } => (session, format!("close: {why}")),
         })
         .collect()
 }

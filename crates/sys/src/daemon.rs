@@ -111,8 +111,10 @@ pub fn vlog_option(program: &str, found: &Found) -> Result<bool, String> {
                 Some(arg) => dirs::in_dir(&dirs::logdir(), arg),
                 None => dirs::logdir().join(format!("{program}.log")),
             };
-            // A log that cannot be opened is told by a warning; the daemon runs on.
-            let _ = vlog::set_log_file(&path);
+            // A program that was to log and cannot does not start; a warning has told why.
+            if vlog::set_log_file(&path).is_err() {
+                signal::exit(1);
+            }
         }
         SYSLOG_METHOD => vlog::set_syslog_method(&found.arg_str()),
         SYSLOG_TARGET => vlog::set_syslog_target(&found.arg_str()).map_err(|e| format!("{program}: {e}"))?,

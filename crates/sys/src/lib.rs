@@ -7,6 +7,7 @@ pub mod dirs;
 pub mod errno;
 pub mod ethtool;
 pub mod eventfd;
+pub mod lockfile;
 pub mod netlink;
 pub mod netns;
 pub mod pidfile;

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use ib_base::errno::{retval_to_string, strerror};
 use ib_base::getopt::{Getopt, HasArg, LongOpt, options_text};
 use ib_base::json::{Json, Style};
-use ib_base::vlog::{self, Destination, Level};
 use ib_stream::unixctl::client::{Client, answer_text, find};
 use ib_sys::{daemon, process, signal};
 
@@ -134,7 +133,6 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<Options, i
 pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     let program = program_name(args);
     process::init(&program);
-    vlog::set_levels(None, Some(Destination::Console), Level::Warn);
     let options = match parse(args, &program, io) {
         Ok(options) => options,
         Err(code) => return code,

@@ -233,8 +233,7 @@ pub fn log(module: &Module, level: Level, args: fmt::Arguments<'_>) {
         facility: state.facility,
     };
     for destination in DESTINATIONS {
-        if level > module.level(destination)
-            || destination == Destination::Syslog && !state.syslog.is_open()
+        if level > module.level(destination) || destination == Destination::Syslog && !state.syslog.is_open()
         {
             continue;
         }
@@ -391,16 +390,24 @@ pub fn set_levels(module: Option<&Module>, destination: Option<Destination>, lev
     refresh(&state);
 }
 
+const SEPARATORS: [char; 3] = [' ', ',', ':'];
+
+/// The first word of `text`, and what comes after the separator that ends it.
+fn token(text: &str) -> (&str, &str) {
+    text.trim_start_matches(SEPARATORS)
+        .split_once(SEPARATORS)
+        .unwrap_or((text.trim_start_matches(SEPARATORS), ""))
+}
+
 /// Applies one `SPEC` of `-v` or `vlog/set`: `[MODULE][:DESTINATION][:LEVEL]` in any order and with any of comma,
 /// colon and space between; `PATTERN:DESTINATION:PATTERN`; `FACILITY:NAME`. The error is the text for the user.
 pub fn set(spec: &str) -> Result<(), String> {
-    let head = spec.split(':').next().unwrap_or_default();
+    let (head, rest) = token(spec);
     if head.eq_ignore_ascii_case("PATTERN") {
-        let rest = spec.get(head.len() + 1..).unwrap_or_default();
-        if rest.is_empty() {
+        let (name, pattern) = token(rest);
+        if name.is_empty() {
             return Err("missing destination".to_string());
         }
-        let (name, pattern) = rest.split_once(':').unwrap_or((rest, ""));
         let pattern = Pattern::new(pattern);
         let mut state = state();
         if name.eq_ignore_ascii_case("ANY") {
@@ -413,14 +420,15 @@ pub fn set(spec: &str) -> Result<(), String> {
         return Ok(());
     }
     if head.eq_ignore_ascii_case("FACILITY") {
-        let name = spec.get(head.len() + 1..).unwrap_or_default();
-        let facility = FACILITIES.iter().position(|f| !name.is_empty() && *f == name);
+        let (name, _) = token(rest);
+        let named = |f: &&str| !name.is_empty() && f.eq_ignore_ascii_case(name);
+        let facility = FACILITIES.iter().position(named);
         let facility = facility.and_then(|f| u8::try_from(f).ok()).ok_or("invalid facility")?;
         state().facility = facility;
         return Ok(());
     }
     let (mut module, mut destination, mut level) = (None, None, None);
-    for word in spec.split([' ', ',', ':']).filter(|w| !w.is_empty()) {
+    for word in spec.split(SEPARATORS).filter(|w| !w.is_empty()) {
         if word.eq_ignore_ascii_case("ANY") {
             continue;
         }
@@ -595,8 +603,10 @@ mod tests {
     #[test]
     fn names_are_sorted_and_found() {
         assert!(MODULES.windows(2).all(|w| w[0].name() != w[1].name()));
-        assert!(std::ptr::eq(module::by_name("OFPROTO-DPIF").unwrap(), &module::OFPROTO_DPIF));
+        assert!(std::ptr::eq(module::by_name("OFPROTO_DPIF").unwrap(), &module::OFPROTO_DPIF));
         assert!(module::by_name("nosuch").is_none());
+        assert_eq!(token(": a,b c"), ("a", "b c"));
+        assert_eq!(token("a"), ("a", ""));
     }
 
     #[test]
@@ -619,7 +629,7 @@ mod tests {
         ] {
             assert_eq!(set(spec), Err(error.to_string()), "{spec}");
         }
-        set("FACILITY:local7").unwrap();
+        set("facility,LOCAL7").unwrap();
         assert_eq!(state().facility, 23);
         set("FACILITY:daemon").unwrap();
         let listed = list(Listing::S);

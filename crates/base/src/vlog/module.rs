@@ -93,16 +93,9 @@ impl Module {
     }
 }
 
-/// The module called `name`, in any case, with `-` for `_` allowed.
+/// The module called `name`, in any case.
 pub fn by_name(name: &str) -> Option<&'static Module> {
-    let same = |m: &&&Module| {
-        m.name.len() == name.len()
-            && m.name
-                .bytes()
-                .zip(name.bytes())
-                .all(|(a, b)| a == b.to_ascii_lowercase() || (a == b'_' && b == b'-'))
-    };
-    MODULES.iter().find(same).copied()
+    MODULES.iter().find(|m| m.name.eq_ignore_ascii_case(name)).copied()
 }
 
 macro_rules! modules {

@@ -147,6 +147,7 @@ mod tests {
         }
         let prefixes: Vec<u8> = p1.addresses().unwrap().iter().map(|(_, len)| *len).collect();
         assert_eq!(prefixes, [24, 32, 16, 64, 128, 16]);
+        assert_eq!(set_admin_state(&registry, &["p2", "down"]), Ok("OK".to_owned()));
         assert!(p1.carrier().up && !p2.carrier().up);
         assert_eq!(set_admin_state(&registry, &["up"]), Ok("OK".to_owned()));
         assert!(p2.carrier().up);

@@ -48,8 +48,15 @@ pub struct Now {
 pub enum Action {
     /// Send this text to the session.
     Send(SessionId, Arc<str>),
-    /// Drop the session's connection. The text is for the log.
-    Close(SessionId, String),
+    /// Drop the session's connection. The text is for the log; `fault` if the peer broke the protocol.
+    Close {
+        /// Whose.
+        session: SessionId,
+        /// Why.
+        why: String,
+        /// The peer is at fault.
+        fault: bool,
+    },
 }
 
 /// Databases and sessions.
@@ -113,7 +120,7 @@ impl Server {
             return None;
         }
         let database = self.databases.remove(name)?;
-        self.database_gone(name, &format!("removing database {name}"));
+        self.database_gone(name, &format!("removing {name} database by user request"));
         self.update_own(now);
         Some(database)
     }
@@ -271,8 +278,12 @@ impl Server {
     }
 
     fn close(&mut self, id: SessionId, why: &str) {
-        if self.sessions.contains_key(&id) {
-            self.actions.push(Action::Close(id, why.to_string()));
+        self.push_close(id, why, true);
+    }
+
+    fn push_close(&mut self, session: SessionId, why: &str, fault: bool) {
+        if self.sessions.contains_key(&session) {
+            self.actions.push(Action::Close { session, why: why.to_string(), fault });
         }
     }
 
@@ -454,7 +465,7 @@ impl Server {
             database.convert(schema, now.wall_ms).map_err(|e| e.to_json())?;
         }
         // Monitors describe columns of a schema that is no more.
-        self.database_gone(&name, &format!("database {name} schema changed"));
+        self.database_gone(&name, &format!("committed {name} database schema conversion"));
         self.update_own(now);
         Ok(Json::Object(Object::new()))
     }
@@ -494,7 +505,7 @@ impl Server {
             }
             if !aware {
                 // It could not know that what it has learned is void.
-                self.close(id, why);
+                self.push_close(id, why, false);
             }
         }
     }
@@ -560,15 +571,10 @@ impl Server {
                 (_, None) => "deleted",
                 _ => "updated",
             };
-            let mut line = format!("{database}:{} {} {verb}", schema.name, change.uuid);
-            if let Some(new) = &change.new {
-                for column in schema.user_columns() {
-                    let before = change.old.as_ref().map(|o| o.get(column.index));
-                    let after = new.get(column.index);
-                    if before != Some(after) && !(before.is_none() && after.is_default(&column.kind)) {
-                        line.push_str(&format!(" {}={}", column.name, after.to_text(&column.kind)));
-                    }
-                }
+            let Some(row) = change.new.as_ref().or(change.old.as_ref()) else { continue };
+            let mut line = format!("table:{},op:{verb}", schema.name);
+            for column in &schema.columns {
+                line.push_str(&format!(",{}:{}", column.name, row.get(column.index).to_text(&column.kind)));
             }
             self.tlog_lines.push(line);
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ib_base::errno::strerror;
 use ib_base::json::{Json, Parser, Style};
 use ib_base::vlog::module::{JSONRPC, UNIXCTL};
-use ib_base::vlog_warn;
+use ib_base::{vlog_dbg, vlog_warn};
 use ib_sys::{dirs, pidfile, socket};
 
 use crate::jsonrpc::Message;
@@ -16,6 +16,7 @@ use crate::jsonrpc::Message;
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    name: String,
     parser: Parser,
     next_id: i64,
 }
@@ -50,7 +51,8 @@ impl Client {
         let stream = open(path).inspect_err(|_| {
             vlog_warn!(UNIXCTL, "failed to connect to {}", path.display());
         })?;
-        Ok(Client { stream, parser: Parser::new(), next_id: 0 })
+        let name = format!("unix:{}", path.display());
+        Ok(Client { stream, name, parser: Parser::new(), next_id: 0 })
     }
 
     /// Calls a command and waits for its answer: the result or, as `Ok(Err)`, the daemon's error.
@@ -59,11 +61,14 @@ impl Client {
         self.next_id += 1;
         let params = Json::array(args.iter().map(|a| Json::from(a.as_str())));
         let request = Message::request(command, params, id.clone());
+        vlog_dbg!(JSONRPC, "{}: send request, {request}", self.name);
         self.stream.write_all(request.to_json().to_string().as_bytes())?;
         let mut buf = vec![0; 64 * 1024];
         loop {
             while let Some(json) = self.parser.next_value().map_err(|e| protocol_error(&e.to_string()))? {
-                match Message::from_json(json).map_err(|e| protocol_error(&e))? {
+                let message = Message::from_json(json).map_err(|e| protocol_error(&e))?;
+                vlog_dbg!(JSONRPC, "{}: received {}, {message}", self.name, message.kind());
+                match message {
                     Message::Reply { result, id: of } if of == id => return Ok(Ok(result)),
                     Message::Error { error, id: of } if of == id => return Ok(Err(error)),
                     _ => {}

@@ -1,0 +1,262 @@
+//! Control commands of the switch daemon that are no layer's own: devices, datapaths, ending. The others come from
+//! the tables of their layers.
+
+use std::sync::Arc;
+
+use ib_dpif::dpctl::{self, Context, Options, PortCounters};
+use ib_dpif::text::{PortNames, parse_key};
+use ib_flow::{Flow, Mask};
+use ib_netdev::dummy::appctl;
+use ib_netdev::{Netdev, Registry};
+use ib_openflow::message::PortStats;
+use ib_packet::Packet;
+use ib_stream::unixctl::{Call, Command, MANY, Server, standard};
+
+use super::{Exit, Vswitchd};
+
+/// Registers every command. `dummies`: also those that only tests use.
+pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
+    server.register(&standard::commands());
+    server.register(OWN);
+    server.register(&datapath_commands());
+    if dummies {
+        server.register(&standard::time_commands());
+        server.register(DUMMY);
+    }
+}
+
+const OWN: &[Command<Vswitchd>] = &[
+    Command { name: "exit", usage: "[--cleanup]", min: 0, max: 1, handler: exit },
+    Command { name: "bridge/reconnect", usage: "[bridge]", min: 0, max: 1, handler: reconnect },
+];
+
+const DUMMY: &[Command<Vswitchd>] = &[
+    Command {
+        name: "netdev-dummy/receive",
+        usage: "name [--qid queue_id] packet|flow [--len packet_len]",
+        min: 2,
+        max: MANY,
+        handler: |v, call| {
+            let result = receive(v, &call.args);
+            call.answer_text(result.map(|()| ""));
+        },
+    },
+    device_command("netdev-dummy/set-admin-state", "[netdev] up|down", 1, 2, |v, call| {
+        on_devices(v, call, appctl::set_admin_state);
+    }),
+    device_command("netdev-dummy/conn-state", "[netdev]", 0, 1, |v, call| {
+        on_devices(v, call, appctl::conn_state)
+    }),
+    device_command("netdev-dummy/ip4addr", "[netdev] ipaddr/mask-prefix-len", 2, 2, |v, call| {
+        on_devices(v, call, appctl::ip4addr);
+    }),
+    device_command("netdev-dummy/ip6addr", "[netdev] ip6addr", 2, 2, |v, call| {
+        on_devices(v, call, appctl::ip6addr);
+    }),
+];
+
+const fn device_command(
+    name: &'static str,
+    usage: &'static str,
+    min: usize,
+    max: usize,
+    handler: fn(&mut Vswitchd, Call),
+) -> Command<Vswitchd> {
+    Command { name, usage, min, max, handler }
+}
+
+/// Answers by a function of `netdev`.
+fn on_devices(v: &Vswitchd, call: Call, f: fn(&Registry, &[&str]) -> Result<String, String>) {
+    let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
+    let result = f(&v.registry, &args);
+    call.answer_text(result);
+}
+
+fn exit(v: &mut Vswitchd, call: Call) {
+    let cleanup = match call.arg(0) {
+        None => false,
+        Some("--cleanup") => true,
+        Some(other) => {
+            let text = format!("invalid option {other}");
+            return call.err(text);
+        }
+    };
+    let exit = v.exit.get_or_insert(Exit { cleanup: false, calls: Vec::new() });
+    exit.cleanup |= cleanup;
+    exit.calls.push(call);
+}
+
+fn reconnect(v: &mut Vswitchd, call: Call) {
+    let names = match call.arg(0) {
+        Some(name) => vec![name.to_owned()],
+        None => v.layer.switch.bridge_names(),
+    };
+    for name in &names {
+        match v.layer.switch.bridge_mut(name) {
+            Some(bridge) => bridge.reconnect(),
+            None => return call.err("unknown bridge"),
+        }
+    }
+    call.ok("");
+}
+
+// Dummy devices.
+
+fn dummy(v: &Vswitchd, name: &str) -> Option<Arc<dyn Netdev>> {
+    v.registry.get(name).filter(|dev| dev.as_dummy().is_some())
+}
+
+/// `name [--qid N] packet|flow... [--len N]`: every packet is processed when the command answers.
+fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
+    let (name, rest) = args.split_first().ok_or("no such dummy netdev")?;
+    let dev = dummy(v, name).ok_or("no such dummy netdev")?;
+    let mut words = rest.iter().peekable();
+    let mut qid = 0;
+    if words.next_if(|w| *w == "--qid").is_some() {
+        let parsed = words.next().and_then(|w| w.parse::<usize>().ok());
+        qid = parsed.filter(|q| *q < dev.n_rxq()).ok_or("bad rx queue id.")?;
+    }
+    while let Some(word) = words.next() {
+        let mut packet = match packet_from_hex(word) {
+            Some(packet) => packet,
+            None => {
+                let (flow, _) =
+                    parse_key(word, &PortNames::none()).map_err(|_| format!("syntax error at {word}"))?;
+                let mut len = 0;
+                if words.next_if(|w| *w == "--len").is_some() {
+                    let parsed = words.next().and_then(|w| w.parse().ok());
+                    len = parsed.ok_or("packet length is missing or not a number")?;
+                }
+                let _ = (flow, len);
+                return Err("flows can't be composed into packets yet; give the packet in hexadecimal".into());
+            }
+        };
+        if packet.ethernet && packet.len() < 14 {
+            return Err(format!("syntax error at {word}"));
+        }
+        packet.offload = ib_packet::Offload::default();
+        if let Some(device) = dev.as_dummy() {
+            device.inject(qid, packet);
+        }
+        v.layer.switch.run(v.clock.now());
+    }
+    Ok(())
+}
+
+/// A frame in hexadecimal; `None` if it is not one.
+fn packet_from_hex(text: &str) -> Option<Packet> {
+    let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    if digits.len() < 28 || !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let nibble = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let bytes: Option<Vec<u8>> = digits.chunks(2).map(|p| Some(nibble(p[0])? << 4 | nibble(p[1])?)).collect();
+    Some(Packet::from_frame(&bytes?))
+}
+
+// Datapaths.
+
+fn datapath_commands() -> Vec<Command<Vswitchd>> {
+    let own = dpctl::COMMANDS.iter().map(|c| Command {
+        // Once in the life of a daemon.
+        name: Box::leak(format!("dpctl/{}", c.name).into_boxed_str()),
+        usage: c.usage,
+        min: c.min,
+        max: c.max,
+        handler: |v: &mut Vswitchd, call: Call| {
+            let result = run_dpctl(v, &call.command, &call.args);
+            call.answer_text(result);
+        },
+    });
+    let list = Command { name: "dpctl/list-commands", usage: "", min: 0, max: 0, handler: list_dpctl };
+    own.chain([list]).collect()
+}
+
+fn list_dpctl(_: &mut Vswitchd, call: Call) {
+    let mut text = String::from("The available commands are:\n");
+    for c in dpctl::COMMANDS {
+        text.push_str(&format!("  dpctl/{:<23} {}\n", c.name, c.usage));
+    }
+    call.ok(text);
+}
+
+fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, String> {
+    let name = name.strip_prefix("dpctl/").unwrap_or(name);
+    let Some(command) = dpctl::COMMANDS.iter().find(|c| c.name == name) else {
+        return Err(format!("\"{name}\" is not a valid command"));
+    };
+    let registry = Arc::clone(&v.registry);
+    let context = Context {
+        datapaths: &v.datapaths,
+        now_ms: v.clock.now().as_ms(),
+        port_stats: &|name| registry.get(name).map(|dev| counters(&*dev)),
+        filter: &matches_filter,
+        read_file: &|path| std::fs::read_to_string(path).map_err(|e| format!("{path}: open ({e})")),
+    };
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    dpctl::run(&context, command, Options::default(), &words).map_err(|text| {
+        // Each line of an error is the program's.
+        text.lines()
+            .enumerate()
+            .map(|(i, l)| {
+                if i == 0 || !l.starts_with("Perhaps") {
+                    format!("ovs-vswitchd: {l}\n")
+                } else {
+                    format!("{l}\n")
+                }
+            })
+            .collect()
+    })
+}
+
+fn matches_filter(text: &str, key: &Flow, mask: &Mask) -> Result<bool, String> {
+    let (wanted, _) = ib_flow::text::parse_match(text, None)?;
+    // The megaflow's own wildcards decide: a bit that it does not look at fits any filter.
+    let mut common = mask.clone();
+    for (word, filter) in common.0.words_mut().iter_mut().zip(wanted.mask.0.words()) {
+        *word &= filter;
+    }
+    Ok(common.equal(key, &wanted.flow))
+}
+
+fn counters(dev: &dyn Netdev) -> PortCounters {
+    let s = dev.stats().unwrap_or_default();
+    PortCounters {
+        rx_packets: s.rx_packets,
+        rx_errors: s.rx_errors,
+        rx_dropped: s.rx_dropped,
+        rx_over_errors: s.rx_over_err,
+        rx_frame_errors: s.rx_frame_err,
+        tx_packets: s.tx_packets,
+        tx_errors: s.tx_errors,
+        tx_dropped: s.tx_dropped,
+        tx_aborted_errors: s.tx_aborted_errors,
+        tx_carrier_errors: s.tx_carrier_errors,
+        collisions: s.collisions,
+        rx_bytes: s.rx_bytes,
+        tx_bytes: s.tx_bytes,
+    }
+}
+
+/// Counters of a device for OpenFlow.
+pub fn port_stats(registry: &Registry, name: &str) -> Option<PortStats> {
+    let dev = registry.get(name)?;
+    let s = dev.stats().ok()?;
+    let n = |v: Option<u64>| v.unwrap_or(u64::MAX);
+    Some(PortStats {
+        rx_packets: n(s.rx_packets),
+        tx_packets: n(s.tx_packets),
+        rx_bytes: n(s.rx_bytes),
+        tx_bytes: n(s.tx_bytes),
+        rx_dropped: n(s.rx_dropped),
+        tx_dropped: n(s.tx_dropped),
+        rx_errors: n(s.rx_errors),
+        tx_errors: n(s.tx_errors),
+        rx_frame_err: n(s.rx_frame_err),
+        rx_over_err: n(s.rx_over_err),
+        rx_crc_err: n(s.rx_crc_err),
+        collisions: n(s.collisions),
+        custom: dev.custom_stats(),
+        ..PortStats::default()
+    })
+}

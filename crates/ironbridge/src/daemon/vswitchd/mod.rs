@@ -1,0 +1,424 @@
+//! `ovs-vswitchd`: one loop that ties database, switch, sockets and control commands together.
+//!
+//! A turn of the loop takes in what the database said, makes it so, lets the switch do what is due, serves ready
+//! sockets, tells the database what changed, then waits for the earliest deadline. [`Vswitchd`] is the state that control
+//! commands work on; [`run`] is the program, [`Vswitchd::turn`] one turn, for the embedded form too.
+
+mod commands;
+mod conns;
+mod options;
+
+use std::ffi::OsString;
+use std::io;
+use std::sync::Arc;
+
+use ib_base::memory::Usage;
+use ib_base::time::{Clock, Instant};
+use ib_base::vlog::module::{BRIDGE, VSWITCHD};
+use ib_base::{coverage, memory, vlog_err, vlog_info};
+use ib_bridge::{BridgeLayer, StatusWriter, desired};
+use ib_dp_userspace::{Config, DpUserspaceClass};
+use ib_dpif::{Datapaths, DpifClass};
+use ib_netdev::{DummyLevel, Registry};
+use ib_ofproto::Switch;
+use ib_ovsdb::idl::{Idl, Txn, TxnId, TxnStatus};
+use ib_ovsdb::{Datum, Schema};
+use ib_stream::jsonrpc::Message;
+use ib_stream::reactor::{Handle, Key, Reactor};
+use ib_stream::session::Session;
+use ib_stream::unixctl::standard::{Standard, TimeCommands, TimeWarp};
+use ib_stream::unixctl::{self, Call, Server};
+use ib_tools::io::Io;
+
+use conns::Conns;
+pub use options::Options;
+
+/// The database lock that one switch daemon at a time holds.
+const LOCK: &str = "ovs_vswitchd";
+
+/// The daemon's state. See the module's text.
+pub struct Vswitchd {
+    clock: Clock,
+    registry: Arc<Registry>,
+    registry_key: Key,
+    datapaths: Datapaths,
+    layer: BridgeLayer,
+    conns: Conns,
+    database: Database,
+    status: StatusWriter,
+    status_due: bool,
+    memory: memory::Monitor,
+    warp: TimeWarp,
+    exit: Option<Exit>,
+    /// The first configuration was applied.
+    configured: bool,
+}
+
+/// An `exit` command that was given.
+struct Exit {
+    cleanup: bool,
+    calls: Vec<Call>,
+}
+
+/// The replica and its session.
+struct Database {
+    idl: Idl,
+    session: Session,
+    session_seqno: u32,
+    /// Content that was applied.
+    applied_seqno: Option<u64>,
+    /// The transaction under way.
+    pending: Option<TxnId>,
+    contended: bool,
+}
+
+impl Database {
+    fn new(remote: &str, handle: &Handle) -> Database {
+        let schema = Schema::parse(ib_ovsdb::schemas::VSWITCH).expect("the embedded schema is well-formed");
+        let mut idl = Idl::new(&schema);
+        idl.register_all();
+        // What only we write must not look like news when it comes back.
+        let ours: [(&str, &[&str]); 5] = [
+            (
+                "Open_vSwitch",
+                &[
+                    "cur_cfg",
+                    "statistics",
+                    "iface_types",
+                    "datapath_types",
+                    "dpdk_version",
+                    "dpdk_initialized",
+                    "ovs_version",
+                    "db_version",
+                    "system_type",
+                    "system_version",
+                ],
+            ),
+            ("Bridge", &["datapath_id", "datapath_version", "status", "rstp_status"]),
+            ("Port", &["status", "statistics", "rstp_status", "rstp_statistics", "bond_active_slave"]),
+            (
+                "Interface",
+                &[
+                    "admin_state",
+                    "duplex",
+                    "link_speed",
+                    "link_state",
+                    "link_resets",
+                    "mac_in_use",
+                    "ifindex",
+                    "mtu",
+                    "ofport",
+                    "statistics",
+                    "status",
+                    "error",
+                    "lacp_current",
+                    "bfd_status",
+                    "cfm_fault",
+                    "cfm_fault_status",
+                    "cfm_flap_count",
+                    "cfm_health",
+                    "cfm_remote_mpids",
+                    "cfm_remote_opstate",
+                ],
+            ),
+            ("Controller", &["is_connected", "role", "status"]),
+        ];
+        for (table, columns) in ours {
+            for column in columns {
+                idl.omit_alert(table, column);
+            }
+        }
+        idl.set_lock(Some(LOCK));
+        let session = Session::open(&[remote.to_owned()], true, handle, handle.new_key());
+        let session_seqno = session.seqno();
+        Database { idl, session, session_seqno, applied_seqno: None, pending: None, contended: false }
+    }
+
+    /// Moves messages both ways. Returns whether the connection was lost or made.
+    fn pump(&mut self) -> bool {
+        self.session.run();
+        let mut renewed = false;
+        if self.session.seqno() != self.session_seqno {
+            self.session_seqno = self.session.seqno();
+            renewed = true;
+            self.pending = None;
+            self.idl.disconnected();
+            if self.session.is_connected() {
+                self.idl.connected();
+            }
+        }
+        while let Some(message) = self.session.recv() {
+            self.idl.receive(&message.to_json());
+        }
+        self.flush();
+        renewed
+    }
+
+    fn flush(&mut self) {
+        for json in self.idl.take_messages() {
+            if let Ok(message) = Message::from_json(json) {
+                self.session.send(&message);
+            }
+        }
+    }
+
+    /// Whether our transactions may be sent and rows be believed.
+    fn is_ours(&self) -> bool {
+        self.idl.is_live() && self.idl.has_lock()
+    }
+}
+
+impl Vswitchd {
+    /// Sets everything up; nothing runs yet.
+    pub fn new(options: &Options, clock: &Clock, handle: &Handle) -> io::Result<Vswitchd> {
+        let registry = Registry::new()?;
+        if options.disable_system {
+            registry.unregister("system");
+        }
+        registry.enable_dummy(options.dummy);
+        let registry_key = handle.new_key();
+        handle.register_fd(registry.fd(), registry_key)?;
+        let config =
+            |dummy| Config { registry: Arc::clone(&registry), clock: clock.clone(), threads: 1, dummy };
+        let mut classes: Vec<Arc<dyn DpifClass>> = Vec::new();
+        let add = |classes: &mut Vec<Arc<dyn DpifClass>>, kind, dummy| {
+            classes.push(Arc::new(DpUserspaceClass::new(kind, config(dummy))));
+        };
+        // There is no provider for the kernel's datapath yet: bridges of the default type, `system`, are
+        // forwarded in user space like those of type `netdev`.
+        let overridden = options.dummy == DummyLevel::Override;
+        add(&mut classes, "netdev", overridden);
+        add(&mut classes, "system", overridden || options.dummy == DummyLevel::System);
+        if options.dummy != DummyLevel::None {
+            add(&mut classes, "dummy", true);
+        }
+        let rundir = ib_sys::dirs::rundir().display().to_string();
+        let mut switch = Switch::new(clock, classes.clone(), &rundir);
+        let devices = Arc::clone(&registry);
+        switch.set_port_stats(Arc::new(move |name| commands::port_stats(&devices, name)));
+        let waker = handle.clone();
+        let wake_key = handle.new_key();
+        switch.set_waker(Arc::new(move || waker.wake(wake_key)));
+        Ok(Vswitchd {
+            clock: clock.clone(),
+            registry_key,
+            datapaths: Datapaths::new(classes),
+            layer: BridgeLayer::new(switch, Arc::clone(&registry)),
+            registry,
+            conns: Conns::new(handle),
+            database: Database::new(&options.remote, handle),
+            status: StatusWriter::default(),
+            status_due: true,
+            memory: memory::Monitor::new(clock.now()),
+            warp: TimeWarp::new(clock),
+            exit: None,
+            configured: false,
+        })
+    }
+
+    /// Whether the first configuration was applied: what a parent that waits for `--detach` waits for.
+    pub fn is_configured(&self) -> bool {
+        self.configured
+    }
+
+    /// One turn, but for waiting: `ready` are the keys that the reactor returned.
+    pub fn turn(&mut self, ready: &[Key]) {
+        let now = self.clock.now();
+        coverage::run(now);
+        self.take_database(now);
+        if self.registry.run() || ready.contains(&self.registry_key) {
+            self.status_due = true;
+            if self.layer.has_failures() {
+                self.layer.retry();
+            }
+        }
+        for key in ready {
+            if self.conns.ready(*key, &mut self.layer.switch, now) {
+                self.status_due = true;
+            }
+        }
+        self.run_switch(now);
+        self.tell_database(now);
+        if let Some(report) = self.memory.run(now) {
+            let mut usage = Usage::new();
+            self.memory_usage(&mut usage);
+            vlog_info!(ib_base::vlog::module::MEMORY, "{report}: {usage}");
+        }
+    }
+
+    /// Lets the switch do what is due and its connections speak.
+    fn run_switch(&mut self, now: Instant) {
+        self.layer.switch.run(now);
+        self.conns.run(&mut self.layer.switch, now);
+    }
+
+    /// The end of a turn, after control commands were served: a step of a warp under way.
+    pub fn end_turn(&mut self) {
+        let now = self.clock.now();
+        self.run_switch(now);
+        self.database.flush();
+        self.warp.run();
+    }
+
+    /// When the next turn is due if nothing happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        let fixed = [Some(self.memory.deadline()), self.configured.then(|| self.status.deadline())];
+        let moving = [
+            self.layer.switch.deadline(),
+            self.conns.deadline(),
+            self.database.session.deadline(),
+            self.warp.deadline(),
+        ];
+        fixed.into_iter().chain(moving).flatten().min()
+    }
+
+    fn take_database(&mut self, now: Instant) {
+        if self.database.pump() {
+            self.status.forget();
+            self.status_due = true;
+        }
+        let db = &mut self.database;
+        if db.idl.is_lock_contended() && !db.contended {
+            vlog_err!(
+                BRIDGE,
+                "another ovs-vswitchd process is running, disabling this process (pid {}) until it goes away",
+                std::process::id()
+            );
+            self.layer.apply(desired::Desired::default());
+            db.applied_seqno = None;
+            self.configured = true;
+        }
+        db.contended = db.idl.is_lock_contended();
+        if !db.is_ours() || db.applied_seqno == Some(db.idl.seqno()) {
+            return;
+        }
+        db.applied_seqno = Some(db.idl.seqno());
+        let (wanted, warnings) = desired::read(&db.idl);
+        for warning in warnings {
+            ib_base::vlog_warn_rl!(BRIDGE, (60, 60), "{warning}");
+        }
+        self.layer.apply(wanted);
+        self.layer.switch.run(now);
+        self.configured = true;
+        self.status_due = true;
+    }
+
+    fn tell_database(&mut self, now: Instant) {
+        let db = &mut self.database;
+        if let Some(id) = db.pending {
+            match db.idl.status(id) {
+                TxnStatus::Incomplete => return,
+                TxnStatus::Success | TxnStatus::Unchanged => {}
+                _ => {
+                    self.status.forget();
+                    self.status_due = true;
+                }
+            }
+            db.idl.take_outcome(id);
+            db.pending = None;
+        }
+        let due = self.status_due || now >= self.status.deadline();
+        if !due || !self.configured || !db.is_ours() {
+            return;
+        }
+        self.status_due = false;
+        let mut txn = Txn::new();
+        self.status.refresh(&mut self.layer, &db.idl, &mut txn, now);
+        // The last word: what the database asked for is done.
+        if let Some(root) = db.idl.first("Open_vSwitch")
+            && db.applied_seqno == Some(db.idl.seqno())
+            && root.int("cur_cfg") != root.int("next_cfg")
+        {
+            txn.set(&root, "cur_cfg", Datum::scalar(root.int("next_cfg")));
+        }
+        if !txn.is_empty() {
+            db.pending = Some(db.idl.commit(txn));
+        }
+        db.flush();
+    }
+
+    /// Ends the switch's work as `exit` asked, and answers it.
+    pub fn shut_down(&mut self) {
+        let cleanup = self.exit.as_ref().is_some_and(|e| e.cleanup);
+        self.layer.shut_down(cleanup);
+        self.conns.run(&mut self.layer.switch, self.clock.now());
+    }
+}
+
+impl Standard for Vswitchd {
+    fn memory_usage(&mut self, usage: &mut Usage) {
+        self.layer.memory_usage(usage);
+    }
+}
+
+impl TimeCommands for Vswitchd {
+    fn time_warp(&mut self) -> &mut TimeWarp {
+        &mut self.warp
+    }
+}
+
+/// The program; `args` begin with its name.
+pub fn run(args: &[OsString], _io: &mut Io<'_>) -> i32 {
+    let (options, mut daemon) = match options::parse(args.get(1..).unwrap_or_default()) {
+        options::Parsed::Run(options, daemon) => (options, daemon),
+        options::Parsed::Done(code) => return code,
+    };
+    daemon.start();
+    match serve(&options, || daemon.complete()) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("ovs-vswitchd: {e}");
+            1
+        }
+    }
+}
+
+/// Runs until told to exit; calls `ready` once the first configuration is in force.
+fn serve(options: &Options, ready: impl FnOnce()) -> io::Result<i32> {
+    let clock = Clock::new();
+    ib_base::vlog::set_clock(&clock);
+    let mut reactor = Reactor::new(&clock)?;
+    reactor.watch_signals()?;
+    let handle = reactor.handle().clone();
+    let socket = unixctl::socket_path("ovs-vswitchd", options.unixctl.as_deref());
+    let mut server = Server::listen(socket.as_deref(), &handle)?;
+    let mut switch = Vswitchd::new(options, &clock, &handle)?;
+    commands::register(&mut server, options.dummy != DummyLevel::None);
+    vlog_info!(
+        VSWITCHD,
+        "Ironbridge {} (Open vSwitch {})",
+        env!("CARGO_PKG_VERSION"),
+        unixctl::standard::OVS_VERSION
+    );
+    let mut ready = Some(ready);
+    let mut keys: Vec<Key> = Vec::new();
+    loop {
+        if ib_sys::signal::take_hup() {
+            // A log file that can't be opened again is reported by the log itself.
+            let _ = ib_base::vlog::reopen_log_file();
+        }
+        switch.turn(&keys);
+        if switch.is_configured()
+            && let Some(ready) = ready.take()
+        {
+            ready();
+        }
+        for key in &keys {
+            if server.owns(*key) {
+                server.on_ready(*key, &mut switch);
+            }
+        }
+        switch.end_turn();
+        if switch.exit.is_some() {
+            break;
+        }
+        keys.clear();
+        keys.extend_from_slice(reactor.wait(switch.deadline())?);
+    }
+    switch.shut_down();
+    for call in switch.exit.take().map(|e| e.calls).unwrap_or_default() {
+        call.ok("");
+    }
+    server.run(&mut switch);
+    Ok(0)
+}

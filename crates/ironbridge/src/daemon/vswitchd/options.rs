@@ -1,0 +1,149 @@
+//! The command line of `ovs-vswitchd`.
+
+use std::ffi::OsString;
+
+use ib_base::getopt::{Getopt, HasArg, LongOpt};
+use ib_netdev::DummyLevel;
+use ib_stream::unixctl::standard::version_line;
+use ib_sys::daemon::{self, Daemon};
+
+const PROGRAM: &str = "ovs-vswitchd";
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The database's connection method.
+    pub remote: String,
+    /// `--unixctl`.
+    pub unixctl: Option<String>,
+    /// `--enable-dummy`.
+    pub dummy: DummyLevel,
+    /// `--disable-system`.
+    pub disable_system: bool,
+}
+
+/// What to do after reading the command line.
+pub enum Parsed {
+    /// Run.
+    Run(Options, Daemon),
+    /// Exit with this code.
+    Done(i32),
+}
+
+const HELP: u32 = 'h' as u32;
+const VERSION: u32 = 'V' as u32;
+const UNIXCTL: u32 = 1;
+const DUMMY: u32 = 2;
+const DISABLE_SYSTEM: u32 = 3;
+/// Taken for compatibility; nothing to do.
+const IGNORED: u32 = 4;
+const MLOCKALL: u32 = 5;
+const TLS: u32 = 6;
+
+const LONG: &[LongOpt] = &[
+    LongOpt::new("help", HasArg::No, HELP),
+    LongOpt::new("version", HasArg::No, VERSION),
+    LongOpt::new("unixctl", HasArg::Required, UNIXCTL),
+    LongOpt::new("enable-dummy", HasArg::Optional, DUMMY),
+    LongOpt::new("disable-system", HasArg::No, DISABLE_SYSTEM),
+    LongOpt::new("disable-system-route", HasArg::No, IGNORED),
+    LongOpt::new("dummy-numa", HasArg::Required, IGNORED),
+    LongOpt::new("mlockall", HasArg::No, MLOCKALL),
+    LongOpt::new("private-key", HasArg::Required, TLS),
+    LongOpt::new("certificate", HasArg::Required, TLS),
+    LongOpt::new("ca-cert", HasArg::Required, TLS),
+    LongOpt::new("bootstrap-ca-cert", HasArg::Required, TLS),
+    LongOpt::new("peer-ca-cert", HasArg::Required, TLS),
+    LongOpt::new("ssl-protocols", HasArg::Required, TLS),
+    LongOpt::new("ssl-ciphers", HasArg::Required, TLS),
+    LongOpt::new("ssl-ciphersuites", HasArg::Required, TLS),
+    LongOpt::new("ssl-server-name", HasArg::Required, TLS),
+];
+
+/// Reads the command line; prints help, version and errors itself.
+pub fn parse(args: &[OsString]) -> Parsed {
+    let mut daemon = Daemon::new(PROGRAM);
+    let mut options = Options {
+        remote: format!("unix:{}/db.sock", ib_sys::dirs::rundir().display()),
+        unixctl: None,
+        dummy: DummyLevel::None,
+        disable_system: false,
+    };
+    let mut opts =
+        Getopt::new(PROGRAM, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
+    let usage_error = |text: &str| {
+        eprintln!("{text}");
+        Parsed::Done(1)
+    };
+    for found in opts.by_ref() {
+        let found = match found {
+            Ok(found) => found,
+            Err(e) => return usage_error(&e.to_string()),
+        };
+        match found.id {
+            HELP => {
+                print!("{}", help());
+                return Parsed::Done(0);
+            }
+            VERSION => {
+                println!("{}Ironbridge {}", version_line(PROGRAM), env!("CARGO_PKG_VERSION"));
+                return Parsed::Done(0);
+            }
+            UNIXCTL => options.unixctl = Some(found.arg_str()),
+            DUMMY => {
+                options.dummy = match found.arg_str().as_str() {
+                    "override" => DummyLevel::Override,
+                    "system" => DummyLevel::System,
+                    _ => DummyLevel::Normal,
+                }
+            }
+            DISABLE_SYSTEM => options.disable_system = true,
+            IGNORED => {}
+            MLOCKALL => {
+                return usage_error("ovs-vswitchd: --mlockall is not supported yet; start without it");
+            }
+            TLS | 112 | 99 | 67 => {
+                return usage_error("ovs-vswitchd: TLS is not supported yet; use unix: or tcp: connections");
+            }
+            _ => match daemon.option(&found) {
+                Ok(_) => {}
+                Err(e) => return usage_error(&format!("{PROGRAM}: {e}")),
+            },
+        }
+    }
+    let rest = opts.rest_str();
+    match rest.as_slice() {
+        [] => {}
+        [remote] => options.remote.clone_from(remote),
+        _ => {
+            return usage_error(
+                "ovs-vswitchd: at most one non-option argument accepted; use --help for usage",
+            );
+        }
+    }
+    Parsed::Run(options, daemon)
+}
+
+fn help() -> String {
+    let rundir = ib_sys::dirs::rundir();
+    format!(
+        "{PROGRAM}: Open vSwitch daemon\n\
+         usage: {PROGRAM} [OPTIONS] [DATABASE]\n\
+         where DATABASE is a socket on which ovsdb-server is listening\n      \
+         (default: \"unix:{}/db.sock\").\n\
+         \nActive DATABASE connection methods:\n  \
+         tcp:HOST:PORT           PORT at remote HOST\n  \
+         unix:FILE               Unix domain socket named FILE\n\
+         Passive DATABASE connection methods:\n  \
+         ptcp:PORT[:IP]          listen to TCP PORT on IP\n  \
+         punix:FILE              listen on Unix domain socket FILE\n\
+         {}{}\
+         \nOther options:\n  \
+         --unixctl=SOCKET          override default control socket name\n  \
+         -h, --help                display this help message\n  \
+         -V, --version             display version information\n",
+        rundir.display(),
+        daemon::usage(PROGRAM),
+        daemon::vlog_usage(PROGRAM),
+    )
+}
