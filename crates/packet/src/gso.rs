@@ -87,10 +87,10 @@ pub fn fill_csums(p: &mut Packet) -> bool {
 }
 
 fn fill_ip_csum(data: &mut [u8], l: IpLayers) {
-    if !l.v6 {
-        if let Ok(mut ip) = Ipv4::new_checked(&mut data[l.l3..]) {
-            ip.fill_checksum();
-        }
+    if !l.v6
+        && let Ok(mut ip) = Ipv4::new_checked(&mut data[l.l3..])
+    {
+        ip.fill_checksum();
     }
 }
 
