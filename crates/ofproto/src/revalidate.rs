@@ -1,18 +1,267 @@
-//! Revalidation.
-use crate::backer::Backer;
+//! Revalidation: datapath flows are kept true.
+//!
+//! A round dumps the datapath's flows. For each it hands new counts to what its translation touched,
+//! removes it when no packet used it for the idle time, and, if anything changed since its translation,
+//! translates its key again: the same result keeps it, other actions replace its actions, and a result that
+//! needs more bits than its mask has removes it. Flows that nobody remembers are removed or taken over.
+//!
+//! Rounds run on the main thread, every [`Settings::max_revalidator_ms`](crate::backer::Settings) at most
+//! and soon after a change. Cost: all flows, once a round.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use ib_base::time::Instant;
-/// State.
+use ib_dpif::{Action as Odp, FlowDel, FlowInfo, FlowPut, FlowStats, Ufid};
+use ib_flow::Mask;
+use parking_lot::Mutex;
+
+use crate::backer::Backer;
+use crate::rule::PushStats;
+use crate::ukey::{Ukey, UkeyState};
+use crate::upcall::{datapath_mask, slow_path_actions};
+use crate::xlate::{self, Xin};
+
+/// Time from a change to the round that looks at it: several changes share one round.
+const CHANGE_DELAY_MS: u64 = 5;
+/// Idle time when there are more flows than the limit allows.
+const CROWDED_IDLE_MS: u64 = 100;
+
+/// Schedule and figures of revalidation.
 #[derive(Default)]
 pub struct RevalidatorState {
-    next: Option<Instant>,
+    last: Option<Instant>,
+    /// Change counter of the last round.
+    seen: u64,
+    /// Rounds so far.
+    pub rounds: u64,
+    n_flows: usize,
+    avg_flows: usize,
+    max_flows: usize,
+    duration_ms: u64,
 }
+
+/// What becomes of a flow.
+enum Fate {
+    Keep,
+    Delete,
+    Change(Arc<[Odp]>),
+}
+
 impl Backer {
-    /// Runs a round if it is due.
-    pub fn revalidate_if_due(&self, _now: Instant) -> bool {
-        false
-    }
-    /// When.
+    /// When the next round is due.
     pub fn revalidate_deadline(&self) -> Option<Instant> {
-        self.reval.lock().next
+        let state = self.reval.lock();
+        let last = state.last?;
+        let settings = self.settings.read();
+        let period = settings.max_idle_ms.min(settings.max_revalidator_ms);
+        let changed = state.seen != self.changed.get();
+        Some(last.plus_ms(if changed { CHANGE_DELAY_MS.min(period) } else { period }))
     }
+
+    /// Runs a round if it is due. Returns whether it did.
+    pub fn revalidate_if_due(&self, now: Instant) -> bool {
+        if self.revalidate_deadline().is_some_and(|at| now < at) {
+            return false;
+        }
+        self.revalidate(now);
+        true
+    }
+
+    /// Runs a round now.
+    pub fn revalidate(&self, now: Instant) {
+        let began = std::time::Instant::now();
+        let changed = self.changed.get();
+        let (max_idle_ms, limit) = {
+            let s = self.settings.read();
+            (s.max_idle_ms, self.flow_limit.load(Ordering::Relaxed).min(s.flow_limit))
+        };
+        let mut dump: Vec<FlowInfo> = Vec::new();
+        self.dpif.flow_dump(&mut |f| dump.push(f));
+        let n = dump.len();
+        let limit_n = limit as usize;
+        let kill_all = n > limit_n.saturating_mul(2);
+        let idle_ms = if n > limit_n { CROWDED_IDLE_MS } else { max_idle_ms };
+        if kill_all {
+            ib_base::coverage::upcall_flow_limit_kill.inc();
+        }
+        let mut there: HashSet<Ufid> = HashSet::with_capacity(n);
+        for flow in &dump {
+            if !there.insert(flow.ufid) {
+                ib_base::coverage::dumped_duplicate_flow.inc();
+                continue;
+            }
+            self.revalidate_flow(flow, now, changed, idle_ms, kill_all);
+        }
+        for ukey in self.ukeys.all() {
+            let gone = ukey.state.lock().installed && !there.contains(&ukey.ufid);
+            if gone {
+                self.ukeys.remove(ukey.ufid);
+            }
+        }
+        self.recirc.run(now);
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        self.adapt_limit(duration_ms, n);
+        let mut state = self.reval.lock();
+        state.last = Some(now);
+        state.seen = changed;
+        state.rounds += 1;
+        state.n_flows = self.ukeys.len();
+        state.avg_flows = (state.avg_flows + n) / 2;
+        state.max_flows = state.max_flows.max(n);
+        state.duration_ms = duration_ms;
+    }
+
+    /// Lowers the limit when rounds take long, raises it when they are quick and it is used.
+    fn adapt_limit(&self, duration_ms: u64, n: usize) {
+        let max = self.settings.read().flow_limit;
+        let mut limit = self.flow_limit.load(Ordering::Relaxed);
+        let per_ms = (limit as u64) / duration_ms;
+        if duration_ms > 2000 {
+            limit = u32::try_from(u64::from(limit) * 1000 / duration_ms).unwrap_or(u32::MAX);
+            ib_base::coverage::upcall_flow_limit_scaled.inc();
+        } else if duration_ms > 1300 {
+            limit = limit / 4 * 3;
+            ib_base::coverage::upcall_flow_limit_reduced.inc();
+        } else if duration_ms < 1000 && n > 2000 && per_ms > 1 {
+            limit = limit.saturating_add(1000);
+            ib_base::coverage::upcall_flow_limit_grew.inc();
+        }
+        self.flow_limit.store(limit.max(1000).min(max), Ordering::Relaxed);
+    }
+
+    fn revalidate_flow(&self, flow: &FlowInfo, now: Instant, changed: u64, idle_ms: u64, kill: bool) {
+        let ukey = match self.ukeys.get(flow.ufid) {
+            Some(u) => u,
+            None => {
+                ib_base::coverage::dumped_new_flow.inc();
+                let ukey = Arc::new(Ukey {
+                    ufid: flow.ufid,
+                    key: (*flow.key).clone(),
+                    created: now,
+                    state: Mutex::new(UkeyState {
+                        mask: (*flow.mask).clone(),
+                        actions: Arc::clone(&flow.actions),
+                        pushed: FlowStats::default(),
+                        seen: 0,
+                        cache: Arc::new([]),
+                        recircs: Vec::new(),
+                        slow: 0,
+                        installed: true,
+                    }),
+                });
+                self.ukeys.insert(Arc::clone(&ukey));
+                ukey
+            }
+        };
+        let mut state = ukey.state.lock();
+        state.installed = true;
+        let used = if flow.stats.used_ms == 0 { ukey.created.as_ms() } else { flow.stats.used_ms };
+        let idle = used.saturating_add(idle_ms) <= now.as_ms();
+        self.push_stats(&mut state, &flow.stats);
+        let fate = if kill || idle {
+            Fate::Delete
+        } else if state.seen == changed {
+            Fate::Keep
+        } else {
+            self.translate_again(&ukey, &mut state, changed)
+        };
+        match fate {
+            Fate::Keep => {}
+            Fate::Delete => {
+                drop(state);
+                self.delete_flow(&ukey);
+            }
+            Fate::Change(actions) => {
+                let put = FlowPut {
+                    modify: true,
+                    create: false,
+                    zero_stats: false,
+                    key: &ukey.key,
+                    mask: &state.mask,
+                    ufid: Some(ukey.ufid),
+                    actions: Arc::clone(&actions),
+                };
+                if self.dpif.flow_put(&put).is_ok() {
+                    state.actions = actions;
+                } else {
+                    drop(state);
+                    self.delete_flow(&ukey);
+                }
+            }
+        }
+    }
+
+    /// Counts what is new since the last time.
+    fn push_stats(&self, state: &mut UkeyState, stats: &FlowStats) {
+        let packets = stats.packets.saturating_sub(state.pushed.packets);
+        let bytes = stats.bytes.saturating_sub(state.pushed.bytes);
+        let pushed = state.pushed;
+        state.pushed = *stats;
+        if packets == 0 && stats.used_ms <= pushed.used_ms {
+            return;
+        }
+        let push = PushStats { packets, bytes, used_ms: stats.used_ms, tcp_flags: stats.tcp_flags };
+        let cache = Arc::clone(&state.cache);
+        xlate::push(&cache, &push, packets != 0);
+    }
+
+    fn translate_again(&self, ukey: &Ukey, state: &mut UkeyState, changed: u64) -> Fate {
+        let Ok((bridge, flow, frozen)) = xlate::receive(self, &ukey.key) else { return Fate::Delete };
+        let mut xin = Xin::new(&bridge, &flow);
+        xin.frozen = frozen;
+        let xout = xlate::translate(self, xin);
+        let mask = datapath_mask(self, &ukey.key, &xout.wc);
+        if needs_more(&state.mask, &mask) {
+            return Fate::Delete;
+        }
+        state.seen = changed;
+        state.cache = xout.cache.into();
+        state.recircs = xout.recircs;
+        state.slow = xout.slow;
+        let actions: Arc<[Odp]> =
+            if xout.slow != 0 { slow_path_actions(xout.slow) } else { xout.actions.into() };
+        if actions == state.actions { Fate::Keep } else { Fate::Change(actions) }
+    }
+
+    fn delete_flow(&self, ukey: &Ukey) {
+        let del = FlowDel { ufid: Some(ukey.ufid), key: Some(&ukey.key) };
+        if let Ok(stats) = self.dpif.flow_del(&del) {
+            self.push_stats(&mut ukey.state.lock(), &stats);
+        }
+        self.ukeys.remove(ukey.ufid);
+    }
+
+    /// `revalidator/purge`: counts everything and removes all flows.
+    pub fn purge(&self, now: Instant) {
+        self.revalidate(now);
+        for ukey in self.ukeys.all() {
+            self.delete_flow(&ukey);
+        }
+    }
+
+    /// `upcall/show` of this datapath.
+    pub fn show_upcall(&self) -> String {
+        let state = self.reval.lock();
+        let limit = self.flow_limit.load(Ordering::Relaxed);
+        let mut out = format!("{}:\n", self.dpif.full_name());
+        let _ = writeln!(
+            out,
+            "  flows         : (current {}) (avg {}) (max {}) (limit {limit})",
+            self.dpif.stats().flows,
+            state.avg_flows,
+            state.max_flows
+        );
+        let _ = writeln!(out, "  dump duration : {}ms", state.duration_ms.max(1));
+        let _ = writeln!(out, "  ufid enabled : {}", self.use_ufid.load(Ordering::Relaxed));
+        let _ = writeln!(out, "\n  5: (keys {})", self.ukeys.len());
+        out
+    }
+}
+
+/// Whether `new` looks at bits that `installed` does not.
+fn needs_more(installed: &Mask, new: &Mask) -> bool {
+    installed.0.words().iter().zip(new.0.words()).any(|(a, b)| b & !a != 0)
 }

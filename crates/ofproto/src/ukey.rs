@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ib_base::time::Instant;
 use ib_dpif::{Action as OdpAction, FlowStats, Ufid};
@@ -46,7 +47,10 @@ pub struct UkeyState {
 const SHARDS: usize = 64;
 
 /// All installed flows of a datapath, by ufid.
-pub struct Ukeys(Box<[Mutex<HashMap<Ufid, Arc<Ukey>>>]>);
+pub struct Ukeys {
+    shards: Box<[Mutex<HashMap<Ufid, Arc<Ukey>>>]>,
+    n: AtomicUsize,
+}
 
 impl Default for Ukeys {
     fn default() -> Self {
@@ -57,10 +61,10 @@ impl Default for Ukeys {
 impl Ukeys {
     /// None.
     pub fn new() -> Ukeys {
-        Ukeys((0..SHARDS).map(|_| Mutex::default()).collect())
+        Ukeys { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), n: AtomicUsize::new(0) }
     }
     fn shard(&self, ufid: Ufid) -> &Mutex<HashMap<Ufid, Arc<Ukey>>> {
-        &self.0[(ufid.0 ^ (ufid.0 >> 64)) as usize % SHARDS]
+        &self.shards[(ufid.0 ^ (ufid.0 >> 64)) as usize % SHARDS]
     }
     /// Finds one.
     pub fn get(&self, ufid: Ufid) -> Option<Arc<Ukey>> {
@@ -68,15 +72,23 @@ impl Ukeys {
     }
     /// Adds or replaces one; the replaced one.
     pub fn insert(&self, ukey: Arc<Ukey>) -> Option<Arc<Ukey>> {
-        self.shard(ukey.ufid).lock().insert(ukey.ufid, ukey)
+        let old = self.shard(ukey.ufid).lock().insert(ukey.ufid, ukey);
+        if old.is_none() {
+            self.n.fetch_add(1, Ordering::Relaxed);
+        }
+        old
     }
     /// Removes one.
     pub fn remove(&self, ufid: Ufid) -> Option<Arc<Ukey>> {
-        self.shard(ufid).lock().remove(&ufid)
+        let old = self.shard(ufid).lock().remove(&ufid);
+        if old.is_some() {
+            self.n.fetch_sub(1, Ordering::Relaxed);
+        }
+        old
     }
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.iter().map(|s| s.lock().len()).sum()
+        self.n.load(Ordering::Relaxed)
     }
     /// None at all.
     pub fn is_empty(&self) -> bool {
@@ -84,6 +96,6 @@ impl Ukeys {
     }
     /// All of them now.
     pub fn all(&self) -> Vec<Arc<Ukey>> {
-        self.0.iter().flat_map(|s| s.lock().values().cloned().collect::<Vec<_>>()).collect()
+        self.shards.iter().flat_map(|s| s.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
 }
