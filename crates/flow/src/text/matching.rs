@@ -10,7 +10,7 @@ use ib_packet::{Be16, Be32};
 
 use super::value::{
     Alt, CT_STATES, TCP_FLAGS, TUN_FLAGS, format_flags, format_flags_signed, format_ip_masked,
-    format_ipv6_masked, format_mac_masked, format_port, frag_name, hex,
+    format_ipv6_masked, format_mac_masked, format_packet_type, format_port, frag_name, hex,
 };
 use crate::extract::proto;
 use crate::fields::FieldValue;
@@ -299,7 +299,9 @@ impl Printer<'_> {
             if pt == 0 {
                 self.out.push_str("eth,");
             } else {
-                self.put(format_args!("packet_type=({},{})", pt >> 16, Alt((pt & 0xffff).into())));
+                self.out.push_str("packet_type=");
+                format_packet_type(pt, self.out);
+                self.out.push(',');
                 if pt >> 16 == 1 {
                     dl_type = pt as u16;
                 }

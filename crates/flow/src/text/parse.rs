@@ -306,6 +306,7 @@ mod tests {
             "dl_src=00:11:22:33:44:55,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00",
             "packet_type=(1,0x800),nw_src=1.2.3.4,nw_proto=6,tp_src=5",
             "packet_type=(1,0x806),arp_op=1",
+            "packet_type=(5,5)",
             "dl_type=0x894f,nsh_flags=2,nsh_ttl=5,nsh_mdtype=1,nsh_np=3,nsh_spi=0x123,nsh_si=5,nsh_c1=0x1,nsh_c4=0x5/0xff",
             "icmp6,icmp_type=135,nd_reserved=5,nd_options_type=1",
             "tun_metadata0=0x1200/0xff00,tun_metadata2",

@@ -197,11 +197,15 @@ pub fn format_value(f: &Field, value: &FieldValue, mask: &FieldValue, ports: Opt
         Format::TnlFlags => format_flags_masked(v as u64, m as u64, 0xffff, TUN_FLAGS, &mut out),
         Format::TcpFlags => format_flags_masked(v as u64, m as u64, 0xfff, TCP_FLAGS, &mut out),
         Format::CtState => format_flags_masked(v as u64, m as u64, 0xff, CT_STATES, &mut out),
-        Format::PacketType => {
-            let _ = write!(out, "({},{:#x})", v >> 16 & 0xffff, v & 0xffff);
-        }
+        Format::PacketType => format_packet_type(v as u32, &mut out),
     }
     out
+}
+
+/// Namespace and type; Ethertypes (namespace 1) in hexadecimal, as in `(1,0x800)`.
+pub fn format_packet_type(packet_type: u32, out: &mut String) {
+    let (ns, ty) = (packet_type >> 16, packet_type & 0xffff);
+    let _ = if ns == 1 { write!(out, "(1,{ty:#x})") } else { write!(out, "({ns},{ty})") };
 }
 
 /// A port's name if there is a map with it, else its number.
