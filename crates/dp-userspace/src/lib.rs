@@ -1,7 +1,7 @@
 //! The user-space datapath.
 //!
 //! Reading order follows a packet: [`poller`] takes a batch from a receive queue, [`worker`] finds the flow of each packet
-//! ([`rawkey`], [`emc`], then extraction and [`table`] of [`megaflow`]s), [`exec`] runs its actions ([`headers`], [`modify`],
+//! ([`rawkey`], [`emc`], [`smc`], then extraction and [`table`] of [`megaflow`]s), [`exec`] runs its actions ([`headers`], [`modify`],
 //! [`meter`]), [`tx`] sends. [`thread`] has the threads that do so, [`datapath`] the provider that the rest of the switch talks to, [`ports`] its
 //! ports, [`drop`] the names of all drops, [`stats`] the counters, [`show`] the texts of `dpif-netdev/*`.
 //!
@@ -34,6 +34,7 @@ pub mod poller;
 pub mod ports;
 pub mod rawkey;
 pub mod show;
+pub mod smc;
 pub mod stats;
 pub mod table;
 #[cfg(test)]

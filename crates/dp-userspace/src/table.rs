@@ -495,7 +495,10 @@ impl ClassView {
 /// One thread's view of the table: the subtables in the order that suits this thread's traffic.
 pub struct View {
     table: Arc<FlowTable>,
-    classes: Map<u32, ClassView>,
+    classes: Vec<ClassView>,
+    index: Map<u32, usize>,
+    /// Port of entry of the last lookup and its place in `classes`: packets come in batches of one port.
+    last: (u32, usize),
     any_port: ClassView,
     rank_at_ms: u64,
     /// Subtables looked at since the thread began.
@@ -510,7 +513,9 @@ impl View {
     pub fn new(table: &Arc<FlowTable>) -> View {
         View {
             table: Arc::clone(table),
-            classes: Map::default(),
+            classes: Vec::new(),
+            index: Map::default(),
+            last: (0, usize::MAX),
             any_port: ClassView::new(Arc::clone(&table.any_port)),
             rank_at_ms: 0,
             probes: 0,
@@ -520,20 +525,29 @@ impl View {
     /// The live flow that this key belongs to.
     #[inline]
     pub fn find(&mut self, key: &Flow) -> Option<Arc<Megaflow>> {
-        let table = &self.table;
-        let class =
-            self.classes.entry(key.in_port).or_insert_with(|| ClassView::new(table.port_class(key.in_port)));
-        class
+        if self.last.0 != key.in_port || self.last.1 >= self.classes.len() {
+            self.turn_to(key.in_port);
+        }
+        self.classes[self.last.1]
             .find(key.words(), &mut self.probes)
             .or_else(|| self.any_port.find(key.words(), &mut self.probes))
             .filter(|f| !f.is_dead())
+    }
+
+    #[cold]
+    fn turn_to(&mut self, in_port: u32) {
+        let at = *self.index.entry(in_port).or_insert_with(|| {
+            self.classes.push(ClassView::new(self.table.port_class(in_port)));
+            self.classes.len() - 1
+        });
+        self.last = (in_port, at);
     }
 
     /// Sorts subtables by hits, once a second. Call it between batches.
     pub fn rank(&mut self, now_ms: u64) {
         if now_ms >= self.rank_at_ms {
             self.rank_at_ms = now_ms + Self::RANK_INTERVAL_MS;
-            self.classes.values_mut().chain([&mut self.any_port]).for_each(ClassView::rank);
+            self.classes.iter_mut().chain([&mut self.any_port]).for_each(ClassView::rank);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //!   batch ─► raw keys ─► exact-match cache ──hit──┐
 //!                            │ miss               ▼
-//!                        extraction ─► classifier ─hit─► actions ─► transmit queues ─► flush
+//!                        extraction ─► signature cache, classifier ─hit─► actions ─► transmit queues ─► flush
 //!                            │                        ▲
 //!                            └── miss ─► upcall ──────┘ (verdict: actions and, usually, a flow to install)
 //! ```
@@ -36,7 +36,8 @@ use crate::headers::ip_proto;
 use crate::megaflow::{Megaflow, ufid_of_key};
 use crate::meter::Meters;
 use crate::ports::PortTable;
-use crate::rawkey::RawKey;
+use crate::rawkey::{KEY_WORDS, RawKey};
+use crate::smc::{Place, Smc};
 use crate::stats::WorkerStats;
 use crate::table::{FlowTable, View};
 use crate::tx::TxQueues;
@@ -79,13 +80,18 @@ impl Shared {
     }
 }
 
+/// What the fast stages know about a packet of a batch.
 #[derive(Clone, Copy)]
-struct Raw {
+pub(crate) struct Raw {
     key: RawKey,
     /// 0: this packet has no raw key.
     hash: u64,
     slot: u32,
+    /// Suggestion of the signature cache.
+    place: Option<Place>,
 }
+
+const NO_RAW: Raw = Raw { key: RawKey([0; KEY_WORDS]), hash: 0, slot: NOWHERE, place: None };
 
 /// See the module.
 pub struct Worker {
@@ -93,6 +99,7 @@ pub struct Worker {
     pub(crate) stats: Arc<WorkerStats>,
     view: View,
     emc: Emc,
+    smc: Smc,
     raws: Vec<Raw>,
     keys: Vec<Box<Flow>>,
     pub(crate) tx: TxQueues,
@@ -118,6 +125,7 @@ impl Worker {
             stats: Arc::clone(stats),
             view: View::new(&shared.table),
             emc: Emc::default(),
+            smc: Smc::default(),
             raws: Vec::with_capacity(BATCH_MAX),
             keys: Vec::new(),
             tx: TxQueues::new(qid),
@@ -162,28 +170,15 @@ impl Worker {
         self.flush();
         self.view.rank(self.now_ms);
         self.emc.sweep();
+        self.smc.sweep();
     }
 
     /// Forwards packets that have just been received on `in_port`; `batch` is empty afterwards.
     pub fn input(&mut self, in_port: OdpPort, batch: &mut Batch) {
         self.begin();
         self.stats.received.add(batch.len() as u64);
-        let seed = self.shared.table.seed();
         let mut raws = std::mem::take(&mut self.raws);
-        raws.clear();
-        if self.emc_inv_prob != 0 {
-            for packet in batch.iter() {
-                raws.push(match RawKey::new(packet, in_port.0, seed) {
-                    Some((key, hash)) => Raw { key, hash: hash | HASHED, slot: NOWHERE },
-                    None => Raw { key: RawKey::default(), hash: 0, slot: NOWHERE },
-                });
-            }
-            for raw in raws.iter_mut().filter(|r| r.hash != 0) {
-                raw.slot = self.emc.find(&raw.key, raw.hash);
-            }
-        } else {
-            raws.resize(batch.len(), Raw { key: RawKey::default(), hash: 0, slot: NOWHERE });
-        }
+        self.find_cached(in_port, batch, &mut raws);
         let mut packets = batch.drain(..);
         let mut at = 0;
         while let Some(packet) = packets.next() {
@@ -197,13 +192,47 @@ impl Worker {
                 at += run;
                 continue;
             }
-            let raw = (raw.hash != 0).then_some((&raw.key, raw.hash));
+            let raw = (raw.hash != 0).then_some(raw);
             self.lookup(packet, Metadata { in_port, ..Metadata::default() }, raw, Context::default());
             at += 1;
         }
         drop(packets);
         self.raws = raws;
         self.end();
+    }
+
+    /// Raw keys and what the caches say about them, one tight loop a stage: misses of the processor's caches overlap.
+    fn find_cached(&mut self, in_port: OdpPort, batch: &Batch, raws: &mut Vec<Raw>) {
+        raws.clear();
+        if self.emc_inv_prob == 0 {
+            raws.resize(batch.len(), NO_RAW);
+            return;
+        }
+        let seed = self.shared.table.seed();
+        for packet in batch {
+            raws.push(match RawKey::new(packet, in_port.0, seed) {
+                Some((key, hash)) => Raw { key, hash: hash | HASHED, ..NO_RAW },
+                None => NO_RAW,
+            });
+        }
+        for raw in raws.iter_mut().filter(|r| r.hash != 0) {
+            raw.slot = self.emc.find(&raw.key, raw.hash);
+        }
+        if !self.smc.is_on() {
+            if self.shared.table.len() > emc::ENTRIES / 2 {
+                self.smc.turn_on();
+            }
+            return;
+        }
+        for raw in raws.iter_mut().filter(|r| r.slot == NOWHERE && r.hash != 0) {
+            raw.place = self.smc.candidate(raw.hash);
+        }
+        // The flows and their keys come into the cache while nobody waits for them yet.
+        let mut warm = 0;
+        for raw in raws.iter() {
+            warm ^= raw.place.and_then(|p| self.smc.peek(p)).map_or(0, Megaflow::first_word);
+        }
+        std::hint::black_box(warm);
     }
 
     /// Packets that follow each other and hit the same flow.
@@ -238,51 +267,56 @@ impl Worker {
     }
 
     /// Finds the flow of one packet the long way and runs it.
-    pub(crate) fn lookup(
-        &mut self,
-        packet: Packet,
-        md: Metadata,
-        raw: Option<(&RawKey, u64)>,
-        cx: Context<'_>,
-    ) {
+    pub(crate) fn lookup(&mut self, packet: Packet, md: Metadata, raw: Option<&Raw>, cx: Context<'_>) {
         if packet.ethernet && packet.len() < 14 {
             return self.drop_packet(packet, DropReason::RxInvalid);
         }
         let mut key = self.keys.pop().unwrap_or_default();
         extract(&packet, &md, &mut key);
+        if let Some(place) = raw.and_then(|r| r.place)
+            && let Some(flow) = self.smc.borrow(place, key.words())
+        {
+            // For the operator the signature cache is part of the classifier.
+            self.stats.megaflow_hits.add(1);
+            self.stats.megaflow_probes.add(1);
+            self.run_found(&flow, packet, md, key, cx);
+            return self.smc.give_back(place, flow);
+        }
         let before = self.view.probes;
         if let Some(flow) = self.view.find(&key) {
             self.stats.megaflow_hits.add(1);
             self.stats.megaflow_probes.add(self.view.probes - before);
-            flow.count(1, packet.len() as u64, tcp_flags(&key), self.now_ms);
-            self.keys.push(key);
             self.remember(raw, &flow);
-            let program = flow.program();
-            self.run(packet, md, &program.actions, cx.with_actions(&program.actions));
+            self.run_found(&flow, packet, md, key, cx);
         } else {
             self.miss(packet, md, key, raw, cx);
         }
     }
 
-    /// Puts a new key into the exact-match cache, if chance will have it.
+    /// One packet of a flow that was found for its whole key.
     #[inline]
-    fn remember(&mut self, raw: Option<(&RawKey, u64)>, flow: &Arc<Megaflow>) {
-        if let Some((key, hash)) = raw
-            && (self.emc_inv_prob == 1 || self.rng.below(u64::from(self.emc_inv_prob)) == 0)
-        {
-            self.emc.insert(key, hash, flow);
+    fn run_found(&mut self, flow: &Megaflow, packet: Packet, md: Metadata, key: Box<Flow>, cx: Context<'_>) {
+        flow.count(1, packet.len() as u64, tcp_flags(&key), self.now_ms);
+        self.keys.push(key);
+        let program = flow.program();
+        match program.forward {
+            Some(port) => self.output(port, packet),
+            None => self.run(packet, md, &program.actions, cx.with_actions(&program.actions)),
         }
     }
 
+    /// Puts a new key into the signature cache, and into the exact-match cache if chance will have it.
+    #[inline]
+    fn remember(&mut self, raw: Option<&Raw>, flow: &Arc<Megaflow>) {
+        let Some(raw) = raw else { return };
+        if self.emc_inv_prob == 1 || self.rng.below(u64::from(self.emc_inv_prob)) == 0 {
+            self.emc.insert(&raw.key, raw.hash, flow);
+        }
+        self.smc.insert(raw.hash, flow);
+    }
+
     #[cold]
-    fn miss(
-        &mut self,
-        packet: Packet,
-        md: Metadata,
-        key: Box<Flow>,
-        raw: Option<(&RawKey, u64)>,
-        cx: Context<'_>,
-    ) {
+    fn miss(&mut self, packet: Packet, md: Metadata, key: Box<Flow>, raw: Option<&Raw>, cx: Context<'_>) {
         let Some(verdict) = self.upcall(UpcallKind::Miss, &packet, &key) else {
             self.stats.upcalls_failed.add(1);
             self.keys.push(key);
@@ -370,6 +404,7 @@ impl Worker {
     /// After a panic: forgets what was in flight. Returns how many packets were lost in transmit queues.
     pub fn recover(&mut self) -> usize {
         self.emc.clear();
+        self.smc.clear();
         self.view = View::new(&self.shared.table);
         self.tx.discard()
     }

@@ -1,5 +1,5 @@
-#![allow(unsafe_code)]
 //! Packets of known flows are forwarded without a single allocation.
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;

@@ -424,3 +424,67 @@ fn statistics_read_as_expected() {
     assert!(rxq.ends_with(queue), "{rxq}");
     assert_eq!(dp.stats().hits, 4);
 }
+
+#[test]
+fn threads_forward_while_ports_come_and_go() {
+    let registry = Registry::new().unwrap();
+    let provider = Arc::new(MemoryProvider::default());
+    registry.register(Arc::clone(&provider) as _);
+    let config = Config { registry, clock: Clock::new(), threads: 2, dummy: false };
+    let dp = DpUserspace::new("netdev", "ovs-netdev", config);
+    let add = |n: u32| {
+        let number = Some(OdpPort(n));
+        dp.port_add(&PortSpec {
+            name: format!("m{n}"),
+            kind: "memory".into(),
+            number,
+            ..PortSpec::default()
+        })
+        .unwrap();
+    };
+    let mut mask = Mask::default();
+    mask.0.in_port = u32::MAX;
+    for (from, to) in [(1, 3), (2, 4)] {
+        let key = Flow { in_port: from, ..Flow::zeroed() };
+        let actions = Arc::new([Action::Output(OdpPort(to))]);
+        let put = FlowPut {
+            modify: false,
+            create: true,
+            zero_stats: false,
+            key: &key,
+            mask: &mask,
+            ufid: None,
+            actions,
+        };
+        dp.flow_put(&put).unwrap();
+    }
+    (1..=3).for_each(add);
+    for n in 1..=2 {
+        provider.port(&format!("m{n}")).unwrap().replay(vec![udp_frame(1, 2)]);
+    }
+    let m3 = provider.port("m3").unwrap();
+    m3.discard_sent();
+    let grows = |what: &dyn Fn() -> u64| {
+        let start = what();
+        for _ in 0..2000 {
+            if what() > start + 1000 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("nothing moves");
+    };
+    grows(&|| m3.tx_packets());
+    grows(&|| dp.drops().read(DropReason::InvalidPort));
+    for _ in 0..20 {
+        add(4);
+        let m4 = provider.port("m4").unwrap();
+        m4.discard_sent();
+        grows(&|| m4.tx_packets());
+        dp.port_del(OdpPort(4)).unwrap();
+    }
+    dp.port_del(OdpPort(1)).unwrap();
+    let stopped = m3.tx_packets();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(m3.tx_packets(), stopped, "a port that was removed receives nothing more");
+}
