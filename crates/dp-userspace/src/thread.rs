@@ -27,6 +27,8 @@ use crate::worker::{Shared, Worker};
 const WAKER: Token = Token(usize::MAX);
 /// How often queues without descriptor are looked at when idle.
 const NAP: Duration = Duration::from_millis(1);
+/// Rounds between looks at the descriptors while queues have packets.
+const BUSY_ROUNDS: u32 = 8;
 /// Empty looks before sleeping after a busy spell.
 const LINGER_LOOKS: u32 = 4;
 
@@ -122,25 +124,14 @@ impl Body {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut idle_looks = LINGER_LOOKS;
         let mut since = Instant::now();
+        let mut unpolled = 0;
         loop {
-            let timeout = if idle_looks < LINGER_LOOKS { Some(Duration::ZERO) } else { self.sleep_for() };
-            let may_sleep = timeout != Some(Duration::ZERO);
-            if let Err(e) = self.poller.poll(&mut events, timeout)
-                && e.kind() != io::ErrorKind::Interrupted
-            {
-                ib_base::vlog_err_rl!(DPIF_NETDEV, (1, 5), "poll failed ({})", e);
-                std::thread::sleep(NAP);
-            }
-            if may_sleep {
-                let now = Instant::now();
-                self.stats.sleeps.add(1);
-                self.stats.sleep_ns.add(ns(now - since));
-                since = now;
-            }
-            for event in &events {
-                if let Some(slot) = self.queues.get_mut(event.token().0).and_then(Option::as_mut) {
-                    slot.ready = true;
-                }
+            let busy = idle_looks == 0 && self.queues.iter().flatten().any(|s| s.ready);
+            if busy && unpolled < BUSY_ROUNDS {
+                unpolled += 1;
+            } else {
+                unpolled = 0;
+                self.wait(&mut events, idle_looks, &mut since);
             }
             if !self.take_messages() {
                 return;
@@ -156,6 +147,29 @@ impl Body {
             }
             since = now;
             idle_looks = if n > 0 { 0 } else { idle_looks.saturating_add(1) };
+        }
+    }
+
+    /// Looks at the descriptors; sleeps if there has been nothing for a while.
+    fn wait(&mut self, events: &mut Events, idle_looks: u32, since: &mut Instant) {
+        let timeout = if idle_looks < LINGER_LOOKS { Some(Duration::ZERO) } else { self.sleep_for() };
+        let may_sleep = timeout != Some(Duration::ZERO);
+        if let Err(e) = self.poller.poll(events, timeout)
+            && e.kind() != io::ErrorKind::Interrupted
+        {
+            ib_base::vlog_err_rl!(DPIF_NETDEV, (1, 5), "poll failed ({})", e);
+            std::thread::sleep(NAP);
+        }
+        if may_sleep {
+            let now = Instant::now();
+            self.stats.sleeps.add(1);
+            self.stats.sleep_ns.add(ns(now - *since));
+            *since = now;
+        }
+        for event in events.iter() {
+            if let Some(slot) = self.queues.get_mut(event.token().0).and_then(Option::as_mut) {
+                slot.ready = true;
+            }
         }
     }
 

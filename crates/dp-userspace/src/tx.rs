@@ -34,14 +34,12 @@ impl TxQueues {
         TxQueues { qid, queues: Vec::new(), dirty: Vec::new() }
     }
 
-    /// Queues a packet; gives it back if no port can have that number.
+    /// Queues a packet for a port below [`MAX_PORTS`]; whether that port's batch is full now.
     #[inline]
-    pub fn push(&mut self, port: OdpPort, packet: Packet) -> Result<(), Packet> {
+    pub fn push(&mut self, port: OdpPort, packet: Packet) -> bool {
+        debug_assert!(port.0 < MAX_PORTS);
         let at = port.0 as usize;
         if at >= self.queues.len() {
-            if port.0 >= MAX_PORTS {
-                return Err(packet);
-            }
             self.queues.resize_with(at + 1, Queue::default);
         }
         let q = &mut self.queues[at];
@@ -50,13 +48,7 @@ impl TxQueues {
             self.dirty.push(port);
         }
         q.batch.push(packet);
-        Ok(())
-    }
-
-    /// Whether a port's batch is full.
-    #[inline]
-    pub fn is_full(&self, port: OdpPort) -> bool {
-        self.queues.get(port.0 as usize).is_some_and(|q| q.batch.len() >= BATCH_MAX)
+        q.batch.len() >= BATCH_MAX
     }
 
     /// Sends a port's batch.

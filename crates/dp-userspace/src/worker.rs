@@ -35,7 +35,7 @@ use crate::exec::Context;
 use crate::headers::ip_proto;
 use crate::megaflow::{Megaflow, ufid_of_key};
 use crate::meter::Meters;
-use crate::ports::PortTable;
+use crate::ports::{MAX_PORTS, PortTable};
 use crate::rawkey::{KEY_WORDS, RawKey};
 use crate::smc::{Place, Smc};
 use crate::stats::WorkerStats;
@@ -203,17 +203,16 @@ impl Worker {
 
     /// Raw keys and what the caches say about them, one tight loop a stage: misses of the processor's caches overlap.
     fn find_cached(&mut self, in_port: OdpPort, batch: &Batch, raws: &mut Vec<Raw>) {
-        raws.clear();
+        raws.resize(batch.len(), NO_RAW);
         if self.emc_inv_prob == 0 {
-            raws.resize(batch.len(), NO_RAW);
+            raws.fill(NO_RAW);
             return;
         }
         let seed = self.shared.table.seed();
-        for packet in batch {
-            raws.push(match RawKey::new(packet, in_port.0, seed) {
-                Some((key, hash)) => Raw { key, hash: hash | HASHED, ..NO_RAW },
-                None => NO_RAW,
-            });
+        for (packet, raw) in batch.iter().zip(raws.iter_mut()) {
+            raw.slot = NOWHERE;
+            raw.place = None;
+            raw.hash = raw.key.fill(packet, in_port.0, seed).map_or(0, |h| h | HASHED);
         }
         for raw in raws.iter_mut().filter(|r| r.hash != 0) {
             raw.slot = self.emc.find(&raw.key, raw.hash);
@@ -279,6 +278,9 @@ impl Worker {
             // For the operator the signature cache is part of the classifier.
             self.stats.megaflow_hits.add(1);
             self.stats.megaflow_probes.add(1);
+            if let Some(raw) = raw {
+                self.remember_exactly(raw, &flow);
+            }
             self.run_found(&flow, packet, md, key, cx);
             return self.smc.give_back(place, flow);
         }
@@ -308,11 +310,17 @@ impl Worker {
     /// Puts a new key into the signature cache, and into the exact-match cache if chance will have it.
     #[inline]
     fn remember(&mut self, raw: Option<&Raw>, flow: &Arc<Megaflow>) {
-        let Some(raw) = raw else { return };
+        if let Some(raw) = raw {
+            self.remember_exactly(raw, flow);
+            self.smc.insert(raw.hash, flow);
+        }
+    }
+
+    #[inline]
+    fn remember_exactly(&mut self, raw: &Raw, flow: &Arc<Megaflow>) {
         if self.emc_inv_prob == 1 || self.rng.below(u64::from(self.emc_inv_prob)) == 0 {
             self.emc.insert(&raw.key, raw.hash, flow);
         }
-        self.smc.insert(raw.hash, flow);
     }
 
     #[cold]
@@ -389,10 +397,10 @@ impl Worker {
     /// Queues for a port.
     #[inline]
     pub(crate) fn output(&mut self, port: OdpPort, packet: Packet) {
-        if let Err(packet) = self.tx.push(port, packet) {
+        if port.0 >= MAX_PORTS {
             return self.drop_packet(packet, DropReason::InvalidPort);
         }
-        if self.tx.is_full(port) {
+        if self.tx.push(port, packet) {
             self.tx.flush_port(port, &self.shared, &self.stats, &mut self.pool);
         }
     }
