@@ -17,9 +17,11 @@
 //! Bytes from outside never panic and cost memory in proportion to their number; see [`Parser`] for framing.
 
 mod parse;
+mod pull;
 mod write;
 
 pub use parse::{JsonError, MAX_DEPTH, Parser, unescape};
+pub use pull::{Pull, Strings};
 pub use write::{Style, format_real, write_string};
 
 use std::collections::HashMap;
@@ -271,6 +273,7 @@ const INDEX_FROM: usize = 16;
 /// Lookup is a scan while the object is small and a hash index beyond, so a reply with 100,000 rows and a
 /// three-member operation are both cheap.
 #[derive(Clone, Default)]
+#[allow(clippy::box_collection, reason = "keeps values small: hardly any object has an index")]
 pub struct Object {
     members: Vec<(Arc<str>, Json)>,
     index: Option<Box<HashMap<Arc<str>, usize>>>,

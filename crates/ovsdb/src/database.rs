@@ -6,16 +6,16 @@
 //! A transaction is answered only after its record is in the file: if the write fails, the tables are as before and the
 //! answer is an I/O error. Changes of ephemeral columns alone are not written.
 
+use crate::Datum;
 use crate::Uuid;
 use crate::error::{Error, Result};
 use crate::exec::{Context, Executed, execute};
-use crate::log::{Locker, Log, OpenMode};
-use crate::schema::{FIRST_COLUMN, Schema};
+use crate::log::{Locker, Log, OpenMode, Replaced, Replacement};
+use crate::schema::{FIRST_COLUMN, Schema, TableSchema};
 use crate::table::{Entry, Row, Table};
 use crate::txn::{Change, Txn};
 use crate::types::RefType;
-use crate::{Datum, SymbolTable};
-use ib_base::json::{Json, write_string};
+use ib_base::json::{Json, JsonError, Pull, Strings, write_string};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -123,28 +123,22 @@ impl Database {
             return Err(Error::io_eof(format!("{}: database has no schema", path.display())));
         };
         let mut database = Database::new(Schema::from_json(&record.json)?);
-        let mut warning = None;
-        loop {
-            match log.read() {
-                Ok(None) => break,
-                Ok(Some(record)) => {
-                    let applied = if is_schema(&record.json) {
-                        Schema::from_json(&record.json).map(|s| database.reset_schema(s))
-                    } else {
-                        database.replay(record.json)
-                    };
-                    if let Err(error) = applied {
-                        log.unread(record.offset);
-                        warning = Some(error);
-                        break;
-                    }
-                }
-                Err(error) => {
-                    warning = Some(error);
-                    break;
+        let mut strings = Strings::default();
+        let warning = loop {
+            let record = match log.read_text() {
+                Ok(None) => break None,
+                Ok(Some(record)) => record,
+                Err(error) => break Some(error),
+            };
+            match database.replay(&record.data, &mut strings) {
+                Ok(()) => {}
+                Err(Unreadable::Json(fault)) => break Some(log.not_json(&record, &fault)),
+                Err(Unreadable::Content(error)) => {
+                    log.unread(record.offset);
+                    break Some(error);
                 }
             }
-        }
+        };
         database.rebuild_references();
         database.compacted_size = log.size();
         database.log = Some(log);
@@ -156,67 +150,103 @@ impl Database {
         self.tables = make_tables(&self.schema);
     }
 
-    /// Applies a record to rows only; [`Database::rebuild_references`] follows when all are read.
-    fn replay(&mut self, record: Json) -> Result<()> {
-        let Json::Object(record_object) = record else {
-            return Err(Error::syntax(&record, "object expected"));
-        };
-        let is_diff = record_object.get("_is_diff").and_then(Json::as_bool).unwrap_or(false);
-        let mut none = SymbolTable::new();
-        for (name, rows) in record_object {
-            let Some(schema) = self.schema.table(&name) else {
-                if matches!(&*name, "_date" | "_comment" | "_is_diff") {
-                    continue;
-                }
-                let json = Json::object([(name.clone(), rows)]);
-                return Err(Error::syntax_tagged(&json, "unknown table", format!("No table named {name}.")));
-            };
-            let schema = schema.clone();
-            let table = &mut self.tables[schema.index];
-            let Json::Object(rows) = rows else { return Err(Error::syntax(&rows, "object expected")) };
-            for (uuid_text, columns) in rows {
-                let Some(uuid) = Uuid::parse(&uuid_text) else {
-                    let json = Json::String(uuid_text.clone());
-                    return Err(Error::syntax(&json, format!("\"{uuid_text}\" is not a valid UUID")));
-                };
-                match columns {
-                    Json::Null => {
-                        if table.rows.remove(&uuid).is_none() {
-                            let message = format!("transaction deletes row {uuid} that does not exist");
-                            return Err(Error::syntax_plain(message));
-                        }
-                    }
-                    Json::Object(columns) => {
-                        let fresh = !table.rows.contains_key(&uuid);
-                        if fresh {
-                            let row = table.new_row(uuid);
-                            table.rows.insert(uuid, Entry { row, strong_refs: 0 });
-                        }
-                        let Some(entry) = table.rows.get_mut(&uuid) else { continue };
-                        let mut changes = Vec::with_capacity(columns.len());
-                        for (name, value) in columns {
-                            let Some(column) = schema.column(&name) else {
-                                let json = Json::object([(name.clone(), value)]);
-                                let message = format!("No column {name} in table {}.", schema.name);
-                                return Err(Error::syntax_tagged(&json, "unknown column", message));
-                            };
-                            let c = column.index;
-                            let datum = if is_diff && !fresh && column.kind.is_composite() {
-                                let any = column.kind.unconstrained();
-                                let diff = Datum::from_json_unchecked(&any, &value, Some(&mut none))?;
-                                entry.row.get(c).apply_diff(&diff, &column.kind)?
-                            } else {
-                                Datum::from_json(&column.kind, &value, Some(&mut none))?
-                            };
-                            changes.push((c, datum));
-                        }
-                        entry.row.set_many(&changes);
-                    }
-                    other => return Err(Error::syntax(&other, "row must be JSON object")),
+    /// Applies a record to rows only, all of it or nothing; [`Database::rebuild_references`] follows when all are read.
+    fn replay(&mut self, text: &[u8], strings: &mut Strings) -> Result<(), Unreadable> {
+        // The mark may follow what it is about. Inside of strings its quotation marks would be escaped.
+        const MARK: &[u8] = b"\"_is_diff\":true";
+        let edges = if text.len() > 8192 { [&text[..4096], &text[text.len() - 4096..]] } else { [text, &[]] };
+        let mark = |t: &[u8]| t.windows(MARK.len()).any(|w| w == MARK);
+        // Only rows that are there can be changed by differences.
+        let has_rows = || self.tables.iter().any(|t| !t.rows.is_empty());
+        let is_diff = edges.iter().any(|t| mark(t)) || (text.len() > 8192 && has_rows() && mark(text));
+        let mut pull = Pull::with_strings(text, std::mem::take(strings));
+        let rows = self.replay_rows(&mut pull, is_diff);
+        *strings = pull.into_strings();
+        match rows? {
+            None => {
+                let json = Json::parse_bytes(text).map_err(Unreadable::Json)?;
+                self.reset_schema(Schema::from_json(&json)?);
+            }
+            Some(rows) => {
+                for (table, uuid, row) in rows {
+                    let table = &mut self.tables[table].rows;
+                    match row {
+                        Some(row) => table.insert(uuid, Entry { row, strong_refs: 0 }),
+                        None => table.remove(&uuid),
+                    };
                 }
             }
         }
         Ok(())
+    }
+
+    /// The rows that a record makes or, where there is none, deletes. `None` if the record is a schema.
+    #[allow(clippy::type_complexity, reason = "used by one caller, next to it")]
+    fn replay_rows(
+        &self,
+        pull: &mut Pull<'_>,
+        is_diff: bool,
+    ) -> Result<Option<Vec<(usize, Uuid, Option<Row>)>>, Unreadable> {
+        let mut rows = Vec::new();
+        let mut changes: Vec<(usize, Datum)> = Vec::new();
+        pull.enter()?;
+        while let Some(name) = pull.next_key()? {
+            let Some(schema) = self.schema.table(&name) else {
+                let value = pull.value()?;
+                match &*name {
+                    "_date" | "_comment" | "_is_diff" => continue,
+                    "name" | "version" | "cksum" | "tables" => return Ok(None),
+                    _ => {}
+                }
+                let json = Json::object([(name.clone(), value)]);
+                let message = format!("No table named {name}.");
+                return Err(Error::syntax_tagged(&json, "unknown table", message).into());
+            };
+            let table = &self.tables[schema.index];
+            pull.enter()?;
+            while let Some(uuid_text) = pull.next_key()? {
+                let Some(uuid) = Uuid::parse(&uuid_text) else {
+                    let json = Json::String(uuid_text.clone());
+                    return Err(Error::syntax(&json, format!("\"{uuid_text}\" is not a valid UUID")).into());
+                };
+                let old = table.row(uuid);
+                if !pull.at_object() {
+                    match (pull.value()?, old) {
+                        (Json::Null, Some(_)) => rows.push((schema.index, uuid, None)),
+                        (Json::Null, None) => {
+                            let message = format!("transaction deletes row {uuid} that does not exist");
+                            return Err(Error::syntax_plain(message).into());
+                        }
+                        (other, _) => return Err(Error::syntax(&other, "row must be JSON object").into()),
+                    }
+                    continue;
+                }
+                changes.clear();
+                pull.enter()?;
+                while let Some(name) = pull.next_key()? {
+                    let value = pull.value()?;
+                    let Some(column) = schema.column(&name) else {
+                        let json = Json::object([(name.clone(), value)]);
+                        let message = format!("No column {name} in table {}.", schema.name);
+                        return Err(Error::syntax_tagged(&json, "unknown column", message).into());
+                    };
+                    let datum = match old {
+                        Some(old) if is_diff && column.kind.is_composite() => {
+                            let any = column.kind.unconstrained();
+                            let diff = Datum::from_json_unchecked(&any, &value, None)?;
+                            old.get(column.index).apply_diff(&diff, &column.kind)?
+                        }
+                        _ => Datum::from_json(&column.kind, &value, None)?,
+                    };
+                    changes.push((column.index, datum));
+                }
+                let mut row = old.cloned().unwrap_or_else(|| table.new_row(uuid));
+                row.set_many(&changes);
+                rows.push((schema.index, uuid, Some(row)));
+            }
+        }
+        pull.finish()?;
+        Ok(Some(rows))
     }
 
     /// Counts references and fills indexes from the rows.
@@ -359,39 +389,39 @@ impl Database {
 
     /// The records of a compact file: schema, and one transaction with all rows.
     pub fn snapshot(&self, comment: &str, wall_ms: u64) -> Vec<String> {
-        let mut out = format!("{{\"_date\":{wall_ms}");
-        if !comment.is_empty() {
-            out.push_str(",\"_comment\":");
-            write_string(&mut out, comment);
-        }
-        for table in self.tables.iter().filter(|t| !t.rows.is_empty()) {
-            out.push(',');
-            write_string(&mut out, &table.schema.name);
-            out.push_str(":{");
-            for (i, (uuid, entry)) in table.rows.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                out.push('"');
-                uuid.write_to(&mut out);
-                out.push_str("\":");
-                write_new_row(&mut out, table, &entry.row);
-            }
-            out.push('}');
-        }
-        if self.write_diffs {
-            // Nothing in it is a difference; the mark tells older readers that some may follow.
-            out.push_str(",\"_is_diff\":true");
-        }
-        out.push('}');
-        vec![self.schema.to_json().to_string(), out]
+        let rows = self.tables.iter().map(|t| (&*t.schema, t.rows.values().map(|e| &e.row)));
+        vec![self.schema.to_json().to_string(), snapshot_text(rows, comment, wall_ms, self.write_diffs)]
     }
 
     /// Rewrites the file to hold the current state and nothing else.
     pub fn compact(&mut self, comment: &str, wall_ms: u64, now_ms: i64) -> Result<()> {
         let records = self.snapshot(comment, wall_ms);
+        let Some(log) = &self.log else { return Ok(()) };
+        let replaced = log.begin_replacement().write(&records)?;
+        self.finish_compaction(replaced, now_ms)
+    }
+
+    /// Begins to compact the file: the current rows, which are shared rather than copied, are to be written
+    /// elsewhere. None if there is no file.
+    pub fn begin_compaction(&mut self, comment: &str, wall_ms: u64, now_ms: i64) -> Option<Compaction> {
+        let replacement = self.log.as_ref()?.begin_replacement();
+        let rows = |t: &Table| (t.schema.clone(), t.rows.values().map(|e| e.row.clone()).collect());
+        self.compacted_commits = 0;
+        self.compacted_ms = Some(now_ms);
+        Some(Compaction {
+            schema: self.schema.clone(),
+            tables: self.tables.iter().map(rows).collect(),
+            comment: comment.to_string(),
+            wall_ms,
+            mark: self.write_diffs,
+            replacement,
+        })
+    }
+
+    /// Puts the compact file in place, with what was committed since it was begun.
+    pub fn finish_compaction(&mut self, replaced: Replaced, now_ms: i64) -> Result<()> {
         if let Some(log) = &mut self.log {
-            log.replace(&records)?;
+            log.adopt(replaced)?;
             self.compacted_size = log.size();
         }
         self.compacted_commits = 0;
@@ -451,10 +481,8 @@ impl Database {
             }
         })?;
         if let Some(log) = &mut self.log {
-            for record in new.snapshot("", wall_ms) {
-                log.append(&record)?;
-            }
-            log.commit()?;
+            // Both records or neither: a schema without its rows would be an empty database.
+            log.replace(&new.snapshot("", wall_ms))?;
         }
         self.schema = new.schema;
         self.tables = new.tables;
@@ -491,15 +519,80 @@ impl Database {
     }
 }
 
-/// True if a record is a schema: a transaction's members are tables and words that begin with an underscore.
-fn is_schema(record: &Json) -> bool {
-    record.get("name").is_some_and(|n| n.as_str().is_some()) && record.get("tables").is_some()
+/// Why a record cannot be applied.
+enum Unreadable {
+    Json(JsonError),
+    Content(Error),
 }
 
-fn write_new_row(out: &mut String, table: &Table, row: &Row) {
+impl From<JsonError> for Unreadable {
+    fn from(e: JsonError) -> Unreadable {
+        Unreadable::Json(e)
+    }
+}
+
+impl From<Error> for Unreadable {
+    fn from(e: Error) -> Unreadable {
+        Unreadable::Content(e)
+    }
+}
+
+/// A compaction that goes on elsewhere while transactions go on here.
+pub struct Compaction {
+    schema: Arc<Schema>,
+    tables: Vec<(Arc<TableSchema>, Vec<Row>)>,
+    comment: String,
+    wall_ms: u64,
+    mark: bool,
+    replacement: Replacement,
+}
+
+impl Compaction {
+    /// Writes the compact file beside the present one. Callable from any thread.
+    pub fn write(self) -> Result<Replaced> {
+        let Compaction { schema, tables, comment, wall_ms, mark, replacement } = self;
+        let rows = tables.iter().map(|(table, rows)| (&**table, rows.iter()));
+        let records = [schema.to_json().to_string(), snapshot_text(rows, &comment, wall_ms, mark)];
+        drop(tables);
+        replacement.write(&records)
+    }
+}
+
+fn snapshot_text<'a, R: ExactSizeIterator<Item = &'a Row>>(
+    tables: impl Iterator<Item = (&'a TableSchema, R)>,
+    comment: &str,
+    wall_ms: u64,
+    mark: bool,
+) -> String {
+    let mut out = format!("{{\"_date\":{wall_ms}");
+    if !comment.is_empty() {
+        out.push_str(",\"_comment\":");
+        write_string(&mut out, comment);
+    }
+    for (table, rows) in tables.filter(|(_, rows)| rows.len() > 0) {
+        out.push(',');
+        write_string(&mut out, &table.name);
+        out.push_str(":{");
+        for (i, row) in rows.enumerate() {
+            out.push_str(if i > 0 { ",\"" } else { "\"" });
+            row.uuid().write_to(&mut out);
+            out.push_str("\":");
+            write_new_row(&mut out, table, row);
+        }
+        out.push('}');
+    }
+    if mark {
+        // Nothing in it is a difference; the mark tells older readers that some may follow.
+        out.push_str(",\"_is_diff\":true");
+    }
+    out.push('}');
+    out
+}
+
+fn write_new_row(out: &mut String, table: &TableSchema, row: &Row) {
     out.push('{');
     let mut first = true;
-    for column in table.schema.user_columns() {
+    for column in table.user_columns() {
         let datum = row.get(column.index);
         if !column.persistent || datum.is_default(&column.kind) {
             continue;

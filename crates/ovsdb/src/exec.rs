@@ -6,7 +6,7 @@ use crate::condition::Condition;
 use crate::datum::Datum;
 use crate::error::{Error, Result};
 use crate::mutation::Mutation;
-use crate::parser::{Kinds, Parser};
+use crate::parser::{Kinds, Name, Parser};
 use crate::schema::{FIRST_COLUMN, TableSchema, UUID_COLUMN};
 use crate::table::{FastMap, Row, Table};
 use crate::txn::Txn;
@@ -65,7 +65,7 @@ pub fn execute(
     let mut x = Executor { tables, names, txn, symbols: SymbolTable::new(), context };
     let mut results = Vec::with_capacity(operations.len());
     for (i, operation) in operations.iter().enumerate() {
-        let mut parser = Parser::new(operation, format!("ovsdb operation {} of {}", i + 1, operations.len()));
+        let mut parser = Parser::new(operation, Name::Operation(i + 1, operations.len()));
         let step = x.operation(&mut parser);
         match parser.finish().and(step) {
             Ok(Step::Result(result)) => results.push(Json::Object(result)),

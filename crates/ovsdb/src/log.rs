@@ -12,11 +12,11 @@
 //! Files of clusters begin with `OVSDB CLUSTER`; they are recognised and refused.
 
 use crate::error::{Error, Result};
-use ib_base::json::Json;
+use ib_base::json::{Json, JsonError};
 use sha1::{Digest, Sha1};
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The magic word of standalone databases.
@@ -56,7 +56,10 @@ pub struct Log {
     /// Bytes behind `offset` have to be cut off before the next append.
     has_tail: bool,
     read_error: Option<Error>,
-    lock: Option<Box<dyn Send>>,
+    /// Changes when another file takes this one's place.
+    generation: u64,
+    /// Kept for as long as the file is open.
+    _lock: Option<Box<dyn Send>>,
 }
 
 /// One record: where it began and what it says.
@@ -65,6 +68,16 @@ pub struct Record {
     pub offset: u64,
     /// Its content.
     pub json: Json,
+}
+
+/// One record, whose checksum is right, not parsed yet.
+pub struct TextRecord {
+    /// Offset of its header.
+    pub offset: u64,
+    /// Offset of its content.
+    pub data_offset: u64,
+    /// Its content.
+    pub data: Vec<u8>,
 }
 
 /// The name of the lock file that goes with `path`: `.NAME.~lock~` beside it.
@@ -114,7 +127,8 @@ impl Log {
             offset: 0,
             has_tail: false,
             read_error: None,
-            lock,
+            generation: 0,
+            _lock: lock,
         };
         if size == 0 {
             if matches!(mode, OpenMode::ReadOnly | OpenMode::ReadWrite) {
@@ -153,12 +167,20 @@ impl Log {
 
     /// The next record; none at the end. After an error there are no more records, and the error repeats.
     pub fn read(&mut self) -> Result<Option<Record>> {
+        let Some(record) = self.read_text()? else { return Ok(None) };
+        match Json::parse_bytes(&record.data) {
+            Ok(json) => Ok(Some(Record { offset: record.offset, json })),
+            Err(e) => Err(self.not_json(&record, &e)),
+        }
+    }
+
+    /// The next record, not parsed; see [`Log::read`].
+    pub fn read_text(&mut self) -> Result<Option<TextRecord>> {
         if let Some(error) = &self.read_error {
             return Err(error.clone());
         }
-        let offset = self.offset;
         match self.read_record() {
-            Ok(Some(json)) => Ok(Some(Record { offset, json })),
+            Ok(Some(record)) => Ok(Some(record)),
             Ok(None) => {
                 self.reader = None;
                 Ok(None)
@@ -172,6 +194,19 @@ impl Log {
         }
     }
 
+    /// Declares the record that was read last bad because it is no JSON, and makes the error that says so.
+    pub fn not_json(&mut self, record: &TextRecord, fault: &JsonError) -> Error {
+        let error = Error::syntax_plain(format!(
+            "{}: {} bytes starting at offset {} are not valid JSON ({fault})",
+            self.name,
+            record.data.len(),
+            record.data_offset
+        ));
+        self.unread(record.offset);
+        self.read_error = Some(error.clone());
+        error
+    }
+
     /// Declares the record at `offset`, which was read last, and all behind it bad: its content makes no sense.
     pub fn unread(&mut self, offset: u64) {
         self.offset = offset;
@@ -179,7 +214,7 @@ impl Log {
         self.reader = None;
     }
 
-    fn read_record(&mut self) -> Result<Option<Json>> {
+    fn read_record(&mut self) -> Result<Option<TextRecord>> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         let name = &self.name;
         let mut header = Vec::new();
@@ -221,13 +256,8 @@ impl Log {
                 String::from_utf8_lossy(&sha1)
             )));
         }
-        let json = Json::parse_bytes(&data).map_err(|e| {
-            let message =
-                format!("{name}: {length} bytes starting at offset {data_offset} are not valid JSON ({e})");
-            Error::syntax_plain(message)
-        })?;
-        self.offset = data_offset + length;
-        Ok(Some(json))
+        let offset = std::mem::replace(&mut self.offset, data_offset + length);
+        Ok(Some(TextRecord { offset, data_offset, data }))
     }
 
     /// Appends a record, which must be one line of JSON without its line feed. When this returns success, the record survives the
@@ -242,7 +272,7 @@ impl Log {
             self.read_error = None;
         }
         let bytes = frame(MAGIC, record);
-        let written = self.file.seek(SeekFrom::Start(self.offset)).and_then(|_| self.file.write_all(&bytes));
+        let written = self.file.write_all_at(&bytes, self.offset);
         if let Err(e) = written {
             // A part of the record may be there; the next append cuts it off if this cannot.
             self.has_tail = self.file.set_len(self.offset).is_err();
@@ -257,52 +287,117 @@ impl Log {
         self.file.sync_data().map_err(|e| Error::io(&e, format!("{}: fsync failed", self.name)))
     }
 
-    /// Replaces the whole file by the given records, atomically: readers see the old file or the new one.
-    pub fn replace(&mut self, records: &[String]) -> Result<()> {
+    /// What a compaction elsewhere needs to know: where to write, with which permissions. What is appended
+    /// from now on is carried over by [`Log::adopt`].
+    pub fn begin_replacement(&self) -> Replacement {
         let target = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let mut temporary = target.clone().into_os_string();
         temporary.push(".tmp");
-        let temporary = PathBuf::from(temporary);
-        let failed =
-            |e: std::io::Error, what: &str| Error::io(&e, format!("{}: {what}", temporary.display()));
-        let _ = std::fs::remove_file(&temporary);
         let mode = self.file.metadata().map_or(0o640, |m| m.permissions().mode() & 0o7777);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)
-            .map_err(|e| failed(e, "create failed"))?;
-        let mut size = 0;
-        for record in records {
-            let bytes = frame(MAGIC, record);
-            file.write_all(&bytes).map_err(|e| failed(e, "write failed"))?;
-            size += bytes.len() as u64;
+        Replacement {
+            temporary: temporary.into(),
+            target,
+            mode,
+            since: self.offset,
+            generation: self.generation,
+        }
+    }
+
+    /// Puts a finished replacement in the file's place, atomically: whoever opens the file finds the old one or the new one,
+    /// with all that was appended meanwhile.
+    pub fn adopt(&mut self, replaced: Replaced) -> Result<()> {
+        if replaced.from.generation != self.generation {
+            // Another file has taken the place of the one that this was made from.
+            replaced.discard();
+            return Ok(());
+        }
+        let Replaced { from, file, mut size } = replaced;
+        let name = self.name.clone();
+        let failed = |e: std::io::Error, what: &str| Error::io(&e, format!("{name}: {what}"));
+        let mut at = from.since;
+        let mut buf = vec![0; 1 << 16];
+        while at < self.offset {
+            let n = usize::try_from(self.offset - at).unwrap_or(buf.len()).min(buf.len());
+            self.file.read_exact_at(&mut buf[..n], at).map_err(|e| failed(e, "read failed"))?;
+            file.write_all_at(&buf[..n], size).map_err(|e| failed(e, "write failed"))?;
+            at += n as u64;
+            size += n as u64;
         }
         file.sync_data().map_err(|e| failed(e, "fsync failed"))?;
-        std::fs::rename(&temporary, &target).map_err(|e| {
-            Error::io(&e, format!("failed to rename \"{}\" to \"{}\"", temporary.display(), self.name))
+        std::fs::rename(&from.temporary, &from.target).map_err(|e| {
+            Error::io(&e, format!("failed to rename \"{}\" to \"{name}\"", from.temporary.display()))
         })?;
-        if let Some(directory) = target.parent().and_then(|d| File::open(d).ok()) {
+        if let Some(directory) = from.target.parent().and_then(|d| File::open(d).ok()) {
             // The rename itself must survive a crash; a directory that cannot be synchronised is not worth failing for.
             let _ = directory.sync_all();
         }
         self.file = file;
         self.offset = size;
+        self.generation += 1;
         self.has_tail = false;
         self.read_error = None;
         self.reader = None;
         Ok(())
     }
 
+    /// Replaces the whole file by the given records, atomically.
+    pub fn replace(&mut self, records: &[String]) -> Result<()> {
+        let replaced = self.begin_replacement().write(records)?;
+        self.adopt(replaced)
+    }
+
     pub(crate) fn redirect_for_test(&mut self, file: File) {
         self.file = file;
     }
+}
 
-    /// Hands the file's lock over, to keep it while the file is replaced by another.
-    pub fn take_lock(&mut self) -> Option<Box<dyn Send>> {
-        self.lock.take()
+/// A file that is to take another's place.
+pub struct Replacement {
+    temporary: PathBuf,
+    target: PathBuf,
+    mode: u32,
+    since: u64,
+    generation: u64,
+}
+
+/// A [`Replacement`] that is written.
+pub struct Replaced {
+    from: Replacement,
+    file: File,
+    size: u64,
+}
+
+impl Replaced {
+    /// Removes the file: it is not wanted any more.
+    pub fn discard(self) {
+        // A file that stays behind is removed by the next attempt.
+        let _ = std::fs::remove_file(&self.from.temporary);
+    }
+}
+
+impl Replacement {
+    /// Writes the records and waits for the disk. Callable from any thread.
+    pub fn write(self, records: &[String]) -> Result<Replaced> {
+        let failed =
+            |e: std::io::Error, what: &str| Error::io(&e, format!("{}: {what}", self.temporary.display()));
+        // What an earlier attempt left behind.
+        let _ = std::fs::remove_file(&self.temporary);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(self.mode)
+            .open(&self.temporary)
+            .map_err(|e| failed(e, "create failed"))?;
+        let mut size = 0;
+        for record in records {
+            let header = header(MAGIC, record);
+            let written = file.write_all(header.as_bytes()).and_then(|()| file.write_all(record.as_bytes()));
+            written.and_then(|()| file.write_all(b"\n")).map_err(|e| failed(e, "write failed"))?;
+            size += (header.len() + record.len() + 1) as u64;
+        }
+        file.sync_data().map_err(|e| failed(e, "fsync failed"))?;
+        Ok(Replaced { from: self, file, size })
     }
 }
 
@@ -328,8 +423,11 @@ fn parse_header(line: &[u8]) -> Option<(u64, Vec<u8>)> {
 }
 
 fn sha1_hex(data: &[u8]) -> String {
-    let digest = Sha1::digest(data);
-    let mut out = String::with_capacity(40);
+    hex(&Sha1::digest(data))
+}
+
+fn hex(digest: &[u8]) -> String {
+    let mut out = String::with_capacity(2 * digest.len());
     for byte in digest {
         out.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
         out.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
@@ -337,19 +435,19 @@ fn sha1_hex(data: &[u8]) -> String {
     out
 }
 
-/// The bytes of a record: header line, content, line feed.
-pub fn frame(magic: &str, record: &str) -> Vec<u8> {
+/// The header line of a record.
+fn header(magic: &str, record: &str) -> String {
     let mut hasher = Sha1::new();
     hasher.update(record.as_bytes());
     hasher.update(b"\n");
-    let digest = hasher.finalize();
-    let mut out = Vec::with_capacity(record.len() + 80);
-    out.extend_from_slice(format!("OVSDB {magic} {} ", record.len() + 1).as_bytes());
-    for byte in digest {
-        out.push(b"0123456789abcdef"[usize::from(byte >> 4)]);
-        out.push(b"0123456789abcdef"[usize::from(byte & 15)]);
-    }
-    out.push(b'\n');
+    format!("OVSDB {magic} {} {}\n", record.len() + 1, hex(&hasher.finalize()))
+}
+
+/// The bytes of a record: header line, content, line feed.
+pub fn frame(magic: &str, record: &str) -> Vec<u8> {
+    let header = header(magic, record);
+    let mut out = Vec::with_capacity(header.len() + record.len() + 1);
+    out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(record.as_bytes());
     out.push(b'\n');
     out

@@ -57,9 +57,38 @@ pub fn is_id(s: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// What an object describes, for complaints. Put into words only when there is one.
+pub enum Name {
+    /// In these words.
+    Text(String),
+    /// Operation number (from 1) of so many.
+    Operation(usize, usize),
+}
+
+impl From<String> for Name {
+    fn from(text: String) -> Name {
+        Name::Text(text)
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Name {
+        Name::Text(text.to_string())
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Name::Text(text) => f.write_str(text),
+            Name::Operation(i, n) => write!(f, "ovsdb operation {i} of {n}"),
+        }
+    }
+}
+
 /// Reads the members of one object.
 pub struct Parser<'a> {
-    name: String,
+    name: Name,
     json: &'a Json,
     object: Option<&'a Object>,
     used: Vec<&'a str>,
@@ -68,7 +97,7 @@ pub struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     /// Begins to take `json` apart; `name` is what the text describes, for complaints.
-    pub fn new(json: &'a Json, name: impl Into<String>) -> Parser<'a> {
+    pub fn new(json: &'a Json, name: impl Into<Name>) -> Parser<'a> {
         let mut parser =
             Parser { name: name.into(), json, object: json.as_object(), used: Vec::new(), error: None };
         if parser.object.is_none() {

@@ -323,3 +323,36 @@ fn conversion_keeps_what_both_schemas_have() {
     send(&mut s, id, "transact", all, 0);
     assert!(only(&mut s).contains(r#"{"name":"x","more":0}"#));
 }
+
+/// What is committed while a compaction is written elsewhere is in the new file; a conversion meanwhile wins.
+#[test]
+fn compaction_elsewhere_keeps_what_happens_meanwhile() {
+    let path = temp("compaction");
+    drop(Database::create(&path, Schema::parse(SCHEMA).unwrap(), None).unwrap());
+    let (mut s, id) = serve(&path);
+    for i in 0..50 {
+        insert(&mut s, id, &format!("r{i}"), i);
+    }
+    send(&mut s, id, "transact", r#"["S",{"op":"delete","table":"T","where":[["n","<",40]]}]"#, 0);
+    let job = s.database_mut("S").unwrap().begin_compaction("c", 1, 1).unwrap();
+    let written = std::thread::spawn(move || job.write().unwrap()).join().unwrap();
+    insert(&mut s, id, "meanwhile", 99);
+    let before = std::fs::metadata(&path).unwrap().len();
+    s.database_mut("S").unwrap().finish_compaction(written, 2).unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < before);
+    insert(&mut s, id, "after", 100);
+    let expect = content(&mut s, id);
+    assert!(expect.contains("meanwhile") && expect.contains("r49") && !expect.contains("\"r39\""));
+    let job = s.database_mut("S").unwrap().begin_compaction("c", 1, 3).unwrap();
+    let written = job.write().unwrap();
+    s.database_mut("S").unwrap().convert(Schema::parse(SCHEMA).unwrap(), 1).unwrap();
+    s.database_mut("S").unwrap().finish_compaction(written, 4).unwrap();
+    drop(s);
+    let (mut s, id) = serve(&path);
+    assert_eq!(content(&mut s, id), expect);
+    assert_eq!(
+        std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+        1,
+        "no temporary file stays behind"
+    );
+}

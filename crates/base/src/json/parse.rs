@@ -8,6 +8,7 @@
 //! them; tries on unfinished input happen each time the buffer has doubled.
 
 use super::{Json, Object};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
-enum Stop {
+pub(super) enum Stop {
     /// The slice ended inside the value; the text is the fault if no more bytes come.
     Incomplete(&'static str),
     /// The byte at this offset is at fault.
@@ -44,20 +45,45 @@ enum Stop {
 
 use Stop::{Bad, Incomplete};
 
-type Step<T> = Result<T, Stop>;
+pub(super) type Step<T> = Result<T, Stop>;
 
-struct Cursor<'a> {
-    text: &'a [u8],
-    pos: usize,
+pub(super) struct Cursor<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) pos: usize,
     /// True if no bytes follow the slice, so that a number or keyword at its end is complete.
     last: bool,
     scratch: Vec<u8>,
+    /// Strings seen before, to be shared rather than made again; none in ordinary parsing.
+    seen: Option<HashSet<Arc<str>>>,
 }
+
+/// Longer strings hardly repeat.
+const SHARE_BYTES: usize = 64;
+/// So many different strings are remembered.
+const SHARE_STRINGS: usize = 1 << 17;
 
 const END: &str = "unexpected end of input";
 
-impl Cursor<'_> {
-    fn peek(&mut self) -> Step<u8> {
+impl<'a> Cursor<'a> {
+    /// A cursor over a whole text that shares strings equal to some `seen` before.
+    pub(super) fn sharing(text: &'a [u8], seen: HashSet<Arc<str>>) -> Cursor<'a> {
+        Cursor { text, pos: 0, last: true, scratch: Vec::new(), seen: Some(seen) }
+    }
+
+    /// The strings seen.
+    pub(super) fn into_seen(self) -> HashSet<Arc<str>> {
+        self.seen.unwrap_or_default()
+    }
+
+    /// What a failure means at this place of the text.
+    pub(super) fn error(&self, stop: Stop) -> JsonError {
+        match stop {
+            Bad(at, message) => error_at(self.text, at, 0, message),
+            Incomplete(message) => error_at(self.text, self.text.len(), 0, message.to_string()),
+        }
+    }
+
+    pub(super) fn peek(&mut self) -> Step<u8> {
         while let Some(&b) = self.text.get(self.pos) {
             match b {
                 b' ' | b'\t' | b'\n' | b'\r' => self.pos += 1,
@@ -105,7 +131,7 @@ impl Cursor<'_> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Step<Json> {
+    pub(super) fn value(&mut self, depth: usize) -> Step<Json> {
         match self.peek()? {
             b'"' => Ok(Json::String(self.string()?)),
             b'-' | b'0'..=b'9' => self.number(),
@@ -204,7 +230,7 @@ impl Cursor<'_> {
         parse_number(&self.text[start..self.pos]).map_err(|m| Bad(self.pos, m.to_string()))
     }
 
-    fn string(&mut self) -> Step<Arc<str>> {
+    pub(super) fn string(&mut self) -> Step<Arc<str>> {
         let start = self.pos + 1;
         let mut i = start;
         let mut escaped = false;
@@ -231,9 +257,19 @@ impl Cursor<'_> {
         } else {
             raw
         };
-        match std::str::from_utf8(bytes) {
-            Ok(s) => Ok(s.into()),
-            Err(_) => Err(Bad(i, "invalid UTF-8 sequence in quoted string".to_string())),
+        match (std::str::from_utf8(bytes), &mut self.seen) {
+            (Ok(s), Some(seen)) if s.len() <= SHARE_BYTES => {
+                if let Some(shared) = seen.get(s) {
+                    return Ok(shared.clone());
+                }
+                let new: Arc<str> = s.into();
+                if seen.len() < SHARE_STRINGS {
+                    seen.insert(new.clone());
+                }
+                Ok(new)
+            }
+            (Ok(s), _) => Ok(s.into()),
+            (Err(_), _) => Err(Bad(i, "invalid UTF-8 sequence in quoted string".to_string())),
         }
     }
 }
@@ -416,7 +452,7 @@ fn error_at(text: &[u8], byte: usize, extra: usize, message: String) -> JsonErro
 }
 
 pub(super) fn parse_text(text: &[u8]) -> Result<Json, JsonError> {
-    let mut cursor = Cursor { text, pos: 0, last: true, scratch: Vec::new() };
+    let mut cursor = Cursor { text, pos: 0, last: true, scratch: Vec::new(), seen: None };
     let json = match cursor.top() {
         Ok(json) => json,
         Err(Bad(at, message)) => return Err(error_at(text, at, 0, message)),
@@ -523,7 +559,7 @@ impl Parser {
             return self.check_limit(size);
         }
         let text = &self.buf[self.start..];
-        let mut cursor = Cursor { text, pos: 0, last: false, scratch: Vec::new() };
+        let mut cursor = Cursor { text, pos: 0, last: false, scratch: Vec::new(), seen: None };
         match cursor.top() {
             Ok(json) => {
                 let taken = cursor.pos;

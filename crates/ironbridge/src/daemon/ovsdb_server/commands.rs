@@ -116,8 +116,7 @@ fn compact(app: &mut App, call: Call) {
         Some(name) => vec![name.to_string()],
         None => app.user_databases(),
     };
-    let errors: Vec<String> = names.iter().filter_map(|name| app.compact(name).err()).collect();
-    if errors.is_empty() { call.ok("") } else { call.err(errors.join("\n")) }
+    app.compact(&names, call);
 }
 
 fn reconnect(app: &mut App, call: Call) {

@@ -142,6 +142,11 @@ impl Remotes {
         }
     }
 
+    /// The way to the loop.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Adds a target; nothing if it is there already.
     pub(crate) fn add(&mut self, target: &str, server: &Server) -> Result<(), String> {
         if is_tls(target) {
