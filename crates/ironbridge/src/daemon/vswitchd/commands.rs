@@ -127,8 +127,7 @@ fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
                     let parsed = words.next().and_then(|w| w.parse().ok());
                     len = parsed.ok_or("packet length is missing or not a number")?;
                 }
-                let _ = (flow, len);
-                return Err("flows can't be composed into packets yet; give the packet in hexadecimal".into());
+                compose_to_length(&flow, len)
             }
         };
         if packet.ethernet && packet.len() < 14 {
@@ -141,6 +140,17 @@ fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
         v.layer.switch.run(v.clock.now());
     }
     Ok(())
+}
+
+/// A packet of a flow; with `len`, of that many bytes in all.
+fn compose_to_length(flow: &Flow, len: usize) -> Packet {
+    let usual = ib_flow::compose(flow, ib_flow::Payload::default());
+    if len == 0 {
+        return usual;
+    }
+    // Headers take what they take: the rest is payload.
+    let bare = ib_flow::compose(flow, ib_flow::Payload::Pattern(0)).len();
+    ib_flow::compose(flow, ib_flow::Payload::Pattern(len.saturating_sub(bare)))
 }
 
 /// A frame in hexadecimal; `None` if it is not one.
