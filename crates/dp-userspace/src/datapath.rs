@@ -511,6 +511,11 @@ impl DpUserspaceClass {
         DpUserspaceClass { kind, config, open: Mutex::new(BTreeMap::new()) }
     }
 
+    /// All open datapaths of this class, by name.
+    pub fn all(&self) -> Vec<Arc<DpUserspace>> {
+        self.enumerate().iter().filter_map(|name| self.get(name)).collect()
+    }
+
     /// A datapath of this class by name, as its own type.
     pub fn get(&self, name: &str) -> Option<Arc<DpUserspace>> {
         self.open.lock().get(name).cloned()

@@ -19,6 +19,7 @@ pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
     server.register(&standard::commands());
     server.register(OWN);
     server.register(&datapath_commands());
+    server.register(super::pmd_commands::COMMANDS);
     if dummies {
         server.register(&standard::time_commands());
         server.register(DUMMY);

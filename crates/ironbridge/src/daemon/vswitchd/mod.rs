@@ -7,6 +7,7 @@
 mod commands;
 mod conns;
 mod options;
+mod pmd_commands;
 
 use std::ffi::OsString;
 use std::io;
@@ -42,6 +43,7 @@ pub struct Vswitchd {
     registry: Arc<Registry>,
     registry_key: Key,
     datapaths: Datapaths,
+    user_classes: Vec<Arc<DpUserspaceClass>>,
     layer: BridgeLayer,
     conns: Conns,
     database: Database,
@@ -180,18 +182,18 @@ impl Vswitchd {
         handle.register_fd(registry.fd(), registry_key)?;
         let config =
             |dummy| Config { registry: Arc::clone(&registry), clock: clock.clone(), threads: 1, dummy };
-        let mut classes: Vec<Arc<dyn DpifClass>> = Vec::new();
-        let add = |classes: &mut Vec<Arc<dyn DpifClass>>, kind, dummy| {
-            classes.push(Arc::new(DpUserspaceClass::new(kind, config(dummy))));
-        };
+        let mut user_classes: Vec<Arc<DpUserspaceClass>> = Vec::new();
+        let mut add = |kind, dummy| user_classes.push(Arc::new(DpUserspaceClass::new(kind, config(dummy))));
         // There is no provider for the kernel's datapath yet: bridges of the default type, `system`, are
         // forwarded in user space like those of type `netdev`.
         let overridden = options.dummy == DummyLevel::Override;
-        add(&mut classes, "netdev", overridden);
-        add(&mut classes, "system", overridden || options.dummy == DummyLevel::System);
+        add("netdev", overridden);
+        add("system", overridden || options.dummy == DummyLevel::System);
         if options.dummy != DummyLevel::None {
-            add(&mut classes, "dummy", true);
+            add("dummy", true);
         }
+        let classes: Vec<Arc<dyn DpifClass>> =
+            user_classes.iter().map(|c| Arc::clone(c) as Arc<dyn DpifClass>).collect();
         let rundir = ib_sys::dirs::rundir().display().to_string();
         let mut switch = Switch::new(clock, classes.clone(), &rundir);
         let devices = Arc::clone(&registry);
@@ -203,6 +205,7 @@ impl Vswitchd {
             clock: clock.clone(),
             registry_key,
             datapaths: Datapaths::new(classes),
+            user_classes,
             layer: BridgeLayer::new(switch, Arc::clone(&registry)),
             registry,
             conns: Conns::new(handle),
