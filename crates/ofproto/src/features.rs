@@ -125,28 +125,43 @@ impl Features {
         out
     }
 
-    /// `dpif/set-dp-features`: changes one by either name; without a value tells it.
-    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<String, String> {
-        let Some((title, _, slot)) = self.table().into_iter().find(|(t, n, _)| *t == name || *n == name)
-        else {
-            return Err(format!("Unknown datapath feature: \"{name}\""));
+    /// `dpif/set-dp-features`: tells features by their short names, all or one, or changes one.
+    pub fn set(
+        &mut self,
+        boot: &Features,
+        name: Option<&str>,
+        value: Option<&str>,
+    ) -> Result<String, String> {
+        let mut boot = boot.clone();
+        let show = |v: &Value<'_>| match v {
+            Value::Yes(b) => b.to_string(),
+            Value::Number(n) => n.to_string(),
         };
-        match (slot, value) {
-            (Value::Yes(b), None) => Ok(format!("{title}: {}\n", if *b { "Yes" } else { "No" })),
-            (Value::Number(n), None) => Ok(format!("{title}: {n}\n")),
-            (Value::Yes(b), Some(v)) => {
-                *b = match v {
-                    "true" | "1" | "yes" | "on" => true,
-                    "false" | "0" | "no" | "off" => false,
-                    _ => return Err("Boolean value expected".to_owned()),
-                };
-                Ok(String::new())
+        let mut out = String::new();
+        let mut known = false;
+        for ((title, short, slot), (_, _, at_boot)) in self.table().into_iter().zip(boot.table()) {
+            if name.is_some_and(|n| n != short) {
+                continue;
             }
-            (Value::Number(n), Some(v)) => {
-                *n = v.parse().map_err(|_| "Integer number expected".to_owned())?;
-                Ok(String::new())
+            known = true;
+            match (slot, value) {
+                (slot, None) => {
+                    let (now, then) = (show(&slot), show(&at_boot));
+                    let _ = writeln!(out, "{short} ({title}) : [run time]:{now}, [boot time]:{then}");
+                }
+                (Value::Yes(b), Some(v)) => {
+                    *b = match v {
+                        "true" | "1" | "yes" | "on" => true,
+                        "false" | "0" | "no" | "off" => false,
+                        _ => return Err("Boolean value expected".to_owned()),
+                    };
+                }
+                (Value::Number(n), Some(v)) => {
+                    *n = v.parse().map_err(|_| "Integer number expected".to_owned())?;
+                }
             }
         }
+        if known { Ok(out) } else { Ok("Unexpected support field".to_owned()) }
     }
 
     /// Says in the log what was found.

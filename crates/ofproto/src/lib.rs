@@ -14,6 +14,7 @@
 //!              ConnMgr ── flow_mod ──► Ofproto ──────┘◄──┘
 //! ```
 
+pub mod appctl;
 pub mod backer;
 mod bundle;
 pub mod config;
@@ -29,6 +30,7 @@ pub mod revalidate;
 pub mod rule;
 pub mod switch;
 pub mod text;
+mod trace_cmd;
 pub mod ukey;
 pub mod upcall;
 pub mod xcfg;

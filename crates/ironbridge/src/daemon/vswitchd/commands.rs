@@ -20,6 +20,7 @@ pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
     server.register(OWN);
     server.register(&datapath_commands());
     server.register(super::pmd_commands::COMMANDS);
+    server.register(&ofproto_commands());
     if dummies {
         server.register(&standard::time_commands());
         server.register(DUMMY);
@@ -163,6 +164,25 @@ fn packet_from_hex(text: &str) -> Option<Packet> {
     let nibble = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let bytes: Option<Vec<u8>> = digits.chunks(2).map(|p| Some(nibble(p[0])? << 4 | nibble(p[1])?)).collect();
     Some(Packet::from_frame(&bytes?))
+}
+
+// Bridges.
+
+fn ofproto_commands() -> Vec<Command<Vswitchd>> {
+    let commands = ib_ofproto::appctl::COMMANDS.iter();
+    commands
+        .map(|c| Command {
+            name: c.name,
+            usage: c.usage,
+            min: c.min,
+            max: c.max,
+            handler: |v: &mut Vswitchd, call: Call| {
+                let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
+                let result = ib_ofproto::appctl::run(&mut v.layer.switch, &call.command, &args);
+                call.answer_text(result);
+            },
+        })
+        .collect()
 }
 
 // Datapaths.

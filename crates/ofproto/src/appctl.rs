@@ -1,0 +1,411 @@
+//! Control commands about bridges: texts in, texts out.
+//!
+//! [`COMMANDS`] declares them; whoever owns the control socket registers them and calls [`run`]. An `Err` is
+//! the text that the client prints before it fails.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ib_classifier::AsClsRule;
+use ib_dpif::dpctl::format_flow;
+use ib_dpif::text::PortNames;
+use ib_flow::OfPort;
+use ib_packet::Mac;
+
+use crate::backer::Backer;
+use crate::ofproto::BundleId;
+use crate::rule::Rule;
+use crate::switch::{Bridge, Switch};
+
+/// One command.
+pub struct Command {
+    /// Name.
+    pub name: &'static str,
+    /// Arguments, as `list-commands` shows them.
+    pub usage: &'static str,
+    /// Fewest arguments.
+    pub min: usize,
+    /// Most arguments.
+    pub max: usize,
+    run: fn(&mut Switch, &[&str]) -> Result<String, String>,
+}
+
+const MANY: usize = usize::MAX;
+
+macro_rules! commands {
+    ($($name:literal $usage:literal $min:literal..$max:expr => $f:path;)*) => {
+        /// All of them.
+        pub static COMMANDS: &[Command] =
+            &[$(Command { name: $name, usage: $usage, min: $min, max: $max, run: $f }),*];
+    };
+}
+
+commands! {
+    "bridge/dump-flows" "[--offload-stats] bridge" 1..2 => dump_openflow;
+    "dpif/dump-dps" "" 0..0 => dump_dps;
+    "dpif/dump-flows" "[-m] [--names | --no-names] bridge" 1..MANY => dump_datapath;
+    "dpif/set-dp-features" "[--force] bridge [feature [value]]" 1..4 => set_features;
+    "dpif/show" "" 0..0 => show;
+    "dpif/show-dp-features" "bridge" 1..1 => show_features;
+    "fdb/add" "bridge port vlan mac" 4..4 => fdb_add;
+    "fdb/del" "bridge vlan mac" 3..3 => fdb_del;
+    "fdb/flush" "[bridge]" 0..1 => fdb_flush;
+    "fdb/show" "bridge" 1..1 => fdb_show;
+    "fdb/stats-clear" "[bridge]" 0..1 => fdb_stats_clear;
+    "fdb/stats-show" "bridge" 1..1 => fdb_stats_show;
+    "ofproto/list" "" 0..0 => list;
+    "ofproto/list-tunnels" "" 0..0 => list_tunnels;
+    "ofproto/trace" "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]" 1..MANY
+        => crate::trace_cmd::trace;
+    "ofproto/trace-packet-out"
+        "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions" 2..MANY
+        => crate::trace_cmd::trace_packet_out;
+    "revalidator/purge" "" 0..0 => purge;
+    "revalidator/wait" "" 0..0 => wait;
+    "upcall/disable-megaflows" "" 0..0 => disable_megaflows;
+    "upcall/disable-ufid" "" 0..0 => disable_ufid;
+    "upcall/enable-megaflows" "" 0..0 => enable_megaflows;
+    "upcall/enable-ufid" "" 0..0 => enable_ufid;
+    "upcall/set-flow-limit" "flow-limit-number" 1..1 => set_flow_limit;
+    "upcall/show" "" 0..0 => upcall_show;
+}
+
+/// Runs a command by name. The number of arguments was checked.
+pub fn run(switch: &mut Switch, name: &str, args: &[&str]) -> Result<String, String> {
+    let command = COMMANDS
+        .iter()
+        .find(|c| c.name == name)
+        .ok_or_else(|| format!("\"{name}\" is not a valid command"))?;
+    switch.publish();
+    (command.run)(switch, args)
+}
+
+fn bridge<'a>(switch: &'a Switch, name: &str) -> Result<&'a Bridge, String> {
+    switch.bridge(name).ok_or_else(|| "no such bridge".to_owned())
+}
+
+fn list(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    Ok(switch.bridges.keys().map(|n| format!("{n}\n")).collect())
+}
+
+fn list_tunnels(_: &mut Switch, _: &[&str]) -> Result<String, String> {
+    Ok(String::new())
+}
+
+// Flow tables.
+
+/// A rule as `bridge/dump-flows` prints it.
+fn rule_line(rule: &Rule, now: ib_base::time::Instant, out: &mut String) {
+    let (packets, bytes) = rule.stats();
+    if rule.table != 0 {
+        let _ = write!(out, "table_id={}, ", rule.table);
+    }
+    let secs = now.since(rule.created).as_secs();
+    let _ = write!(out, "duration={secs}s, n_packets={packets}, n_bytes={bytes}, ");
+    if rule.priority() != 0x8000 {
+        let _ = write!(out, "priority={}", rule.priority());
+    }
+    let m = crate::text::match_(&rule.cls().match_(), None);
+    if rule.priority() != 0x8000 && !m.is_empty() {
+        out.push(',');
+    }
+    out.push_str(&m);
+    let _ = writeln!(out, ",actions={}", crate::text::actions(&rule.actions, None));
+}
+
+fn dump_openflow(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let name = args.iter().find(|a| **a != "--offload-stats").copied().unwrap_or_default();
+    let of = Arc::clone(&bridge(switch, name).map_err(|_| "Unknown bridge".to_owned())?.of);
+    let now = switch.clock.now();
+    let version = of.current_version();
+    let mut out = String::new();
+    for table in &of.tables {
+        let mut rules: Vec<Arc<Rule>> =
+            table.cls.collect_all().into_iter().filter(|r| r.cls().is_visible(version)).collect();
+        rules.sort_by(|a, b| b.priority().cmp(&a.priority()).then(a.created.cmp(&b.created)));
+        for rule in rules {
+            rule_line(&rule, now, &mut out);
+        }
+    }
+    Ok(out)
+}
+
+// Datapaths.
+
+/// Names of a datapath's ports.
+pub(crate) fn port_names(backer: &Backer) -> PortNames {
+    let mut names = PortNames::none();
+    for p in backer.dpif.ports() {
+        names.add(p.number, &p.name);
+    }
+    names
+}
+
+fn dump_dps(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    Ok(switch.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.backer.kind)).collect())
+}
+
+fn dump_datapath(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let (mut more, mut names) = (false, None);
+    let (name, options) = args.split_last().ok_or("no such bridge")?;
+    for option in options {
+        match *option {
+            "-m" => more = true,
+            "--names" => names = Some(true),
+            "--no-names" => names = Some(false),
+            _ => return Err("Unknown option".into()),
+        }
+    }
+    let b = bridge(switch, name)?;
+    let map = if names.unwrap_or(more) { port_names(&b.backer) } else { PortNames::none() };
+    let id = b.of.id;
+    let cfg = b.backer.xcfg.load();
+    let now_ms = switch.clock.now().as_ms();
+    let mut out = String::new();
+    b.backer.dpif.flow_dump(&mut |flow| {
+        let of_this = cfg.by_odp.get(&flow.key.odp_in_port()).is_some_and(|(bridge, _)| *bridge == id);
+        if !of_this {
+            return;
+        }
+        let mut flow = flow;
+        flow.dp_layer = "";
+        let mut line = format_flow(&flow, &map, more, now_ms);
+        if more {
+            // This dump separates the identifier by a blank and leaves the layer out.
+            if line.starts_with("ufid:") {
+                line = line.replacen(", ", " ", 1);
+            }
+            line = line.replacen(", dp:,", ",", 1);
+        }
+        let _ = writeln!(out, "{line}");
+    });
+    Ok(out)
+}
+
+fn show(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    let mut out = String::new();
+    for backer in switch.backers.values() {
+        let stats = backer.dpif.stats();
+        let _ = writeln!(out, "{}: hit:{} missed:{}", backer.dpif.full_name(), stats.hits, stats.misses);
+        for (name, b) in &switch.bridges {
+            if !Arc::ptr_eq(&b.backer, backer) {
+                continue;
+            }
+            let _ = writeln!(out, "  {name}:");
+            let mut ports: Vec<_> = b.ports().collect();
+            ports.sort_by(|a, b| a.config.name.cmp(&b.config.name));
+            for p in ports {
+                let odp = p.odp.map_or("none".to_owned(), |o| o.to_string());
+                let _ = write!(out, "    {} {}/{odp}: ({}", p.config.name, p.ofport.0, p.dpif_kind);
+                let shown = p.is_patch() || is_tunnel(&p.config.kind);
+                let options = p.config.options.iter().filter(|_| shown);
+                let text: Vec<String> = options.map(|(k, v)| format!("{k}={v}")).collect();
+                if !text.is_empty() {
+                    let _ = write!(out, ": {}", text.join(", "));
+                }
+                out.push_str(")\n");
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn is_tunnel(kind: &str) -> bool {
+    matches!(
+        kind,
+        "vxlan"
+            | "geneve"
+            | "gre"
+            | "ip6gre"
+            | "erspan"
+            | "ip6erspan"
+            | "gtpu"
+            | "srv6"
+            | "bareudp"
+            | "stt"
+            | "lisp"
+    )
+}
+
+fn show_features(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    Ok(bridge(switch, args[0])?.backer.features().show())
+}
+
+fn set_features(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let args: Vec<&str> = args.iter().copied().filter(|a| *a != "--force").collect();
+    let name = args.first().copied().unwrap_or_default();
+    let backer = Arc::clone(&bridge(switch, name)?.backer);
+    let mut features = (*backer.features()).clone();
+    let text = features.set(&backer.boot_features, args.get(1).copied(), args.get(2).copied())?;
+    if features != *backer.features() {
+        *backer.features.write() = Arc::new(features);
+        for b in switch.bridges.values_mut().filter(|b| Arc::ptr_eq(&b.backer, &backer)) {
+            b.mark_dirty();
+        }
+        switch.publish();
+    }
+    Ok(text)
+}
+
+// Learned addresses.
+
+fn port_text(b: &Bridge, id: BundleId) -> String {
+    let ports = b.bundles.bundles.values().find(|(i, _)| *i == id).map(|(_, c)| c.ports.as_slice());
+    match ports.and_then(<[OfPort]>::first) {
+        Some(&OfPort::LOCAL) => "LOCAL".to_owned(),
+        Some(p) => p.0.to_string(),
+        None => "?".to_owned(),
+    }
+}
+
+fn fdb_show(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let now = switch.clock.now();
+    let b = bridge(switch, args[0])?;
+    let mut out = String::from(" port  VLAN  MAC                Age\n");
+    for e in b.of.ml.read().entries(now) {
+        let age = e.age.map_or("static".to_owned(), |a| format!("{a:3}"));
+        let _ = writeln!(out, "{:>5}  {:4}  {}  {age}", port_text(b, e.port), e.vlan, e.mac);
+    }
+    Ok(out)
+}
+
+fn fdb_add(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let b = bridge(switch, args[0])?;
+    let port = b.port_by_name(args[1]).map(|p| p.ofport).or_else(|| args[1].parse().ok().map(OfPort));
+    let bundle = port
+        .and_then(|p| b.bundles.id_of_port(p))
+        .ok_or_else(|| "software error, odp port is present but no ofp port".to_owned())?;
+    let vlan: u32 = args[2].parse().map_err(|_| "bad VLAN".to_owned())?;
+    let mac: Mac = args[3].parse().map_err(|_| "bad MAC address".to_owned())?;
+    if b.of.ml.write().add_static(mac, vlan as u16, bundle) {
+        b.of.changed.bump();
+    }
+    Ok(String::new())
+}
+
+fn fdb_del(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let b = bridge(switch, args[0])?;
+    let vlan: u32 = args[1].parse().map_err(|_| "bad VLAN".to_owned())?;
+    let mac: Mac = args[2].parse().map_err(|_| "bad MAC address".to_owned())?;
+    if !b.of.ml.write().remove_static(mac, vlan as u16) {
+        return Err("could not find static mac entry".into());
+    }
+    b.of.changed.bump();
+    Ok(String::new())
+}
+
+/// The bridges that an optional argument names: one, or all.
+fn chosen<'a>(switch: &'a Switch, args: &[&str]) -> Result<Vec<&'a Bridge>, String> {
+    match args.first() {
+        Some(name) => Ok(vec![bridge(switch, name)?]),
+        None => Ok(switch.bridges.values().collect()),
+    }
+}
+
+fn fdb_flush(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    for b in chosen(switch, args)? {
+        if b.of.ml.write().flush() {
+            b.of.changed.bump();
+        }
+    }
+    Ok("table successfully flushed\n".into())
+}
+
+fn fdb_stats_clear(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    for b in chosen(switch, args)? {
+        b.of.ml.write().clear_stats();
+    }
+    Ok("statistics successfully cleared\n".into())
+}
+
+fn fdb_stats_show(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let b = bridge(switch, args[0])?;
+    let ml = b.of.ml.read();
+    let s = ml.stats();
+    Ok(format!(
+        "Statistics for bridge \"{}\":\n\
+         \x20 Current/maximum MAC entries in the table: {}/{}\n\
+         \x20 Current static MAC entries in the table : {}\n\
+         \x20 Total number of learned MAC entries     : {}\n\
+         \x20 Total number of expired MAC entries     : {}\n\
+         \x20 Total number of evicted MAC entries     : {}\n\
+         \x20 Total number of port moved MAC entries  : {}\n",
+        b.of.name,
+        ml.len(),
+        ml.max_entries(),
+        ml.n_static(),
+        s.learned,
+        s.expired,
+        s.evicted,
+        s.moved
+    ))
+}
+
+// Upcalls and revalidation.
+
+fn wait(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    let now = switch.clock.now();
+    for backer in switch.backers.values() {
+        backer.revalidate(now);
+    }
+    for b in switch.bridges.values() {
+        b.of.expire(now);
+    }
+    Ok(String::new())
+}
+
+fn purge(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    let now = switch.clock.now();
+    for backer in switch.backers.values() {
+        backer.purge(now);
+    }
+    Ok(String::new())
+}
+
+fn upcall_show(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    Ok(switch.backers.values().map(|b| b.show_upcall()).collect())
+}
+
+fn set_megaflows(switch: &Switch, on: bool) {
+    for b in switch.backers.values() {
+        b.megaflows.store(on, Ordering::Relaxed);
+        b.purge(switch.clock.now());
+        b.changed.bump();
+    }
+}
+
+fn disable_megaflows(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    set_megaflows(switch, false);
+    Ok("megaflows disabled\n".into())
+}
+
+fn enable_megaflows(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    set_megaflows(switch, true);
+    Ok("megaflows enabled\n".into())
+}
+
+fn set_ufid(switch: &Switch, on: bool) {
+    for b in switch.backers.values() {
+        b.use_ufid.store(on, Ordering::Relaxed);
+    }
+}
+
+fn disable_ufid(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    set_ufid(switch, false);
+    Ok("Datapath dumping tersely using UFID disabled\n".into())
+}
+
+fn enable_ufid(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    set_ufid(switch, true);
+    Ok("Datapath dumping tersely using UFID enabled for supported datapaths\n".into())
+}
+
+fn set_flow_limit(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let digits = args[0].len() - args[0].trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let limit: u32 = args[0][..digits].parse().unwrap_or(0);
+    for b in switch.backers.values() {
+        b.flow_limit.store(limit, Ordering::Relaxed);
+    }
+    Ok(format!("set flow_limit to {limit}\n"))
+}
