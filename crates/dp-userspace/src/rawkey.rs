@@ -207,6 +207,12 @@ impl RawKey {
         Some((key, hash))
     }
 
+    /// Equality without a branch a word.
+    #[inline]
+    pub fn same(&self, other: &RawKey) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
+    }
+
     /// TCP flags of a packet with a raw key; 0 if it is not TCP.
     #[inline]
     pub fn tcp_flags(&self, data: &[u8]) -> u16 {

@@ -184,9 +184,10 @@ impl Worker {
         while let Some(packet) = packets.next() {
             let raw = &raws[at];
             if raw.slot != NOWHERE
-                && let Some(flow) = self.emc.borrow(raw.slot, raw.hash)
+                && let Some(flow) = self.emc.borrow(raw.slot, raw.hash, &raw.key)
             {
-                let run = raws[at..].iter().take_while(|r| r.slot == raw.slot).count();
+                let same = |r: &&Raw| r.slot == raw.slot && r.key.same(&raw.key);
+                let run = 1 + raws[at + 1..].iter().take_while(same).count();
                 self.run_hits(&flow, in_port, &raws[at..at + run], packet, &mut packets);
                 self.emc.give_back(raw.slot, raw.hash, flow);
                 at += run;
@@ -215,9 +216,14 @@ impl Worker {
             raw.hash = raw.key.fill(packet, in_port.0, seed).map_or(0, |h| h | HASHED);
         }
         for raw in raws.iter_mut().filter(|r| r.hash != 0) {
-            raw.slot = self.emc.find(&raw.key, raw.hash);
+            raw.slot = self.emc.candidate(raw.hash);
+        }
+        let mut warm = 0;
+        for raw in raws.iter() {
+            warm ^= self.emc.warm(raw.slot);
         }
         if !self.smc.is_on() {
+            std::hint::black_box(warm);
             if self.shared.table.len() > emc::ENTRIES / 2 {
                 self.smc.turn_on();
             }
@@ -227,7 +233,6 @@ impl Worker {
             raw.place = self.smc.candidate(raw.hash);
         }
         // The flows and their keys come into the cache while nobody waits for them yet.
-        let mut warm = 0;
         for raw in raws.iter() {
             warm ^= raw.place.and_then(|p| self.smc.peek(p)).map_or(0, Megaflow::first_word);
         }

@@ -99,6 +99,7 @@ impl Packet {
     }
 
     /// Empties it for reuse: no bytes, default metadata, full headroom.
+    #[inline]
     pub fn reset(&mut self) {
         self.buf.truncate(HEADROOM);
         self.buf.resize(HEADROOM, 0);
@@ -254,10 +255,12 @@ impl Pool {
         Pool { free: Vec::new(), max }
     }
     /// An empty packet, reused if there is one.
+    #[inline]
     pub fn take(&mut self) -> Packet {
         self.free.pop().unwrap_or_else(|| Packet::with_capacity(2048))
     }
     /// Returns a packet for reuse.
+    #[inline]
     pub fn give(&mut self, mut p: Packet) {
         if self.free.len() < self.max {
             p.reset();
