@@ -48,6 +48,12 @@ fn cpu_ns() -> u64 {
         .sum()
 }
 
+fn rss_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 fn run(name: &str, flows: u32, masks: u32) {
     let registry = Registry::new().expect("registry");
     let provider = Arc::new(MemoryProvider::default());
@@ -66,6 +72,7 @@ fn run(name: &str, flows: u32, masks: u32) {
     // A stride that is prime to the number of flows: neighbours in time are no neighbours in memory.
     let order = (0..u64::from(flows)).map(|i| (i * 7919 % u64::from(flows)) as u32);
     let frames: Vec<Vec<u8>> = order.map(frame).collect();
+    let (rss, started) = (rss_kib(), std::time::Instant::now());
     for n in 0..flows {
         let mut key = Flow::zeroed();
         let md = Metadata { in_port: OdpPort(1), ..Metadata::default() };
@@ -80,6 +87,14 @@ fn run(name: &str, flows: u32, masks: u32) {
             actions: Arc::clone(&actions),
         };
         dp.flow_put(&put).expect("flow");
+    }
+    if flows >= 100_000 {
+        println!(
+            "{:24} {:6.0} k/s installed, {} bytes a flow",
+            "",
+            f64::from(flows) / started.elapsed().as_secs_f64() / 1e3,
+            (rss_kib() - rss) * 1024 / u64::from(flows)
+        );
     }
     let sink = provider.port("m2").expect("sink");
     sink.discard_sent();

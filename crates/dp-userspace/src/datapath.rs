@@ -95,6 +95,8 @@ pub struct DpUserspace {
     /// Serializes port changes.
     port_changes: Mutex<()>,
     seen_changes: AtomicU64,
+    /// Ports whose number of queues is a matter of configuration.
+    pmd_ports: Mutex<Vec<OdpPort>>,
 }
 
 enum MainMessage {
@@ -131,6 +133,7 @@ impl DpUserspace {
             spare_stats: Mutex::new(Vec::new()),
             threads: RwLock::new(Vec::new()),
             port_changes: Mutex::new(()),
+            pmd_ports: Mutex::new(Vec::new()),
             seen_changes: AtomicU64::new(config.registry.seq()),
             config,
             shared,
@@ -201,7 +204,8 @@ impl DpUserspace {
 
     /// The PMD threads there are: one if there is a PMD port.
     pub fn pmds(&self) -> Vec<PmdView> {
-        let ports: Vec<_> = self.shared.ports.list().into_iter().filter(|p| p.netdev.is_pmd()).collect();
+        let numbers = self.pmd_ports.lock().clone();
+        let ports: Vec<_> = numbers.iter().filter_map(|n| self.shared.ports.get(*n)).collect();
         let Some(first) = ports.first() else { return Vec::new() };
         let mut queues: Vec<(String, usize)> =
             ports.iter().flat_map(|p| (0..p.n_rxq).map(|q| (p.netdev.name().to_owned(), q))).collect();
@@ -294,7 +298,8 @@ impl DpUserspace {
             return;
         }
         let _serial = self.port_changes.lock();
-        for port in self.shared.ports.list() {
+        let pmd_ports = self.pmd_ports.lock().clone();
+        for port in pmd_ports.iter().filter_map(|n| self.shared.ports.get(*n)) {
             let now = port.netdev.n_rxq();
             if now == port.n_rxq || port.n_rxq == 0 {
                 continue;
@@ -306,7 +311,7 @@ impl DpUserspace {
                 kind: port.kind.clone(),
                 netdev: Arc::clone(&port.netdev),
                 n_rxq: queues.len(),
-                made_promiscuous: false,
+                made_promiscuous: port.made_promiscuous.swap(false, Ordering::Relaxed).into(),
             };
             self.shared.ports.replace(Arc::new(new));
             if let Err(e) = self.distribute(port.number, &*port.netdev, queues) {
@@ -441,12 +446,15 @@ impl Dpif for DpUserspace {
             kind: spec.kind.clone(),
             netdev: Arc::clone(&netdev),
             n_rxq: queues.len(),
-            made_promiscuous: was.is_ok_and(|f| !f.contains(Flags::PROMISC)),
+            made_promiscuous: was.is_ok_and(|f| !f.contains(Flags::PROMISC)).into(),
         };
         self.shared.ports.insert(Arc::new(port))?;
         if let Err(e) = self.distribute(number, &*netdev, queues) {
             self.shared.ports.remove(number);
             return Err(e);
+        }
+        if netdev.is_pmd() {
+            self.pmd_ports.lock().push(number);
         }
         Ok(number)
     }
@@ -455,6 +463,7 @@ impl Dpif for DpUserspace {
         let _serial = self.port_changes.lock();
         let port = self.shared.ports.remove(number);
         let port = port.ok_or_else(|| DpifError::NotFound(format!("port {number} not found")))?;
+        self.pmd_ports.lock().retain(|n| *n != number);
         self.recall(number, &*port.netdev);
         Ok(())
     }

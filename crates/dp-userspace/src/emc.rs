@@ -30,17 +30,11 @@ struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 96);
 
-/// See the module.
+/// See the module. Takes its 768 KiB with the first entry: workers that only send for the control plane never need them.
+#[derive(Default)]
 pub struct Emc {
-    entries: Box<[Entry]>,
+    entries: Vec<Entry>,
     sweep_at: usize,
-}
-
-impl Default for Emc {
-    fn default() -> Emc {
-        let entry = || Entry { hash: 0, flow: None, key: RawKey([0; KEY_WORDS]) };
-        Emc { entries: (0..ENTRIES).map(|_| entry()).collect(), sweep_at: 0 }
-    }
 }
 
 impl Emc {
@@ -53,12 +47,8 @@ impl Emc {
     /// behind them; meant to be called for a whole batch in a row.
     #[inline]
     pub fn candidate(&self, hash: u64) -> u32 {
-        for at in Self::places(hash) {
-            if self.entries[at].hash == hash {
-                return at as u32;
-            }
-        }
-        NOWHERE
+        let hit = |at: &usize| self.entries.get(*at).is_some_and(|e| e.hash == hash);
+        Self::places(hash).into_iter().find(hit).map_or(NOWHERE, |at| at as u32)
     }
 
     /// Reads a word of a slot's flow, to have it in the processor's cache.
@@ -92,6 +82,10 @@ impl Emc {
 
     /// Remembers.
     pub fn insert(&mut self, key: &RawKey, hash: u64, flow: &Arc<Megaflow>) {
+        if self.entries.is_empty() {
+            let empty = || Entry { hash: 0, flow: None, key: RawKey([0; KEY_WORDS]) };
+            self.entries.resize_with(ENTRIES, empty);
+        }
         let [a, b] = Self::places(hash);
         let free = |e: &Entry| e.flow.as_ref().is_none_or(|f| f.is_dead());
         let at = if self.entries[a].hash == hash && self.entries[a].key == *key || free(&self.entries[a]) {
@@ -108,7 +102,7 @@ impl Emc {
 
     /// Lets go of dead flows in the next few entries.
     pub fn sweep(&mut self) {
-        for _ in 0..SWEEP {
+        for _ in 0..SWEEP.min(self.entries.len()) {
             let e = &mut self.entries[self.sweep_at];
             if e.flow.as_ref().is_some_and(|f| f.is_dead()) {
                 e.flow = None;

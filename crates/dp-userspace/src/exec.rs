@@ -185,7 +185,11 @@ impl Worker {
         self.lookup(packet, md, None, cx);
     }
 
-    fn userspace(&mut self, packet: Packet, md: &Metadata, u: &UserspaceAction, cx: Context<'_>) {
+    fn userspace(&mut self, mut packet: Packet, md: &Metadata, u: &UserspaceAction, cx: Context<'_>) {
+        // What goes to a controller or a collector is plain bytes; nobody behind them completes a checksum.
+        if packet.offload.gso.is_none() {
+            complete_csum(&mut packet);
+        }
         let data = UserspaceData {
             userdata: Arc::clone(&u.userdata),
             actions: if u.actions { cx.actions.cloned() } else { None },

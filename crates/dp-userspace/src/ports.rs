@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ib_dpif::{DpifError, PortInfo};
 use ib_flow::OdpPort;
@@ -26,7 +27,7 @@ pub struct Port {
     /// Receive queues that it was opened with.
     pub n_rxq: usize,
     /// We turned promiscuous mode on.
-    pub made_promiscuous: bool,
+    pub made_promiscuous: AtomicBool,
 }
 
 impl Port {
@@ -38,7 +39,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        if self.made_promiscuous {
+        if self.made_promiscuous.load(Ordering::Relaxed) {
             // The device may be gone already; then there is nothing to restore.
             let _ = self.netdev.update_flags(Flags::PROMISC, Flags::NONE);
         }

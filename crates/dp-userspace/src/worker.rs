@@ -101,6 +101,7 @@ pub struct Worker {
     emc: Emc,
     smc: Smc,
     raws: Vec<Raw>,
+    #[expect(clippy::vec_box, reason = "a key is 728 bytes; boxes move in and out, keys do not")]
     keys: Vec<Box<Flow>>,
     pub(crate) tx: TxQueues,
     pub(crate) pool: Pool,

@@ -488,3 +488,53 @@ fn threads_forward_while_ports_come_and_go() {
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(m3.tx_packets(), stopped, "a port that was removed receives nothing more");
 }
+
+#[test]
+fn more_queues_are_polled_once_they_are_configured() {
+    use ib_dp_userspace::show;
+    let registry = Registry::new().unwrap();
+    registry.enable_dummy(DummyLevel::Normal);
+    let config =
+        Config { registry: Arc::clone(&registry), clock: Clock::simulated(), threads: 1, dummy: true };
+    let dp = DpUserspace::new("dummy", "ovs-dummy", config);
+    dp.port_add(&PortSpec { name: "p0".into(), kind: "dummy-pmd".into(), ..PortSpec::default() }).unwrap();
+    let p0 = registry.get("p0").unwrap();
+    p0.set_config(&[("n_rxq".to_owned(), "3".to_owned())].into()).unwrap();
+    dp.run();
+    let text = show::pmd_rxq_show(&dp, None, 60);
+    for q in 0..3 {
+        let line = format!("  port: p0                queue-id: {q:2} (enabled)   pmd usage: NOT AVAIL\n");
+        assert!(text.contains(&line), "{text}");
+    }
+    p0.as_dummy().unwrap().inject(2, Packet::from_frame(&udp_frame(1, 2)));
+    dp.run();
+    assert_eq!(dp.pmds()[0].totals.received, 1);
+}
+
+/// What the handler of a `userspace` action gets to see.
+struct Keeps(std::sync::Mutex<Vec<Packet>>);
+impl UpcallHandler for Keeps {
+    fn upcall(&self, upcall: &Upcall<'_>) -> UpcallVerdict {
+        self.0.lock().unwrap().push(upcall.packet.clone());
+        UpcallVerdict { actions: Arc::new([]), install: None, ufid: upcall.ufid }
+    }
+    fn installed(&self, _: Ufid, _: Result<(), DpifError>) {}
+}
+
+#[test]
+fn packets_for_the_controller_have_their_checksum_done() {
+    let bed = bed();
+    let kept = Arc::new(Keeps(std::sync::Mutex::new(Vec::new())));
+    bed.dp.set_upcall_handler(Some(Arc::clone(&kept) as _));
+    bed.put(
+        &Flow::zeroed(),
+        &Mask::default(),
+        vec![Action::Userspace(Default::default()), Action::Output(OdpPort(2))],
+    );
+    let mut p = Packet::from_frame(&udp_frame(1, 2)[..46]);
+    p.offload.partial_csum = Some((34, 6));
+    bed.send(1, [p]);
+    let up = kept.0.lock().unwrap().remove(0);
+    assert!(up.offload.is_plain() && up.data()[40..42] != [0, 0]);
+    assert_eq!(bed.got(2)[0].offload.partial_csum, Some((34, 6)), "the port may do it itself");
+}
