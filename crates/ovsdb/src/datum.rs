@@ -502,7 +502,7 @@ fn count_words(kind: &ColumnType) -> String {
 }
 
 fn check_members(kind: &ColumnType, n: usize, json: &Json) -> Result<()> {
-    if n >= kind.min as usize && n <= kind.max as usize || kind.max == UNLIMITED && n >= kind.min as usize {
+    if n >= kind.min as usize && (n <= kind.max as usize || kind.max == UNLIMITED) {
         return Ok(());
     }
     let class = if kind.is_map() { "map" } else { "set" };

@@ -120,7 +120,8 @@ impl Log {
         let file = options.open(path).map_err(|e| Error::io(&e, format!("{name}: {verb} failed")))?;
         let size = file.metadata().map_err(|e| Error::io(&e, format!("{name}: fstat failed")))?.len();
         let mut log = Log {
-            path: path.to_path_buf(),
+            // The file must be found again when a daemon has changed its directory.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
             name,
             reader: None,
             file,
@@ -155,7 +156,7 @@ impl Log {
         Ok(log)
     }
 
-    /// The file's name as it was given.
+    /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -153,7 +153,8 @@ pub fn datum_from_string(
     }
     let mut keys = Vec::new();
     let mut pairs = Vec::new();
-    while !p.is_empty() && !(bracketed && p.starts_with(close)) {
+    let ends = |p: &str| p.is_empty() || (bracketed && p.starts_with(close));
+    while !ends(p) {
         let first = p.chars().next().unwrap_or(' ');
         if is_delimiter(first) {
             return Err(format!("{s}: unexpected \"{first}\" parsing {}", kind.to_english()));

@@ -43,6 +43,7 @@ const OPT_CONFIG_FILE: u32 = 260;
 const OPT_FILE_DIFF: u32 = 261;
 const OPT_UNSUPPORTED: u32 = 262;
 const OPT_DUMMY: u32 = 263;
+const OPT_PKI: u32 = 264;
 
 const OPTIONS: &[LongOpt] = &[
     LongOpt::new("remote", HasArg::Required, OPT_REMOTE),
@@ -54,25 +55,26 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("disable-file-no-data-conversion", HasArg::No, OPT_DUMMY),
     LongOpt::new("help", HasArg::No, 'h' as u32),
     LongOpt::new("version", HasArg::No, 'V' as u32),
-    LongOpt::new("private-key", HasArg::Required, OPT_UNSUPPORTED),
-    LongOpt::new("certificate", HasArg::Required, OPT_UNSUPPORTED + 0x100),
-    LongOpt::new("ca-cert", HasArg::Required, OPT_UNSUPPORTED + 0x200),
-    LongOpt::new("bootstrap-ca-cert", HasArg::Required, OPT_UNSUPPORTED + 0x300),
-    LongOpt::new("peer-ca-cert", HasArg::Required, OPT_UNSUPPORTED + 0x400),
-    LongOpt::new("ssl-protocols", HasArg::Required, OPT_UNSUPPORTED + 0x500),
-    LongOpt::new("ssl-ciphers", HasArg::Required, OPT_UNSUPPORTED + 0x600),
-    LongOpt::new("ssl-ciphersuites", HasArg::Required, OPT_UNSUPPORTED + 0x700),
-    LongOpt::new("ssl-server-name", HasArg::Required, OPT_UNSUPPORTED + 0x800),
-    LongOpt::new("sync-from", HasArg::Required, OPT_UNSUPPORTED + 0x900),
-    LongOpt::new("sync-exclude-tables", HasArg::Required, OPT_UNSUPPORTED + 0xa00),
-    LongOpt::new("active", HasArg::No, OPT_UNSUPPORTED + 0xb00),
-    LongOpt::new("record", HasArg::Optional, OPT_UNSUPPORTED + 0xc00),
-    LongOpt::new("replay", HasArg::Optional, OPT_UNSUPPORTED + 0xd00),
+    // Scripts give these whether or not there is a remote that needs them; such a remote is what is refused.
+    LongOpt::new("private-key", HasArg::Required, OPT_PKI),
+    LongOpt::new("certificate", HasArg::Required, OPT_PKI),
+    LongOpt::new("ca-cert", HasArg::Required, OPT_PKI),
+    LongOpt::new("bootstrap-ca-cert", HasArg::Required, OPT_PKI),
+    LongOpt::new("peer-ca-cert", HasArg::Required, OPT_PKI),
+    LongOpt::new("ssl-protocols", HasArg::Required, OPT_PKI),
+    LongOpt::new("ssl-ciphers", HasArg::Required, OPT_PKI),
+    LongOpt::new("ssl-ciphersuites", HasArg::Required, OPT_PKI),
+    LongOpt::new("ssl-server-name", HasArg::Required, OPT_PKI),
+    LongOpt::new("sync-from", HasArg::Required, OPT_UNSUPPORTED),
+    LongOpt::new("sync-exclude-tables", HasArg::Required, OPT_UNSUPPORTED + 0x100),
+    LongOpt::new("active", HasArg::No, OPT_UNSUPPORTED + 0x200),
+    LongOpt::new("record", HasArg::Optional, OPT_UNSUPPORTED + 0x300),
+    LongOpt::new("replay", HasArg::Optional, OPT_UNSUPPORTED + 0x400),
 ];
 
 /// The names of the options that are recognised and refused.
 fn unsupported_name(id: u32) -> Option<&'static str> {
-    let own = |o: &&LongOpt| o.id == id && o.id >= OPT_UNSUPPORTED && o.id != OPT_DUMMY;
+    let own = |o: &&LongOpt| o.id == id && (o.id == OPT_UNSUPPORTED || o.id >= OPT_UNSUPPORTED + 0x100);
     OPTIONS.iter().find(own).map(|o| o.name)
 }
 
@@ -193,7 +195,7 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
     let mut no_dbs = false;
     let mut options =
         Getopt::new(PROGRAM, args, "p:c:C:hVv::", OPTIONS).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
-    while let Some(found) = options.next() {
+    for found in options.by_ref() {
         let found = found.map_err(|message| {
             io.err(format!("{message}\n"));
             1
@@ -213,7 +215,7 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
                     Some(dirs::in_dir(&dirs::sysconfdir().join("openvswitch"), found.arg_str()));
             }
             OPT_FILE_DIFF => settings.no_file_diff = true,
-            OPT_DUMMY => {}
+            OPT_DUMMY | OPT_PKI => {}
             id if id == 'h' as u32 => {
                 io.out(usage());
                 return Err(0);
@@ -224,7 +226,8 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
             }
             id => match unsupported_name(id) {
                 Some(name) => fatal(format!("--{name}: not supported yet")),
-                None => fatal("-p, -c, -C: TLS is not supported yet"),
+                // -p, -c, -C
+                None => {}
             },
         }
     }

@@ -343,13 +343,13 @@ impl Server {
             Ok(name) => name,
             Err(error) => return self.reply(id, &request_id, Err(error.to_json())),
         };
-        params.remove(0);
         let duplicate =
             self.sessions.get(&id).is_some_and(|s| s.triggers.iter().any(|t| t.request_id == request_id));
         if duplicate {
-            let error = Error::syntax(&request_id, "duplicate request ID");
+            let error = Error::syntax(&Json::Array(params), "transact: duplicate request ID");
             return self.reply(id, &request_id, Err(error.to_json()));
         }
+        params.remove(0);
         let trigger = Trigger {
             request_id,
             database: name,
@@ -447,16 +447,16 @@ impl Server {
 
     fn convert(&mut self, id: SessionId, params: Vec<Json>, now: Now) -> Result<Json, Json> {
         let name = self.named_database("convert", &params).map_err(|e| e.to_json())?;
+        let [_, schema] = &params[..] else {
+            let message = "array expected";
+            return Err(Error::syntax(&Json::Array(params), message).to_json());
+        };
+        let schema = crate::Schema::from_json(schema).map_err(|e| e.to_json())?;
         let read_only = self.sessions.get(&id).is_none_or(|s| s.read_only);
         if read_only || name == SERVER_DATABASE {
             let message = "convert operation not allowed when database server is in read only mode";
             return Err(Error::new("not allowed", message).to_json());
         }
-        let [_, schema] = &params[..] else {
-            let message = "convert request params must be [<db-name>, <schema>]";
-            return Err(Error::syntax(&Json::Array(params), message).to_json());
-        };
-        let schema = crate::Schema::from_json(schema).map_err(|e| e.to_json())?;
         if *schema.name != *name {
             let message = format!("cannot convert database to schema with different name {}", schema.name);
             return Err(Error::new("invalid database name", message).to_json());

@@ -135,7 +135,7 @@ impl Server {
 
     pub(super) fn monitor_cancel(&mut self, id: SessionId, params: &[Json]) -> Result<Json, Json> {
         let [monitor_id] = params else {
-            return Err(Error::syntax(&Json::Array(params.to_vec()), "invalid parameters").to_json());
+            return Err(Json::from("invalid parameters"));
         };
         let monitor = self.sessions.get_mut(&id).and_then(|s| s.monitors.remove(&monitor_id.to_string()));
         match monitor {

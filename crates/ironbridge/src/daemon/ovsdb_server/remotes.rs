@@ -62,6 +62,9 @@ struct StatusRow {
     row: Uuid,
 }
 
+/// New data of a row: its table, itself, columns.
+type RowUpdate = (usize, Uuid, Vec<(usize, Datum)>);
+
 struct Remote {
     options: RemoteOptions,
     rows: Vec<StatusRow>,
@@ -537,7 +540,7 @@ impl Remotes {
             return;
         }
         self.status_at = now.plus_ms(STATUS_MS);
-        let mut updates: BTreeMap<String, Vec<(usize, Uuid, Vec<(usize, Datum)>)>> = BTreeMap::new();
+        let mut updates: BTreeMap<String, Vec<RowUpdate>> = BTreeMap::new();
         for remote in self.remotes.values() {
             let (connected, status) = self.status(remote, now);
             for row in &remote.rows {
@@ -577,7 +580,7 @@ impl Remotes {
         }
         let sessions = || remote.sessions.iter().filter_map(|k| self.connections.get(k));
         let connected = sessions().any(|c| c.session.is_connected());
-        if let Some(c) = sessions().last() {
+        if let Some(c) = sessions().next_back() {
             let reconnect = c.session.reconnect();
             put("state", reconnect.state_name().to_string());
             let since = |at: Instant| now.since(at).as_secs().to_string();
