@@ -241,6 +241,11 @@ impl Datum {
         }
     }
 
+    /// The elements that are in one of two sets but not in both.
+    pub fn symmetric_difference(&self, other: &Datum) -> Datum {
+        self.merge(other, |_, _| None, false)
+    }
+
     fn merge(&self, other: &Datum, both: impl Fn(&Atom, &Atom) -> Option<Atom>, keep: bool) -> Datum {
         if matches!(self.0, Repr::Map(_)) || matches!(other.0, Repr::Map(_)) {
             let (a, b) = (self.as_map(), other.as_map());

@@ -15,6 +15,7 @@ use crate::schema::{Schema, TableSchema, UUID_COLUMN};
 use crate::table::{FastMap, Row};
 use crate::txn::Change;
 use ib_base::json::{Json, write_string};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The dialect of a monitor.
@@ -68,17 +69,19 @@ pub struct MonitorSpec {
     /// The dialect.
     pub version: Version,
     tables: Vec<MonitoredTable>,
+    /// Place in `tables` by the table's index in the schema.
+    places: FastMap<usize, usize>,
 }
 
 /// Changes sorted by table, once for all monitors.
 pub struct ChangesByTable<'a> {
-    tables: FastMap<usize, Vec<&'a Change>>,
+    tables: BTreeMap<usize, Vec<&'a Change>>,
 }
 
 impl<'a> ChangesByTable<'a> {
     /// Sorts changes.
     pub fn new(changes: impl IntoIterator<Item = &'a Change>) -> ChangesByTable<'a> {
-        let mut tables: FastMap<usize, Vec<&Change>> = FastMap::default();
+        let mut tables: BTreeMap<usize, Vec<&Change>> = BTreeMap::new();
         for change in changes {
             tables.entry(change.table).or_default().push(change);
         }
@@ -92,7 +95,7 @@ impl MonitorSpec {
         let Some(requests) = requests.as_object() else {
             return Err(Error::syntax(requests, "monitor-requests must be object"));
         };
-        let mut spec = MonitorSpec { version, tables: Vec::new() };
+        let mut spec = MonitorSpec { version, tables: Vec::new(), places: FastMap::default() };
         for (name, request) in requests.iter() {
             let Some(table) = schema.table(name) else {
                 return Err(Error::syntax_plain(format!("no table named {name}")));
@@ -110,6 +113,7 @@ impl MonitorSpec {
                 conditions.extend(monitored.add_request(request, version)?);
             }
             monitored.set_condition(conditions);
+            spec.places.insert(table.index, spec.tables.len());
             spec.tables.push(monitored);
         }
         Ok(spec)
@@ -131,11 +135,12 @@ impl MonitorSpec {
 
     /// The text of the update that these changes make; none if the client need not know any.
     pub fn update(&self, changes: &ChangesByTable<'_>) -> Option<Arc<str>> {
+        // There may be a thousand monitors of thirty tables each: look for the few tables that changed.
         let mut out = Writer::new();
-        for table in &self.tables {
-            let Some(changes) = changes.tables.get(&table.schema.index) else { continue };
+        for (index, changes) in &changes.tables {
+            let Some(&place) = self.places.get(index) else { continue };
             for change in changes {
-                table.write_change(&mut out, change, self.version);
+                self.tables[place].write_change(&mut out, change, self.version);
             }
             out.end_table();
         }

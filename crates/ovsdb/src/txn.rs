@@ -158,14 +158,21 @@ impl Txn {
                 if !r.has(RefType::Strong) || unchanged(old, new, r.column) {
                     continue;
                 }
-                if let Some(old) = old {
-                    r.each(old.get(r.column), RefType::Strong, |t, u| {
-                        *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
-                    });
-                }
-                let Some(new) = new else { continue };
+                let column = &tables[table].schema.columns[r.column];
+                let (before, after) = (old.map(|o| o.get(r.column)), new.map(|n| n.get(r.column)));
+                // Of a large set, look at what came and went only.
+                let (gone, came) = match (before, after) {
+                    (Some(before), Some(after)) if !column.kind.is_map() => {
+                        let differ = before.symmetric_difference(after);
+                        (differ.subtract(after, false), differ.subtract(before, false))
+                    }
+                    (before, after) => {
+                        (before.cloned().unwrap_or_default(), after.cloned().unwrap_or_default())
+                    }
+                };
+                r.each(&gone, RefType::Strong, |t, u| *self.ref_delta.entry((t, u)).or_insert(0) -= 1);
                 let mut missing = None;
-                r.each(new.get(r.column), RefType::Strong, |t, u| {
+                r.each(&came, RefType::Strong, |t, u| {
                     *self.ref_delta.entry((t, u)).or_insert(0) += 1;
                     if !tables[t].rows.contains_key(&u) && !self.index.contains_key(&(t, u)) {
                         missing.get_or_insert((t, u));

@@ -28,7 +28,7 @@ use ib_base::json::{Json, Object, write_string};
 use locks::Locks;
 use monitors::Monitors;
 use session::{Session, Trigger};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Unsent bytes beyond which a session gets no more updates until it has taken them.
@@ -71,6 +71,8 @@ pub struct Server {
     /// Databases that changed since waiting transactions were last tried.
     changed: Vec<String>,
     triggers: usize,
+    /// Sessions that have transactions which wait.
+    waiting: BTreeSet<SessionId>,
     tlog: HashMap<(String, String), bool>,
     /// Lines for the log that logging of tables produced: database and table, text.
     pub tlog_lines: Vec<String>,
@@ -95,6 +97,7 @@ impl Server {
             actions: Vec::new(),
             changed: Vec::new(),
             triggers: 0,
+            waiting: BTreeSet::new(),
             tlog: HashMap::new(),
             tlog_lines: Vec::new(),
         };
@@ -214,16 +217,20 @@ impl Server {
             return;
         }
         let mut again: Vec<(SessionId, Trigger)> = Vec::new();
-        for (id, session) in &mut self.sessions {
+        for id in std::mem::take(&mut self.waiting) {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
             let mut i = 0;
             while i < session.triggers.len() {
                 let t = &session.triggers[i];
                 if changed.contains(&t.database) || now.ms >= t.created_ms.saturating_add(t.timeout_ms) {
-                    again.push((*id, session.triggers.remove(i)));
+                    again.push((id, session.triggers.remove(i)));
                     self.triggers -= 1;
                 } else {
                     i += 1;
                 }
+            }
+            if !session.triggers.is_empty() {
+                self.waiting.insert(id);
             }
         }
         again.sort_by_key(|(id, t)| (t.created_ms, id.0));
@@ -377,6 +384,7 @@ impl Server {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.triggers.push(trigger);
                     self.triggers += 1;
+                    self.waiting.insert(id);
                 }
             }
             Transacted::Done { results, commit } => {
