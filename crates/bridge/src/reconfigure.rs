@@ -85,6 +85,7 @@ impl BridgeLayer {
             usage.add("ports", bridge.ports().count() as u64);
             usage.add("rules", bridge.of.rule_count());
         }
+        self.switch.memory_usage(usage);
     }
 
     /// Tries again what failed.

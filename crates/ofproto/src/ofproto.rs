@@ -216,9 +216,9 @@ impl Ofproto {
         // A bridge keeps the loop that it was made under.
         let _ = self.waker.set(Arc::clone(waker));
     }
-    /// Flows that controllers see, over all tables.
+    /// Rules over all tables, hidden ones included.
     pub fn rule_count(&self) -> u64 {
-        self.tables.iter().map(|t| u64::from(t.n_visible.load(Ordering::Relaxed))).sum()
+        self.tables.iter().map(|t| t.cls.len() as u64).sum()
     }
     pub(crate) fn take_packet_ins(&self) -> VecDeque<QueuedPacketIn> {
         std::mem::take(&mut *self.queue.lock())

@@ -198,6 +198,17 @@ impl Switch {
     pub fn bridge_mut(&mut self, name: &str) -> Option<&mut Bridge> {
         self.bridges.get_mut(name)
     }
+    /// Adds what datapaths hold, for `memory/show`.
+    pub fn memory_usage(&self, usage: &mut ib_base::memory::Usage) {
+        for backer in self.backers.values() {
+            let settings = backer.settings.read();
+            usage.add("handlers", settings.n_handlers.into());
+            usage.add("revalidators", settings.n_revalidators.into());
+            if !backer.ukeys.is_empty() {
+                usage.add("udpif keys", backer.ukeys.len() as u64);
+            }
+        }
+    }
     /// Datapath types on offer, sorted.
     pub fn datapath_kinds(&self) -> Vec<String> {
         let mut kinds: Vec<String> = self.classes.iter().map(|c| c.kind().to_owned()).collect();

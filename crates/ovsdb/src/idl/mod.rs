@@ -241,6 +241,12 @@ impl Idl {
         self.tables[self.table(table)].is_root
     }
 
+    /// Cells (rows times registered columns) held, for memory reports. O(tables).
+    pub fn cells(&self) -> u64 {
+        let of = |t: &Table| t.rows.len() * t.columns.iter().filter(|c| c.registered).count();
+        self.tables.iter().map(|t| of(t) as u64).sum()
+    }
+
     /// The replica without any transaction.
     pub fn view(&self) -> View<'_> {
         View::new(self, None)

@@ -351,6 +351,7 @@ impl Vswitchd {
 impl Standard for Vswitchd {
     fn memory_usage(&mut self, usage: &mut Usage) {
         self.layer.memory_usage(usage);
+        usage.add("idl-cells-Open_vSwitch", self.database.idl.cells());
     }
 }
 
