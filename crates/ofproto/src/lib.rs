@@ -29,6 +29,8 @@ pub mod recirc;
 pub mod revalidate;
 pub mod rule;
 pub mod switch;
+#[cfg(test)]
+mod testing;
 pub mod text;
 mod trace_cmd;
 pub mod ukey;

@@ -508,8 +508,13 @@ impl Bridge {
         let (bundles, mirrors) = self.bundles.publish(&self.ports);
         let ports: BTreeMap<_, _> =
             self.ports.iter().map(|(n, p)| (*n, p.publish(self.bundles.id_of_port(*n)))).collect();
+        let bundled: Vec<OfPort> = bundles.values().flat_map(|b| b.ports.iter().copied()).collect();
+        let loose = ports.keys().copied().filter(|p| !bundled.contains(p));
+        let in_bundles = bundled.iter().copied().filter(|p| ports.contains_key(p));
+        let flood_order = crate::xcfg::flood_order(in_bundles.chain(loose));
         let bridge = Arc::new(XBridge {
             of: Arc::clone(&self.of),
+            flood_order,
             bundles,
             mirrors,
             forward_bpdu: self.forward_bpdu,

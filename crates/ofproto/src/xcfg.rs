@@ -52,6 +52,8 @@ pub struct XBridge {
     pub of: Arc<Ofproto>,
     /// Ports by OpenFlow number, ordered: floods go in this order.
     pub ports: BTreeMap<OfPort, Arc<XPort>>,
+    /// Ports in the order in which floods visit them; see [`flood_order`].
+    pub flood_order: Vec<OfPort>,
     /// Bundles.
     pub bundles: BTreeMap<BundleId, Arc<XBundle>>,
     /// Mirrors; a bundle's masks count bits by this order.
@@ -69,6 +71,43 @@ impl XBridge {
     pub fn bundle_of(&self, port: &XPort) -> Option<&Arc<XBundle>> {
         self.bundles.get(&port.bundle?)
     }
+}
+
+/// Murmur's hash of one port number.
+fn port_hash(port: u16) -> u32 {
+    fn add(h: u32, d: u32) -> u32 {
+        let d = d.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+        (h ^ d).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+    }
+    let mut h = add(add(port.into(), 0), 0) ^ 8;
+    h ^= h >> 16;
+    h = h.wrapping_mul(0x85eb_ca6b);
+    h ^= h >> 13;
+    h = h.wrapping_mul(0xc2b2_ae35);
+    h ^ h >> 16
+}
+
+/// The order in which a flood visits ports. Open vSwitch walks a hash table of port numbers, so that the order of
+/// datapath actions looks random but is always the same; scripts compare it. This is that table: ports
+/// enter it in the order of `ports`, each at the head of its chain, and a table that doubles turns its chains
+/// over.
+pub fn flood_order(ports: impl Iterator<Item = OfPort>) -> Vec<OfPort> {
+    let mut chains: Vec<Vec<OfPort>> = vec![Vec::new()];
+    // Chains are kept tail first: the head is the last element.
+    for (i, port) in ports.enumerate() {
+        let mask = chains.len() - 1;
+        chains[port_hash(port.0) as usize & mask].push(port);
+        let n = i + 1;
+        if n / 2 > mask {
+            let mask = ((n / 2 + 1).next_power_of_two() - 1) | 3;
+            let mut grown: Vec<Vec<OfPort>> = vec![Vec::new(); mask + 1];
+            for port in chains.iter().flat_map(|c| c.iter().rev()) {
+                grown[port_hash(port.0) as usize & mask].push(*port);
+            }
+            chains = grown;
+        }
+    }
+    chains.into_iter().flat_map(|c| c.into_iter().rev()).collect()
 }
 
 /// Packets that translation itself moves (patch ports have no device that would count them).
@@ -215,4 +254,18 @@ pub struct XMirror {
     pub filter: Option<Box<Match>>,
     /// Packets and bytes mirrored.
     pub counters: Arc<PortCounters>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floods_visit_ports_in_the_known_order() {
+        let order: Vec<u16> = flood_order([OfPort::LOCAL].into_iter().chain((1..=12).map(OfPort)))
+            .iter()
+            .map(|p| p.0)
+            .collect();
+        assert_eq!(order, [11, 10, 8, 65534, 9, 5, 12, 1, 4, 6, 7, 2, 3]);
+    }
 }

@@ -570,7 +570,12 @@ impl Printer<'_> {
             self.put(format_args!("mpls_bos={}", v >> 8 & 1));
         }
         for i in 1..N_MPLS {
-            self.hex32(&format!("mpls_lse{i}"), self.f.mpls_lse[i].get(), self.w.mpls_lse[i].get());
+            let (v, m) = (self.f.mpls_lse[i].get(), self.w.mpls_lse[i].get());
+            if m == u32::MAX {
+                self.hex32(&format!("mpls_lse{i}"), v, m);
+            } else if m != 0 {
+                self.put(format_args!("mpls_lse{i}={v:#010x}/{m:#010x}"));
+            }
         }
     }
 

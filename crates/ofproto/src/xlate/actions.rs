@@ -532,7 +532,7 @@ impl Ctx<'_> {
     }
 
     fn push_mpls(&mut self, ethertype: Be16) {
-        let n = count_mpls(&self.flow);
+        let n = count_mpls(&self.flow, &mut self.wc);
         if n >= N_MPLS {
             self.report_error(&format!(
                 "dropping packet on which an MPLS push action can't be performed as it would have more MPLS \
@@ -569,11 +569,10 @@ impl Ctx<'_> {
     }
 
     fn pop_mpls(&mut self, ethertype: Be16) {
-        let n = count_mpls(&self.flow);
+        let n = count_mpls(&self.flow, &mut self.wc);
         if n == 0 {
             return;
         }
-        self.wc.0.mpls_lse[0] |= Be32::new(0x100);
         if n >= N_MPLS && self.flow.mpls_lse[N_MPLS - 1].get() & 0x100 == 0 {
             self.report_error(&format!(
                 "dropping packet on which an MPLS pop action can't be performed as it has more MPLS LSEs \
@@ -582,7 +581,7 @@ impl Ctx<'_> {
             self.error = Some(XlateError::TooManyMplsLabels);
             return;
         }
-        self.wc.0.mpls_lse[..n].fill(Be32::MAX);
+        self.wc.0.mpls_lse[1..n].fill(Be32::MAX);
         self.flow.mpls_lse.copy_within(1.., 0);
         self.flow.mpls_lse[N_MPLS - 1] = Be32::ZERO;
         self.flow.dl_type = ethertype;
@@ -617,6 +616,8 @@ impl Ctx<'_> {
             | Action::Learn(_)
             | Action::PushMpls(_)
             | Action::PopMpls(_)
+            | Action::Resubmit { .. }
+            | Action::GotoTable(_)
             | Action::FinTimeout { .. } => true,
             _ => false,
         };
@@ -630,7 +631,7 @@ impl Ctx<'_> {
         let old_flow = self.flow.clone();
         let old_stack = self.stack.clone();
         let old_stack_bytes = self.stack_bytes;
-        let old_set = std::mem::take(&mut self.action_set);
+        let old_set = self.action_set.clone();
         let old_exit = self.exit;
         let old_conntracked = self.conntracked;
         let old_was_mpls = self.was_mpls;

@@ -2,7 +2,8 @@
 //!
 //! Translation changes a key as OpenFlow actions say. Only when a packet leaves are the differences
 //! between that key and the one that the datapath's packet has (the *base*) turned into `set`, `push` and
-//! `pop` actions: one for each header, with a mask of the bits that were looked at or written. Order is
+//! `pop` actions: one for each header, with a mask of the members that changed, as far as they were looked
+//! at or written. Order is
 //! fixed: Ethernet, MPLS pop, NSH, IP or ARP, ports, MPLS push, VLAN, priority, mark.
 
 use ib_dpif::action::{
@@ -44,21 +45,31 @@ pub fn is_mpls(dl_type: Be16) -> bool {
     matches!(dl_type.get(), 0x8847 | 0x8848)
 }
 
-/// Number of MPLS labels in a key.
-pub fn count_mpls(flow: &Flow) -> usize {
+/// Number of MPLS labels in a key; looks at their bottom-of-stack bits.
+pub fn count_mpls(flow: &Flow, wc: &mut Mask) -> usize {
     if !is_mpls(flow.dl_type) {
         return 0;
     }
-    let bottom = flow.mpls_lse.iter().position(|l| l.get() & 0x100 != 0);
-    bottom.map_or(N_MPLS, |b| b + 1)
+    let mut n = 0;
+    for (i, lse) in flow.mpls_lse.iter().enumerate() {
+        wc.0.mpls_lse[i] |= Be32::new(MPLS_BOS);
+        if lse.get() & MPLS_BOS != 0 {
+            return i + 1;
+        }
+        n += usize::from(!lse.is_zero());
+    }
+    n
 }
+
+/// Bottom of stack.
+pub const MPLS_BOS: u32 = 0x100;
 
 /// Commits all differences but those of tunnels; returns slow path reasons.
 pub fn commit(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -> u32 {
     set_ethernet(flow, base, wc, out);
     let mut mpls_done = false;
     if is_mpls(base.dl_type) && !is_mpls(flow.dl_type) {
-        commit_mpls(flow, base, out);
+        commit_mpls(flow, base, wc, out);
         mpls_done = true;
     }
     set_nsh(flow, base, wc, out);
@@ -66,7 +77,7 @@ pub fn commit(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -
     set_ports(flow, base, wc, out);
     slow |= set_icmp(flow, base, wc, out);
     if !mpls_done {
-        commit_mpls(flow, base, out);
+        commit_mpls(flow, base, wc, out);
     }
     commit_vlan(flow, base, wc, out);
     if flow.skb_priority != base.skb_priority {
@@ -82,6 +93,11 @@ pub fn commit(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -
     slow
 }
 
+/// The mask of a member, empty if the member stays as it is.
+fn changed<T: PartialEq, M: Default>(new: T, old: T, mask: M) -> M {
+    if new == old { M::default() } else { mask }
+}
+
 fn and_mac(a: Mac, m: Mac) -> Mac {
     Mac::from_u64(a.to_u64() & m.to_u64())
 }
@@ -90,9 +106,12 @@ fn set_ethernet(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<Odp>) {
     if !flow.packet_type.is_zero() || (flow.dl_src == base.dl_src && flow.dl_dst == base.dl_dst) {
         return;
     }
+    let mask = EthAddrs {
+        src: changed(flow.dl_src, base.dl_src, wc.0.dl_src),
+        dst: changed(flow.dl_dst, base.dl_dst, wc.0.dl_dst),
+    };
     base.dl_src = flow.dl_src;
     base.dl_dst = flow.dl_dst;
-    let mask = EthAddrs { src: wc.0.dl_src, dst: wc.0.dl_dst };
     let key = EthAddrs { src: and_mac(flow.dl_src, mask.src), dst: and_mac(flow.dl_dst, mask.dst) };
     out.push(Odp::Set(SetField::Ethernet(key, mask)));
 }
@@ -114,9 +133,9 @@ fn commit_vlan(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) 
     base.vlans = flow.vlans;
 }
 
-fn commit_mpls(flow: &Flow, base: &mut Flow, out: &mut Vec<Odp>) {
-    let mut base_n = count_mpls(base);
-    let flow_n = count_mpls(flow);
+fn commit_mpls(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) {
+    let mut base_n = count_mpls(base, wc);
+    let flow_n = count_mpls(flow, wc);
     // How many labels from the bottom agree but for the top one's contents.
     let common = (0..base_n.min(flow_n))
         .take_while(|i| base.mpls_lse[base_n - 1 - i] == flow.mpls_lse[flow_n - 1 - i])
@@ -179,9 +198,16 @@ fn set_ipv4(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) {
     if key(flow) == key(base) {
         return;
     }
-    (base.nw_src, base.nw_dst, base.nw_tos, base.nw_ttl) = key(flow);
     let m = &wc.0;
-    let mask = Ipv4Fields { src: m.nw_src, dst: m.nw_dst, tos: m.nw_tos, ttl: m.nw_ttl, proto: 0, frag: 0 };
+    let mask = Ipv4Fields {
+        src: changed(flow.nw_src, base.nw_src, m.nw_src),
+        dst: changed(flow.nw_dst, base.nw_dst, m.nw_dst),
+        tos: changed(flow.nw_tos, base.nw_tos, m.nw_tos),
+        ttl: changed(flow.nw_ttl, base.nw_ttl, m.nw_ttl),
+        proto: 0,
+        frag: 0,
+    };
+    (base.nw_src, base.nw_dst, base.nw_tos, base.nw_ttl) = key(flow);
     let value = Ipv4Fields {
         src: flow.nw_src & mask.src,
         dst: flow.nw_dst & mask.dst,
@@ -198,17 +224,17 @@ fn set_ipv6(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) {
     if key(flow) == key(base) {
         return;
     }
-    (base.ipv6_src, base.ipv6_dst, base.ipv6_label, base.nw_tos, base.nw_ttl) = key(flow);
     let m = &wc.0;
     let mask = Ipv6Fields {
-        src: m.ipv6_src,
-        dst: m.ipv6_dst,
-        label: m.ipv6_label & Be32::new(0xf_ffff),
-        tclass: m.nw_tos,
-        hlimit: m.nw_ttl,
+        src: changed(flow.ipv6_src, base.ipv6_src, m.ipv6_src),
+        dst: changed(flow.ipv6_dst, base.ipv6_dst, m.ipv6_dst),
+        label: changed(flow.ipv6_label, base.ipv6_label, m.ipv6_label & Be32::new(0xf_ffff)),
+        tclass: changed(flow.nw_tos, base.nw_tos, m.nw_tos),
+        hlimit: changed(flow.nw_ttl, base.nw_ttl, m.nw_ttl),
         proto: 0,
         frag: 0,
     };
+    (base.ipv6_src, base.ipv6_dst, base.ipv6_label, base.nw_tos, base.nw_ttl) = key(flow);
     let value = Ipv6Fields {
         src: flow.ipv6_src & mask.src,
         dst: flow.ipv6_dst & mask.dst,
@@ -226,15 +252,15 @@ fn set_arp(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<Odp>) -> u32 {
     if key(flow) == key(base) {
         return 0;
     }
-    (base.nw_src, base.nw_dst, base.nw_proto, base.arp_sha, base.arp_tha) = key(flow);
     let m = &wc.0;
     let mask = ArpFields {
-        sip: m.nw_src,
-        tip: m.nw_dst,
-        op: if m.nw_proto != 0 { Be16::MAX } else { Be16::ZERO },
-        sha: m.arp_sha,
-        tha: m.arp_tha,
+        sip: changed(flow.nw_src, base.nw_src, m.nw_src),
+        tip: changed(flow.nw_dst, base.nw_dst, m.nw_dst),
+        op: changed(flow.nw_proto, base.nw_proto, Be16::MAX),
+        sha: changed(flow.arp_sha, base.arp_sha, m.arp_sha),
+        tha: changed(flow.arp_tha, base.arp_tha, m.arp_tha),
     };
+    (base.nw_src, base.nw_dst, base.nw_proto, base.arp_sha, base.arp_tha) = key(flow);
     let value = ArpFields {
         sip: flow.nw_src & mask.sip,
         tip: flow.nw_dst & mask.tip,
@@ -261,9 +287,13 @@ fn set_nd(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -> u3
     if key(flow) == key(base) || !is_nd(flow, wc) {
         return 0;
     }
-    (base.nd_target, base.arp_sha, base.arp_tha) = key(flow);
     let m = &wc.0;
-    let mask = NdFields { target: m.nd_target, sll: m.arp_sha, tll: m.arp_tha };
+    let mask = NdFields {
+        target: changed(flow.nd_target, base.nd_target, m.nd_target),
+        sll: changed(flow.arp_sha, base.arp_sha, m.arp_sha),
+        tll: changed(flow.arp_tha, base.arp_tha, m.arp_tha),
+    };
+    (base.nd_target, base.arp_sha, base.arp_tha) = key(flow);
     let value = NdFields {
         target: flow.nd_target & mask.target,
         sll: and_mac(flow.arp_sha, mask.sll),
@@ -281,7 +311,10 @@ fn set_ports(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<Odp>) {
     if (flow.tp_src, flow.tp_dst) == (base.tp_src, base.tp_dst) || !is_ip(base) {
         return;
     }
-    let mask = L4Ports { src: wc.0.tp_src, dst: wc.0.tp_dst };
+    let mask = L4Ports {
+        src: changed(flow.tp_src, base.tp_src, wc.0.tp_src),
+        dst: changed(flow.tp_dst, base.tp_dst, wc.0.tp_dst),
+    };
     let value = L4Ports { src: flow.tp_src & mask.src, dst: flow.tp_dst & mask.dst };
     let set = match flow.nw_proto {
         6 => SetField::Tcp(value, mask),
@@ -298,7 +331,10 @@ fn set_icmp(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<Odp>) -> u32 
         return 0;
     }
     let byte = |v: Be16| (v.get() & 0xff) as u8;
-    let mask = IcmpFields { kind: byte(wc.0.tp_src), code: byte(wc.0.tp_dst) };
+    let mask = IcmpFields {
+        kind: changed(flow.tp_src, base.tp_src, byte(wc.0.tp_src)),
+        code: changed(flow.tp_dst, base.tp_dst, byte(wc.0.tp_dst)),
+    };
     let value = IcmpFields { kind: byte(flow.tp_src) & mask.kind, code: byte(flow.tp_dst) & mask.code };
     let set = match (base.dl_type.get(), flow.nw_proto) {
         (0x0800, 1) => SetField::Icmp(value, mask),

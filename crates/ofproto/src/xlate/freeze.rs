@@ -110,22 +110,21 @@ impl Ctx<'_> {
                 _ => RecircKind::Mpls,
             }
         };
-        if let Some(t) = self.trace.as_deref_mut() {
+        if let (RecircKind::Conntrack, Some(t)) = (kind, self.trace.as_deref_mut()) {
+            // What follows other kinds depends on bytes that a trace does not have.
             t.recirculations.push(Recirculation {
                 kind,
                 entry,
                 flow: self.flow.clone(),
                 nat: self.nat.clone(),
             });
-            if kind == RecircKind::Conntrack {
-                t.report(
-                    Kind::Detail,
-                    format!(
-                        "A clone of the packet is forked to recirculate. The forked pipeline will be resumed \
-                         at table {table}."
-                    ),
-                );
-            }
+            t.report(
+                Kind::Detail,
+                format!(
+                    "A clone of the packet is forked to recirculate. The forked pipeline will be resumed at \
+                     table {table}."
+                ),
+            );
         }
         self.cancel_freeze();
     }
@@ -181,34 +180,14 @@ impl Ctx<'_> {
 
     /// `sample(...)`.
     pub fn sample_action(&mut self, s: &Sample) {
-        let value = |c: &mut Self, src: &Source| match src {
-            Source::Imm(v) => *v,
-            Source::Field(sf) => {
+        let look = |c: &mut Self, src: &Source| {
+            if let Source::Field(sf) = src {
                 sf.unwildcard(&mut c.wc);
-                sf.get_u64(&c.flow) as u32
             }
         };
-        let obs_domain_id = value(self, &s.obs_domain_id);
-        let obs_point_id = value(self, &s.obs_point_id);
-        self.commit();
-        let output_port = self.port(s.sampling_port).and_then(|p| p.odp).map_or(u32::MAX, |p| p.0);
-        let cookie = UserCookie::FlowSample {
-            probability: s.probability,
-            collector_set_id: s.collector_set_id,
-            obs_domain_id,
-            obs_point_id,
-            output_port,
-            direction: s.direction as u8,
-        };
-        let outer = std::mem::take(&mut self.out);
-        self.put_userspace(&cookie);
-        let inner = std::mem::replace(&mut self.out, outer);
-        if s.probability == u16::MAX {
-            self.out.extend(inner);
-        } else {
-            let probability = u32::from(s.probability) << 16 | u32::from(s.probability);
-            self.out.push(Odp::Sample { probability, actions: inner.into() });
-        }
+        // Without a collector nobody takes samples; the flow still depends on what would be in them.
+        look(self, &s.obs_domain_id);
+        look(self, &s.obs_point_id);
     }
 
     /// `ct(...)`.

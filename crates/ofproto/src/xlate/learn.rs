@@ -21,14 +21,14 @@ impl Ctx<'_> {
             }
         }
         let quiet = self.trace.is_some() && !self.side_effects;
+        if quiet {
+            self.warn("suppressing side effects, so learn action ignored");
+            return;
+        }
         let fm = Arc::new(learned_flow(learn, &self.flow));
         if self.trace.is_some() {
             let text = describe(&fm);
             self.detail(&text);
-        }
-        if quiet {
-            self.warn("suppressing side effects, so learn action ignored");
-            return;
         }
         let of = Arc::clone(&self.bridge.of);
         let mut ok = true;

@@ -19,6 +19,8 @@ mod group;
 mod learn;
 mod normal;
 mod output;
+#[cfg(test)]
+mod tests;
 pub mod trace;
 
 use std::collections::HashMap;
@@ -684,10 +686,10 @@ impl Ctx<'_> {
             self.table = 0;
             more = Some(state.actions.clone());
             self.rule_cookie = state.rule_cookie;
-            self.detail("Restoring actions");
+            self.report(Kind::Thaw, || "Restoring actions".to_owned());
         } else {
             let table = state.table;
-            self.report(Kind::Action, || format!("Resuming from table {table}"));
+            self.report(Kind::Thaw, || format!("Resuming from table {table}"));
         }
         self.leave_trace(before);
         Ok(more)

@@ -11,33 +11,6 @@ use super::trace::Kind;
 use super::{Ctx, clear_ct};
 use crate::xcfg::{XBridge, XPort};
 
-/// Murmur's finalizer over one port number: floods visit ports in the order of a hash table of these.
-fn port_hash(port: u16) -> u32 {
-    fn add(h: u32, d: u32) -> u32 {
-        let d = d.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
-        (h ^ d).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
-    }
-    let mut h = add(add(u32::from(port), 0), 0) ^ 8;
-    h ^= h >> 16;
-    h = h.wrapping_mul(0x85eb_ca6b);
-    h ^= h >> 13;
-    h = h.wrapping_mul(0xc2b2_ae35);
-    h ^ h >> 16
-}
-
-/// Ports in flood order: that of Open vSwitch, so that flow dumps compare.
-fn flood_order(bridge: &XBridge) -> Vec<Arc<XPort>> {
-    let mut mask = 0usize;
-    for n in 1..=bridge.ports.len() {
-        if n / 2 > mask {
-            mask = (n / 2 + 1).next_power_of_two() - 1;
-        }
-    }
-    let mut ports: Vec<Arc<XPort>> = bridge.ports.values().cloned().collect();
-    ports.sort_by_key(|p| port_hash(p.ofport.0) as usize & mask);
-    ports
-}
-
 impl Ctx<'_> {
     /// `output:PORT` with all its reserved ports.
     pub fn output_action(&mut self, port: OfPort, max_len: u16, is_last: bool, truncate: bool, bucket: bool) {
@@ -68,7 +41,8 @@ impl Ctx<'_> {
 
     fn flood(&mut self, all: bool, is_last: bool) {
         let in_port = self.flow.in_port;
-        for port in flood_order(&self.bridge.clone()) {
+        let bridge = Arc::clone(&self.bridge);
+        for port in bridge.flood_order.iter().filter_map(|p| bridge.ports.get(p)) {
             if u32::from(port.ofport.0) == in_port || (!all && port.config & PortBits::NO_FLOOD != 0) {
                 continue;
             }

@@ -1,0 +1,121 @@
+//! Traces against what Open vSwitch says of the same flows and packets.
+
+use crate::testing::Lab;
+
+fn lab() -> Lab {
+    Lab::new()
+        .bridge("br0", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
+        .bridge("br1", &[13, 14, 15])
+        .patch(("br0", "pb", 20), ("br1", "pa", 21))
+}
+
+/// Flows of `br0`, a packet, and its megaflow and datapath actions.
+fn check(flows: &str, packet: &str, expect: &str) {
+    let mut lab = lab().flows("br0", flows).flows("br1", "actions=normal");
+    assert_eq!(lab.trace_tail(&["br0", packet]), expect, "{flows} / {packet}");
+}
+
+#[test]
+fn masks_and_actions_are_those_of_open_vswitch() {
+    check(
+        "in_port=1,ip,actions=set_field:10.0.0.1->nw_src,output:2",
+        "in_port=1,icmp",
+        "Megaflow: recirc_id=0,eth,icmp,in_port=1,nw_src=0.0.0.0,nw_frag=no\n\
+         Datapath actions: set(ipv4(src=10.0.0.1)),2",
+    );
+    check(
+        "in_port=1,tcp,tcp_dst=80,actions=set_field:9->tcp_src,output:5",
+        "in_port=1,tcp,tcp_dst=80",
+        "Megaflow: recirc_id=0,eth,tcp,in_port=1,nw_frag=no,tp_src=0,tp_dst=80\n\
+         Datapath actions: set(tcp(src=9)),5",
+    );
+    check(
+        "in_port=1,ip,nw_dst=10.0.0.1,priority=100,actions=output:5\nin_port=1,priority=1,actions=output:6",
+        "in_port=1,tcp,nw_dst=10.0.0.2",
+        "Megaflow: recirc_id=0,eth,ip,in_port=1,nw_dst=10.0.0.2/31,nw_frag=no\nDatapath actions: 6",
+    );
+    check(
+        "in_port=9,ip,actions=push_mpls:0x8847,set_field:10->mpls_label,output:2",
+        "in_port=9,icmp",
+        "Megaflow: recirc_id=0,eth,ip,in_port=9,nw_tos=0,nw_ttl=0,nw_frag=no\n\
+         Datapath actions: push_mpls(label=10,tc=0,ttl=64,bos=1,eth_type=0x8847),2",
+    );
+    check(
+        "in_port=10,actions=mod_vlan_vid:5,output:2,mod_vlan_pcp:3,output:3,strip_vlan,output:4",
+        "in_port=10,icmp",
+        "Megaflow: recirc_id=0,eth,ip,in_port=10,nw_frag=no\n\
+         Datapath actions: push_vlan(vid=5,pcp=0),2,pop_vlan,push_vlan(vid=5,pcp=3),3,pop_vlan,4",
+    );
+    check(
+        "in_port=10,ipv6,actions=set_field:fe80::1->ipv6_src,dec_ttl,output:1",
+        "in_port=10,tcp6,nw_ttl=5",
+        "Megaflow: recirc_id=0,eth,tcp6,in_port=10,ipv6_src=::,nw_ttl=5,nw_frag=no\n\
+         Datapath actions: set(ipv6(src=fe80::1,hlimit=4)),1",
+    );
+}
+
+#[test]
+fn floods_pass_patch_ports_and_keep_their_order() {
+    check(
+        "in_port=7,actions=flood",
+        "in_port=7,icmp",
+        "Megaflow: recirc_id=0,eth,ip,in_port=7,dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00,nw_frag=no\n\
+         Datapath actions: 11,10,8,100,9,5,12,101,13,14,15,1,4,6,2,3",
+    );
+}
+
+#[test]
+fn branches_do_not_leak() {
+    check(
+        "in_port=1,tcp,actions=clone(ct(commit),output:2),output:3",
+        "in_port=1,tcp",
+        "Megaflow: recirc_id=0,eth,tcp,in_port=1,nw_frag=no\nDatapath actions: clone(ct(commit),2),3",
+    );
+    check(
+        "in_port=8,udp,actions=check_pkt_larger(100)->reg0[0],resubmit(,7)\n\
+         table=7,reg0=1,actions=output:9\ntable=7,reg0=0,actions=output:10",
+        "in_port=8,udp",
+        "Megaflow: recirc_id=0,eth,udp,in_port=8,nw_frag=no\n\
+         Datapath actions: check_pkt_len(size=100,gt(9),le(10))",
+    );
+}
+
+#[test]
+fn conntrack_is_followed_through_recirculation() {
+    let mut lab = lab().flows(
+        "br0",
+        "in_port=3,ip,actions=ct(table=5,zone=3),output:4\n\
+         table=5,ct_state=+new+trk,ip,actions=ct(commit,zone=3),output:9",
+    );
+    let text = lab.appctl("ofproto/trace", &["br0", "in_port=3,ip"]);
+    let expect = "\
+Datapath actions: ct(zone=3),recirc(0x1),4
+
+===============================================================================
+recirc(0x1) - resume conntrack with default ct_state=trk|new (use --ct-next to customize)
+===============================================================================
+
+Flow: recirc_id=0x1,ct_state=new|trk,ct_zone=3,eth,ip,in_port=3,vlan_tci=0x0000,\
+dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00,nw_src=0.0.0.0,nw_dst=0.0.0.0,nw_proto=0,nw_tos=0,\
+nw_ecn=0,nw_ttl=0,nw_frag=no
+
+bridge(\"br0\")
+-------------
+    thaw
+        Resuming from table 5
+ 5. ct_state=+new+trk,ip, priority 32768
+    ct(commit,zone=3)
+    drop
+     -> Sets the packet to an untracked state, and clears all the conntrack fields.
+    output:9
+";
+    assert!(text.contains(expect), "{text}");
+}
+
+#[test]
+fn endless_resubmits_end() {
+    let mut lab = lab().flows("br0", "in_port=9,tcp,actions=resubmit(,0)");
+    let text = lab.appctl("ofproto/trace", &["br0", "in_port=9,tcp"]);
+    assert!(text.contains("     >>>> over max translation depth 64 <<<<\n"), "{text}");
+    assert!(text.ends_with("\nTranslation failed (Recursion too deep), packet is dropped.\n"), "{text}");
+}
