@@ -83,7 +83,7 @@ fn run(name: &str, flows: u32, masks: u32) {
             zero_stats: false,
             key: &key,
             mask: &masks[n as usize % masks.len()],
-            ufid: None,
+            ufid: Some(ib_dpif::Ufid(u128::from(n) + 1)),
             actions: Arc::clone(&actions),
         };
         dp.flow_put(&put).expect("flow");
