@@ -1,7 +1,8 @@
 //! Scripts: one command a line, run in both worlds.
 //!
 //! `#` begins a comment line. A line that begins with `!` is run but not compared (set-up whose text
-//! depends on the machine). Before comparing, what can't be the same is replaced: UUIDs, times, durations, versions,
+//! depends on the machine); one with `~` is compared but for its exit code, where newer versions of the original exit
+//! differently from Debian's. Before comparing, what can't be the same is replaced: UUIDs, times, durations, versions,
 //! folders.
 
 use crate::{Difference, World};
@@ -10,16 +11,16 @@ use crate::{Difference, World};
 pub fn run(theirs: &World, ours: &World, text: &str) -> Vec<Difference> {
     let mut found = Vec::new();
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-        let (compared, command) = match line.strip_prefix('!') {
-            Some(rest) => (false, rest.trim()),
-            None => (true, line),
-        };
+        let compared = !line.starts_with('!');
+        let with_code = !line.starts_with('~');
+        let command = line.trim_start_matches(['!', '~']).trim();
         let (a, b) = (theirs.sh(command, ""), ours.sh(command, ""));
         if !compared {
             continue;
         }
         let show = |world: &World, o: &crate::Output| {
-            normalize(&format!("{}{}exit {}\n", o.stdout, o.stderr, o.code), &world.path(""))
+            let code = if with_code { format!("exit {}\n", o.code) } else { String::new() };
+            normalize(&format!("{}{}{code}", o.stdout, o.stderr), &world.path(""))
         };
         let (a, b) = (show(theirs, &a), show(ours, &b));
         if a != b {

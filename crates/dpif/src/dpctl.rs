@@ -445,7 +445,11 @@ fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
             rest.push(*arg);
         }
     }
-    let (dpif, _) = optional_dp(cx, &rest, 0)?;
+    let not_found = |_| "datapath not found (Invalid argument)".to_owned();
+    let dpif = match rest.first() {
+        Some(name) => cx.datapaths.open(name, false).map_err(not_found)?,
+        None => only_dp(cx)?,
+    };
     let with_names = options.names.unwrap_or(options.more);
     let names = if with_names { names_of(&*dpif) } else { PortNames::none() };
     if let Some(f) = filter {
