@@ -181,6 +181,14 @@ impl Condition {
         self.clauses.is_empty() || self.clauses.iter().any(|c| matches!(c, Clause::Constant(true)))
     }
 
+    /// The columns that clauses look at.
+    pub fn columns(&self) -> impl Iterator<Item = usize> {
+        self.clauses.iter().filter_map(|c| match c {
+            Clause::Compare { column, .. } => Some(*column),
+            Clause::Constant(_) => None,
+        })
+    }
+
     /// The only row that can satisfy all clauses, if the condition names it by its UUID.
     pub fn row_uuid(&self) -> Option<Uuid> {
         self.clauses.iter().find_map(|c| match c {

@@ -262,7 +262,12 @@ impl Database {
             let has_weak = self.tables[t].ref_columns.iter().any(|r| r.has(RefType::Weak));
             for row in &rows {
                 for r in &self.tables[t].ref_columns {
-                    r.each(row.get(r.column), RefType::Strong, |table, uuid| strong.push((table, uuid)));
+                    r.each(row.get(r.column), RefType::Strong, |table, uuid| {
+                        // A row that references itself does not hold itself.
+                        if (table, uuid) != (t, row.uuid()) {
+                            strong.push((table, uuid));
+                        }
+                    });
                 }
                 for i in 0..self.tables[t].indexes.len() {
                     let key = self.tables[t].index_key(i, row);

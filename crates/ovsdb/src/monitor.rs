@@ -292,8 +292,10 @@ impl MonitoredTable {
         }
     }
 
+    /// True if a column changed that is wanted or, as the original has it, that the condition looks at.
     fn differs(&self, old: &Row, new: &Row) -> bool {
-        self.columns.iter().any(|c| old.get(c.index) != new.get(c.index))
+        let changed = |column: usize| old.get(column) != new.get(column);
+        self.columns.iter().any(|c| changed(c.index)) || self.condition.columns().any(changed)
     }
 
     fn write_change(&self, out: &mut Writer, change: &Change, version: Version) {

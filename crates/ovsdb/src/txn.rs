@@ -115,6 +115,8 @@ impl Txn {
     /// All checks that wait for the end of the transaction. After an error the caller must abort.
     pub fn prepare(&mut self, tables: &mut [Table]) -> Result<Prepared> {
         self.count_references(tables)?;
+        self.collect_garbage(tables);
+        self.check_max_rows(tables)?;
         let mut done = 0;
         loop {
             self.collect_garbage(tables);
@@ -144,7 +146,6 @@ impl Txn {
                 changes.push(Change { table: t.table, uuid: t.uuid, old, new });
             }
         }
-        check_max_rows(tables, &changes)?;
         check_indexes(tables, &changes, self)?;
         Ok(Prepared { changes })
     }
@@ -170,9 +171,18 @@ impl Txn {
                         (before.cloned().unwrap_or_default(), after.cloned().unwrap_or_default())
                     }
                 };
-                r.each(&gone, RefType::Strong, |t, u| *self.ref_delta.entry((t, u)).or_insert(0) -= 1);
+                // A row that references itself does not hold itself.
+                let is_self = |t: usize, u: Uuid| (t, u) == (table, uuid);
+                r.each(&gone, RefType::Strong, |t, u| {
+                    if !is_self(t, u) {
+                        *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
+                    }
+                });
                 let mut missing = None;
                 r.each(&came, RefType::Strong, |t, u| {
+                    if is_self(t, u) {
+                        return;
+                    }
                     *self.ref_delta.entry((t, u)).or_insert(0) += 1;
                     if !tables[t].rows.contains_key(&u) && !self.index.contains_key(&(t, u)) {
                         missing.get_or_insert((t, u));
@@ -205,6 +215,22 @@ impl Txn {
         Ok(())
     }
 
+    fn check_max_rows(&self, tables: &[Table]) -> Result<()> {
+        for t in &self.touched {
+            let table = &tables[t.table];
+            let grows = t.old.is_none() && table.rows.contains_key(&t.uuid);
+            let (n, max) = (table.rows.len(), table.schema.max_rows);
+            if grows && n > max as usize {
+                return Err(Error::constraint(format!(
+                    "transaction causes \"{}\" table to contain {n} rows, greater than the schema-defined limit of \
+                     {max} row(s)",
+                    table.schema.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes rows of tables that are not root and that nothing references strongly.
     fn collect_garbage(&mut self, tables: &mut [Table]) {
         let mut work: Vec<(usize, Uuid)> =
@@ -222,8 +248,10 @@ impl Txn {
             self.delete(tables, table, uuid);
             for r in &tables[table].ref_columns {
                 r.each(row.get(r.column), RefType::Strong, |t, u| {
-                    *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
-                    work.push((t, u));
+                    if (t, u) != (table, uuid) {
+                        *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
+                        work.push((t, u));
+                    }
                 });
             }
         }
@@ -268,7 +296,9 @@ impl Txn {
                     zero |= k.as_uuid() == Some(Uuid::ZERO) || v.and_then(Atom::as_uuid) == Some(Uuid::ZERO);
                     // The pair's other half may be a strong reference.
                     let mut release = |target: Option<(usize, RefType)>, atom: Option<&Atom>| {
-                        if let (Some((t, RefType::Strong)), Some(Atom::Uuid(u))) = (target, atom) {
+                        if let (Some((t, RefType::Strong)), Some(Atom::Uuid(u))) = (target, atom)
+                            && (t, *u) != (table, uuid)
+                        {
                             *self.ref_delta.entry((t, *u)).or_insert(0) -= 1;
                         }
                     };
@@ -358,27 +388,6 @@ fn empty_weak_column(table: &str, column: &str, uuid: Uuid, removed: usize, zero
              empty column."
         )
     })
-}
-
-fn check_max_rows(tables: &[Table], changes: &[Change]) -> Result<()> {
-    let mut checked = Vec::new();
-    for change in changes {
-        let grows = change.old.is_none() && change.new.is_some();
-        let table = &tables[change.table];
-        if !grows || table.schema.max_rows == u32::MAX || checked.contains(&change.table) {
-            continue;
-        }
-        checked.push(change.table);
-        let (n, max) = (table.rows.len(), table.schema.max_rows);
-        if n > max as usize {
-            return Err(Error::constraint(format!(
-                "transaction causes \"{}\" table to contain {n} rows, greater than the schema-defined limit of {max} \
-                 row(s)",
-                table.schema.name
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn check_indexes(tables: &[Table], changes: &[Change], txn: &Txn) -> Result<()> {

@@ -356,3 +356,27 @@ fn compaction_elsewhere_keeps_what_happens_meanwhile() {
         "no temporary file stays behind"
     );
 }
+
+/// References among a ring of rows hold them; one of a row to itself does not.
+#[test]
+fn a_row_does_not_hold_itself() {
+    let schema = r#"{"name":"S","tables":{"R":{"isRoot":true,"columns":{"x":{"type":"string"}}},
+        "C":{"columns":{"next":{"type":{"key":{"type":"uuid","refTable":"C"},"min":0}}}}}}"#;
+    let mut s = Server::new();
+    s.add_database(Database::new(Schema::parse(schema).unwrap()), at(0)).unwrap();
+    let id = s.open_session(false);
+    let ring = r#"["S",{"op":"insert","table":"C","uuid-name":"a","row":{"next":["named-uuid","b"]}},
+                       {"op":"insert","table":"C","uuid-name":"b","row":{"next":["named-uuid","a"]}}]"#;
+    let own = r#"["S",{"op":"insert","table":"C","uuid-name":"a","row":{"next":["named-uuid","a"]}}]"#;
+    send(&mut s, id, "transact", own, 0);
+    assert_eq!(s.database("S").unwrap().table("C").unwrap().rows.len(), 0);
+    send(&mut s, id, "transact", ring, 0);
+    assert_eq!(s.database("S").unwrap().table("C").unwrap().rows.len(), 2);
+    // A ring cut open is collected from its end.
+    let uuid = *s.database("S").unwrap().table("C").unwrap().rows.keys().next().unwrap();
+    let cut = format!(
+        r#"["S",{{"op":"update","table":"C","where":[["_uuid","==",["uuid","{uuid}"]]],"row":{{"next":["set",[]]}}}}]"#
+    );
+    send(&mut s, id, "transact", &cut, 0);
+    assert_eq!(s.database("S").unwrap().table("C").unwrap().rows.len(), 0);
+}
