@@ -20,6 +20,8 @@ struct Program {
 const PROGRAMS: &[Program] = &[
     Program { name: "ovs-appctl", run: ib_tools::appctl::run },
     Program { name: "ovs-vsctl", run: ib_tools::vsctl::run },
+    Program { name: "ovsdb-client", run: ib_tools::ovsdb_client::run },
+    Program { name: "ovsdb-tool", run: ib_tools::ovsdb_tool::run },
     Program { name: "ovsdb-server", run: daemon::ovsdb_server::run },
     Program { name: "ovs-vswitchd", run: daemon::vswitchd::run },
 ];

@@ -304,6 +304,11 @@ impl Database {
         Some(self.history.iter().skip(at + 1).cloned().collect())
     }
 
+    /// Lets the file go: from now on the database is in memory only.
+    pub fn detach_file(&mut self) {
+        self.log = None;
+    }
+
     /// True if the database is kept in a file.
     pub fn has_file(&self) -> bool {
         self.log.is_some()

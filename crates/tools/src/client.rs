@@ -8,7 +8,7 @@ use ib_base::json::Json;
 use ib_base::time::Clock;
 use ib_ovsdb::idl::Idl;
 use ib_stream::jsonrpc::{Message, Rpc};
-use ib_stream::reactor::Reactor;
+use ib_stream::reactor::{Handle, Reactor};
 use ib_stream::stream::{self, Listener, OVSDB_PORT, Stream};
 use std::io;
 
@@ -70,6 +70,21 @@ impl Connection {
             }
         };
         Ok(Connection { reactor, rpc: Rpc::new(stream), _listener: listener, last_id: 0 })
+    }
+
+    /// The way to the connection's reactor, for a control socket beside it.
+    pub fn handle(&self) -> Handle {
+        self.reactor.handle().clone()
+    }
+
+    /// Has fatal signals end the process while it waits.
+    pub fn watch_signals(&self) -> io::Result<()> {
+        self.reactor.watch_signals()
+    }
+
+    /// Waits until something happens on the connection or its reactor's other descriptors.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.reactor.wait(None).map(drop)
     }
 
     /// Sends a message, now or while receiving.

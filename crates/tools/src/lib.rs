@@ -4,5 +4,7 @@ pub mod appctl;
 pub mod client;
 pub mod dbctl;
 pub mod io;
+pub mod ovsdb_client;
+pub mod ovsdb_tool;
 pub mod table;
 pub mod vsctl;

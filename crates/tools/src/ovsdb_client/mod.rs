@@ -1,0 +1,476 @@
+//! `ovsdb-client`: speaks to a database server.
+//!
+//! A command names what it needs (a session, a database) before its own arguments; both have defaults. `commands` has
+//! those that ask and print an answer, `monitor` those that stay and print what comes.
+
+mod commands;
+mod monitor;
+
+use crate::client::Connection;
+use crate::io::{Io, argv0, program_name, version_text};
+use crate::table::{Format, Style};
+use ib_base::getopt::{Getopt, HasArg, LongOpt};
+use ib_base::json::Json;
+use ib_base::vlog::{self, Destination, Level};
+use ib_ovsdb::Schema;
+use ib_stream::stream;
+use ib_sys::daemon::{self, Daemon};
+use ib_sys::{dirs, process, signal};
+use std::ffi::OsString;
+use std::io as stdio;
+
+/// Why a command ends early: a message with status 1, or a status alone.
+pub(crate) enum Stop {
+    Fatal(String),
+    Exit(i32),
+}
+
+impl From<String> for Stop {
+    fn from(message: String) -> Stop {
+        Stop::Fatal(message)
+    }
+}
+
+pub(crate) type Done<T = ()> = Result<T, Stop>;
+
+/// What a command has to work with.
+pub(crate) struct Client<'a, 'b> {
+    pub io: &'a mut Io<'b>,
+    pub program: String,
+    pub server: String,
+    /// The database, for commands that need one.
+    pub database: String,
+    pub style: Style,
+    pub timestamps: bool,
+    pub force: bool,
+    pub daemon: Daemon,
+    /// The argument of `--unixctl`.
+    pub unixctl: Option<String>,
+    connection: Option<Connection>,
+}
+
+impl Client<'_, '_> {
+    /// The session, for commands that need one.
+    pub fn connection(&mut self) -> Done<&mut Connection> {
+        if self.connection.is_none() {
+            let opened = Connection::open(&self.server, false).map_err(|e| {
+                let why = ib_base::errno::strerror(&e);
+                Stop::Fatal(format!("failed to connect to \"{}\" ({why})", self.server))
+            })?;
+            self.connection = Some(opened);
+        }
+        self.connection.as_mut().ok_or_else(|| Stop::Fatal("not connected".to_string()))
+    }
+
+    /// The text of a failure of the session.
+    pub fn broken(&self, error: &stdio::Error) -> Stop {
+        let why = if error.kind() == stdio::ErrorKind::UnexpectedEof {
+            "End of file".to_string()
+        } else {
+            ib_base::errno::strerror(error)
+        };
+        Stop::Fatal(format!("{}: transaction failed ({why})", self.server))
+    }
+
+    /// Sends a request and returns the result; an error of the server ends the command.
+    pub fn call(&mut self, method: &str, params: Json) -> Done<Json> {
+        match self.try_call(method, params)? {
+            Ok(result) => Ok(result),
+            Err(error) => {
+                let error = error.to_text(ib_base::json::Style::SORTED);
+                Err(Stop::Fatal(format!("transaction returned error: {error}")))
+            }
+        }
+    }
+
+    /// Sends a request and returns the result or the server's error.
+    pub fn try_call(&mut self, method: &str, params: Json) -> Done<Result<Json, Json>> {
+        let answer = self.connection()?.call(method, params);
+        answer.map_err(|e| self.broken(&e))
+    }
+
+    /// The schema of a database.
+    pub fn schema(&mut self, database: &str) -> Done<Schema> {
+        let json = self.call("get_schema", Json::array([database.into()]))?;
+        Schema::from_json(&json).map_err(|e| Stop::Fatal(e.to_string()))
+    }
+}
+
+/// What comes before a command's own arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// A server name at most.
+    Server,
+    /// A server, then a database.
+    Database,
+    /// Nothing.
+    Nothing,
+}
+
+struct Command {
+    name: &'static str,
+    need: Need,
+    min_args: usize,
+    max_args: usize,
+    run: fn(&mut Client<'_, '_>, &[String]) -> Done,
+}
+
+/// No limit to the number of arguments.
+const MANY: usize = usize::MAX;
+
+static COMMANDS: &[Command] = &[
+    Command { name: "list-dbs", need: Need::Server, min_args: 0, max_args: 0, run: commands::list_dbs },
+    Command { name: "get-schema", need: Need::Database, min_args: 0, max_args: 0, run: commands::get_schema },
+    Command {
+        name: "get-schema-version",
+        need: Need::Database,
+        min_args: 0,
+        max_args: 0,
+        run: commands::get_schema_version,
+    },
+    Command {
+        name: "get-schema-cksum",
+        need: Need::Database,
+        min_args: 0,
+        max_args: 0,
+        run: commands::get_schema_cksum,
+    },
+    Command {
+        name: "list-tables",
+        need: Need::Database,
+        min_args: 0,
+        max_args: 0,
+        run: commands::list_tables,
+    },
+    Command {
+        name: "list-columns",
+        need: Need::Database,
+        min_args: 0,
+        max_args: 1,
+        run: commands::list_columns,
+    },
+    Command { name: "transact", need: Need::Server, min_args: 1, max_args: 1, run: commands::transact },
+    Command { name: "query", need: Need::Server, min_args: 1, max_args: 1, run: commands::query },
+    Command { name: "monitor", need: Need::Database, min_args: 1, max_args: MANY, run: monitor::monitor },
+    Command {
+        name: "monitor-cond",
+        need: Need::Database,
+        min_args: 2,
+        max_args: MANY,
+        run: monitor::monitor_cond,
+    },
+    Command {
+        name: "monitor-cond-since",
+        need: Need::Database,
+        min_args: 2,
+        max_args: MANY,
+        run: monitor::monitor_cond_since,
+    },
+    Command { name: "wait", need: Need::Server, min_args: 2, max_args: 2, run: commands::wait },
+    Command { name: "dump", need: Need::Database, min_args: 0, max_args: MANY, run: commands::dump },
+    Command { name: "backup", need: Need::Database, min_args: 0, max_args: 0, run: commands::backup },
+    Command { name: "restore", need: Need::Database, min_args: 0, max_args: 0, run: commands::restore },
+    Command { name: "convert", need: Need::Server, min_args: 1, max_args: 1, run: commands::convert },
+    Command {
+        name: "needs-conversion",
+        need: Need::Server,
+        min_args: 1,
+        max_args: 1,
+        run: commands::needs_conversion,
+    },
+    Command { name: "lock", need: Need::Server, min_args: 1, max_args: 1, run: monitor::lock },
+    Command { name: "steal", need: Need::Server, min_args: 1, max_args: 1, run: monitor::steal },
+    Command { name: "unlock", need: Need::Server, min_args: 1, max_args: 1, run: monitor::unlock },
+    Command { name: "help", need: Need::Nothing, min_args: 0, max_args: MANY, run: help },
+];
+
+const OPT_TIMESTAMP: u32 = 1000;
+const OPT_FORCE: u32 = 1001;
+const OPT_UNIXCTL: u32 = 1002;
+const OPT_IGNORED: u32 = 1003;
+const OPT_IGNORED_TLS: u32 = 1004;
+const OPT_TABLE: u32 = 2000;
+
+const OPTIONS: &[LongOpt] = &[
+    LongOpt::new("help", HasArg::No, 'h' as u32),
+    LongOpt::new("version", HasArg::No, 'V' as u32),
+    LongOpt::new("timestamp", HasArg::No, OPT_TIMESTAMP),
+    LongOpt::new("force", HasArg::No, OPT_FORCE),
+    LongOpt::new("timeout", HasArg::Required, 't' as u32),
+    LongOpt::new("unixctl", HasArg::Required, OPT_UNIXCTL),
+    LongOpt::new("leader-only", HasArg::No, OPT_IGNORED),
+    LongOpt::new("no-leader-only", HasArg::No, OPT_IGNORED),
+    LongOpt::new("record", HasArg::Optional, OPT_IGNORED),
+    LongOpt::new("replay", HasArg::Optional, OPT_IGNORED),
+    LongOpt::new("format", HasArg::Required, OPT_TABLE),
+    LongOpt::new("data", HasArg::Required, OPT_TABLE + 1),
+    LongOpt::new("no-headings", HasArg::No, OPT_TABLE + 2),
+    LongOpt::new("pretty", HasArg::No, OPT_TABLE + 3),
+    LongOpt::new("bare", HasArg::No, OPT_TABLE + 4),
+    LongOpt::new("max-column-width", HasArg::Required, OPT_TABLE + 5),
+    LongOpt::new("private-key", HasArg::Required, OPT_IGNORED_TLS),
+    LongOpt::new("certificate", HasArg::Required, OPT_IGNORED_TLS),
+    LongOpt::new("ca-cert", HasArg::Required, OPT_IGNORED_TLS),
+    LongOpt::new("bootstrap-ca-cert", HasArg::Required, OPT_IGNORED_TLS),
+    LongOpt::new("ssl-protocols", HasArg::Required, OPT_IGNORED_TLS),
+    LongOpt::new("ssl-ciphers", HasArg::Required, OPT_IGNORED_TLS),
+    LongOpt::new("ssl-ciphersuites", HasArg::Required, OPT_IGNORED_TLS),
+    LongOpt::new("ssl-server-name", HasArg::Required, OPT_IGNORED_TLS),
+];
+
+const TABLE_OPTIONS: [&str; 6] = ["format", "data", "no-headings", "pretty", "bare", "max-column-width"];
+
+/// Runs the tool. `args` begins with the name that it was called by.
+pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
+    let program = program_name(args);
+    match run_checked(args, &program, io) {
+        Ok(()) => 0,
+        Err(Stop::Exit(code)) => code,
+        Err(Stop::Fatal(message)) => io.fatal(&program, message),
+    }
+}
+
+fn default_server() -> String {
+    format!("unix:{}/db.sock", dirs::rundir().display())
+}
+
+fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
+    process::init(program);
+    vlog::set_levels(None, Some(Destination::Console), Level::Warn);
+    let mut client = Client {
+        io,
+        program: program.to_string(),
+        server: default_server(),
+        database: String::new(),
+        style: Style::new(Format::Table),
+        timestamps: false,
+        force: false,
+        daemon: Daemon::new(program),
+        unixctl: None,
+        connection: None,
+    };
+    let called_as = argv0(args);
+    let rest = args.get(1..).unwrap_or_default();
+    let mut options = Getopt::new(&called_as, rest, "v::hVt:f:d:p:c:C:", OPTIONS)
+        .with(daemon::VLOG_OPTIONS)
+        .with(daemon::OPTIONS);
+    let mut timeout_s = None;
+    for found in options.by_ref() {
+        let found = match found {
+            Ok(found) => found,
+            Err(message) => {
+                client.io.err(format!("{message}\n"));
+                return Err(Stop::Exit(1));
+            }
+        };
+        match (found.id, char::from_u32(found.id)) {
+            (_, Some('h')) => return help(&mut client, &[]),
+            (_, Some('V')) => {
+                client.io.out(version_text(program, ""));
+                return Ok(());
+            }
+            (_, Some('t')) => match found.arg_str().parse() {
+                Ok(seconds) if seconds > 0 => timeout_s = Some(seconds),
+                _ => {
+                    let value = found.arg_str();
+                    return Err(Stop::Fatal(format!("value {value} on -t or --timeout is invalid")));
+                }
+            },
+            (_, Some('f')) => {
+                client.style.apply_option("format", Some(&found.arg_str()))?;
+            }
+            (_, Some('d')) => {
+                client.style.apply_option("data", Some(&found.arg_str()))?;
+            }
+            (_, Some('p' | 'c' | 'C')) | (OPT_IGNORED | OPT_IGNORED_TLS, _) => {}
+            (OPT_TIMESTAMP, _) => client.timestamps = true,
+            (OPT_FORCE, _) => client.force = true,
+            (OPT_UNIXCTL, _) => client.unixctl = Some(found.arg_str()),
+            (id, _) if (OPT_TABLE..OPT_TABLE + 6).contains(&id) => {
+                let name = TABLE_OPTIONS[(id - OPT_TABLE) as usize];
+                client.style.apply_option(name, Some(&found.arg_str()))?;
+            }
+            _ => {
+                if !daemon::vlog_option(program, &found)? {
+                    client.daemon.option(&found)?;
+                }
+            }
+        }
+    }
+    let words = options.rest_str();
+    signal::ctl_timeout(timeout_s);
+    dispatch(&mut client, &words)
+}
+
+fn dispatch(client: &mut Client<'_, '_>, words: &[String]) -> Done {
+    let Some((name, mut arguments)) = words.split_first() else {
+        return Err(Stop::Fatal("missing command name; use --help for help".to_string()));
+    };
+    let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
+        return Err(Stop::Fatal(format!("unknown command '{name}'; use --help for help")));
+    };
+    if command.need != Need::Nothing
+        && arguments.len() > command.min_args
+        && (stream::is_active(&arguments[0]) || stream::is_passive(&arguments[0]))
+    {
+        client.server = arguments[0].clone();
+        arguments = &arguments[1..];
+    }
+    if command.need == Need::Database {
+        let names = client.call("list_dbs", Json::array([]))?;
+        let names: Vec<&str> = names.as_array().unwrap_or(&[]).iter().filter_map(Json::as_str).collect();
+        if arguments.len() > command.min_args && names.contains(&arguments[0].as_str()) {
+            client.database = arguments[0].clone();
+            arguments = &arguments[1..];
+        } else if names.contains(&"Open_vSwitch") {
+            client.database = "Open_vSwitch".to_string();
+        } else {
+            let others: Vec<&&str> = names.iter().filter(|n| !n.starts_with('_')).collect();
+            let [only] = others[..] else {
+                return Err(Stop::Fatal(format!(
+                    "no default database for `{name}' command, please specify a database name"
+                )));
+            };
+            client.database = only.to_string();
+        }
+    }
+    if arguments.len() < command.min_args || arguments.len() > command.max_args {
+        return Err(Stop::Fatal(format!("invalid syntax for '{name}' (use --help for help)")));
+    }
+    (command.run)(client, arguments)
+}
+
+fn help(client: &mut Client<'_, '_>, _: &[String]) -> Done {
+    let program = client.program.clone();
+    let text = format!(
+        "{program}: Open vSwitch database JSON-RPC client\n\
+         usage: {program} [OPTIONS] COMMAND [ARG...]\n{COMMAND_HELP}\n\
+         The default SERVER is {}.\nThe default DATABASE is Open_vSwitch.\n{}{}  \
+         --timestamp                 timestamp \"monitor\" output\n{}{}\n\
+         Replay options:\n  \
+         --record[=DIR]            turn on writing replay files\n  \
+         --replay[=DIR]            run from replay files\n\n\
+         Other options:\n  \
+         -t, --timeout=SECS          wait at most SECS seconds\n  \
+         -h, --help                  display this help message\n  \
+         -V, --version               display version information\n",
+        default_server(),
+        crate::vsctl::help::connections().replace("database connection", "SERVER connection"),
+        crate::table::HELP,
+        daemon::usage(&program).trim_start_matches('\n'),
+        daemon::vlog_usage(&program),
+    );
+    client.io.out(text);
+    Ok(())
+}
+
+const COMMAND_HELP: &str = "
+Valid commands are:
+
+  list-dbs [SERVER]
+    list databases available on SERVER
+
+  get-schema [SERVER] [DATABASE]
+    retrieve schema for DATABASE from SERVER
+
+  get-schema-version [SERVER] [DATABASE]
+    retrieve schema for DATABASE from SERVER and report only its
+    version number on stdout
+
+  get-schema-cksum [SERVER] [DATABASE]
+    retrieve schema for DATABASE from SERVER and report only its
+    checksum on stdout
+
+  list-tables [SERVER] [DATABASE]
+    list tables for DATABASE on SERVER
+
+  list-columns [SERVER] [DATABASE] [TABLE]
+    list columns in TABLE (or all tables) in DATABASE on SERVER
+
+  transact [SERVER] TRANSACTION
+    run TRANSACTION (params for \"transact\" request) on SERVER
+    and print the results as JSON on stdout
+
+  query [SERVER] TRANSACTION
+    run TRANSACTION (params for \"transact\" request) on SERVER,
+    as read-only, and print the results as JSON on stdout
+
+  monitor [SERVER] [DATABASE] TABLE [COLUMN,...]...
+    monitor contents of COLUMNs in TABLE in DATABASE on SERVER.
+    COLUMNs may include !initial, !insert, !delete, !modify
+    to avoid seeing the specified kinds of changes.
+
+  monitor-cond [SERVER] [DATABASE] CONDITION TABLE [COLUMN,...]...
+    monitor contents that match CONDITION of COLUMNs in TABLE in
+    DATABASE on SERVER.
+    COLUMNs may include !initial, !insert, !delete, !modify
+    to avoid seeing the specified kinds of changes.
+
+  monitor-cond-since [SERVER] [DATABASE] [LASTID] CONDITION TABLE [COLUMN,...]...
+    monitor contents that match CONDITION of COLUMNs in TABLE in
+    DATABASE on SERVER, since change after LASTID.
+    LASTID specifies transaction ID after which the monitoring
+    starts, which works only for cluster mode. If ignored, it
+    defaults to an all-zero uuid.
+    Other arguments are the same as in monitor-cond.
+
+  convert [SERVER] SCHEMA
+    convert database on SERVER named in SCHEMA to SCHEMA.
+
+  needs-conversion [SERVER] SCHEMA
+    tests whether SCHEMA's db on SERVER needs conversion.
+
+  monitor [SERVER] [DATABASE] ALL
+    monitor all changes to all columns in all tables
+
+  wait [SERVER] DATABASE STATE
+    wait until DATABASE reaches STATE (\"added\" or \"connected\" or \"removed\")
+    on SERVER.
+
+  dump [SERVER] [DATABASE]
+    dump contents of DATABASE on SERVER to stdout
+
+  backup [SERVER] [DATABASE] > SNAPSHOT
+    dump database contents in the form of a database file
+
+  [--force] restore [SERVER] [DATABASE] < SNAPSHOT
+    restore database contents from a database file
+
+  lock [SERVER] LOCK
+    create or wait for LOCK in SERVER
+
+  steal [SERVER] LOCK
+    steal LOCK from SERVER
+
+  unlock [SERVER] LOCK
+    unlock LOCK from SERVER
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::capture;
+
+    #[test]
+    fn command_lines_are_checked_before_anything_is_contacted() {
+        let check = |words: &[&str], expect: &str| {
+            let (code, _, err) = capture(run, &[&["ovsdb-client"], words].concat(), "");
+            assert_eq!((code, err.as_str()), (1, expect), "{words:?}");
+        };
+        check(&[], "ovsdb-client: missing command name; use --help for help\n");
+        check(&["foo"], "ovsdb-client: unknown command 'foo'; use --help for help\n");
+        check(
+            &["transact", "unix:/nonexistent/x", "a", "b"],
+            "ovsdb-client: invalid syntax for 'transact' (use --help for help)\n",
+        );
+        check(
+            &["list-dbs", "unix:/nonexistent/x"],
+            "ovsdb-client: failed to connect to \"unix:/nonexistent/x\" (No such file or directory)\n",
+        );
+        check(
+            &["transact", "[bad"],
+            "ovsdb-client: \"[bad\": line 0, column 4, byte 4: invalid keyword 'bad'\n",
+        );
+        check(&["transact", "{}"], "ovsdb-client: not a valid OVSDB query\n");
+    }
+}
