@@ -248,15 +248,16 @@ fn print_table(table: &Table, style: &Style, out: &mut String) {
     let widths: Vec<usize> = (0..table.headings.len()).map(width).collect();
 
     let mut line = |row: &mut dyn Iterator<Item = &str>| {
+        // Blanks are owed until a cell needs them, so that lines do not end in any.
+        let mut owed = 0;
         for (i, cell) in row.enumerate() {
-            if i > 0 {
-                out.push(' ');
-            }
             let cell = truncate(cell, widths[i]);
-            out.push_str(cell);
-            if i + 1 < widths.len() {
-                out.extend(std::iter::repeat_n(' ', widths[i] - cell.len()));
+            if !cell.is_empty() {
+                out.extend(std::iter::repeat_n(' ', owed));
+                out.push_str(cell);
+                owed = 0;
             }
+            owed += widths[i] - cell.len() + 1;
         }
         out.push('\n');
     };
@@ -433,6 +434,15 @@ mod tests {
         check(&style, "A table\n478 zz\nx   \"a<\n");
         let style = Style { max_column_width: 3, ..Style::new(Format::Table) };
         check(&style, "A table\n_uuid n\n----- ---\n478cd zz\nx     \"a<\n");
+    }
+
+    #[test]
+    fn lines_do_not_end_in_blanks() {
+        let table =
+            Table { rows: vec![vec!["".into(), "x".into(), "".into()]], ..Table::new(["a", "b", "c"]) };
+        let mut out = String::new();
+        Printer::new().print(&table, &Style::new(Format::Table), &mut out);
+        assert_eq!(out, "a b c\n- - -\n  x\n");
     }
 
     #[test]

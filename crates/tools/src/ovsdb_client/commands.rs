@@ -6,6 +6,8 @@ use crate::dbctl::data_cell;
 use crate::ovsdb_tool::parse_schema;
 use crate::table::{Cell, Printer, Table};
 use ib_base::json::{Json, Object, Style};
+use ib_base::vlog::module::RECONNECT;
+use ib_base::vlog_info;
 use ib_ovsdb::log::{MAGIC, frame};
 use ib_ovsdb::{Datum, Schema, TableSchema, Uuid};
 use std::collections::HashMap;
@@ -374,7 +376,9 @@ pub fn wait(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
         // The server may come and go while we wait.
         let failed =
             |e: std::io::Error| Stop::Fatal(format!("{}: {}", client.server, ib_base::errno::strerror(&e)));
+        vlog_info!(RECONNECT, "{}: connecting...", client.server);
         let mut connection = Connection::open(&client.server, true).map_err(failed)?;
+        vlog_info!(RECONNECT, "{}: connected", client.server);
         match wait_on(&mut connection, database, state) {
             Ok(()) => return Ok(()),
             Err(_) => std::thread::sleep(std::time::Duration::from_secs(1)),

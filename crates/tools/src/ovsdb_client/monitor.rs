@@ -115,9 +115,8 @@ fn parse_groups(
     Ok(Monitored { table: table.clone(), columns })
 }
 
-fn parse_condition(schema: &Schema, table: &TableSchema, text: &str) -> Done<Json> {
+fn parse_condition(table: &TableSchema, text: &str) -> Done<Json> {
     let condition = Json::parse(text).map_err(|e| Stop::Fatal(format!("\"{text}\": {e}")))?;
-    let _ = schema;
     for clause in condition.as_array().unwrap_or(&[]) {
         match clause {
             Json::Bool(_) => {}
@@ -172,7 +171,7 @@ fn run(
                 schema.name
             )));
         };
-        let condition = condition.map(|text| parse_condition(&schema, table, text)).transpose()?;
+        let condition = condition.map(|text| parse_condition(table, text)).transpose()?;
         monitored.push(parse_groups(&server, &schema, table, groups, condition.as_ref(), &mut requests)?);
     }
     let mut params = vec![database.as_str().into(), Json::Null, requests.into()];
@@ -201,6 +200,10 @@ fn start(client: &mut C<'_, '_>) -> Done {
         client.connection = None;
     }
     client.daemon.start();
+    // From here on signals are ours to obey.
+    if client.connection()?.watch_signals().is_err() {
+        ib_sys::signal::watch();
+    }
     Ok(())
 }
 
@@ -373,9 +376,6 @@ fn serve(client: &mut C<'_, '_>, output: &mut Output) -> Done {
     let mut control: Server<Output> = Server::listen(path.as_deref(), &handle).map_err(|e| broken(&e))?;
     control.register(&standard::commands());
     control.register(CONTROL);
-    if client.daemon.detaches() && client.connection()?.watch_signals().is_err() {
-        ib_sys::signal::watch();
-    }
     client.daemon.complete();
     loop {
         control.run(output);
@@ -461,10 +461,11 @@ fn run_lock(client: &mut C<'_, '_>, method: &str, arguments: &[String]) -> Done 
     start(client)?;
     let mut output = Output::new(client, Vec::new())?;
     let lock = |name: &str| Json::array([name.into()]);
-    let result = client.call(method, lock(&arguments[0]))?;
-    output.line(&format!("{result}\n"));
-    let detaches = client.daemon.detaches();
-    let path = if detaches || client.unixctl.is_some() {
+    // A refusal is not told; what was asked for may still come about.
+    if let Ok(result) = client.try_call(method, lock(&arguments[0]))? {
+        output.line(&format!("{result}\n"));
+    }
+    let path = if client.daemon.detaches() || client.unixctl.is_some() {
         unixctl::socket_path(&client.program, client.unixctl.as_deref())
     } else {
         None
@@ -474,9 +475,6 @@ fn run_lock(client: &mut C<'_, '_>, method: &str, arguments: &[String]) -> Done 
     let mut control: Server<LockRequests> = listening.map_err(|e| client.broken(&e))?;
     control.register(&standard::commands());
     control.register(LOCK_CONTROL);
-    if detaches && client.connection()?.watch_signals().is_err() {
-        ib_sys::signal::watch();
-    }
     client.daemon.complete();
     let mut requests = LockRequests::default();
     loop {
