@@ -256,6 +256,22 @@ impl Database {
             table.indexes.iter_mut().for_each(|i| i.clear());
             table.rows.values_mut().for_each(|e| e.strong_refs = 0);
         }
+        // A file may hold weak references that outlived their rows; some versions of Open vSwitch write such.
+        for t in 0..self.tables.len() {
+            let mut cleaned: Vec<(Uuid, usize, Datum)> = Vec::new();
+            for r in self.tables[t].ref_columns.iter().filter(|r| r.has(RefType::Weak)) {
+                for (uuid, entry) in &self.tables[t].rows {
+                    if let Some(kept) = r.without_dangling(&self.tables, entry.row.get(r.column)) {
+                        cleaned.push((*uuid, r.column, kept));
+                    }
+                }
+            }
+            for (uuid, column, kept) in cleaned {
+                if let Some(entry) = self.tables[t].rows.get_mut(&uuid) {
+                    entry.row.set(column, kept);
+                }
+            }
+        }
         let mut strong: Vec<(usize, Uuid)> = Vec::new();
         for t in 0..self.tables.len() {
             let rows: Vec<Row> = self.tables[t].rows.values().map(|e| e.row.clone()).collect();

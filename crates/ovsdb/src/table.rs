@@ -108,6 +108,27 @@ impl RefColumn {
         }
     }
 
+    /// True if an element holds a weak reference to a row that does not exist.
+    pub fn is_dangling(&self, tables: &[Table], key: &Atom, value: Option<&Atom>) -> bool {
+        let dangles = |target: Option<(usize, RefType)>, atom: Option<&Atom>| match (target, atom) {
+            (Some((t, RefType::Weak)), Some(Atom::Uuid(u))) => !tables[t].rows.contains_key(u),
+            _ => false,
+        };
+        dangles(self.key, Some(key)) || dangles(self.value, value)
+    }
+
+    /// `datum` without the elements that [`RefColumn::is_dangling`]; none if there are none.
+    pub fn without_dangling(&self, tables: &[Table], datum: &Datum) -> Option<Datum> {
+        if !datum.iter().any(|(k, v)| self.is_dangling(tables, k, v)) {
+            return None;
+        }
+        Some(if datum.as_map().is_empty() {
+            Datum::set(datum.as_set().iter().filter(|k| !self.is_dangling(tables, k, None)).cloned())
+        } else {
+            Datum::map(datum.as_map().iter().filter(|(k, v)| !self.is_dangling(tables, k, Some(v))).cloned())
+        })
+    }
+
     /// True if keys or values are references of this kind.
     pub fn has(&self, kind: RefType) -> bool {
         [self.key, self.value].iter().flatten().any(|(_, k)| *k == kind)

@@ -280,19 +280,10 @@ impl Txn {
             let Some(row) = tables[table].row(uuid) else { continue };
             for r in tables[table].ref_columns.iter().filter(|r| r.has(RefType::Weak)) {
                 let datum = row.get(r.column);
-                let is_dangling = |target: Option<(usize, RefType)>, atom: Option<&Atom>| match (target, atom)
-                {
-                    (Some((t, RefType::Weak)), Some(Atom::Uuid(u))) => !tables[t].rows.contains_key(u),
-                    _ => false,
-                };
-                let dangling =
-                    |k: &Atom, v: Option<&Atom>| is_dangling(r.key, Some(k)) || is_dangling(r.value, v);
-                let removed = datum.iter().filter(|(k, v)| dangling(k, *v)).count();
-                if removed == 0 {
-                    continue;
-                }
+                let Some(kept) = r.without_dangling(tables, datum) else { continue };
+                let removed = datum.len() - kept.len();
                 let mut zero = false;
-                for (k, v) in datum.iter().filter(|(k, v)| dangling(k, *v)) {
+                for (k, v) in datum.iter().filter(|(k, v)| r.is_dangling(tables, k, *v)) {
                     zero |= k.as_uuid() == Some(Uuid::ZERO) || v.and_then(Atom::as_uuid) == Some(Uuid::ZERO);
                     // The pair's other half may be a strong reference.
                     let mut release = |target: Option<(usize, RefType)>, atom: Option<&Atom>| {
@@ -306,11 +297,6 @@ impl Txn {
                     release(r.value, v);
                 }
                 let column = &tables[table].schema.columns[r.column];
-                let kept = if column.kind.is_map() {
-                    Datum::map(datum.as_map().iter().filter(|(k, v)| !dangling(k, Some(v))).cloned())
-                } else {
-                    Datum::set(datum.as_set().iter().filter(|k| !dangling(k, None)).cloned())
-                };
                 if kept.len() < column.kind.min as usize {
                     let inserted =
                         self.index.get(&(table, uuid)).is_some_and(|&i| self.touched[i].old.is_none());

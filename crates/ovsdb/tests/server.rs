@@ -380,3 +380,36 @@ fn a_row_does_not_hold_itself() {
     send(&mut s, id, "transact", &cut, 0);
     assert_eq!(s.database("S").unwrap().table("C").unwrap().rows.len(), 0);
 }
+
+#[test]
+fn weak_references_go_with_their_rows_even_in_files() {
+    let path = temp("weak");
+    let schema = r#"{"name":"S","tables":{
+        "A":{"isRoot":true,"columns":{"n":{"type":"integer"},
+            "w":{"type":{"key":{"type":"uuid","refTable":"D","refType":"weak"},"min":0,"max":"unlimited"}}}},
+        "D":{"isRoot":true,"columns":{"name":{"type":"string"}}}}}"#;
+    drop(Database::create(&path, Schema::parse(schema).unwrap(), None).unwrap());
+    let (mut s, id) = serve(&path);
+    let both = r#"["S",{"op":"insert","table":"D","uuid-name":"d","row":{"name":"x"}},
+                       {"op":"insert","table":"A","row":{"w":["named-uuid","d"]}}]"#;
+    send(&mut s, id, "transact", both, 0);
+    // The referencing row changes elsewhere in the transaction that deletes the row referenced.
+    let delete = r#"["S",{"op":"update","table":"A","where":[],"row":{"n":1}},{"op":"delete","table":"D","where":[]}]"#;
+    send(&mut s, id, "transact", delete, 0);
+    sent(&mut s);
+    let select = r#"["S",{"op":"select","table":"A","where":[],"columns":["n","w"]}]"#;
+    let expect = r#"{"id":"transact","result":[{"rows":[{"n":1,"w":["set",[]]}]}],"error":null}"#;
+    send(&mut s, id, "transact", select, 0);
+    assert_eq!(only(&mut s), expect);
+    drop(s);
+    let (schema_record, row) = (
+        Schema::parse(schema).unwrap().to_json().to_string(),
+        r#"{"A":{"5b6679e6-b657-463c-85dd-48489046f583":{"n":1,"w":["uuid","5b6679e6-b657-463c-85dd-48489046f584"]}}}"#,
+    );
+    let mut bytes = ib_ovsdb::log::frame("JSON", &schema_record);
+    bytes.extend(ib_ovsdb::log::frame("JSON", row));
+    std::fs::write(&path, bytes).unwrap();
+    let (mut s, id) = serve(&path);
+    send(&mut s, id, "transact", select, 0);
+    assert_eq!(only(&mut s), expect);
+}
