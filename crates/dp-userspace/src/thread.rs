@@ -27,8 +27,6 @@ use crate::worker::{Shared, Worker};
 const WAKER: Token = Token(usize::MAX);
 /// How often queues without descriptor are looked at when idle.
 const NAP: Duration = Duration::from_millis(1);
-/// Rounds between looks at the descriptors while queues have packets.
-const BUSY_ROUNDS: u32 = 8;
 /// Empty looks before sleeping after a busy spell.
 const LINGER_LOOKS: u32 = 4;
 
@@ -124,15 +122,10 @@ impl Body {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut idle_looks = LINGER_LOOKS;
         let mut since = Instant::now();
-        let mut unpolled = 0;
         loop {
-            let busy = idle_looks == 0 && self.queues.iter().flatten().any(|s| s.ready);
-            if busy && unpolled < BUSY_ROUNDS {
-                unpolled += 1;
-            } else {
-                unpolled = 0;
-                self.wait(&mut events, idle_looks, &mut since);
-            }
+            // Each round: a queue that has just become readable, with the acknowledgements of a bulk transfer on another one
+            // perhaps, must not wait for that one to run dry.
+            self.wait(&mut events, idle_looks, &mut since);
             if !self.take_messages() {
                 return;
             }
