@@ -224,11 +224,12 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
                 io.out(standard::version_line(PROGRAM));
                 return Err(0);
             }
-            id => match unsupported_name(id) {
-                Some(name) => fatal(format!("--{name}: not supported yet")),
-                // -p, -c, -C
-                None => {}
-            },
+            // Of what is left, -p, -c and -C have no name here, and no effect.
+            id => {
+                if let Some(name) = unsupported_name(id) {
+                    fatal(format!("--{name}: not supported yet"));
+                }
+            }
         }
     }
     settings.databases = options.rest_str();
