@@ -289,7 +289,11 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
                 client.style.apply_option(name, Some(&found.arg_str()))?;
             }
             _ => {
-                if !daemon::vlog_option(program, &found)? {
+                let taken = daemon::vlog_option(program, &found).map_err(|line| {
+                    client.io.err(format!("{line}\n"));
+                    Stop::Exit(1)
+                })?;
+                if !taken {
                     client.daemon.option(&found)?;
                 }
             }

@@ -158,7 +158,10 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
             }
             _ if found.id == OPT_RBAC_ROLE || found.id == OPT_IGNORED => {}
             _ => {
-                daemon::vlog_option(program, &found)?;
+                if let Err(line) = daemon::vlog_option(program, &found) {
+                    session.io.err(format!("{line}\n"));
+                    return Err(Stop::Exit(1));
+                }
             }
         }
     }

@@ -363,7 +363,10 @@ fn parse_options(
                 }
             }
             _ => {
-                daemon::vlog_option(&program, &found)?;
+                if let Err(line) = daemon::vlog_option(&program, &found) {
+                    io.err(format!("{line}\n"));
+                    return Err(Stop::Exit(1));
+                }
             }
         }
     }
