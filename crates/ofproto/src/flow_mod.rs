@@ -450,6 +450,11 @@ impl Txn<'_> {
         table.cls.insert(rule);
     }
 
+    /// The version that this change makes.
+    pub(crate) fn version(&self) -> u64 {
+        self.next
+    }
+
     /// Removes a rule in the next version.
     pub fn remove(&mut self, rule: Arc<Rule>, reason: FlowRemovedReason) {
         rule.cls().remove_in(self.next);

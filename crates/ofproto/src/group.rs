@@ -11,6 +11,7 @@ use ib_openflow::message::{
     OFPG_ALL, OFPG_ANY, OFPG_MAX,
 };
 
+use crate::flow_mod::Txn;
 use crate::ofproto::Ofproto;
 use crate::rule::PushStats;
 
@@ -63,6 +64,15 @@ impl Ofproto {
 
     /// Applies a group_mod.
     pub fn group_mod(&self, gm: &GroupMod, now: Instant) -> Result<(), OfError> {
+        let mut txn = self.begin(now);
+        self.group_mod_in(gm, &mut txn, now)?;
+        txn.commit();
+        Ok(())
+    }
+
+    /// Applies a group_mod as part of a change; flows that go with deleted groups go when that is committed.
+    /// Groups themselves change at once: who gives the change up puts the old ones back.
+    pub fn group_mod_in(&self, gm: &GroupMod, txn: &mut Txn<'_>, now: Instant) -> Result<(), OfError> {
         let exists = self.groups.read().contains_key(&gm.group_id);
         match gm.command {
             GroupModCommand::Add if exists => Err(OfError::OFPGMFC_GROUP_EXISTS),
@@ -71,7 +81,7 @@ impl Ofproto {
                 self.put_group(gm, gm.buckets.clone(), now)
             }
             GroupModCommand::Delete => {
-                self.delete_groups(gm.group_id, now);
+                self.delete_groups(gm.group_id, txn);
                 Ok(())
             }
             GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket => {
@@ -129,7 +139,7 @@ impl Ofproto {
     }
 
     /// Deletes a group, or all; flows that use them go as well.
-    fn delete_groups(&self, id: u32, now: Instant) {
+    fn delete_groups(&self, id: u32, txn: &mut Txn<'_>) {
         let gone: Vec<u32> = match id {
             OFPG_ALL => self.groups.read().keys().copied().collect(),
             id => self.groups.read().contains_key(&id).then_some(id).into_iter().collect(),
@@ -137,7 +147,6 @@ impl Ofproto {
         if gone.is_empty() {
             return;
         }
-        let mut txn = self.begin(now);
         let all = crate::flow_mod::Criteria {
             table: 0xff,
             match_: &ib_flow::Match::catch_all(),
@@ -148,12 +157,11 @@ impl Ofproto {
             out_group: OFPG_ANY,
             hidden: true,
         };
-        for rule in self.collect(&all, self.current_version()).unwrap_or_default() {
+        for rule in self.collect(&all, txn.version()).unwrap_or_default() {
             if gone.iter().any(|g| rule.uses_group(*g)) {
                 txn.remove(rule, ib_openflow::message::FlowRemovedReason::GroupDelete);
             }
         }
-        txn.commit();
         let mut groups = self.groups.write();
         for g in gone {
             groups.remove(&g);

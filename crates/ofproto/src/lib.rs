@@ -40,4 +40,4 @@ pub mod xlate;
 
 pub use config::*;
 pub use connmgr::{ConnCommand, ConnEvent, ConnId};
-pub use switch::{Bridge, PortStatsFn, Switch};
+pub use switch::{Bridge, PortAdminFn, PortStatsFn, Switch};

@@ -43,6 +43,9 @@ pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
 /// Wakes the main loop, from any thread.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
+/// Brings a device up or down: the bridge layer provides it.
+pub type PortAdminFn = Arc<dyn Fn(&str, bool) + Send + Sync>;
+
 /// All bridges. See the module's description.
 pub struct Switch {
     pub(crate) clock: Clock,
@@ -52,6 +55,7 @@ pub struct Switch {
     settings: Settings,
     next_id: u32,
     port_stats: Option<PortStatsFn>,
+    port_admin: Option<PortAdminFn>,
     waker: Option<Waker>,
     rundir: String,
 }
@@ -70,6 +74,7 @@ pub struct Bridge {
     pub(crate) datapath_id: u64,
     pub(crate) desc: DescConfig,
     pub(crate) port_stats: Option<PortStatsFn>,
+    pub(crate) port_admin: Option<PortAdminFn>,
     forward_bpdu: bool,
     dirty: bool,
 }
@@ -85,6 +90,7 @@ impl Switch {
             settings: Settings::default(),
             next_id: 1,
             port_stats: None,
+            port_admin: None,
             waker: None,
             rundir: rundir.to_owned(),
         }
@@ -105,6 +111,14 @@ impl Switch {
             b.of.set_waker(&waker);
         }
         self.waker = Some(waker);
+    }
+
+    /// Who brings devices up and down for OpenFlow's OFPPC_PORT_DOWN: called with name and "up".
+    pub fn set_port_admin(&mut self, f: PortAdminFn) {
+        for b in self.bridges.values_mut() {
+            b.port_admin = Some(Arc::clone(&f));
+        }
+        self.port_admin = Some(f);
     }
 
     /// Applies `other_config` of Open_vSwitch.
@@ -142,7 +156,7 @@ impl Switch {
             of.set_waker(waker);
         }
         let connmgr = ConnMgr::new(name, &self.rundir);
-        let bridge = Bridge {
+        let mut bridge = Bridge {
             of,
             backer,
             class,
@@ -152,9 +166,11 @@ impl Switch {
             datapath_id: 0,
             desc: DescConfig::default(),
             port_stats: self.port_stats.clone(),
+            port_admin: self.port_admin.clone(),
             forward_bpdu: false,
             dirty: true,
         };
+        crate::connmgr::flushed(&mut bridge, self.clock.now());
         self.bridges.insert(name.to_owned(), bridge);
         Ok(())
     }
@@ -288,7 +304,7 @@ impl Bridge {
     pub fn set_datapath_id(&mut self, id: u64) {
         if self.datapath_id != id {
             self.datapath_id = id;
-            self.connmgr.reconnect_all();
+            self.connmgr.reconnect_all(self.of.clock.now());
         }
     }
     /// Sets the strings of the switch description.
@@ -297,15 +313,18 @@ impl Bridge {
     }
     /// Sets what happens without controllers.
     pub fn set_fail_mode(&mut self, mode: FailMode) {
-        self.connmgr.set_fail_mode(mode);
+        let now = self.of.clock.now();
+        crate::connmgr::set_fail_mode(self, mode, now);
     }
     /// Sets the OpenFlow versions that controllers may speak.
     pub fn set_versions(&mut self, versions: Versions) {
-        self.connmgr.set_versions(versions);
+        let now = self.of.clock.now();
+        crate::connmgr::set_versions(self, versions, now);
     }
     /// Sets the controllers, replacing those before; ones that stay keep their connections.
     pub fn set_controllers(&mut self, controllers: &[ControllerConfig]) {
-        self.connmgr.set_controllers(controllers);
+        let now = self.of.clock.now();
+        crate::connmgr::set_controllers(self, controllers, now);
     }
     /// State of the controllers.
     pub fn controllers(&self, now: Instant) -> Vec<ControllerStatus> {
@@ -321,7 +340,7 @@ impl Bridge {
     }
     /// Drops connections to controllers, which then connect anew (`bridge/reconnect`).
     pub fn reconnect(&mut self) {
-        self.connmgr.reconnect_all();
+        self.connmgr.reconnect_all(self.of.clock.now());
     }
     /// Limits of learned addresses: idle time and number.
     pub fn set_mac_table(&mut self, idle_secs: u32, max_entries: usize) {

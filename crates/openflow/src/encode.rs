@@ -4,6 +4,8 @@
 //! where there is one, and is left out where there is none. Multipart replies that do not fit into a message of
 //! 64 kB must be split by the caller; [`encode_reply`] does that for lists.
 
+use ib_base::vlog::module::OFP_ERRORS;
+use ib_base::vlog_err_rl;
 use ib_flow::OfPort;
 
 use crate::action_encode::{encode_actions, encode_instructions};
@@ -39,8 +41,8 @@ pub fn encode(message: &Message, version: Version, xid: u32) -> Vec<u8> {
 /// Encodes an error as the reply to `request`, of which the beginning is sent along.
 pub fn encode_error(error: OfError, version: Version, request: &[u8]) -> Vec<u8> {
     let xid = crate::raw::parse_header(request).map_or(0, |h| h.xid);
-    // All but a hello's text is cut to 64 bytes.
-    let data = request[..request.len().min(64)].to_vec();
+    // All of it, unless the error would grow beyond what its length can say.
+    let data = request[..request.len().min(usize::from(u16::MAX) - 32)].to_vec();
     encode(&Message::Error(ErrorMessage { error, data }), version, xid)
 }
 
@@ -328,7 +330,11 @@ pub fn put(b: &mut Buf, message: &Message, v: Version, xid: u32, options: Encode
 }
 
 fn error(b: &mut Buf, e: &ErrorMessage, v: Version) {
-    let (vendor, kind, code) = e.error.code(v).or_else(|| OfError::OFPBRC_EPERM.code(v)).unwrap_or((0, 1, 5));
+    let code = e.error.code(v).or_else(|| {
+        vlog_err_rl!(OFP_ERRORS, (5, 5), "cannot encode {} for OpenFlow {}", e.error.name(), v.number());
+        OfError::NXBRC_UNENCODABLE_ERROR.code(v)
+    });
+    let (vendor, kind, code) = code.unwrap_or((0, 1, 5));
     if vendor == 0 {
         b.u16(kind);
         b.u16(code);

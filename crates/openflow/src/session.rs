@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use ib_base::time::Instant;
 use ib_base::vlog::Level;
-use ib_base::vlog::module::{RCONN, VCONN};
+use ib_base::vlog::module::{RCONN, VCONN, VCONN_STREAM};
 use ib_base::{vlog_dbg_rl, vlog_err_rl, vlog_rl, vlog_warn_rl};
 
 use crate::encode::{EncodeOptions, encode_error, encode_with};
@@ -60,6 +60,8 @@ pub struct Session {
     peer: Versions,
     version: Option<Version>,
     received: Vec<u8>,
+    /// Bytes of `received` that were read.
+    consumed: usize,
     out: Vec<u8>,
     events: VecDeque<Event>,
     answer_echo: bool,
@@ -72,6 +74,10 @@ pub struct Session {
 impl Session {
     /// Opens a session that allows `versions`; the hello is in the output at once. `name` is for the log.
     pub fn new(name: impl Into<String>, versions: Versions) -> Session {
+        Session::with_xid(name, versions, 1)
+    }
+    /// [`Session::new`], the hello with a transaction id of the caller's.
+    pub fn with_xid(name: impl Into<String>, versions: Versions, xid: u32) -> Session {
         let mut s = Session {
             name: name.into(),
             state: State::Hello,
@@ -79,10 +85,11 @@ impl Session {
             peer: Versions(0),
             version: None,
             received: Vec::new(),
+            consumed: 0,
             out: Vec::new(),
             events: VecDeque::new(),
             answer_echo: true,
-            next_xid: 1,
+            next_xid: xid,
             probe_ms: 0,
             last_activity: None,
             probing: false,
@@ -171,35 +178,58 @@ impl Session {
 
     /// Takes received bytes.
     pub fn input(&mut self, bytes: &[u8], now: Instant) {
+        self.feed(bytes, now);
+        while self.step() {}
+        self.compact();
+    }
+
+    /// Takes received bytes without looking at them: [`Session::next_event`] does, message by message, so that
+    /// each is answered before the next is read.
+    pub fn feed(&mut self, bytes: &[u8], now: Instant) {
         if self.state == State::Failed {
             return;
         }
         self.last_activity = Some(now);
         self.probing = false;
         self.received.extend_from_slice(bytes);
-        let mut at = 0;
-        while self.state != State::Failed {
-            match next_message(&self.received[at..]) {
-                Frame::NeedMore => break,
-                Frame::Bad => {
-                    let len = parse_header(&self.received[at..]).map_or(0, |h| h.length);
-                    vlog_err_rl!(
-                        VCONN,
-                        (1, 5),
-                        "{}: received too-short ofp_header ({} bytes)",
-                        self.name,
-                        len
-                    );
-                    self.fail(Failure::Protocol);
-                }
-                Frame::Message(n) => {
-                    let message = self.received[at..at + n].to_vec();
-                    at += n;
-                    self.message(message);
-                }
+    }
+    /// The next event, reading as many of the bytes that were fed as it takes.
+    pub fn next_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if !self.step() {
+                self.compact();
+                return None;
             }
         }
-        self.received.drain(..at);
+    }
+
+    /// Handles one message; false if there is none.
+    fn step(&mut self) -> bool {
+        if self.state == State::Failed {
+            return false;
+        }
+        let rest = &self.received[self.consumed..];
+        match next_message(rest) {
+            Frame::NeedMore => false,
+            Frame::Bad => {
+                let len = parse_header(rest).map_or(0, |h| h.length);
+                vlog_err_rl!(VCONN_STREAM, (5, 10), "received too-short ofp_header ({} bytes)", len);
+                self.fail(Failure::Protocol);
+                false
+            }
+            Frame::Message(n) => {
+                let message = rest[..n].to_vec();
+                self.consumed += n;
+                self.message(message);
+                true
+            }
+        }
+    }
+    fn compact(&mut self) {
+        self.received.drain(..std::mem::take(&mut self.consumed));
     }
 
     /// Lets time pass: probes a silent peer.
@@ -268,8 +298,7 @@ impl Session {
                 version,
                 agreed
             );
-            self.send_error(OfError::OFPBRC_BAD_VERSION, &bytes);
-            self.fail(Failure::Protocol);
+            self.send_bytes(&encode_error(OfError::OFPBRC_BAD_VERSION, wire_version(version), &bytes));
             return;
         }
         match kind {
@@ -335,6 +364,11 @@ impl Session {
             }
         }
     }
+}
+
+/// The version in which to answer a message of another one than agreed.
+fn wire_version(version: u8) -> Version {
+    Version::from_wire(version).unwrap_or(Version::V15)
 }
 
 /// `version 0x04`, `version 0x04 and earlier`, `versions 0x01, 0x04`.

@@ -6,14 +6,44 @@
 //! Three kinds of connections: *service* connections come in by a listener (the management socket
 //! `BRIDGE.mgmt`, or a `ptcp:` controller); *primary* ones go out to controllers and are kept up; *snoops*
 //! (`BRIDGE.snoop`) get a copy of what primary ones exchange.
+//!
+//! `controllers` keeps primary connections up, `conn` is one connection's state, `requests` answers messages,
+//! `async_msgs` sends what nobody asked for, `bundle` and `monitor` are bundles and flow monitors, `fail_open`
+//! what a bridge does when its controllers are gone. In-band control (hidden flows that let the switch reach
+//! a controller through itself) is deliberately absent.
+//!
+//! Main thread only. Cost of an event: its messages; of a run: the number of connections.
+
+mod async_msgs;
+mod backoff;
+mod bundle;
+mod conn;
+mod controllers;
+mod fail_open;
+mod monitor;
+mod requests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ib_base::time::Instant;
-use ib_openflow::message::{Port as PortDesc, PortReason, Versions};
+use ib_base::vlog::module::{CONNMGR, RCONN};
+use ib_base::{vlog_dbg, vlog_info, vlog_warn};
+use ib_flow::tlv::TlvTable;
+use ib_flow::{Match, OfPort};
+use ib_openflow::action::Action;
+use ib_openflow::message::{FlowMod, Message, Versions};
+use ib_openflow::session::Event;
 
 use crate::config::{ControllerConfig, ControllerStatus, FailMode};
+use crate::flow_mod::Origin;
 use crate::switch::Bridge;
+use backoff::{Backoff, Silence};
+use bundle::OpenBundle;
+use conn::{Conn, Kind};
+use controllers::Controller;
+use fail_open::FailOpen;
 
 /// A connection of a bridge. Numbers are never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,10 +134,25 @@ pub struct ConnMgr {
     bridge: String,
     rundir: String,
     next_conn: u64,
-    fail_mode: FailMode,
-    versions: Versions,
+    pub(crate) fail_mode: FailMode,
+    pub(crate) versions: Versions,
     commands: Vec<ConnCommand>,
-    controllers: BTreeMap<String, ControllerConfig>,
+    pub(crate) controllers: BTreeMap<String, Controller>,
+    pub(crate) conns: BTreeMap<ConnId, Conn>,
+    pub(crate) fail_open: FailOpen,
+    /// OpenFlow 1.2+: the highest generation id of a role request.
+    pub(crate) election: Option<u64>,
+    /// NXT_TLV_TABLE_MOD's bindings.
+    pub(crate) tlv: Option<Arc<TlvTable>>,
+    /// The log knows of the management listener.
+    announced: bool,
+}
+
+/// Transaction ids of what the switch says first, for all bridges.
+static NEXT_XID: AtomicU32 = AtomicU32::new(1);
+
+pub(crate) fn next_xid() -> u32 {
+    NEXT_XID.fetch_add(1, Ordering::Relaxed)
 }
 
 impl ConnMgr {
@@ -120,12 +165,20 @@ impl ConnMgr {
             versions: Versions::ALL,
             commands: Vec::new(),
             controllers: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            fail_open: FailOpen::default(),
+            election: None,
+            tlv: None,
+            announced: false,
         };
         for kind in ["mgmt", "snoop"] {
-            let target = format!("punix:{}/{}.{kind}", mgr.rundir, mgr.bridge);
+            let target = mgr.own_target(kind);
             mgr.commands.push(ConnCommand::Listen { bridge: mgr.bridge.clone(), target });
         }
         mgr
+    }
+    fn own_target(&self, kind: &str) -> String {
+        format!("punix:{}/{}.{kind}", self.rundir, self.bridge)
     }
     /// A number for a connection that a listener accepted.
     pub fn new_conn_id(&mut self) -> ConnId {
@@ -135,31 +188,280 @@ impl ConnMgr {
     pub(crate) fn take_commands(&mut self) -> Vec<ConnCommand> {
         std::mem::take(&mut self.commands)
     }
-    pub(crate) fn set_fail_mode(&mut self, mode: FailMode) {
-        self.fail_mode = mode;
-    }
-    pub(crate) fn set_versions(&mut self, versions: Versions) {
-        self.versions = versions;
-    }
-    pub(crate) fn set_controllers(&mut self, controllers: &[ControllerConfig]) {
-        self.controllers = controllers.iter().map(|c| (c.target.clone(), c.clone())).collect();
-    }
-    pub(crate) fn status(&self, _now: Instant) -> Vec<ControllerStatus> {
-        Vec::new()
+    /// State of each configured controller.
+    pub(crate) fn status(&self, now: Instant) -> Vec<ControllerStatus> {
+        self.controllers.values().map(|c| c.status(&self.conns, now)).collect()
     }
     pub(crate) fn is_any_controller_connected(&self) -> bool {
-        false
+        self.controllers.values().any(|c| c.backoff.as_ref().is_some_and(Backoff::is_connected))
     }
-    pub(crate) fn reconnect_all(&mut self) {}
-    pub(crate) fn send_port_status(&mut self, _reason: PortReason, _port: PortDesc) {}
+    /// Whether there is a controller that the switch should connect to.
+    pub(crate) fn has_controllers(&self) -> bool {
+        self.controllers.values().any(|c| c.backoff.is_some())
+    }
+    /// Closes all connections; controllers are connected to anew.
+    pub(crate) fn reconnect_all(&mut self, now: Instant) {
+        let ids: Vec<ConnId> =
+            self.conns.iter().filter(|(_, c)| c.kind != Kind::Snoop).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(c) = self.conns.get(&id) {
+                vlog_info!(RCONN, "{}: disconnecting", c.log_name);
+            }
+            self.close(id, now);
+        }
+        for c in self.controllers.values_mut() {
+            if let Some(b) = &mut c.backoff {
+                b.restart(now);
+            }
+            c.conn = None;
+        }
+    }
+    /// Whether some controller wants misses of tables without configuration.
     pub(crate) fn wants_misses(&self) -> bool {
-        false
+        self.conns.values().any(Conn::wants_misses)
+            || self.controllers.values().any(|c| {
+                let up = c.conn.is_some_and(|id| self.conns.contains_key(&id));
+                c.backoff.is_some() && !up
+            })
     }
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        None
+        let controllers = self.controllers.values().filter_map(|c| c.backoff.as_ref()?.deadline());
+        let conns = self.conns.values().filter_map(|c| {
+            let limiters = c.limiters.iter().filter_map(|l| l.deadline()).min();
+            let bundles = c.bundles.values().map(OpenBundle::deadline).min();
+            [c.probe.deadline(), c.ops_deadline(), limiters, bundles].into_iter().flatten().min()
+        });
+        controllers.chain(conns).chain(fail_open::deadline(self)).min()
+    }
+
+    /// Sends what collected in the connections.
+    fn flush(&mut self) {
+        let snooped = self.take_snooped();
+        for bytes in snooped {
+            for s in self.conns.values_mut().filter(|c| c.kind == Kind::Snoop) {
+                s.session.send_bytes(&bytes);
+            }
+        }
+        for (id, c) in &mut self.conns {
+            let data = c.take_output();
+            if !data.is_empty() {
+                self.commands.push(ConnCommand::Send { bridge: self.bridge.clone(), conn: *id, data });
+            }
+        }
+    }
+    fn take_snooped(&mut self) -> Vec<Vec<u8>> {
+        let any = self.conns.values().any(|c| c.kind == Kind::Snoop && c.version().is_some());
+        let mut out = Vec::new();
+        for c in self.conns.values_mut().filter(|c| c.kind == Kind::Primary) {
+            out.extend(c.snooped.take().unwrap_or_default());
+            c.snooped = any.then(Vec::new);
+        }
+        out
+    }
+    /// Ends a connection from our side, once what it holds was sent.
+    fn close(&mut self, id: ConnId, now: Instant) {
+        let Some(mut c) = self.conns.remove(&id) else { return };
+        c.log_flow_mods(now);
+        let data = c.take_output();
+        if !data.is_empty() {
+            self.commands.push(ConnCommand::Send { bridge: self.bridge.clone(), conn: id, data });
+        }
+        self.commands.push(ConnCommand::Close { bridge: self.bridge.clone(), conn: id });
+    }
+    /// A connection ended; its controller waits before it tries again.
+    fn lost(&mut self, id: ConnId, reason: Option<&str>, logged: bool, now: Instant) {
+        if let Some(mut c) = self.conns.remove(&id) {
+            c.log_flow_mods(now);
+            if c.kind != Kind::Primary {
+                match reason {
+                    Some(_) if logged => {}
+                    Some(r) => vlog_warn!(RCONN, "{}: connection dropped ({r})", c.log_name),
+                    None => vlog_dbg!(RCONN, "{}: connection closed by peer", c.log_name),
+                }
+            }
+        }
+        for c in self.controllers.values_mut().filter(|c| c.conn == Some(id)) {
+            c.conn = None;
+            if let Some(b) = &mut c.backoff {
+                b.lost(reason, logged, now);
+            }
+        }
+    }
+    /// Ends a connection because of what its peer did.
+    fn fail(&mut self, id: ConnId, reason: &str, logged: bool, now: Instant) {
+        if let Some(c) = self.conns.get_mut(&id) {
+            let data = c.take_output();
+            if !data.is_empty() {
+                self.commands.push(ConnCommand::Send { bridge: self.bridge.clone(), conn: id, data });
+            }
+        }
+        self.commands.push(ConnCommand::Close { bridge: self.bridge.clone(), conn: id });
+        self.lost(id, Some(reason), logged, now);
     }
 }
 
-pub(crate) fn handle_event(_bridge: &mut Bridge, _event: ConnEvent<'_>, _now: Instant) {}
+/// Sets what happens without controllers.
+pub(crate) fn set_fail_mode(bridge: &mut Bridge, mode: FailMode, now: Instant) {
+    if std::mem::replace(&mut bridge.connmgr.fail_mode, mode) == mode {
+        return;
+    }
+    fail_open::update(bridge, now);
+    if !bridge.connmgr.has_controllers() {
+        flush_flows(bridge, now);
+    }
+}
 
-pub(crate) fn run(_bridge: &mut Bridge, _now: Instant) {}
+/// Sets the versions for management sockets and for controllers without versions of their own.
+pub(crate) fn set_versions(bridge: &mut Bridge, versions: Versions, now: Instant) {
+    let mgr = &mut bridge.connmgr;
+    if mgr.versions == versions {
+        return;
+    }
+    mgr.versions = versions;
+    let mgmt = mgr.own_target("mgmt");
+    let name = mgr.bridge.clone();
+    let reopen = |target: &str| {
+        vlog_info!(
+            CONNMGR,
+            "{name}: Changes to controller \"{target}\" expects re-initialization: Re-initializing now."
+        );
+    };
+    if mgr.announced {
+        reopen(&mgmt);
+        vlog_info!(CONNMGR, "{name}: added service controller \"{mgmt}\"");
+    }
+    let stale: Vec<ConnId> = mgr
+        .conns
+        .values()
+        .filter(|c| c.kind == Kind::Snoop || c.target == mgmt || mgr.inherits_versions(&c.target))
+        .map(|c| c.id)
+        .collect();
+    for id in stale {
+        mgr.close(id, now);
+        for c in mgr.controllers.values_mut().filter(|c| c.conn == Some(id)) {
+            c.conn = None;
+            if let Some(b) = &mut c.backoff {
+                b.restart(now);
+            }
+        }
+    }
+}
+
+/// Sets the controllers; see [`Bridge::set_controllers`].
+pub(crate) fn set_controllers(bridge: &mut Bridge, configs: &[ControllerConfig], now: Instant) {
+    let had = bridge.connmgr.has_controllers();
+    let mgr = &mut bridge.connmgr;
+    let name = mgr.bridge.clone();
+    if !std::mem::replace(&mut mgr.announced, true) {
+        let mgmt = mgr.own_target("mgmt");
+        vlog_info!(CONNMGR, "{name}: added service controller \"{mgmt}\"");
+    }
+    let gone: Vec<String> = mgr
+        .controllers
+        .iter()
+        .filter(|(t, c)| configs.iter().all(|n| n.target != **t || n.versions != c.config.versions))
+        .map(|(t, _)| t.clone())
+        .collect();
+    for target in gone {
+        let kind = controllers::kind_text(&target);
+        vlog_info!(CONNMGR, "{name}: removed {kind} controller \"{target}\"");
+        mgr.remove_controller(&target, now);
+    }
+    for config in configs {
+        mgr.put_controller(config, now);
+    }
+    let has = bridge.connmgr.has_controllers();
+    fail_open::update(bridge, now);
+    if had != has {
+        flush_flows(bridge, now);
+    }
+}
+
+/// Removes all flows, then adds those that the switch itself wants.
+pub(crate) fn flush_flows(bridge: &mut Bridge, now: Instant) {
+    bridge.of.flush_flows(true, now);
+    flushed(bridge, now);
+}
+
+/// The tables are empty: without controllers an ordinary switch needs its one flow.
+pub(crate) fn flushed(bridge: &mut Bridge, now: Instant) {
+    fail_open::flushed(bridge, now);
+    let mgr = &bridge.connmgr;
+    if mgr.has_controllers() || mgr.fail_mode != FailMode::Standalone {
+        return;
+    }
+    let fm = FlowMod {
+        match_: Match::catch_all(),
+        priority: 0,
+        table_id: 0,
+        actions: vec![Action::Output { port: OfPort::NORMAL, max_len: 0 }],
+        ..FlowMod::default()
+    };
+    if let Err(e) = bridge.of.flow_mod(&fm, Origin::default(), now) {
+        vlog_warn!(CONNMGR, "{}: cannot add the default flow: {e}", bridge.of.name);
+    }
+}
+
+pub(crate) fn handle_event(bridge: &mut Bridge, event: ConnEvent<'_>, now: Instant) {
+    match event {
+        ConnEvent::Accepted { listener, conn, peer } => bridge.connmgr.accepted(listener, conn, peer, now),
+        ConnEvent::Connected { conn } => bridge.connmgr.connected(conn, now),
+        ConnEvent::Closed { conn, reason } => bridge.connmgr.lost(conn, reason.as_deref(), false, now),
+        ConnEvent::Received { conn, data } => received(bridge, conn, data, now),
+    }
+    bridge.connmgr.flush();
+}
+
+fn received(bridge: &mut Bridge, id: ConnId, data: &[u8], now: Instant) {
+    if let Some(c) = bridge.connmgr.conns.get_mut(&id) {
+        c.probe.activity(now);
+        c.session.feed(data, now);
+    }
+    while let Some(c) = bridge.connmgr.conns.get_mut(&id) {
+        let Some(event) = c.session.next_event() else { break };
+        match event {
+            Event::Negotiated(_) => bridge.connmgr.negotiated(id, now),
+            Event::Failed { .. } => {
+                bridge.connmgr.fail(id, "Protocol error", false, now);
+                break;
+            }
+            Event::Message(bytes) => {
+                let Some(mut conn) = bridge.connmgr.conns.remove(&id) else { break };
+                if conn.kind != Kind::Snoop {
+                    requests::handle(bridge, &mut conn, &bytes, now);
+                }
+                bridge.connmgr.conns.insert(id, conn);
+                async_msgs::flow_events(bridge, now);
+            }
+        }
+    }
+}
+
+pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
+    bridge.connmgr.run_controllers(now);
+    let mgr = &mut bridge.connmgr;
+    let ids: Vec<ConnId> = mgr.conns.keys().copied().collect();
+    for id in ids {
+        let Some(c) = mgr.conns.get_mut(&id) else { continue };
+        match c.probe.run(now) {
+            Some(Silence::Probe) if c.version().is_some() => {
+                c.send(&Message::EchoRequest(Vec::new()), 0);
+            }
+            Some(Silence::Probe) => {}
+            Some(Silence::Dead) => {
+                mgr.fail(id, "Connection timed out", true, now);
+                continue;
+            }
+            None => {}
+        }
+        let Some(c) = mgr.conns.get_mut(&id) else { continue };
+        if c.ops_deadline().is_some_and(|d| now >= d) {
+            c.log_flow_mods(now);
+        }
+        bundle::expire(c, now);
+    }
+    async_msgs::flow_events(bridge, now);
+    async_msgs::packet_ins(bridge, now);
+    fail_open::run(bridge, now);
+    bridge.connmgr.flush();
+}

@@ -1,0 +1,166 @@
+//! What the switch sends unasked: packet-ins, flow removals, port, role and request news.
+//!
+//! The core queues packets and flow events; [`packet_ins`] and [`flow_events`] hand them to the connections
+//! that want them, each in its format. A connection that does not read gets no more packet-ins once
+//! [`ib_openflow::session::SEND_LIMIT`] bytes of one turn wait for it.
+
+use std::sync::Arc;
+
+use ib_base::time::Instant;
+use ib_openflow::message::{
+    AsyncKind, FlowModFlags, FlowRemoved, FlowRemovedReason, Message, PacketIn, PacketInReason,
+    Port as PortDesc, PortReason, PortStatus, RequestForward, Role, RoleStatus, Version,
+};
+
+use super::ConnMgr;
+use super::conn::{Conn, Kind};
+use super::monitor;
+use super::requests::rule_match;
+use crate::flow_mod::FlowEvent;
+use crate::ofproto::QueuedPacketIn;
+use crate::rule::Rule;
+use crate::switch::Bridge;
+
+impl ConnMgr {
+    /// Tells of a port that was added, removed or changed.
+    pub(crate) fn send_port_status(&mut self, reason: PortReason, port: PortDesc) {
+        let message = Message::PortStatus(PortStatus { reason, port });
+        for c in self.conns.values_mut() {
+            if c.wants(AsyncKind::PortStatus, reason as u32) {
+                c.send(&message, 0);
+            }
+        }
+    }
+}
+
+/// Tells a controller that another one took its role.
+pub(super) fn role_status(conn: &mut Conn, election: Option<u64>) {
+    const ANOTHER_IS_PRIMARY: u8 = 0;
+    if conn.version() >= Some(Version::V14) && conn.wants(AsyncKind::RoleStatus, ANOTHER_IS_PRIMARY.into()) {
+        let status = RoleStatus {
+            role: Role::Secondary,
+            reason: ANOTHER_IS_PRIMARY,
+            generation_id: election.unwrap_or(u64::MAX),
+        };
+        conn.send(&Message::RoleStatus(status), 0);
+    }
+}
+
+/// Tells a controller of another one's group_mod or meter_mod.
+pub(super) fn request_forward(conn: &mut Conn, request: RequestForward) {
+    conn.send(&Message::RequestForward(Box::new(request)), 0);
+}
+
+/// Hands on what happened to flows.
+pub(super) fn flow_events(bridge: &mut Bridge, now: Instant) {
+    let events = bridge.of.take_flow_events();
+    if events.is_empty() {
+        return;
+    }
+    for (event, _) in &events {
+        if let FlowEvent::Removed(rule, reason) = event
+            && rule.flags & FlowModFlags::SEND_FLOW_REM != 0
+            && !rule.is_hidden()
+        {
+            flow_removed(&mut bridge.connmgr, rule, *reason, now);
+        }
+    }
+    monitor::events(&mut bridge.connmgr, &events);
+}
+
+fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, now: Instant) {
+    if !mgr.conns.values().any(|c| c.wants(AsyncKind::FlowRemoved, reason as u32)) {
+        return;
+    }
+    let age = now.since(rule.created);
+    let (packet_count, byte_count) = rule.stats();
+    let message = Message::FlowRemoved(FlowRemoved {
+        match_: rule_match(rule),
+        cookie: rule.cookie,
+        priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),
+        reason,
+        table_id: rule.table,
+        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
+        duration_nsec: age.subsec_nanos(),
+        idle_timeout: rule.idle_timeout(),
+        hard_timeout: rule.hard_timeout(),
+        packet_count,
+        byte_count,
+    });
+    for c in mgr.conns.values_mut() {
+        if c.wants(AsyncKind::FlowRemoved, reason as u32) {
+            c.send(&message, 0);
+        }
+    }
+}
+
+/// Hands on packets for controllers, and those that waited for a rate limit.
+pub(super) fn packet_ins(bridge: &mut Bridge, now: Instant) {
+    for c in bridge.connmgr.conns.values_mut() {
+        for i in 0..c.limiters.len() {
+            if !c.limiters[i].waiting.is_empty() {
+                for m in c.limiters[i].admit(None, now) {
+                    c.send_bytes(m);
+                }
+            }
+        }
+    }
+    for queued in bridge.of.take_packet_ins() {
+        for c in bridge.connmgr.conns.values_mut() {
+            packet_in(c, &queued, now);
+        }
+    }
+}
+
+/// The reason in words that the connection's version has.
+fn wire_reason(reason: PacketInReason, version: Version) -> PacketInReason {
+    use PacketInReason as R;
+    match reason {
+        R::ExplicitMiss if version < Version::V13 => R::Action,
+        R::ActionSet | R::Group | R::PacketOut if version < Version::V14 => R::Action,
+        R::ExplicitMiss | R::ImplicitMiss => R::NoMatch,
+        r => r,
+    }
+}
+
+fn packet_in(c: &mut Conn, queued: &QueuedPacketIn, now: Instant) {
+    if c.kind == Kind::Snoop || c.controller_id != queued.controller_id || c.session.is_congested() {
+        return;
+    }
+    let Some(version) = c.version() else { return };
+    let reason = wire_reason(queued.pin.reason, version);
+    // From 1.3 on, what a table does with misses is said by a flow, or it drops them.
+    if queued.pin.reason == PacketInReason::ImplicitMiss && version >= Version::V13 {
+        return;
+    }
+    if !c.wants(AsyncKind::PacketIn, reason as u32) {
+        return;
+    }
+    let max_len = if queued.is_miss { c.miss_send_len } else { queued.max_len };
+    let mut pin = PacketIn { reason, format: c.packet_in_format, ..queued.pin.clone() };
+    if max_len != u16::MAX {
+        pin.data.truncate(max_len.into());
+    }
+    let bytes = c.encode(&Message::PacketIn(pin), 0);
+    let limiter = usize::from(!queued.is_miss);
+    for m in c.limiters[limiter].admit(Some(bytes), now) {
+        c.send_bytes(m);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_versions_have_fewer_reasons() {
+        use PacketInReason as R;
+        let check = |r, v, expect| assert_eq!(wire_reason(r, v), expect, "{r:?} in {v:?}");
+        check(R::ExplicitMiss, Version::V10, R::Action);
+        check(R::ExplicitMiss, Version::V13, R::NoMatch);
+        check(R::ImplicitMiss, Version::V10, R::NoMatch);
+        check(R::Group, Version::V13, R::Action);
+        check(R::Group, Version::V14, R::Group);
+        check(R::InvalidTtl, Version::V10, R::InvalidTtl);
+    }
+}

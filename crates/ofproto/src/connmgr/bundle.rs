@@ -1,0 +1,238 @@
+//! OpenFlow bundles: changes that a controller collects and commits at once.
+//!
+//! Messages are decoded and checked when they are added; commit applies flow_mods and group_mods in one
+//! transaction, then does packet-outs and port_mods, which cannot be undone and come after all that can fail
+//! was done. An error names the message that failed and leaves everything as it was.
+
+use ib_base::time::Instant;
+use ib_openflow::decode::decode_with;
+use ib_openflow::encode::encode_error;
+use ib_openflow::error::OfError;
+use ib_openflow::message::{
+    BundleAdd, BundleControl, BundleControlKind, FlowMod, GroupMod, Message, NO_BUFFER, PacketOut, PortMod,
+    Version,
+};
+
+use super::conn::Conn;
+use super::requests::{Cx, check_flow_mod, packet_out, port_mod};
+
+/// Time without messages after which an open bundle is discarded, ms.
+const IDLE_MS: u64 = 10_000;
+/// Bundles that a connection may have open.
+const MAX_BUNDLES: usize = 1024;
+/// Bytes that the bundles of a connection may hold.
+const MAX_BYTES: usize = 256 << 20;
+/// OFPBF_ATOMIC, OFPBF_ORDERED.
+const KNOWN_FLAGS: u16 = 3;
+
+/// What a bundle can hold.
+enum Step {
+    Flow(Box<FlowMod>),
+    Group(Box<GroupMod>),
+    Port(Box<PortMod>),
+    PacketOut(Box<PacketOut>),
+}
+
+/// A bundle that was opened.
+pub(crate) struct OpenBundle {
+    flags: u16,
+    closed: bool,
+    used: Instant,
+    /// Each with its bytes, which an error quotes.
+    steps: Vec<(Step, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl OpenBundle {
+    fn new(flags: u16, now: Instant) -> OpenBundle {
+        OpenBundle { flags, closed: false, used: now, steps: Vec::new(), bytes: 0 }
+    }
+    pub fn deadline(&self) -> Instant {
+        self.used.plus_ms(IDLE_MS)
+    }
+}
+
+/// Discards bundles that were forgotten.
+pub(super) fn expire(conn: &mut Conn, now: Instant) {
+    if conn.bundles.values().all(|b| now < b.deadline()) {
+        return;
+    }
+    let gone: Vec<u32> =
+        conn.bundles.iter().filter(|(_, b)| now >= b.deadline()).map(|(id, _)| *id).collect();
+    for id in gone {
+        conn.bundles.remove(&id);
+        // Its controller hears of it as an error without a message at fault.
+        let version = conn.version().unwrap_or(Version::V10);
+        let control = BundleControl { bundle_id: id, kind: BundleControlKind::DiscardRequest, flags: 0 };
+        let quoted = conn.encode(&Message::BundleControl(control), 0);
+        conn.send_bytes(encode_error(OfError::OFPBFC_TIMEOUT, version, &quoted));
+    }
+}
+
+pub(super) fn control(cx: &mut Cx<'_>, b: &BundleControl) -> Result<(), OfError> {
+    use BundleControlKind as K;
+    cx.reject_secondary()?;
+    if b.flags & !KNOWN_FLAGS != 0 {
+        return Err(OfError::OFPBFC_BAD_FLAGS);
+    }
+    let reply = match b.kind {
+        K::OpenRequest => {
+            open(cx.conn, b.bundle_id, b.flags, cx.now)?;
+            K::OpenReply
+        }
+        K::CloseRequest => {
+            let bundle = find(cx.conn, b)?;
+            if std::mem::replace(&mut bundle.closed, true) {
+                cx.conn.bundles.remove(&b.bundle_id);
+                return Err(OfError::OFPBFC_BUNDLE_CLOSED);
+            }
+            K::CloseReply
+        }
+        K::CommitRequest => {
+            find(cx.conn, b)?;
+            commit(cx, b.bundle_id)?;
+            K::CommitReply
+        }
+        K::DiscardRequest => {
+            cx.conn.bundles.remove(&b.bundle_id).ok_or(OfError::OFPBFC_BAD_ID)?;
+            K::DiscardReply
+        }
+        K::OpenReply | K::CloseReply | K::CommitReply | K::DiscardReply => {
+            return Err(OfError::OFPBFC_BAD_TYPE);
+        }
+    };
+    cx.reply(&Message::BundleControl(BundleControl { kind: reply, ..*b }));
+    Ok(())
+}
+
+fn open(conn: &mut Conn, id: u32, flags: u16, now: Instant) -> Result<(), OfError> {
+    if conn.bundles.remove(&id).is_some() {
+        return Err(OfError::OFPBFC_BAD_ID);
+    }
+    if conn.bundles.len() >= MAX_BUNDLES {
+        return Err(OfError::OFPBFC_OUT_OF_BUNDLES);
+    }
+    conn.bundles.insert(id, OpenBundle::new(flags, now));
+    Ok(())
+}
+
+/// The bundle that a request names; one with other flags is an error, and the end of the bundle.
+fn find<'a>(conn: &'a mut Conn, b: &BundleControl) -> Result<&'a mut OpenBundle, OfError> {
+    match conn.bundles.get(&b.bundle_id) {
+        None => return Err(OfError::OFPBFC_BAD_ID),
+        Some(open) if open.flags != b.flags => {
+            conn.bundles.remove(&b.bundle_id);
+            return Err(OfError::OFPBFC_BAD_FLAGS);
+        }
+        Some(_) => {}
+    }
+    conn.bundles.get_mut(&b.bundle_id).ok_or(OfError::OFPBFC_BAD_ID)
+}
+
+pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
+    cx.reject_secondary()?;
+    if add.flags & !KNOWN_FLAGS != 0 {
+        return Err(OfError::OFPBFC_BAD_FLAGS);
+    }
+    let tlv = cx.bridge.connmgr.tlv.as_ref().map_or(0, |t| t.id());
+    let step = match decode_with(&add.raw, tlv)?.message {
+        Message::FlowMod(fm) => {
+            check_flow_mod(cx.conn, &fm)?;
+            if fm.buffer_id != NO_BUFFER {
+                return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
+            }
+            Step::Flow(Box::new(fm))
+        }
+        Message::GroupMod(gm) => Step::Group(Box::new(gm)),
+        Message::PortMod(pm) => Step::Port(Box::new(pm)),
+        Message::PacketOut(po) => {
+            if po.buffer_id != NO_BUFFER {
+                return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
+            }
+            Step::PacketOut(Box::new(po))
+        }
+        _ => return Err(OfError::OFPBFC_MSG_UNSUP),
+    };
+    let held: usize = cx.conn.bundles.values().map(|b| b.bytes).sum();
+    // Adding to a bundle that was not opened opens it.
+    let now = cx.now;
+    let bundle = cx.conn.bundles.entry(add.bundle_id).or_insert_with(|| OpenBundle::new(add.flags, now));
+    if bundle.closed {
+        cx.conn.bundles.remove(&add.bundle_id);
+        return Err(OfError::OFPBFC_BUNDLE_CLOSED);
+    }
+    if bundle.flags != add.flags {
+        cx.conn.bundles.remove(&add.bundle_id);
+        return Err(OfError::OFPBFC_BAD_FLAGS);
+    }
+    if held + add.raw.len() > MAX_BYTES {
+        cx.conn.bundles.remove(&add.bundle_id);
+        return Err(OfError::OFPBFC_MSG_TOO_MANY);
+    }
+    bundle.used = now;
+    bundle.bytes += add.raw.len();
+    bundle.steps.push((step, add.raw));
+    Ok(())
+}
+
+fn commit(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
+    let Some(bundle) = cx.conn.bundles.remove(&id) else { return Err(OfError::OFPBFC_BAD_ID) };
+    let of = std::sync::Arc::clone(&cx.bridge.of);
+    // Ports must be there before anything is changed.
+    for (step, raw) in &bundle.steps {
+        if let Step::Port(pm) = step {
+            let port = cx.bridge.ports.get(&pm.port_no);
+            let error = match port {
+                None => Some(OfError::OFPPMFC_BAD_PORT),
+                Some(p) if p.config.netdev.mac != pm.hw_addr => Some(OfError::OFPPMFC_BAD_HW_ADDR),
+                Some(_) => None,
+            };
+            if let Some(e) = error {
+                return fail(cx, e, raw);
+            }
+        }
+    }
+    let groups_before = of.groups.read().clone();
+    let mut txn = of.begin(cx.now);
+    let mut failed = None;
+    for (step, raw) in &bundle.steps {
+        let result = match step {
+            Step::Flow(fm) => txn.flow_mod(fm, cx.origin()),
+            Step::Group(gm) => of.group_mod_in(gm, &mut txn, cx.now),
+            Step::Port(_) | Step::PacketOut(_) => Ok(()),
+        };
+        if let Err(e) = result {
+            failed = Some((e, raw));
+            break;
+        }
+    }
+    if let Some((error, raw)) = failed {
+        drop(txn);
+        *of.groups.write() = groups_before;
+        of.changed.bump();
+        return fail(cx, error, raw);
+    }
+    txn.commit();
+    for (step, raw) in &bundle.steps {
+        let result = match step {
+            Step::Flow(fm) => {
+                cx.conn.count_flow_mod(fm.command, cx.now);
+                Ok(())
+            }
+            Step::Port(pm) => port_mod(cx.bridge, pm),
+            Step::PacketOut(po) => packet_out(cx.bridge, po, cx.now),
+            Step::Group(_) => Ok(()),
+        };
+        if let Err(e) = result {
+            return fail(cx, e, raw);
+        }
+    }
+    Ok(())
+}
+
+/// Reports the message that failed; the commit request fails as a whole after it.
+fn fail(cx: &mut Cx<'_>, error: OfError, raw: &[u8]) -> Result<(), OfError> {
+    let version = cx.version();
+    cx.conn.send_bytes(encode_error(error, version, raw));
+    Err(OfError::OFPBFC_MSG_FAILED)
+}

@@ -1,0 +1,310 @@
+//! One OpenFlow connection as the switch sees it: session, role, and what the controller asked for.
+//!
+//! A [`Conn`] begins with the transport connection and ends with it; nothing of it survives a reconnect.
+//! Its output collects in the session until [`Conn::take_output`]; bounds on what a peer does not read are
+//! the socket owner's, bounds on asynchronous messages are in `async_msgs`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ib_base::time::Instant;
+use ib_base::vlog::module::CONNMGR;
+use ib_base::vlog_info;
+use ib_openflow::encode::{EncodeOptions, encode_with};
+use ib_openflow::message::{
+    AsyncConfig, AsyncKind, FlowModCommand, Message, PacketInFormat, PacketInReason, Role, Version, Versions,
+};
+use ib_openflow::session::Session;
+
+use super::ConnId;
+use super::backoff::Probe;
+use super::bundle::OpenBundle;
+use super::monitor::Monitor;
+
+/// OFP_DEFAULT_MISS_SEND_LEN.
+pub(crate) const DEFAULT_MISS_SEND_LEN: u16 = 128;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The switch connected to a controller.
+    Primary,
+    /// Somebody connected to the switch.
+    Service,
+    /// Gets copies of what primary connections carry.
+    Snoop,
+}
+
+/// Packet-ins of one sort that wait for their turn under a rate limit.
+#[derive(Debug, Default)]
+pub(crate) struct Limiter {
+    /// Packets a second; 0: unlimited.
+    pub rate: u32,
+    pub burst: u32,
+    /// Thousandths of packets.
+    tokens: u64,
+    filled: Option<Instant>,
+    pub waiting: VecDeque<Vec<u8>>,
+}
+
+impl Limiter {
+    pub fn set(&mut self, rate: u32, burst: u32) {
+        self.rate = rate;
+        // As the database's text has it: at least a quarter of the rate's worth, and one packet.
+        self.burst = if burst == 0 { (rate / 4).max(1) } else { burst };
+    }
+    fn fill(&mut self, now: Instant) {
+        let full = u64::from(self.burst) * 1000;
+        self.tokens = match self.filled {
+            None => full,
+            Some(t) => {
+                let ms = u64::try_from(now.since(t).as_millis()).unwrap_or(u64::MAX);
+                self.tokens.saturating_add(ms.saturating_mul(self.rate.into())).min(full)
+            }
+        };
+        self.filled = Some(now);
+    }
+    fn take(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        if self.tokens < 1000 {
+            return false;
+        }
+        self.tokens -= 1000;
+        true
+    }
+    /// What may be sent now of what waited and `new`. A full queue drops its oldest packet.
+    pub fn admit(&mut self, new: Option<Vec<u8>>, now: Instant) -> Vec<Vec<u8>> {
+        if self.rate == 0 {
+            return self.waiting.drain(..).chain(new).collect();
+        }
+        if let Some(m) = new {
+            if self.waiting.len() >= self.burst as usize {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(m);
+        }
+        let mut out = Vec::new();
+        while !self.waiting.is_empty() && self.take(now) {
+            out.extend(self.waiting.pop_front());
+        }
+        out
+    }
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.waiting.is_empty() || self.rate == 0 {
+            return None;
+        }
+        let missing = 1000u64.saturating_sub(self.tokens);
+        Some(self.filled?.plus_ms(missing.div_ceil(self.rate.into()).max(1)))
+    }
+}
+
+/// flow_mods that were not reported in the log yet.
+#[derive(Debug, Default)]
+struct OpReport {
+    adds: u32,
+    deletes: u32,
+    modifications: u32,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    /// When to report.
+    due: Option<Instant>,
+    /// Not to report before.
+    backoff: Option<Instant>,
+}
+
+/// See the module's description.
+pub(crate) struct Conn {
+    pub id: ConnId,
+    pub kind: Kind,
+    /// Listener's or controller's target.
+    pub target: String,
+    /// `br0<->unix#3`.
+    pub log_name: String,
+    pub session: Session,
+    pub probe: Probe,
+    pub role: Role,
+    pub miss_send_len: u16,
+    pub controller_id: u16,
+    pub packet_in_format: PacketInFormat,
+    /// OpenFlow 1.0: flow_mods carry a table.
+    pub flow_mod_table_id: bool,
+    /// OpenFlow 1.0: NXM.
+    pub nxm: bool,
+    /// What `SET_ASYNC` said; the version's defaults before.
+    pub async_config: Option<AsyncConfig>,
+    pub enable_async: bool,
+    pub bundles: BTreeMap<u32, OpenBundle>,
+    pub monitors: BTreeMap<u32, Monitor>,
+    /// Misses, and all others.
+    pub limiters: [Limiter; 2],
+    ops: OpReport,
+    /// What a snoop should see of this connection: messages of either direction.
+    pub snooped: Option<Vec<Vec<u8>>>,
+    /// Close it.
+    pub dead: bool,
+}
+
+impl Conn {
+    pub fn new(
+        id: ConnId,
+        kind: Kind,
+        (bridge, target, peer): (&str, &str, &str),
+        versions: Versions,
+        now: Instant,
+    ) -> Conn {
+        let log_name = format!("{bridge}<->{peer}");
+        Conn {
+            id,
+            kind,
+            target: target.to_owned(),
+            session: Session::with_xid(peer, versions, super::next_xid()),
+            probe: Probe::new(&log_name, now),
+            log_name,
+            role: Role::Equal,
+            miss_send_len: if kind == Kind::Primary { DEFAULT_MISS_SEND_LEN } else { 0 },
+            controller_id: 0,
+            packet_in_format: PacketInFormat::Standard,
+            flow_mod_table_id: false,
+            nxm: false,
+            async_config: None,
+            enable_async: true,
+            bundles: BTreeMap::new(),
+            monitors: BTreeMap::new(),
+            limiters: Default::default(),
+            ops: OpReport::default(),
+            snooped: None,
+            dead: false,
+        }
+    }
+
+    /// The version that was agreed on.
+    pub fn version(&self) -> Option<Version> {
+        self.session.version()
+    }
+    pub fn is_ready(&self) -> bool {
+        self.version().is_some() && !self.dead && self.kind != Kind::Snoop
+    }
+    fn options(&self) -> EncodeOptions {
+        EncodeOptions { nxm: self.nxm, table_id: self.flow_mod_table_id }
+    }
+
+    /// Encodes for this connection.
+    pub fn encode(&self, message: &Message, xid: u32) -> Vec<u8> {
+        encode_with(message, self.version().unwrap_or(Version::V10), xid, self.options())
+    }
+    pub fn send(&mut self, message: &Message, xid: u32) {
+        let bytes = self.encode(message, xid);
+        self.send_bytes(bytes);
+    }
+    pub fn send_bytes(&mut self, bytes: Vec<u8>) {
+        self.session.send_bytes(&bytes);
+        if let Some(s) = &mut self.snooped {
+            s.push(bytes);
+        }
+    }
+    pub fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(self.session.output())
+    }
+
+    /// Which asynchronous messages it gets, by the version's defaults or its own wish.
+    pub fn async_masks(&self) -> AsyncConfig {
+        if let Some(c) = self.async_config {
+            return c;
+        }
+        let mut c = AsyncConfig { present: 0x3f3f, ..AsyncConfig::default() };
+        if !self.enable_async {
+            return c;
+        }
+        let v14 = self.version() >= Some(Version::V14);
+        let bit = |r: PacketInReason| 1 << r as u32;
+        let mut pins = bit(PacketInReason::NoMatch) | bit(PacketInReason::Action);
+        if v14 {
+            pins |=
+                bit(PacketInReason::ActionSet) | bit(PacketInReason::Group) | bit(PacketInReason::PacketOut);
+        }
+        c.primary[AsyncKind::PacketIn as usize] = pins;
+        c.primary[AsyncKind::PortStatus as usize] = 7;
+        c.secondary[AsyncKind::PortStatus as usize] = 7;
+        c.primary[AsyncKind::FlowRemoved as usize] = if v14 { 0x3f } else { 0xf };
+        c
+    }
+
+    /// Whether it gets an asynchronous message of this kind and reason.
+    pub fn wants(&self, kind: AsyncKind, reason: u32) -> bool {
+        if !self.is_ready() || (self.kind == Kind::Service && self.miss_send_len == 0) {
+            return false;
+        }
+        let masks = self.async_masks();
+        let by_role = if self.role == Role::Secondary { masks.secondary } else { masks.primary };
+        by_role[kind as usize] >> reason & 1 != 0
+    }
+
+    /// Whether a miss of a table without configuration should come to it.
+    pub fn wants_misses(&self) -> bool {
+        self.kind != Kind::Snoop && self.controller_id == 0 && self.version() < Some(Version::V13)
+    }
+
+    /// Counts a flow_mod for the log.
+    pub fn count_flow_mod(&mut self, command: FlowModCommand, now: Instant) {
+        let o = &mut self.ops;
+        match command {
+            FlowModCommand::Add => o.adds += 1,
+            FlowModCommand::Modify | FlowModCommand::ModifyStrict => o.modifications += 1,
+            FlowModCommand::Delete | FlowModCommand::DeleteStrict => o.deletes += 1,
+        }
+        if o.due.is_none() {
+            let due = now.plus_ms(10_000).max(o.backoff.unwrap_or(Instant::ZERO));
+            o.first = Some(now);
+            o.due = Some(due);
+            o.backoff = Some(due.plus_ms(60_000));
+        }
+        o.last = Some(now);
+    }
+    /// When the log should hear of flow_mods.
+    pub fn ops_deadline(&self) -> Option<Instant> {
+        self.ops.due
+    }
+    /// Tells the log what flow_mods there were.
+    pub fn log_flow_mods(&mut self, now: Instant) {
+        let o = &mut self.ops;
+        let (Some(first), Some(last)) = (o.first.take(), o.last) else { return };
+        let n = o.adds + o.deletes + o.modifications;
+        let mut parts = Vec::new();
+        for (count, what) in [(o.adds, "adds"), (o.deletes, "deletes"), (o.modifications, "modifications")] {
+            if count != 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        let parts = parts.join(", ");
+        let interval = last.since(first).as_secs();
+        let ago = now.since(first).as_secs();
+        let name = &self.log_name;
+        if interval == ago {
+            vlog_info!(CONNMGR, "{name}: {n} flow_mods in the last {interval} s ({parts})");
+        } else {
+            vlog_info!(CONNMGR, "{name}: {n} flow_mods in the {interval} s starting {ago} s ago ({parts})");
+        }
+        *o = OpReport { backoff: o.backoff, ..OpReport::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_limits_hold_back_and_release() {
+        let mut l = Limiter::default();
+        l.set(100, 2);
+        let t = Instant::from_ms(1000);
+        assert_eq!(l.admit(Some(vec![1]), t), [vec![1]]);
+        assert_eq!(l.admit(Some(vec![2]), t), [vec![2]]);
+        assert!(l.admit(Some(vec![3]), t).is_empty());
+        assert!(l.admit(Some(vec![4]), t).is_empty());
+        // The queue holds a burst; the oldest goes.
+        assert!(l.admit(Some(vec![5]), t).is_empty());
+        assert_eq!(l.deadline(), Some(Instant::from_ms(1010)));
+        assert_eq!(l.admit(None, Instant::from_ms(1010)), [vec![4]]);
+        assert_eq!(l.admit(None, Instant::from_ms(2000)), [vec![5]]);
+        assert_eq!(l.deadline(), None);
+    }
+}

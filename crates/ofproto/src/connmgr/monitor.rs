@@ -1,0 +1,190 @@
+//! Flow monitors: a controller hears of what others do to flows.
+//!
+//! A monitor sees events of flows that its criteria select. Changes that the controller itself made come
+//! abbreviated, as the transaction id alone, unless it asked for its own ones. The updates of one change
+//! travel together.
+
+use std::sync::Arc;
+
+use ib_flow::Match;
+use ib_openflow::error::OfError;
+use ib_openflow::message::{
+    FlowMonitorRequest, FlowRemovedReason, FlowUpdate, FlowUpdateEvent, Message, MonitorFlags, MultipartBody,
+    MultipartReply, OFPTT_ALL, Version,
+};
+
+use super::ConnMgr;
+use super::conn::Conn;
+use super::requests::{Cx, rule_match, send_multipart};
+use crate::flow_mod::{Criteria, FlowEvent, Origin};
+use crate::rule::Rule;
+
+/// Monitors that a connection may have.
+const MAX_MONITORS: usize = 1024;
+/// Updates that travel in one message.
+const CHUNK: usize = 128;
+/// All flags that mean something.
+const KNOWN_FLAGS: u16 = 0x3f;
+/// OFPFMC_ADD, OFPFMC_MODIFY, OFPFMC_DELETE.
+const ADD: u8 = 0;
+const MODIFY: u8 = 1;
+const DELETE: u8 = 2;
+
+/// One monitor.
+pub(crate) struct Monitor {
+    request: FlowMonitorRequest,
+}
+
+impl Monitor {
+    fn selects(&self, rule: &Rule) -> bool {
+        let r = &self.request;
+        (r.table_id == OFPTT_ALL || r.table_id == rule.table)
+            && !rule.is_hidden()
+            && rule.outputs_to(r.out_port)
+            && rule.uses_group(r.out_group)
+            && covers(&r.match_, &rule_match(rule))
+    }
+}
+
+/// Whether every packet of `narrow` also meets `wide`.
+fn covers(wide: &Match, narrow: &Match) -> bool {
+    let (wm, nm) = (wide.mask.0.words(), narrow.mask.0.words());
+    let (wf, nf) = (wide.flow.words(), narrow.flow.words());
+    (0..wm.len()).all(|i| nm[i] & wm[i] == wm[i] && (nf[i] ^ wf[i]) & wm[i] == 0)
+}
+
+/// A request for monitors: the reply lists the flows that are there already.
+pub(super) fn request(cx: &mut Cx<'_>, requests: Vec<FlowMonitorRequest>) -> Result<(), OfError> {
+    let v14 = cx.version() >= Version::V14;
+    let mut added = Vec::new();
+    for r in &requests {
+        let known = cx.conn.monitors.contains_key(&r.id);
+        let result = match r.command {
+            _ if r.flags & !KNOWN_FLAGS != 0 => Err(OfError::OFPMOFC_BAD_FLAGS),
+            ADD | MODIFY
+                if r.flags
+                    & (MonitorFlags::INITIAL
+                        | MonitorFlags::ADD
+                        | MonitorFlags::DELETE
+                        | MonitorFlags::MODIFY)
+                    == 0 =>
+            {
+                Err(if v14 { OfError::OFPMOFC_BAD_FLAGS } else { OfError::NXBRC_FM_BAD_EVENT })
+            }
+            ADD if known => Err(OfError::OFPMOFC_MONITOR_EXISTS),
+            ADD if cx.conn.monitors.len() >= MAX_MONITORS => Err(OfError::OFPMOFC_UNKNOWN),
+            ADD => Ok(()),
+            MODIFY | DELETE if !known => Err(OfError::OFPMOFC_UNKNOWN_MONITOR),
+            MODIFY | DELETE => Ok(()),
+            _ => Err(OfError::OFPMOFC_BAD_COMMAND),
+        };
+        if let Err(e) = result {
+            for id in added {
+                cx.conn.monitors.remove(&id);
+            }
+            return Err(e);
+        }
+        if r.command == DELETE {
+            cx.conn.monitors.remove(&r.id);
+        } else {
+            cx.conn.monitors.insert(r.id, Monitor { request: r.clone() });
+            added.push(r.id);
+        }
+    }
+    let updates = initial(cx, &added);
+    send_multipart(cx, MultipartBody::FlowMonitor(updates));
+    Ok(())
+}
+
+fn initial(cx: &Cx<'_>, ids: &[u32]) -> Vec<FlowUpdate> {
+    let of = &cx.bridge.of;
+    let mut seen: Vec<Arc<Rule>> = Vec::new();
+    let mut updates = Vec::new();
+    for m in ids.iter().filter_map(|id| cx.conn.monitors.get(id)) {
+        let r = &m.request;
+        if r.flags & MonitorFlags::INITIAL == 0 {
+            continue;
+        }
+        let criteria = Criteria {
+            table: r.table_id,
+            match_: &r.match_,
+            strict: None,
+            cookie: 0,
+            cookie_mask: 0,
+            out_port: r.out_port,
+            out_group: r.out_group,
+            hidden: false,
+        };
+        for rule in of.collect(&criteria, of.current_version()).unwrap_or_default() {
+            if ids.len() > 1 && seen.iter().any(|s| Arc::ptr_eq(s, &rule)) {
+                continue;
+            }
+            let with_actions = r.flags & MonitorFlags::ACTIONS != 0;
+            updates.push(full(&rule, FlowUpdateEvent::Added, FlowRemovedReason::Delete, with_actions));
+            if ids.len() > 1 {
+                seen.push(rule);
+            }
+        }
+    }
+    updates
+}
+
+fn full(rule: &Rule, event: FlowUpdateEvent, reason: FlowRemovedReason, with_actions: bool) -> FlowUpdate {
+    FlowUpdate::Full {
+        event,
+        reason,
+        match_: Box::new(rule_match(rule)),
+        table_id: rule.table,
+        priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),
+        idle_timeout: rule.idle_timeout(),
+        hard_timeout: rule.hard_timeout(),
+        cookie: rule.cookie,
+        actions: if with_actions { rule.actions.to_vec() } else { Vec::new() },
+    }
+}
+
+/// Ends a monitor.
+pub(super) fn cancel(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
+    cx.conn.monitors.remove(&id).map(|_| ()).ok_or(OfError::OFPMOFC_UNKNOWN_MONITOR)
+}
+
+/// Tells monitors what happened.
+pub(super) fn events(mgr: &mut ConnMgr, events: &[(FlowEvent, Origin)]) {
+    for c in mgr.conns.values_mut().filter(|c| !c.monitors.is_empty() && c.is_ready()) {
+        let mut updates = Vec::new();
+        for (event, origin) in events {
+            if let Some(u) = update(c, event, *origin)
+                && updates.last() != Some(&u)
+            {
+                updates.push(u);
+            }
+        }
+        for chunk in updates.chunks(CHUNK) {
+            let body = MultipartBody::FlowMonitor(chunk.to_vec());
+            c.send(&Message::MultipartReply(MultipartReply { more: false, body }), 0);
+        }
+    }
+}
+
+fn update(c: &Conn, event: &FlowEvent, origin: Origin) -> Option<FlowUpdate> {
+    let (rule, flag, kind, reason) = match event {
+        FlowEvent::Added(r) => (r, MonitorFlags::ADD, FlowUpdateEvent::Added, FlowRemovedReason::Delete),
+        FlowEvent::Modified(r) => {
+            (r, MonitorFlags::MODIFY, FlowUpdateEvent::Modified, FlowRemovedReason::Delete)
+        }
+        FlowEvent::Removed(r, why) => (r, MonitorFlags::DELETE, FlowUpdateEvent::Removed, *why),
+    };
+    let flags = c
+        .monitors
+        .values()
+        .filter(|m| m.request.flags & flag != 0 && m.selects(rule))
+        .fold(0, |all, m| all | m.request.flags);
+    if flags == 0 {
+        return None;
+    }
+    if origin.conn == c.id.0 && flags & MonitorFlags::OWN == 0 {
+        return Some(FlowUpdate::Abbrev { xid: origin.xid });
+    }
+    let with_actions = flags & MonitorFlags::ACTIONS != 0;
+    Some(full(rule, kind, reason, with_actions))
+}

@@ -1,0 +1,52 @@
+//! flow_mods.
+
+use ib_flow::OfPort;
+use ib_flow::fields::Protocols;
+use ib_openflow::action_check::{CheckParams, check_for};
+use ib_openflow::error::OfError;
+use ib_openflow::message::{FlowMod, NO_BUFFER, OFPTT_ALL, Version};
+
+use super::Cx;
+use crate::connmgr::conn::Conn;
+use crate::ofproto::N_TABLES;
+
+/// The protocol that a connection speaks.
+pub(crate) fn protocol(conn: &Conn) -> Protocols {
+    match conn.version().unwrap_or(Version::V10) {
+        Version::V10 if conn.nxm => Protocols::OF10_NXM_ANY,
+        Version::V10 => Protocols::OF10_STD_ANY.or(Protocols::OF10_NXM_ANY),
+        Version::V11 => Protocols::OF11_STD,
+        v => Protocols(1 << (v.to_wire() + 2)),
+    }
+}
+
+/// OpenFlow 1.0: without NXT_FLOW_MOD_TABLE_ID the byte of the table belongs to the command.
+fn table_of(conn: &Conn, fm: &FlowMod) -> Result<(), OfError> {
+    if conn.version() == Some(Version::V10) && !conn.flow_mod_table_id && fm.table_id != OFPTT_ALL {
+        return Err(OfError::OFPFMFC_BAD_COMMAND);
+    }
+    Ok(())
+}
+
+/// Whether a flow_mod's actions suit its match, this switch and the connection's protocol.
+pub(crate) fn check_flow_mod(conn: &Conn, fm: &FlowMod) -> Result<(), OfError> {
+    table_of(conn, fm)?;
+    let params = CheckParams {
+        max_ports: OfPort::MAX,
+        table: fm.table_id,
+        n_tables: u8::try_from(N_TABLES).unwrap_or(255),
+    };
+    check_for(&fm.actions, &fm.match_, params, protocol(conn))
+}
+
+pub(super) fn flow_mod(cx: &mut Cx<'_>, fm: &FlowMod) -> Result<(), OfError> {
+    cx.reject_secondary()?;
+    check_flow_mod(cx.conn, fm)?;
+    // There are no buffers.
+    if fm.buffer_id != NO_BUFFER {
+        return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
+    }
+    cx.bridge.of.flow_mod(fm, cx.origin(), cx.now)?;
+    cx.conn.count_flow_mod(fm.command, cx.now);
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Ports and queues: port_mod, port statistics, queue configuration.
+
+use ib_flow::OfPort;
+use ib_openflow::error::OfError;
+use ib_openflow::message::{
+    Message, OFPQ_ALL, PortConfig as PortBits, PortMod, PortReason, PortStats, QueueConfig,
+    QueueGetConfigReply, QueueGetConfigRequest, QueueStats,
+};
+
+use super::Cx;
+use crate::port::Port;
+use crate::switch::Bridge;
+
+/// Ports that a request names: one, or all with the local one first.
+fn chosen(bridge: &Bridge, port: OfPort) -> Vec<&Port> {
+    let mut ports: Vec<&Port> =
+        bridge.ports.values().filter(|p| port == OfPort::NONE || p.ofport == port).collect();
+    ports.sort_by_key(|p| (p.ofport != OfPort::LOCAL, p.ofport));
+    ports
+}
+
+pub(crate) fn port_mod(bridge: &mut Bridge, pm: &PortMod) -> Result<(), OfError> {
+    let port = bridge.ports.get_mut(&pm.port_no).ok_or(OfError::OFPPMFC_BAD_PORT)?;
+    if port.config.netdev.mac != pm.hw_addr {
+        return Err(OfError::OFPPMFC_BAD_HW_ADDR);
+    }
+    let changed = (port.config_bits ^ pm.config) & pm.mask;
+    if changed == 0 {
+        return Ok(());
+    }
+    port.config_bits ^= changed;
+    if changed & PortBits::PORT_DOWN != 0 {
+        let down = port.config_bits & PortBits::PORT_DOWN != 0;
+        port.config.netdev.admin_down = down;
+        let name = port.config.name.clone();
+        if let Some(set) = &bridge.port_admin {
+            set(&name, !down);
+        }
+    }
+    let desc = bridge.ports.get(&pm.port_no).map(|p| p.description());
+    if let Some(desc) = desc {
+        bridge.connmgr.send_port_status(PortReason::Modify, desc);
+    }
+    bridge.mark_dirty();
+    Ok(())
+}
+
+/// Counters of chosen ports. Devices that are gone have none; unknown counters are all ones.
+pub(super) fn port_stats(cx: &Cx<'_>, port: OfPort) -> Vec<PortStats> {
+    let bridge = &*cx.bridge;
+    let mut out = Vec::new();
+    for p in chosen(bridge, port) {
+        let mut s = match bridge.patch_stats(p.ofport) {
+            Some([rx_packets, rx_bytes, tx_packets, tx_bytes]) => {
+                PortStats { rx_packets, rx_bytes, tx_packets, tx_bytes, ..unknown() }
+            }
+            None => {
+                let read = bridge.port_stats.as_ref().and_then(|f| f(&p.config.name));
+                read.unwrap_or_else(unknown)
+            }
+        };
+        s.port_no = p.ofport;
+        let age = cx.now.since(p.created);
+        s.duration_sec = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+        s.duration_nsec = age.subsec_nanos();
+        out.push(s);
+    }
+    out
+}
+
+fn unknown() -> PortStats {
+    let u = u64::MAX;
+    PortStats {
+        rx_packets: u,
+        tx_packets: u,
+        rx_bytes: u,
+        tx_bytes: u,
+        rx_dropped: u,
+        tx_dropped: u,
+        rx_errors: u,
+        tx_errors: u,
+        rx_frame_err: u,
+        rx_over_err: u,
+        rx_crc_err: u,
+        collisions: u,
+        ..PortStats::default()
+    }
+}
+
+/// Dummy devices have one queue, others' are the database's business.
+fn has_queue(port: &Port) -> bool {
+    port.dpif_kind.starts_with("dummy")
+}
+
+pub(super) fn queue_stats(cx: &Cx<'_>, port: OfPort, queue: u32) -> Result<Vec<QueueStats>, OfError> {
+    let ports = chosen(cx.bridge, port);
+    if ports.is_empty() && port != OfPort::NONE && port != OfPort::ALL {
+        return Err(OfError::OFPQOFC_BAD_PORT);
+    }
+    let all: Vec<&Port> = if port == OfPort::ALL { chosen(cx.bridge, OfPort::NONE) } else { ports };
+    let found: Vec<QueueStats> = all
+        .iter()
+        .filter(|p| has_queue(p) && (queue == OFPQ_ALL || queue == 0))
+        .map(|p| QueueStats {
+            port: p.ofport,
+            queue: 0,
+            tx_bytes: u64::MAX,
+            tx_packets: u64::MAX,
+            tx_errors: u64::MAX,
+            duration_sec: u32::MAX,
+            duration_nsec: u32::MAX,
+        })
+        .collect();
+    if found.is_empty() && queue != OFPQ_ALL { Err(OfError::OFPQOFC_BAD_QUEUE) } else { Ok(found) }
+}
+
+pub(super) fn queue_config(cx: &mut Cx<'_>, q: QueueGetConfigRequest) -> Result<(), OfError> {
+    // OpenFlow 1.0 has no word for all ports.
+    let version = cx.version();
+    if version == ib_openflow::message::Version::V10 && q.port.0 >= OfPort::MAX.0 && q.port != OfPort::LOCAL {
+        return Err(OfError::OFPQOFC_BAD_PORT);
+    }
+    let ports = chosen(cx.bridge, q.port);
+    if ports.is_empty() {
+        return Err(OfError::OFPQOFC_BAD_PORT);
+    }
+    let queues = ports
+        .iter()
+        .filter(|p| has_queue(p) && (q.queue == OFPQ_ALL || q.queue == 0))
+        .map(|p| QueueConfig { port: p.ofport, queue: 0, min_rate: None, max_rate: None })
+        .collect();
+    cx.reply(&Message::QueueGetConfigReply(QueueGetConfigReply { port: q.port, queues, more: false }));
+    Ok(())
+}

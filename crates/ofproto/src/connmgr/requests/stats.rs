@@ -1,0 +1,336 @@
+//! Multipart requests.
+//!
+//! Long replies are encoded a few hundred entries at a time, so that memory beyond the bytes to send stays
+//! small however many flows there are.
+
+use std::sync::Arc;
+
+use ib_base::time::Instant;
+use ib_flow::{Match, OfPort};
+use ib_openflow::encode::encode_reply;
+use ib_openflow::error::OfError;
+use ib_openflow::message::{
+    AggregateStats, FlowStats, FlowStatsRequest, GroupDesc, GroupFeatures, GroupStats, MeterBandStats,
+    MeterFeatures, MeterStats, MultipartBody, MultipartRequest, OFPG_ALL, OFPM_ALL, SwitchDesc,
+};
+
+use super::{Cx, config, ports, tables};
+use crate::connmgr::monitor;
+use crate::flow_mod::Criteria;
+use crate::group::{Group, MAX_GROUPS};
+use crate::meter::MAX_METERS;
+use crate::rule::Rule;
+
+/// Entries encoded at once.
+const CHUNK: usize = 256;
+
+pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<(), OfError> {
+    use MultipartBody as B;
+    use MultipartRequest as R;
+    let of = Arc::clone(&cx.bridge.of);
+    match request {
+        R::Desc => {
+            let d = &cx.bridge.desc;
+            let desc = SwitchDesc {
+                mfr_desc: d.mfr.clone(),
+                hw_desc: d.hw.clone(),
+                sw_desc: d.sw.clone(),
+                serial_num: d.serial.clone(),
+                dp_desc: d.dp.clone(),
+            };
+            send(cx, B::Desc(desc));
+        }
+        R::Flow(r) => {
+            let rules = of.collect(&criteria(&r), of.current_version())?;
+            let now = cx.now;
+            list(cx, &rules, |r| flow_stats(r, now), B::Flow);
+        }
+        R::Aggregate(r) => {
+            let rules = of.collect(&criteria(&r), of.current_version())?;
+            let mut a = AggregateStats {
+                flow_count: u32::try_from(rules.len()).unwrap_or(u32::MAX),
+                ..AggregateStats::default()
+            };
+            for rule in rules {
+                let (packets, bytes) = rule.stats();
+                a.packet_count += packets;
+                a.byte_count += bytes;
+            }
+            send(cx, B::Aggregate(a));
+        }
+        R::Table => {
+            let tables = tables::table_stats(&of);
+            list(cx, &tables, Clone::clone, B::Table);
+        }
+        R::Port(port) => {
+            let stats = ports::port_stats(cx, port);
+            list(cx, &stats, Clone::clone, B::Port);
+        }
+        R::Queue { port, queue } => {
+            let stats = ports::queue_stats(cx, port, queue)?;
+            list(cx, &stats, Clone::clone, B::Queue);
+        }
+        R::Group(id) => {
+            let groups = groups(cx, id);
+            let now = cx.now;
+            let counts = reference_counts(cx);
+            list(cx, &groups, |g| group_stats(g, counts.get(&g.id).copied().unwrap_or(0), now), B::Group);
+        }
+        R::GroupDesc(id) => {
+            let groups = groups(cx, id);
+            list(cx, &groups, group_desc, B::GroupDesc);
+        }
+        R::GroupFeatures => {
+            let f = GroupFeatures {
+                types: 0xf,
+                // Select weight, liveness, chaining.
+                capabilities: 7,
+                max_groups: [MAX_GROUPS; 4],
+                actions: [0x03ff_8001; 4],
+            };
+            send(cx, B::GroupFeatures(f));
+        }
+        R::Meter(id) => {
+            let meters = meters(cx, id)?;
+            let now = cx.now;
+            list(cx, &meters, |m| meter_stats(m, now), B::Meter);
+        }
+        R::MeterConfig(id) => {
+            let meters = meters(cx, id)?;
+            list(cx, &meters, |m| m.config.clone(), B::MeterConfig);
+        }
+        R::MeterFeatures => {
+            let f = MeterFeatures {
+                max_meters: MAX_METERS,
+                // Drop bands only.
+                band_types: 1 << 1,
+                capabilities: 0xf,
+                max_bands: crate::meter::MAX_BANDS,
+                max_color: 0,
+            };
+            send(cx, B::MeterFeatures(f));
+        }
+        R::TableFeatures { with_body: true } => return Err(OfError::OFPTFFC_EPERM),
+        R::TableFeatures { with_body: false } => {
+            let tables = tables::table_features(&of);
+            list(cx, &tables, Clone::clone, B::TableFeatures);
+        }
+        R::PortDesc(port) => {
+            let mut ports = config::all_ports(cx.bridge);
+            ports.retain(|p| port == OfPort::NONE || p.port_no == port);
+            list(cx, &ports, Clone::clone, B::PortDesc);
+        }
+        R::TableDesc => {
+            let tables = tables::table_desc(&of);
+            list(cx, &tables, Clone::clone, B::TableDesc);
+        }
+        R::FlowMonitor(requests) => monitor::request(cx, requests)?,
+        R::IpfixBridge | R::IpfixFlow => return Err(OfError::NXQOFC_QUEUE_ERROR),
+    }
+    Ok(())
+}
+
+fn encoded(cx: &Cx<'_>, body: MultipartBody) -> Vec<Vec<u8>> {
+    // A reply has its request's form.
+    let options = ib_openflow::encode::EncodeOptions { nxm: cx.name.starts_with("NXST_"), table_id: true };
+    encode_reply(body, cx.version(), cx.xid, options)
+}
+
+pub(in crate::connmgr) fn send(cx: &mut Cx<'_>, body: MultipartBody) {
+    for m in encoded(cx, body) {
+        cx.conn.send_bytes(m);
+    }
+}
+
+/// Sends a list in messages that are as full as their limit allows, all but the last marked "more".
+fn list<T, U>(cx: &mut Cx<'_>, items: &[T], entry: impl Fn(&T) -> U, body: impl Fn(Vec<U>) -> MultipartBody) {
+    let mut chunks = items.chunks(CHUNK);
+    let mut chunk = chunks.next().unwrap_or_default();
+    let mut joined = Joiner::default();
+    loop {
+        for m in encoded(cx, body(chunk.iter().map(&entry).collect())) {
+            joined.push(m, cx);
+        }
+        match chunks.next() {
+            Some(c) => chunk = c,
+            None => break,
+        }
+    }
+    if let Some(last) = joined.held.take() {
+        cx.conn.send_bytes(last);
+    }
+}
+
+/// Puts bodies of consecutive parts together.
+#[derive(Default)]
+struct Joiner {
+    held: Option<Vec<u8>>,
+}
+
+impl Joiner {
+    fn push(&mut self, part: Vec<u8>, cx: &mut Cx<'_>) {
+        let Some(mut held) = self.held.take() else {
+            self.held = Some(part);
+            return;
+        };
+        let head = header_len(&part);
+        if held.len() + part.len() - head <= usize::from(u16::MAX) {
+            held.extend_from_slice(&part[head..]);
+            if let Ok(len) = u16::try_from(held.len()) {
+                held[2..4].copy_from_slice(&len.to_be_bytes());
+            }
+            self.held = Some(held);
+        } else {
+            // OFPMPF_REPLY_MORE.
+            held[10..12].copy_from_slice(&1u16.to_be_bytes());
+            cx.conn.send_bytes(held);
+            self.held = Some(part);
+        }
+    }
+}
+
+/// Bytes before the first entry.
+fn header_len(part: &[u8]) -> usize {
+    let v10 = part[0] == 1;
+    let vendor = part[8..10] == [0xff, 0xff];
+    match (v10, vendor) {
+        (true, false) => 12,
+        (true, true) | (false, true) => 24,
+        (false, false) => 16,
+    }
+}
+
+fn criteria(r: &FlowStatsRequest) -> Criteria<'_> {
+    Criteria {
+        table: r.table_id,
+        match_: &r.match_,
+        strict: None,
+        cookie: r.cookie,
+        cookie_mask: r.cookie_mask,
+        out_port: r.out_port,
+        out_group: r.out_group,
+        hidden: false,
+    }
+}
+
+fn secs(now: Instant, then: Instant) -> u16 {
+    u16::try_from(now.since(then).as_secs()).unwrap_or(u16::MAX)
+}
+
+pub(in crate::connmgr) fn rule_match(rule: &Rule) -> Match {
+    ib_classifier::AsClsRule::cls(rule).match_()
+}
+
+pub(in crate::connmgr) fn flow_stats(rule: &Arc<Rule>, now: Instant) -> FlowStats {
+    let age = now.since(rule.created);
+    let (packet_count, byte_count) = rule.stats();
+    FlowStats {
+        match_: rule_match(rule),
+        cookie: rule.cookie,
+        table_id: rule.table,
+        priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),
+        idle_timeout: rule.idle_timeout(),
+        hard_timeout: rule.hard_timeout(),
+        importance: rule.importance,
+        flags: rule.flags,
+        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
+        duration_nsec: age.subsec_nanos(),
+        idle_age: Some(secs(now, rule.used())),
+        hard_age: Some(secs(now, rule.modified)),
+        packet_count,
+        byte_count,
+        actions: rule.actions.to_vec(),
+    }
+}
+
+fn groups(cx: &Cx<'_>, id: u32) -> Vec<Arc<Group>> {
+    let groups = cx.bridge.of.groups.read();
+    if id == OFPG_ALL || id == u32::MAX {
+        return groups.values().cloned().collect();
+    }
+    groups.get(&id).cloned().into_iter().collect()
+}
+
+/// Flows by the group that they name.
+fn reference_counts(cx: &Cx<'_>) -> std::collections::BTreeMap<u32, u32> {
+    let mut out = std::collections::BTreeMap::new();
+    let of = &cx.bridge.of;
+    let all = FlowStatsRequest { match_: Match::catch_all(), ..FlowStatsRequest::default() };
+    let rules = of.collect(&criteria(&all), of.current_version()).unwrap_or_default();
+    for rule in rules {
+        let mut named = Vec::new();
+        groups_of(&rule.actions, &mut named);
+        for g in named {
+            *out.entry(g).or_default() += 1;
+        }
+    }
+    out
+}
+
+fn groups_of(actions: &[ib_openflow::action::Action], out: &mut Vec<u32>) {
+    use ib_openflow::action::Action;
+    for a in actions {
+        match a {
+            Action::Group(g) => out.push(*g),
+            Action::WriteActions(v) | Action::Clone(v) => groups_of(v, out),
+            _ => {}
+        }
+    }
+}
+
+fn group_stats(g: &Arc<Group>, ref_count: u32, now: Instant) -> GroupStats {
+    let age = now.since(g.created);
+    let (packet_count, byte_count) = g.counts.get();
+    GroupStats {
+        group_id: g.id,
+        ref_count,
+        packet_count,
+        byte_count,
+        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
+        duration_nsec: age.subsec_nanos(),
+        buckets: g.buckets.iter().map(|(_, c)| c.get()).collect(),
+    }
+}
+
+fn group_desc(g: &Arc<Group>) -> GroupDesc {
+    GroupDesc {
+        group_id: g.id,
+        kind: g.kind,
+        buckets: g.buckets.iter().map(|(b, _)| b.clone()).collect(),
+        props: g.props.clone(),
+    }
+}
+
+fn meters(cx: &Cx<'_>, id: u32) -> Result<Vec<Arc<crate::meter::Meter>>, OfError> {
+    let meters = cx.bridge.of.meters.read();
+    if id == OFPM_ALL {
+        return Ok(meters.values().cloned().collect());
+    }
+    meters.get(&id).map(|m| vec![Arc::clone(m)]).ok_or(OfError::OFPMMFC_UNKNOWN_METER)
+}
+
+fn meter_stats(m: &Arc<crate::meter::Meter>, now: Instant) -> MeterStats {
+    use std::sync::atomic::Ordering::Relaxed;
+    let age = now.since(m.created);
+    MeterStats {
+        meter_id: m.config.meter_id,
+        flow_count: 0,
+        packet_in_count: m.packets.load(Relaxed),
+        byte_in_count: m.bytes.load(Relaxed),
+        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
+        duration_nsec: age.subsec_nanos(),
+        bands: vec![MeterBandStats::default(); m.config.bands.len()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_begin_after_their_headers() {
+        assert_eq!(header_len(&[1, 17, 0, 12, 0, 0, 0, 1, 0, 1, 0, 0]), 12);
+        assert_eq!(header_len(&[1, 17, 0, 24, 0, 0, 0, 1, 0xff, 0xff, 0, 0]), 24);
+        assert_eq!(header_len(&[4, 19, 0, 16, 0, 0, 0, 1, 0, 1, 0, 0]), 16);
+    }
+}

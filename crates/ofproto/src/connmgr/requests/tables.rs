@@ -1,0 +1,146 @@
+//! table_mods, and what tables say of themselves.
+
+use std::sync::atomic::Ordering;
+
+use ib_flow::FieldId;
+use ib_flow::fields::{FIELDS, Maskable};
+use ib_openflow::error::OfError;
+use ib_openflow::message::{
+    OFPTT_ALL, TableActionFeatures, TableDesc, TableFeatures, TableInstrFeatures, TableMiss, TableMod,
+    TableStats, Version,
+};
+
+use super::Cx;
+use crate::ofproto::{INTERNAL_TABLE, Ofproto};
+
+/// Flows that a table without limit claims to hold.
+const MAX_ENTRIES: u32 = 1_000_000;
+/// Reasons for which a table may evict: OFPTMPEF_OTHER, IMPORTANCE, LIFETIME.
+const EVICTION_FLAGS: u32 = 7;
+
+/// Tables that controllers see.
+fn visible(of: &Ofproto) -> &[crate::ofproto::Table] {
+    &of.tables[..usize::from(INTERNAL_TABLE)]
+}
+
+pub(super) fn table_mod(cx: &mut Cx<'_>, tm: &TableMod) -> Result<(), OfError> {
+    cx.reject_secondary()?;
+    let of = &cx.bridge.of;
+    let tables = match tm.table_id {
+        OFPTT_ALL => 0..INTERNAL_TABLE,
+        t if t < INTERNAL_TABLE => t..t + 1,
+        _ => return Err(OfError::OFPTMFC_BAD_TABLE),
+    };
+    let version = cx.version();
+    for id in tables {
+        let t = &of.tables[usize::from(id)];
+        if let Some(on) = tm.eviction {
+            t.eviction.store(on, Ordering::Relaxed);
+        }
+        let old = t.miss_config();
+        if version < Version::V13 && tm.miss != old {
+            t.set_miss_config(tm.miss);
+            of.changed.bump();
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn table_stats(of: &Ofproto) -> Vec<TableStats> {
+    let features = table_features(of);
+    visible(of)
+        .iter()
+        .zip(features)
+        .map(|(t, features)| {
+            let hits = t.hits.load(Ordering::Relaxed);
+            TableStats {
+                table_id: features.table_id,
+                active_count: t.n_visible.load(Ordering::Relaxed),
+                lookup_count: hits + t.misses.load(Ordering::Relaxed),
+                matched_count: hits,
+                features,
+            }
+        })
+        .collect()
+}
+
+pub(super) fn table_desc(of: &Ofproto) -> Vec<TableDesc> {
+    (0u8..)
+        .zip(visible(of))
+        .map(|(table_id, t)| TableDesc {
+            table_id,
+            eviction: t.eviction.load(Ordering::Relaxed),
+            eviction_flags: EVICTION_FLAGS,
+            ..TableDesc::default()
+        })
+        .collect()
+}
+
+/// What every table can do but the last, which can't go on.
+pub(super) fn table_features(of: &Ofproto) -> Vec<TableFeatures> {
+    let all = |pred: &dyn Fn(&ib_flow::fields::Field) -> bool| -> Vec<FieldId> {
+        FIELDS.iter().filter(|f| pred(f)).map(|f| f.id).collect()
+    };
+    let match_fields = all(&|_| true);
+    let mask_fields = all(&|f| f.maskable == Maskable::Bitwise);
+    let set_fields = all(&|f| f.writable);
+    let actions = TableActionFeatures { actions: APPLY_ACTIONS, set_fields };
+    (0u8..)
+        .zip(visible(of))
+        .map(|(table_id, t)| {
+            let config = t.config.lock();
+            let last = table_id + 1 >= INTERNAL_TABLE;
+            let instr = TableInstrFeatures {
+                next: next_tables(table_id),
+                instructions: if last { ALL_INSTRUCTIONS & !GOTO } else { ALL_INSTRUCTIONS },
+                write: actions.clone(),
+                apply: actions.clone(),
+            };
+            TableFeatures {
+                table_id,
+                name: config.name.clone(),
+                metadata_match: u64::MAX,
+                metadata_write: u64::MAX,
+                miss: match t.miss_config() {
+                    TableMiss::Default => TableMiss::Default,
+                    other => other,
+                },
+                eviction: t.eviction.load(Ordering::Relaxed),
+                supports_eviction: true,
+                supports_vacancy: true,
+                max_entries: config.flow_limit.unwrap_or(MAX_ENTRIES),
+                nonmiss: instr.clone(),
+                missing: instr,
+                match_fields: match_fields.clone(),
+                mask_fields: mask_fields.clone(),
+                wildcard_fields: match_fields.clone(),
+            }
+        })
+        .collect()
+}
+
+/// Tables after one.
+fn next_tables(table: u8) -> [u64; 4] {
+    let mut next = [0u64; 4];
+    for n in usize::from(table) + 1..usize::from(INTERNAL_TABLE) {
+        next[n / 64] |= 1 << (n % 64);
+    }
+    next
+}
+
+/// Instructions by number: goto, write-metadata, write, apply, clear.
+const ALL_INSTRUCTIONS: u32 = 0x3e;
+const GOTO: u32 = 1 << 1;
+/// `OFPAT_*` of OpenFlow 1.3 that can be applied: output, copy-ttl, MPLS, VLAN, group, TTL, set-field.
+const APPLY_ACTIONS: u64 = 0x03ff_8001;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_lead_to_later_ones() {
+        assert_eq!(next_tables(0), [!1, u64::MAX, u64::MAX, (1 << 62) - 1]);
+        assert_eq!(next_tables(253), [0; 4]);
+    }
+}
