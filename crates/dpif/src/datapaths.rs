@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use ib_base::vlog::module::DPIF;
+use ib_base::vlog_warn;
+
 use crate::{Dpif, DpifClass, DpifError};
 
 /// Every provider that is compiled in and enabled. Cheap to clone.
@@ -29,12 +32,25 @@ impl Datapaths {
     }
     /// Full names of all datapaths that exist, sorted.
     pub fn enumerate(&self) -> Vec<String> {
-        let of = |c: &Arc<dyn DpifClass>| -> Vec<String> {
-            c.enumerate().iter().map(|n| format!("{}@{n}", c.kind())).collect()
-        };
-        let mut names: Vec<String> = self.classes.iter().flat_map(of).collect();
+        self.enumerate_checked().0
+    }
+    /// As [`Self::enumerate`], and whether a provider could not tell (which is logged).
+    pub fn enumerate_checked(&self) -> (Vec<String>, bool) {
+        let (mut names, mut failed) = (Vec::new(), false);
+        for class in &self.classes {
+            match names_of(&**class) {
+                Some(found) => names.extend(found.iter().map(|n| format!("{}@{n}", class.kind()))),
+                None => failed = true,
+            }
+        }
         names.sort();
-        names
+        (names, failed)
+    }
+    /// Whether there is a datapath of this name.
+    pub fn exists(&self, full: &str) -> bool {
+        let (kind, name) = Self::parse_name(full);
+        let names = self.class(kind).and_then(|class| names_of(&**class));
+        names.is_some_and(|names| names.iter().any(|n| n == name))
     }
     /// Opens `kind@name`; with `create`, makes it first.
     ///
@@ -44,8 +60,23 @@ impl Datapaths {
         match self.class(kind) {
             Some(class) => class.open(name, create),
             None => {
-                Err(DpifError::Os(97, format!("could not create datapath {name} of unknown type {kind}")))
+                let text = format!("could not create datapath {name} of unknown type {kind}");
+                vlog_warn!(DPIF, "{text}");
+                Err(DpifError::Os(97, text))
             }
+        }
+    }
+}
+
+/// The names of a provider's datapaths; `None`, and a line in the log, if it can't tell.
+fn names_of(class: &dyn DpifClass) -> Option<Vec<String>> {
+    match class.try_enumerate() {
+        Ok(names) => Some(names),
+        Err(e) => {
+            let why = std::io::Error::from_raw_os_error(e.errno());
+            let why = ib_base::errno::strerror(&why);
+            vlog_warn!(DPIF, "failed to enumerate {} datapaths: {why}", class.kind());
+            None
         }
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! Runs on the daemon's main thread; cost is that of what the command names, a dump's is O(flows).
 
+mod conntrack;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -110,7 +112,32 @@ commands! {
     "add-flows" "[dp] file" 1..=2, rw, add_flows;
     "mod-flows" "[dp] file" 1..=2, rw, mod_flows;
     "del-flows" "[dp] [file]" 0..=2, rw, del_flows;
-    "parse-actions" "actions" 1..=1, ro, parse_actions_cmd;
+    "offload-stats-show" "[dp]" 0..=1, ro, conntrack::offload_stats_show;
+    "dump-conntrack" "[-m] [-s] [dp] [zone=N]" 0..=4, ro, conntrack::dump_conntrack;
+    "dump-conntrack-exp" "[dp] [zone=N]" 0..=2, ro, conntrack::dump_conntrack_exp;
+    "flush-conntrack" "[dp] [zone=N] [mark=X[/M]] [labels=Y[/N]] [ct-orig-tuple [ct-reply-tuple]]"
+        0..=6, rw, conntrack::flush_conntrack;
+    "cache-get-size" "[dp]" 0..=1, ro, conntrack::cache_get_size;
+    "cache-set-size" "dp cache <size>" 3..=3, rw, conntrack::cache_set_size;
+    "ct-stats-show" "[dp] [zone=N]" 0..=3, ro, conntrack::ct_stats_show;
+    "ct-bkts" "[dp] [gt=N]" 0..=2, ro, conntrack::ct_bkts;
+    "ct-set-maxconns" "[dp] maxconns" 1..=2, rw, conntrack::ct_set_maxconns;
+    "ct-get-maxconns" "[dp]" 0..=1, ro, conntrack::ct_get_maxconns;
+    "ct-get-nconns" "[dp]" 0..=1, ro, conntrack::ct_get_nconns;
+    "ct-enable-tcp-seq-chk" "[dp]" 0..=1, rw, conntrack::ct_enable_tcp_seq_chk;
+    "ct-disable-tcp-seq-chk" "[dp]" 0..=1, rw, conntrack::ct_disable_tcp_seq_chk;
+    "ct-get-tcp-seq-chk" "[dp]" 0..=1, ro, conntrack::ct_get_tcp_seq_chk;
+    "ct-set-limits" "[dp] [default=L] [zone=N,limit=L]..." 1..=MANY, rw, conntrack::ct_set_limits;
+    "ct-del-limits" "[dp] [default] [zone=N1[,N2]...]" 1..=3, rw, conntrack::ct_del_limits;
+    "ct-get-limits" "[dp] [zone=N1[,N2]...]" 0..=2, ro, conntrack::ct_get_limits;
+    "ct-get-sweep-interval" "[dp]" 0..=1, ro, conntrack::ct_get_sweep_interval;
+    "ct-set-sweep-interval" "[dp] ms" 1..=2, rw, conntrack::ct_set_sweep_interval;
+    "ipf-set-enabled" "[dp] v4|v6" 1..=2, rw, conntrack::ipf_set_enabled;
+    "ipf-set-disabled" "[dp] v4|v6" 1..=2, rw, conntrack::ipf_set_disabled;
+    "ipf-set-min-frag" "[dp] v4|v6 minfragment" 2..=3, rw, conntrack::ipf_set_min_frag;
+    "ipf-set-max-nfrags" "[dp] maxfrags" 1..=2, rw, conntrack::ipf_set_max_nfrags;
+    "ipf-get-status" "[dp]" 0..=1, ro, conntrack::ipf_get_status;
+    "parse-actions" "actions" 1..=MANY, ro, parse_actions_cmd;
     "normalize-actions" "actions" 2..=MANY, ro, normalize_actions;
 }
 
@@ -132,7 +159,7 @@ pub fn run(cx: &Context<'_>, command: &Command, mut options: Options, args: &[&s
         }
     }
     if command.writes && options.read_only {
-        return Err(format!("{} command does not work in read only mode", command.name));
+        return Err(format!("'{}' command does not work in read only mode", command.name));
     }
     (command.handler)(cx, &options, &words)
 }
@@ -147,21 +174,36 @@ fn with_errno(what: &str, e: &DpifError) -> String {
     format!("{what} ({})", strerror(e.errno()))
 }
 
-fn open(cx: &Context<'_>, name: &str) -> Result<Arc<dyn Dpif>, String> {
-    cx.datapaths.open(name, false).map_err(|_| format!("opening datapath {name} failed (No such device)"))
+/// An errno of opening: a datapath that isn't there is a missing device.
+fn open_errno(e: &DpifError) -> String {
+    strerror(if matches!(e, DpifError::NotFound(_)) { 19 } else { e.errno() })
 }
 
-/// The datapath named by the first of `args` when there are more than `fixed`, else the only one there is.
+fn open(cx: &Context<'_>, name: &str) -> Result<Arc<dyn Dpif>, String> {
+    let failed = |e| format!("opening datapath {name} failed ({})", open_errno(&e));
+    cx.datapaths.open(name, false).map_err(failed)
+}
+
+/// As [`open`], with the words of the commands that name their datapath first.
+fn open_first(cx: &Context<'_>, name: &str) -> Result<Arc<dyn Dpif>, String> {
+    cx.datapaths.open(name, false).map_err(|e| format!("opening datapath ({})", open_errno(&e)))
+}
+
+const NOT_FOUND: &str = "datapath not found (Invalid argument)";
+
+/// The datapath named by the first of `args` if there is one of that name, else the only one there is. With `max`
+/// arguments the first must be a name.
 fn optional_dp<'a, 'b>(
     cx: &Context<'_>,
     args: &'a [&'b str],
-    fixed: usize,
+    max: usize,
 ) -> Result<(Arc<dyn Dpif>, &'a [&'b str]), String> {
-    if args.len() > fixed {
-        let dpif = cx.datapaths.open(args[0], false);
-        return dpif.map(|d| (d, &args[1..])).map_err(|e| with_errno("opening datapath", &e));
+    if let Some((first, rest)) = args.split_first()
+        && cx.datapaths.exists(first)
+    {
+        return Ok((open_first(cx, first)?, rest));
     }
-    Ok((only_dp(cx)?, args))
+    if args.len() == max { Err(NOT_FOUND.into()) } else { Ok((only_dp(cx)?, args)) }
 }
 
 fn only_dp(cx: &Context<'_>) -> Result<Arc<dyn Dpif>, String> {
@@ -171,7 +213,7 @@ fn only_dp(cx: &Context<'_>) -> Result<Arc<dyn Dpif>, String> {
         [] => "no datapaths exist",
         _ => "multiple datapaths, specify one",
     };
-    Err(format!("{problem}\ndatapath not found (Invalid argument)"))
+    Err(format!("{problem}\n{NOT_FOUND}"))
 }
 
 fn names_of(dpif: &dyn Dpif) -> PortNames {
@@ -227,7 +269,7 @@ fn add_dp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 
 fn del_dp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (kind, name) = Datapaths::parse_name(args[0]);
-    open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    open_first(cx, args[0])?;
     match cx.datapaths.class(kind).map(|c| c.destroy(name)) {
         Some(Err(e)) => Err(with_errno("del_dp", &e)),
         _ => Ok(String::new()),
@@ -235,12 +277,12 @@ fn del_dp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 }
 
 fn add_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    let dpif = open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    let dpif = open_first(cx, args[0])?;
     add_ports(&*dpif, &args[1..])
 }
 
 fn set_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    let dpif = open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    let dpif = open_first(cx, args[0])?;
     for text in &args[1..] {
         let spec = parse_iface(text)?;
         let Some(port) = dpif.port_by_name(&spec.name) else {
@@ -266,7 +308,7 @@ fn set_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 }
 
 fn del_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    let dpif = open(cx, args[0]).map_err(|_| "opening datapath (No such device)".to_owned())?;
+    let dpif = open_first(cx, args[0])?;
     for name in &args[1..] {
         let by_number = name.parse().ok().map(ib_flow::OdpPort);
         let port = match by_number {
@@ -283,22 +325,33 @@ fn del_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 }
 
 fn dump_dps(cx: &Context<'_>, _: &Options, _: &[&str]) -> Out {
-    Ok(cx.datapaths.enumerate().iter().map(|n| format!("{n}\n")).collect())
+    let (names, failed) = cx.datapaths.enumerate_checked();
+    if names.is_empty() && failed {
+        return Err(String::new());
+    }
+    Ok(names.iter().map(|n| format!("{n}\n")).collect())
 }
 
 fn show(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
     let all;
     let names: Vec<&str> = if args.is_empty() {
-        all = cx.datapaths.enumerate();
+        let failed;
+        (all, failed) = cx.datapaths.enumerate_checked();
+        if all.is_empty() && failed {
+            return Err(String::new());
+        }
         all.iter().map(String::as_str).collect()
     } else {
         args.to_vec()
     };
-    let mut out = String::new();
+    let (mut out, mut errors) = (String::new(), Vec::new());
     for name in names {
-        show_one(&mut out, cx, options, &*open(cx, name)?);
+        match open(cx, name) {
+            Ok(dpif) => show_one(&mut out, cx, options, &*dpif),
+            Err(e) => errors.push(e),
+        }
     }
-    Ok(out)
+    if errors.is_empty() { Ok(out) } else { Err(errors.join("\n")) }
 }
 
 fn show_one(out: &mut String, cx: &Context<'_>, options: &Options, dpif: &dyn Dpif) {
@@ -445,11 +498,7 @@ fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
             rest.push(*arg);
         }
     }
-    let not_found = |_| "datapath not found (Invalid argument)".to_owned();
-    let dpif = match rest.first() {
-        Some(name) => cx.datapaths.open(name, false).map_err(not_found)?,
-        None => only_dp(cx)?,
-    };
+    let (dpif, _) = optional_dp(cx, &rest, 1)?;
     let with_names = options.names.unwrap_or(options.more);
     let names = if with_names { names_of(&*dpif) } else { PortNames::none() };
     if let Some(f) = filter {
@@ -497,7 +546,10 @@ fn put_flow(
     let names = names_of(dpif);
     let (ufid, text) = split_ufid(flow)?;
     let (key, mask) = parse_key(text, &names).map_err(|e| {
-        format!("parsing flow key (syntax error at {}) (Invalid argument)", &text[e.at.min(text.len())..])
+        format!(
+            "parsing flow key (syntax error at {}) (Invalid argument)",
+            text.get(e.at..).unwrap_or_default()
+        )
     })?;
     let actions =
         parse_actions(actions, &names).map_err(|_| "parsing actions (Invalid argument)".to_owned())?;
@@ -520,17 +572,17 @@ fn put_flow(
 }
 
 fn add_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 2)?;
+    let (dpif, args) = optional_dp(cx, args, 3)?;
     put_flow(cx, options, &*dpif, args[0], args[1], false)
 }
 
 fn mod_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 2)?;
+    let (dpif, args) = optional_dp(cx, args, 3)?;
     put_flow(cx, options, &*dpif, args[0], args[1], true)
 }
 
 fn get_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 1)?;
+    let (dpif, args) = optional_dp(cx, args, 2)?;
     let Ok((Some(ufid), _)) = split_ufid(args[0]) else { return Err("parsing flow ufid".into()) };
     let flow = dpif
         .flow_get(&FlowDel { ufid: Some(ufid), key: None })
@@ -542,7 +594,10 @@ fn get_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
 fn delete_one(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, text: &str) -> Out {
     let (ufid, text) = split_ufid(text)?;
     let (key, _) = parse_key(text, &names_of(dpif)).map_err(|e| {
-        format!("parsing flow key (syntax error at {}) (Invalid argument)", &text[e.at.min(text.len())..])
+        format!(
+            "parsing flow key (syntax error at {}) (Invalid argument)",
+            text.get(e.at..).unwrap_or_default()
+        )
     })?;
     let named = FlowDel { ufid, key: if ufid.is_some() { None } else { Some(&key) } };
     match dpif.flow_del(&named) {
@@ -557,7 +612,7 @@ fn delete_one(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, text: &str) 
 }
 
 fn del_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 1)?;
+    let (dpif, args) = optional_dp(cx, args, 2)?;
     delete_one(cx, options, &*dpif, args[0])
 }
 
@@ -595,24 +650,24 @@ fn from_file(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, file: &str, d
 }
 
 fn add_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 1)?;
+    let (dpif, args) = optional_dp(cx, args, 2)?;
     from_file(cx, options, &*dpif, args[0], Verb::Add)
 }
 
 fn mod_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 1)?;
+    let (dpif, args) = optional_dp(cx, args, 2)?;
     from_file(cx, options, &*dpif, args[0], Verb::Modify)
 }
 
 fn del_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
     // A single argument is a datapath if there is one of that name, else a file.
     let (dpif, file) = match args {
-        [one] => match cx.datapaths.open(one, false) {
-            Ok(dpif) => (dpif, None),
-            Err(_) => (only_dp(cx)?, Some(*one)),
-        },
-        [dp, file] => (open(cx, dp)?, Some(*file)),
-        _ => (only_dp(cx)?, None),
+        [] => (only_dp(cx)?, None),
+        [one] if cx.datapaths.exists(one) => (open_first(cx, one)?, None),
+        _ => {
+            let (dpif, rest) = optional_dp(cx, args, 2)?;
+            (dpif, rest.first().copied())
+        }
     };
     match file {
         Some(file) => from_file(cx, options, &*dpif, file, Verb::Delete),
@@ -625,18 +680,24 @@ fn del_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
 
 fn parse_actions_cmd(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let names = PortNames::none();
-    let actions = parse_actions(args[0], &names)
-        .map_err(|_| "odp_actions_from_string (Invalid argument)".to_owned())?;
-    Ok(format!("{}\n", format_actions(&actions, &names)))
+    let mut out = String::new();
+    for text in args {
+        let actions = parse_actions(text, &names)
+            .map_err(|_| "odp_actions_from_string (Invalid argument)".to_owned())?;
+        let _ = writeln!(out, "{}", format_actions(&actions, &names));
+    }
+    Ok(out)
 }
 
 /// For each `actions` behind the flow, prints them by VLAN and MPLS state as the original's test aid does.
 fn normalize_actions(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let names = PortNames::none();
-    let (key, mask) =
-        parse_key(args[0], &names).map_err(|_| "odp_flow_key_from_string (Invalid argument)".to_owned())?;
+    let (key, mask) = parse_key(args[0], &names).map_err(|e| {
+        let at = args[0].get(e.at..).unwrap_or_default();
+        format!("odp_flow_key_from_string (syntax error at {at}) (Invalid argument)")
+    })?;
     let mut out = format!("input flow: {}\n", format_key(&mask.apply(&key), None, &names, false));
-    let actions = parse_actions(&args[1..].join(""), &names)
+    let actions = parse_actions(args[1], &names)
         .map_err(|_| "odp_actions_from_string (Invalid argument)".to_owned())?;
     // Outputs are grouped by what the packet looks like when it leaves.
     let (mut vlan, mut mpls) = (key.vlans[0], key.mpls_lse[0]);
@@ -664,10 +725,10 @@ fn normalize_actions(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
         }
     }
     if groups.is_empty() {
-        let _ = writeln!(out, "no vlan: no mpls: drop");
+        out.push_str("no vlan: no mpls: drop");
     }
     for (state, list) in groups {
-        let _ = writeln!(out, "{state}{}", format_actions(&list, &names));
+        let _ = write!(out, "{state}{}", format_actions(&list, &names));
     }
     Ok(out)
 }

@@ -307,6 +307,12 @@ pub trait DpifClass: Send + Sync {
     fn kind(&self) -> &'static str;
     /// Datapaths of this kind that exist.
     fn enumerate(&self) -> Vec<String>;
+    /// As [`Self::enumerate`], for providers that may not be able to tell.
+    ///
+    /// Errors: those of asking, such as `ENOENT` where the kernel lacks the module.
+    fn try_enumerate(&self) -> Result<Vec<String>, DpifError> {
+        Ok(self.enumerate())
+    }
     /// Opens a datapath, creating it first when `create`.
     fn open(&self, name: &str, create: bool) -> Result<Arc<dyn Dpif>, DpifError>;
     /// Destroys a datapath and its ports.

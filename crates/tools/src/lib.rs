@@ -3,6 +3,7 @@
 pub mod appctl;
 pub mod client;
 pub mod dbctl;
+pub mod dpctl;
 pub mod io;
 pub mod ovsdb_client;
 pub mod ovsdb_tool;

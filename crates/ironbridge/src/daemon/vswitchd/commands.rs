@@ -222,7 +222,12 @@ fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, St
         now_ms: v.clock.now().as_ms(),
         port_stats: &|name| registry.get(name).map(|dev| counters(&*dev)),
         filter: &matches_filter,
-        read_file: &|path| std::fs::read_to_string(path).map_err(|e| format!("{path}: open ({e})")),
+        read_file: &|path| {
+            std::fs::read_to_string(path).map_err(|e| {
+                let why = ib_base::errno::strerror(&e);
+                format!("{path}: open failed ({why})")
+            })
+        },
     };
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     dpctl::run(&context, command, Options::default(), &words).map_err(|text| {
