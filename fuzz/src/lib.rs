@@ -5,6 +5,7 @@
 //! by a seed, so that a failure names everything needed to see it again. Inputs that once failed live in
 //! `fuzz/corpus/TARGET/` and run first.
 
+mod choices;
 mod mutate;
 mod targets;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 /// The corpus of a target: seeds that are compiled in, and files.
 pub fn corpus(target: &Target) -> Vec<Vec<u8>> {
     let mut inputs: Vec<Vec<u8>> = target.seeds.iter().map(|s| s.to_vec()).collect();
+    inputs.extend((target.made)());
     if let Ok(entries) = std::fs::read_dir(corpus_dir(target)) {
         let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
         paths.sort();

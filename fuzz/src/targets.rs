@@ -1,5 +1,10 @@
 //! The targets, one row each.
 
+mod net;
+mod openflow;
+mod ovsdb;
+mod programs;
+
 use ib_base::json::{Json, Parser, Style};
 use ib_dpif::text::{PortNames, UserCookie, format_actions, format_key, parse_actions, parse_key};
 use ib_flow::{Flow, Metadata};
@@ -11,19 +16,50 @@ pub struct Target {
     pub name: &'static str,
     /// Well-formed inputs to begin with.
     pub seeds: &'static [&'static [u8]],
+    /// More of them, made by our own encoders.
+    pub made: fn() -> Vec<Vec<u8>>,
     /// Must return for any input.
     pub run: fn(&[u8]),
 }
 
+const fn row(name: &'static str, seeds: &'static [&'static [u8]], run: fn(&[u8])) -> Target {
+    Target { name, seeds, made: Vec::new, run }
+}
+
 /// Every target.
 pub const TARGETS: &[Target] = &[
-    Target { name: "json", seeds: JSON_SEEDS, run: json },
-    Target { name: "json-stream", seeds: JSON_SEEDS, run: json_stream },
-    Target { name: "packet", seeds: PACKET_SEEDS, run: packet },
-    Target { name: "odp-key", seeds: ODP_KEY_SEEDS, run: odp_key },
-    Target { name: "odp-actions", seeds: ODP_ACTION_SEEDS, run: odp_actions },
-    Target { name: "user-cookie", seeds: &[&[2, 0, 0, 0, 0, 0, 0]], run: user_cookie },
-    Target { name: "ovsdb-schema", seeds: SCHEMA_SEEDS, run: ovsdb_schema },
+    row("json", JSON_SEEDS, json),
+    row("json-stream", JSON_SEEDS, json_stream),
+    row("packet", PACKET_SEEDS, packet),
+    row("packet-views", PACKET_SEEDS, net::views),
+    row("compose", PACKET_SEEDS, net::compose),
+    row("gso", PACKET_SEEDS, net::gso),
+    row("vnet-header", net::VNET_SEEDS, net::vnet_header),
+    row("netlink", net::NETLINK_SEEDS, net::netlink),
+    Target { made: net::made_pcaps, ..row("pcap", &[], net::pcap) },
+    row("frame-hex", net::HEX_SEEDS, net::frame_hex),
+    row("odp-key", ODP_KEY_SEEDS, odp_key),
+    row("odp-actions", ODP_ACTION_SEEDS, odp_actions),
+    row("user-cookie", &[&[2, 0, 0, 0, 0, 0, 0]], user_cookie),
+    Target { made: openflow::made_messages, ..row("openflow", &[], openflow::message) },
+    Target { made: openflow::made_messages, ..row("openflow-session", &[], openflow::session) },
+    row("match-text", openflow::MATCH_SEEDS, openflow::match_text),
+    row("actions-text", openflow::ACTION_SEEDS, openflow::actions_text),
+    Target { made: openflow::made_nxm, ..row("nxm", &[], openflow::nxm) },
+    row("nxm-text", openflow::NXM_TEXT_SEEDS, openflow::nxm_text),
+    Target { made: openflow::made_of10, ..row("ofp-match", &[], openflow::ofp_match) },
+    row("ovsdb-schema", SCHEMA_SEEDS, ovsdb_schema),
+    row("ovsdb-log", ovsdb::LOG_SEEDS, ovsdb::log),
+    row("ovsdb-transact", ovsdb::CHOICE_SEEDS, ovsdb::transact),
+    row("ovsdb-transact-json", ovsdb::TRANSACT_SEEDS, ovsdb::transact_json),
+    row("ovsdb-session", ovsdb::CHOICE_SEEDS, ovsdb::session),
+    row("ovsdb-condition", ovsdb::CONDITION_SEEDS, ovsdb::condition),
+    row("ovsdb-monitor", ovsdb::MONITOR_SEEDS, ovsdb::monitor),
+    row("ovsdb-datum-text", ovsdb::DATUM_SEEDS, ovsdb::datum_text),
+    row("json-rpc", programs::RPC_SEEDS, programs::json_rpc),
+    row("vlog", programs::VLOG_SEEDS, programs::vlog),
+    row("getopt", programs::GETOPT_SEEDS, programs::getopt),
+    row("dbctl", programs::DBCTL_SEEDS, programs::dbctl),
 ];
 
 const JSON_SEEDS: &[&[u8]] = &[

@@ -276,8 +276,8 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Splits a datagram.
-fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
+/// Splits a datagram; a length that lies ends it.
+pub fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(u32_at(rest, 0)?).ok()?;
         let payload = rest.get(HEADER..len)?;
