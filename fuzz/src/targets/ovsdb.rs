@@ -206,7 +206,9 @@ pub const CHOICE_SEEDS: &[&[u8]] = &[
 ];
 
 fn rows_text(db: &Database) -> Vec<String> {
-    db.snapshot("", 0)
+    // Rows come in no order.
+    let sorted = |record: &String| Json::parse(record).expect("a record").to_text(Style::SORTED);
+    db.snapshot("", 0).iter().map(sorted).collect()
 }
 
 fn run(db: &mut Database, operations: &[Json]) {
@@ -370,6 +372,10 @@ pub const DATUM_SEEDS: &[&[u8]] = &[
 /// A value read from text and printed reads the same again.
 pub fn datum_text(input: &[u8]) {
     let given = text(input);
+    if given.contains('\0') {
+        // No command line has it.
+        return;
+    }
     for table in &schema().tables {
         for column in &table.columns {
             let mut symbols = SymbolTable::new();
