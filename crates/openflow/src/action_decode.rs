@@ -4,11 +4,11 @@
 //! are the codes that the specification and Open vSwitch give, so that a peer learns exactly what is wrong.
 
 use ib_flow::{FieldValue, OfPort, Subfield};
-use ib_packet::{Be16, Be32, Be128, Mac};
+use ib_packet::{Be16, Be32, Be128};
 
 use crate::action::*;
 use crate::error::{NX, ONF, OfError};
-use crate::message::{OFPG_MAX, Version};
+use crate::message::Version;
 use crate::oxm;
 use crate::ports::port_from_wire32;
 use crate::wire::Cursor;
@@ -259,7 +259,7 @@ fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Resu
 }
 
 fn group(id: u32) -> Result<Action, OfError> {
-    if id > OFPG_MAX { Err(OfError::OFPBAC_BAD_OUT_GROUP) } else { Ok(Action::Group(id)) }
+    Ok(Action::Group(id))
 }
 
 fn meter(id: u32) -> Result<u32, OfError> {
@@ -506,7 +506,7 @@ fn nicira(
             exact(n, 32)?;
             c.zeros(6, ZERO)?;
             let (value, mask) = (c.u64()?, c.u64()?);
-            Action::WriteMetadata { value: value & mask, mask }
+            Action::WriteMetadata { value, mask }
         }
         23 => {
             exact(n, 16)?;
@@ -588,8 +588,8 @@ fn nicira(
             exact(n, 16)?;
             Action::CtClear
         }
-        46 => encap(c)?,
-        47 => {
+        46 if version >= Version::V13 => encap(c)?,
+        47 if version >= Version::V13 => {
             exact(n, 16)?;
             c.skip(2)?;
             match c.u32()? {
@@ -597,7 +597,7 @@ fn nicira(
                 t => Action::Decap(Some(Be32::new(t))),
             }
         }
-        48 => {
+        48 if version >= Version::V13 => {
             exact(n, 16)?;
             Action::DecNshTtl
         }
@@ -949,7 +949,7 @@ pub fn decode_instructions(bytes: &[u8], version: Version) -> Result<Vec<Action>
     if let Some(mut c) = body(2) {
         c.skip(4)?;
         let (value, mask) = (c.u64()?, c.u64()?);
-        out.push(Action::WriteMetadata { value: value & mask, mask });
+        out.push(Action::WriteMetadata { value, mask });
     }
     if let Some(mut c) = body(1) {
         out.push(Action::GotoTable(c.u8()?));
@@ -1008,6 +1008,3 @@ pub fn allow_debug_actions() {
 pub fn debug_actions_allowed() -> bool {
     DEBUG_ACTIONS.load(std::sync::atomic::Ordering::Relaxed)
 }
-
-#[allow(unused_imports)]
-use Mac as _;

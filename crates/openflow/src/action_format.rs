@@ -47,6 +47,11 @@ pub fn reason_text(reason: u8) -> String {
     .into()
 }
 
+/// A number as C's `%#x` prints it: zero has no prefix.
+fn c_hex(v: u64) -> String {
+    if v == 0 { "0".into() } else { format!("{v:#x}") }
+}
+
 fn hash_fields_name(f: HashFields) -> &'static str {
     match f {
         HashFields::EthSrc => "eth_src",
@@ -166,7 +171,7 @@ fn try_format(out: &mut String, a: &Action, names: &Names<'_>) -> std::fmt::Resu
         Action::DeleteField(f) => write!(out, "delete_field:{}", f.name)?,
         Action::SetTunnel { id, wide } => {
             let wide = *wide || *id > u64::from(u32::MAX);
-            write!(out, "set_tunnel{}:{id:#x}", if wide { "64" } else { "" })?;
+            write!(out, "set_tunnel{}:{}", if wide { "64" } else { "" }, c_hex(*id))?;
         }
         Action::SetQueue(q) => write!(out, "set_queue:{q}")?,
         Action::PopQueue => out.push_str("pop_queue"),
@@ -270,7 +275,7 @@ fn try_format(out: &mut String, a: &Action, names: &Names<'_>) -> std::fmt::Resu
             out.push_str("decap(");
             if let Some(t) = t {
                 let t = t.get();
-                write!(out, "packet_type(ns={},type={:#x})", t >> 16, t & 0xffff)?;
+                write!(out, "packet_type(ns={},type={})", t >> 16, c_hex((t & 0xffff).into()))?;
             }
             out.push(')');
         }
@@ -282,9 +287,9 @@ fn try_format(out: &mut String, a: &Action, names: &Names<'_>) -> std::fmt::Resu
             out.push(')');
         }
         Action::WriteMetadata { value, mask } => {
-            write!(out, "write_metadata:{value:#x}")?;
+            write!(out, "write_metadata:{}", c_hex(*value))?;
             if *mask != u64::MAX {
-                write!(out, "/{mask:#x}")?;
+                write!(out, "/{}", c_hex(*mask))?;
             }
         }
         Action::GotoTable(t) => {

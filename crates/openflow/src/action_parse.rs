@@ -6,7 +6,7 @@
 
 use ib_flow::fields::Protocols;
 use ib_flow::subfield::field_by_any_name;
-use ib_flow::{FieldId, FieldValue, OfPort, Subfield};
+use ib_flow::{FieldValue, OfPort, Subfield};
 use ib_packet::{Be16, Be32, Be128};
 
 use crate::action::*;
@@ -231,7 +231,7 @@ impl ActionParser<'_> {
                     None => (value, u64::MAX),
                 };
                 let v = u64_arg(v)?;
-                Action::WriteMetadata { value: v & m, mask: m }
+                Action::WriteMetadata { value: v, mask: m }
             }
             "goto_table" => {
                 let table =
@@ -882,6 +882,3 @@ fn decap(s: &str) -> Result<Action, String> {
         Some((k, _)) => Err(format!("Invalid decap argument: {k}")),
     }
 }
-
-#[allow(unused)]
-const _: Option<FieldId> = None;

@@ -9,8 +9,10 @@ use ib_base::vlog_dbg_rl;
 use ib_flow::{Match, OfPort};
 use ib_packet::Mac;
 
+use crate::action_check::{CheckParams, check_for};
 use crate::action_decode::{decode_actions, decode_instructions, property};
 use crate::error::OfError;
+use crate::flow_text::protocols_of;
 use crate::group_wire;
 use crate::match_wire as mw;
 use crate::message::*;
@@ -688,7 +690,7 @@ fn flow_mod10(c: &mut Cursor<'_>) -> Result<FlowMod, OfError> {
     };
     command_and_cookie(&mut fm, command_table, cookie)?;
     fm.actions = decode_actions(c.take_rest(), Version::V10)?;
-    verify_flow(&fm)?;
+    verify_flow(&fm, Version::V10)?;
     Ok(fm)
 }
 
@@ -711,8 +713,11 @@ fn command_and_cookie(fm: &mut FlowMod, command_table: u16, cookie: u64) -> Resu
     Ok(())
 }
 
-fn verify_flow(fm: &FlowMod) -> Result<(), OfError> {
-    crate::action_check::verify(&fm.actions, crate::action_parse::Outer::Flow).map_err(|(e, _)| e)
+/// Checks a flow's actions by themselves and with its match, for the version that it came by.
+fn verify_flow(fm: &FlowMod, via: Version) -> Result<(), OfError> {
+    crate::action_check::verify(&fm.actions, crate::action_parse::Outer::Flow).map_err(|(e, _)| e)?;
+    let params = CheckParams { table: fm.table_id, ..Default::default() };
+    check_for(&fm.actions, &fm.match_, params, protocols_of(via))
 }
 
 fn flow_mod11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfError> {
@@ -762,7 +767,7 @@ fn flow_mod11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfErr
         fm.out_group = OFPG_ANY;
     }
     fm.actions = decode_instructions(c.take_rest(), v)?;
-    verify_flow(&fm)?;
+    verify_flow(&fm, v)?;
     Ok(fm)
 }
 
@@ -792,7 +797,7 @@ fn nx_flow_mod(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfEr
         return Err(OfError::NXBRC_NXM_INVALID);
     }
     fm.actions = decode_actions(c.take_rest(), v)?;
-    verify_flow(&fm)?;
+    verify_flow(&fm, v)?;
     Ok(fm)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ib_flow::{FieldValue, OfPort, Subfield};
+use ib_flow::{FieldValue, Subfield};
 
 use crate::action::*;
 use crate::names::{Names, parse_table, put_table};
@@ -206,6 +206,3 @@ pub fn format(out: &mut String, l: &Learn, names: &Names<'_>) {
     }
     out.push(')');
 }
-
-#[allow(unused)]
-const _: Option<OfPort> = None;

@@ -113,15 +113,15 @@ impl Session {
     pub fn set_probe_interval_ms(&mut self, ms: u64) {
         self.probe_ms = ms;
     }
-    /// Numbers transactions from `xid` on.
-    pub fn set_next_xid(&mut self, xid: u32) {
-        self.next_xid = xid;
-    }
     /// The next transaction id.
     pub fn xid(&mut self) -> u32 {
         let xid = self.next_xid;
         self.next_xid = self.next_xid.wrapping_add(1);
         xid
+    }
+    /// The transaction id that comes next, without taking it.
+    pub fn peek_xid(&self) -> u32 {
+        self.next_xid
     }
     /// The version agreed on.
     pub fn version(&self) -> Option<Version> {

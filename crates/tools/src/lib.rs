@@ -5,6 +5,7 @@ pub mod client;
 pub mod dbctl;
 pub mod dpctl;
 pub mod io;
+pub mod ofctl;
 pub mod ovsdb_client;
 pub mod ovsdb_tool;
 pub mod table;

@@ -1,0 +1,649 @@
+//! Groups and meters as text, both ways (ovs-ofctl(8), "Group Syntax", "Meter Syntax").
+
+use std::fmt::Write;
+
+use ib_flow::OfPort;
+use ib_flow::fields::{Protocols, by_name};
+
+use crate::action_format::format_actions;
+use crate::action_parse::{OF11_UP, parse_actions};
+use crate::flow_text::{parse_group, put_duration};
+use crate::message::*;
+use crate::names::{Names, parse_port, put_port};
+use crate::text_util::*;
+
+/// Appends a group's number.
+pub(crate) fn put_group_id(out: &mut String, id: u32) {
+    match id {
+        OFPG_ALL => out.push_str("ALL"),
+        OFPG_ANY => out.push_str("ANY"),
+        _ => {
+            let _ = write!(out, "{id}");
+        }
+    }
+}
+
+/// Appends a meter's number.
+pub(crate) fn put_meter_id(out: &mut String, id: u32) {
+    match id {
+        OFPM_ALL => out.push_str("all"),
+        0xffff_fffd => out.push_str("slowpath"),
+        0xffff_fffe => out.push_str("controller"),
+        _ => {
+            let _ = write!(out, "{id}");
+        }
+    }
+}
+
+fn type_name(t: GroupType) -> &'static str {
+    match t {
+        GroupType::All => "all",
+        GroupType::Select => "select",
+        GroupType::Indirect => "indirect",
+        GroupType::FastFailover => "ff",
+    }
+}
+
+fn put_group(
+    out: &mut String,
+    kind: GroupType,
+    buckets: &[Bucket],
+    props: &GroupProps,
+    bucket_command: Option<u32>,
+    with_type: bool,
+    v: Version,
+    n: &Names<'_>,
+) {
+    if with_type {
+        let _ = write!(out, ",type={}", type_name(kind));
+    }
+    if !props.selection_method.is_empty() {
+        let _ = write!(out, ",selection_method={}", props.selection_method);
+        if props.selection_method_param != 0 {
+            let _ = write!(out, ",selection_method_param={}", props.selection_method_param);
+        }
+        if props.fields.len() == 1 {
+            out.push_str(",fields=");
+            put_group_field(out, &props.fields[0]);
+        } else if !props.fields.is_empty() {
+            out.push_str(",fields(");
+            for (i, f) in props.fields.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                put_group_field(out, f);
+            }
+            out.push(')');
+        }
+    }
+    if let Some(id) = bucket_command {
+        out.push_str(",command_bucket_id:");
+        match id {
+            BUCKET_FIRST => out.push_str("first"),
+            BUCKET_LAST => out.push_str("last"),
+            BUCKET_ALL => out.push_str("all"),
+            _ => {
+                let _ = write!(out, "{id}");
+            }
+        }
+    }
+    if buckets.is_empty() {
+        return;
+    }
+    let with_ids = v == Version::V15 || v == Version::V10;
+    for b in buckets {
+        out.push_str(",bucket=");
+        if with_ids {
+            let _ = write!(out, "bucket_id:{},", b.bucket_id);
+        }
+        if b.weight != u16::from(kind == GroupType::Select) {
+            let _ = write!(out, "weight:{},", b.weight);
+        }
+        if b.watch_port != OfPort::NONE {
+            out.push_str("watch_port:");
+            put_port(out, b.watch_port, n);
+            out.push(',');
+        }
+        if b.watch_group != OFPG_ANY {
+            let _ = write!(out, "watch_group:{},", b.watch_group);
+        }
+        out.push_str("actions=");
+        format_actions(out, &b.actions, n);
+    }
+}
+
+fn put_group_field(out: &mut String, (field, mask): &(ib_flow::FieldId, Box<[u8]>)) {
+    out.push_str(field.name);
+    if mask.iter().any(|b| *b != 0xff) {
+        out.push('=');
+        let m = ib_flow::FieldValue::from_bytes(mask);
+        out.push_str(&ib_flow::text::format_value(field.field(), &m, &ib_flow::FieldValue::ONES, None));
+    }
+}
+
+/// Appends a group_mod, without its header.
+pub(crate) fn group_mod(out: &mut String, g: &GroupMod, v: Version, n: &Names<'_>) {
+    let (name, buckets, bucket_command) = match g.command {
+        GroupModCommand::Add => ("ADD", true, false),
+        GroupModCommand::Modify => ("MOD", true, false),
+        GroupModCommand::AddOrMod => ("ADD_OR_MOD", true, false),
+        GroupModCommand::Delete => ("DEL", true, false),
+        GroupModCommand::InsertBucket => ("INSERT_BUCKET", true, true),
+        GroupModCommand::RemoveBucket => ("REMOVE_BUCKET", true, true),
+    };
+    let _ = write!(out, "\n {name} group_id=");
+    put_group_id(out, g.group_id);
+    let with_type = !matches!(g.command, GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket);
+    let list: &[Bucket] = if buckets { &g.buckets } else { &[] };
+    put_group(out, g.kind, list, &g.props, bucket_command.then_some(g.command_bucket_id), with_type, v, n);
+}
+
+/// Appends a group's description.
+pub(crate) fn group(out: &mut String, g: &GroupDesc, v: Version, n: &Names<'_>) {
+    let _ = write!(out, "group_id={}", g.group_id);
+    put_group(out, g.kind, &g.buckets, &g.props, None, true, v, n);
+}
+
+/// Appends a group's statistics.
+pub(crate) fn stats(out: &mut String, g: &GroupStats) {
+    out.push_str("\n group_id=");
+    put_group_id(out, g.group_id);
+    if g.duration_sec != u32::MAX {
+        out.push_str(",duration=");
+        put_duration(out, g.duration_sec, g.duration_nsec);
+    }
+    let _ =
+        write!(out, ",ref_count={},packet_count={},byte_count={}", g.ref_count, g.packet_count, g.byte_count);
+    for (i, (packets, bytes)) in g.buckets.iter().enumerate() {
+        if *packets != u64::MAX {
+            let _ = write!(out, ",bucket{i}:packet_count={packets},byte_count={bytes}");
+        }
+    }
+}
+
+/// Names of actions by number of OpenFlow 1.1+, in Open vSwitch's order.
+const ACTION_NAMES: [(u32, &str); 28] = [
+    (0, "output"),
+    (22, "group"),
+    (25, "set_field"),
+    (18, "strip_vlan"),
+    (17, "push_vlan"),
+    (1, "set_vlan_vid"),
+    (2, "set_vlan_pcp"),
+    (3, "mod_dl_src"),
+    (4, "mod_dl_dst"),
+    (5, "mod_nw_src"),
+    (6, "mod_nw_dst"),
+    (7, "mod_nw_tos"),
+    (8, "mod_nw_ecn"),
+    (23, "mod_nw_ttl"),
+    (24, "dec_ttl"),
+    (9, "mod_tp_src"),
+    (10, "mod_tp_dst"),
+    (28, "move"),
+    (13, "set_mpls_label"),
+    (14, "set_mpls_tc"),
+    (15, "set_mpls_ttl"),
+    (16, "dec_mpls_ttl"),
+    (19, "push_mpls"),
+    (20, "pop_mpls"),
+    (21, "set_queue"),
+    (29, "meter"),
+    (11, "copy_ttl_out"),
+    (12, "copy_ttl_in"),
+];
+
+/// Appends actions of a bitmap by number of OpenFlow 1.1+.
+pub(crate) fn put_actions_bitmap(out: &mut String, bits: u64) {
+    if bits == 0 {
+        out.push_str("(none)");
+        return;
+    }
+    let names: Vec<&str> =
+        ACTION_NAMES.iter().filter(|(id, _)| bits >> id & 1 != 0).map(|(_, n)| *n).collect();
+    out.push_str(&names.join(" "));
+}
+
+/// Appends group features.
+pub(crate) fn features(out: &mut String, g: &GroupFeatures) {
+    let _ = write!(
+        out,
+        "\n Group table:\n    Types:  {:#x}\n    Capabilities:  {:#x}\n",
+        g.types, g.capabilities
+    );
+    for t in 0..4usize {
+        if g.types >> t & 1 == 0 {
+            continue;
+        }
+        let name = ["All", "Select", "Indirect", "Fast failover"][t];
+        let _ =
+            write!(out, "    {name} group :\n       max_groups = {:#x}\n       actions: ", g.max_groups[t]);
+        put_actions_bitmap(out, g.actions[t].into());
+        out.push('\n');
+    }
+}
+
+fn put_meter_flags(out: &mut String, flags: u16) {
+    if flags == 0 {
+        return;
+    }
+    for (bit, name) in [
+        (MeterFlags::KBPS, "kbps"),
+        (MeterFlags::PKTPS, "pktps"),
+        (MeterFlags::BURST, "burst"),
+        (MeterFlags::STATS, "stats"),
+    ] {
+        if flags & bit != 0 {
+            out.push_str(name);
+            out.push(' ');
+        }
+    }
+    let left = flags & !0xf;
+    if left != 0 {
+        let _ = write!(out, "flags:{left:#x} ");
+    }
+}
+
+fn put_band(out: &mut String, flags: u16, b: &MeterBand) {
+    out.push_str("\ntype=");
+    out.push_str(match b.kind {
+        1 => "drop",
+        2 => "dscp_remark",
+        _ => "unknown",
+    });
+    let _ = write!(out, " rate={}", b.rate);
+    if flags & MeterFlags::BURST != 0 {
+        let _ = write!(out, " burst_size={}", b.burst);
+    }
+    if b.kind == 2 {
+        let _ = write!(out, " prec_level={}", b.prec_level);
+    }
+}
+
+/// Appends a meter.
+pub(crate) fn meter(out: &mut String, m: &MeterConfig) {
+    out.push_str("meter=");
+    put_meter_id(out, m.meter_id);
+    out.push(' ');
+    put_meter_flags(out, m.flags);
+    out.push_str("bands=");
+    for b in &m.bands {
+        put_band(out, m.flags, b);
+    }
+    out.push('\n');
+}
+
+/// Appends a meter_mod, without its header.
+pub(crate) fn meter_mod(out: &mut String, m: &MeterMod) {
+    out.push_str(match m.command {
+        0 => " ADD ",
+        1 => " MOD ",
+        _ => " DEL ",
+    });
+    meter(out, &m.meter);
+}
+
+/// Appends a meter's statistics.
+pub(crate) fn meter_stats(out: &mut String, m: &MeterStats) {
+    out.push_str("\nmeter:");
+    put_meter_id(out, m.meter_id);
+    let _ = write!(
+        out,
+        " flow_count:{} packet_in_count:{} byte_in_count:{} duration:",
+        m.flow_count, m.packet_in_count, m.byte_in_count
+    );
+    put_duration(out, m.duration_sec, m.duration_nsec);
+    out.push_str(" bands:\n");
+    for (i, b) in m.bands.iter().enumerate() {
+        let _ = writeln!(out, "{i}: packet_count:{} byte_count:{}", b.packets, b.bytes);
+    }
+}
+
+/// Appends meter features.
+pub(crate) fn meter_features(out: &mut String, m: &MeterFeatures) {
+    let _ = write!(out, "\nmax_meter:{} max_bands:{} max_color:{}\n", m.max_meters, m.max_bands, m.max_color);
+    out.push_str("band_types: ");
+    if m.band_types & 2 != 0 {
+        out.push_str("drop ");
+    }
+    if m.band_types & 4 != 0 {
+        out.push_str("dscp_remark ");
+    }
+    out.push('\n');
+    out.push_str("capabilities: ");
+    put_meter_flags(out, m.capabilities as u16);
+    out.push('\n');
+}
+
+/// Parses a group. The error is the text that the user sees.
+pub fn parse_group_mod(
+    s: &str,
+    command: Option<GroupModCommand>,
+    names: Names<'_>,
+) -> Result<(GroupMod, Protocols), String> {
+    use GroupModCommand as C;
+    let mut usable = OF11_UP.or(Protocols(0x0f));
+    let mut s = s;
+    let command = match command {
+        Some(c) => c,
+        None => {
+            let t = s.trim_start();
+            let word = t.split([',', ' ', '\t', '\r', '\n']).next().unwrap_or("");
+            let found = match word {
+                "add" => Some(C::Add),
+                "delete" => Some(C::Delete),
+                "modify" => Some(C::Modify),
+                "add_or_mod" => Some(C::AddOrMod),
+                "insert_bucket" => Some(C::InsertBucket),
+                "remove_bucket" => Some(C::RemoveBucket),
+                _ => None,
+            };
+            if found.is_some() {
+                s = &t[word.len()..];
+            }
+            found.unwrap_or(C::Add)
+        }
+    };
+    let takes_type = matches!(command, C::Add | C::Modify | C::AddOrMod);
+    let takes_bucket = takes_type || command == C::InsertBucket;
+    let takes_command_bucket = matches!(command, C::InsertBucket | C::RemoveBucket);
+    if takes_command_bucket {
+        usable = usable.and(Protocols(0x10f));
+    }
+    let mut g = GroupMod {
+        command,
+        kind: GroupType::All,
+        group_id: OFPG_ANY,
+        command_bucket_id: BUCKET_ALL,
+        buckets: Vec::new(),
+        props: GroupProps::default(),
+    };
+    // Buckets come last; each begins with `bucket`.
+    let mut rest = None;
+    if takes_bucket {
+        if let Some(at) = find_bucket(s) {
+            rest = Some(&s[at..]);
+            s = &s[..at];
+        }
+    }
+    let (mut had_type, mut had_command_bucket) = (false, false);
+    while let Some((name, v)) = next_key_value(&mut s) {
+        match name {
+            "command_bucket_id" => {
+                if !takes_command_bucket {
+                    return Err("command bucket id is not needed".into());
+                }
+                g.command_bucket_id = match v {
+                    "all" => BUCKET_ALL,
+                    "first" => BUCKET_FIRST,
+                    "last" => BUCKET_LAST,
+                    _ => u32_arg(v).map_err(|_| format!("invalid command bucket id {v}"))?,
+                };
+                if g.command_bucket_id > 0xffff_ff00
+                    && !matches!(g.command_bucket_id, BUCKET_ALL | BUCKET_FIRST | BUCKET_LAST)
+                {
+                    return Err("invalid command bucket id".into());
+                }
+                had_command_bucket = true;
+            }
+            "group_id" => {
+                if v == "all" {
+                    g.group_id = OFPG_ALL;
+                } else {
+                    let id = c_integer(v).and_then(|x| u32::try_from(x).ok());
+                    let id = id.ok_or_else(|| format!("{v} is not a valid OpenFlow group id"))?;
+                    if command != C::Delete && id > OFPG_MAX {
+                        return Err(format!("invalid group id {v}"));
+                    }
+                    g.group_id = parse_group(v).ok_or_else(|| format!("invalid group id {v}"))?;
+                }
+            }
+            "type" => {
+                if !takes_type {
+                    return Err("type is not needed".into());
+                }
+                g.kind = match v {
+                    "all" => GroupType::All,
+                    "select" => GroupType::Select,
+                    "indirect" => GroupType::Indirect,
+                    "ff" | "fast_failover" => GroupType::FastFailover,
+                    _ => return Err(format!("invalid group type {v}")),
+                };
+                had_type = true;
+            }
+            "selection_method" => {
+                if !takes_type {
+                    return Err("selection method is not needed".into());
+                }
+                if v.len() > 15 {
+                    return Err("selection method is longer than 15 bytes long".into());
+                }
+                usable = usable.and(Protocols(0x10f));
+                g.props.selection_method = v.into();
+            }
+            "selection_method_param" => {
+                if !takes_type {
+                    return Err("selection method param is not needed".into());
+                }
+                usable = usable.and(Protocols(0x10f));
+                g.props.selection_method_param = u64_arg(v)?;
+            }
+            "fields" => {
+                if !takes_type {
+                    return Err("fields are not needed".into());
+                }
+                usable = usable.and(Protocols(0x10f));
+                for (f, m) in key_values(v) {
+                    let field = by_name(f).ok_or_else(|| format!("{f}: unknown field"))?;
+                    let mask = if m.is_empty() {
+                        ib_flow::FieldValue::low_ones(field.n_bytes * 8)
+                    } else {
+                        crate::value::parse_exact(field, m, &names)?
+                    };
+                    g.props.fields.push((field.id, mask.bytes(field.n_bytes).into()));
+                }
+            }
+            "bucket" => return Err("bucket is not needed".into()),
+            _ => return Err(format!("unknown keyword {name}")),
+        }
+    }
+    if g.group_id == OFPG_ANY {
+        return Err("must specify a group_id".into());
+    }
+    if takes_type && !had_type {
+        return Err("must specify a type".into());
+    }
+    if takes_command_bucket && !had_command_bucket {
+        return Err("must specify a command bucket id".into());
+    }
+    if !g.props.fields.is_empty() && g.props.selection_method != "hash" {
+        return Err(format!("fields may only be specified with \"selection_method=hash\""));
+    }
+    while let Some(text) = rest {
+        // `bucket` and what separates it from its contents.
+        let after = text["bucket".len()..].trim_start_matches([':', '=', ' ', ',']);
+        let next = find_bucket(after);
+        let one = &after[..next.unwrap_or(after.len())];
+        rest = next.map(|at| &after[at..]);
+        let b = parse_bucket(one, g.kind, g.buckets.len() as u32, names, &mut usable)?;
+        if g.kind != GroupType::Select && b.weight > 0 && one.contains("weight") {
+            return Err(format!("Only select groups can have bucket weights."));
+        }
+        g.buckets.push(b);
+    }
+    if g.kind == GroupType::Indirect && takes_type && g.buckets.len() != 1 {
+        return Err("Indirect groups must have exactly one bucket.".into());
+    }
+    Ok((g, usable))
+}
+
+/// The next `bucket=` or the like, at the start or after a separator.
+fn find_bucket(s: &str) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = s[from..].find("bucket") {
+        let at = from + at;
+        let before = s[..at].chars().next_back();
+        let after = s[at + 6..].chars().next();
+        let starts = before.is_none_or(|c| matches!(c, ',' | ' ' | '\t' | '\n'));
+        if starts && matches!(after, None | Some(':' | '=' | ',' | ' ')) {
+            return Some(at);
+        }
+        from = at + 6;
+    }
+    None
+}
+
+fn parse_bucket(
+    s: &str,
+    kind: GroupType,
+    index: u32,
+    names: Names<'_>,
+    usable: &mut Protocols,
+) -> Result<Bucket, String> {
+    let mut b = Bucket {
+        weight: u16::from(kind == GroupType::Select),
+        watch_port: OfPort::NONE,
+        watch_group: OFPG_ANY,
+        bucket_id: index,
+        actions: Vec::new(),
+    };
+    // Keys of the bucket may be anywhere among the actions.
+    let mut actions = String::new();
+    let mut t = s;
+    let mut in_actions = false;
+    loop {
+        let before = t.trim_start_matches([',', ' ', '\t', '\r', '\n']);
+        let Some((name, v)) = next_key_value(&mut t) else { break };
+        let whole = before[..before.len() - t.len()].trim_end_matches([',', ' ', '\t', '\r', '\n']);
+        match name.to_ascii_lowercase().as_str() {
+            "weight" => b.weight = u16_arg(v, "weight")?,
+            "watch_port" => {
+                b.watch_port = parse_port(v, &names)
+                    .filter(|p| *p < OfPort::MAX || *p == OfPort::NONE)
+                    .ok_or_else(|| format!("{v}: invalid watch_port"))?;
+            }
+            "watch_group" => {
+                b.watch_group = u32_arg(v)?;
+                if b.watch_group > OFPG_MAX {
+                    return Err(format!("invalid watch_group id {}", b.watch_group));
+                }
+            }
+            "bucket_id" => {
+                b.bucket_id = u32_arg(v)?;
+                if b.bucket_id > 0xffff_ff00 {
+                    return Err(format!("invalid bucket_id id {}", b.bucket_id));
+                }
+                *usable = usable.and(Protocols(0x10f));
+            }
+            "action" | "actions" => {
+                in_actions = true;
+                actions.push_str(v);
+                actions.push(',');
+            }
+            _ => {
+                let _ = in_actions;
+                actions.push_str(whole);
+                actions.push(',');
+            }
+        }
+    }
+    let (list, u) = parse_actions(&actions, names)?;
+    *usable = usable.and(u);
+    b.actions = list;
+    Ok(b)
+}
+
+/// Parses a meter. The error is the text that the user sees.
+pub fn parse_meter_mod(s: &str, command: u16) -> Result<MeterMod, String> {
+    let takes_bands = command != 2;
+    let mut m = MeterConfig::default();
+    let mut s = s;
+    let mut bands = None;
+    if takes_bands {
+        let at = s.find("band").ok_or("must specify bands")?;
+        let eq = s[at..].find('=').ok_or("must specify bands")?;
+        bands = Some(&s[at + eq + 1..]);
+        s = &s[..at];
+    }
+    for (name, v) in key_values(s) {
+        match name {
+            "kbps" if takes_bands => m.flags |= MeterFlags::KBPS,
+            "pktps" if takes_bands => m.flags |= MeterFlags::PKTPS,
+            "burst" if takes_bands => m.flags |= MeterFlags::BURST,
+            "stats" if takes_bands => m.flags |= MeterFlags::STATS,
+            _ if v.is_empty() => return Err(format!("field {name} missing value")),
+            "meter" => {
+                m.meter_id = match v {
+                    "all" => OFPM_ALL,
+                    "controller" => 0xffff_fffe,
+                    "slowpath" => 0xffff_fffd,
+                    _ => {
+                        let id = u32_arg(v)?;
+                        if id == 0 || id > OFPM_MAX {
+                            return Err(format!("invalid value for {name}"));
+                        }
+                        id
+                    }
+                };
+            }
+            _ => return Err(format!("unknown keyword {name}")),
+        }
+    }
+    if m.meter_id == 0 {
+        return Err("must specify 'meter'".into());
+    }
+    if takes_bands && m.flags & (MeterFlags::KBPS | MeterFlags::PKTPS) == 0 {
+        m.flags |= MeterFlags::KBPS;
+    }
+    if m.flags & 3 == 3 {
+        return Err("cannot set both kbps and pktps".into());
+    }
+    let mut band: Option<MeterBand> = None;
+    for (name, v) in key_values(bands.unwrap_or("")) {
+        if v.is_empty() {
+            return Err(format!("field {name} missing value"));
+        }
+        match name {
+            "type" => {
+                if let Some(b) = band.take() {
+                    push_band(&mut m, b)?;
+                }
+                let kind = match v {
+                    "drop" => 1,
+                    "dscp_remark" => 2,
+                    _ => return Err(format!("field {name} unknown value {v}")),
+                };
+                band = Some(MeterBand { kind, prec_level: 0, rate: 0, burst: 0 });
+            }
+            _ => {
+                let Some(b) = &mut band else { return Err("field type missing".into()) };
+                match name {
+                    "rate" => b.rate = u32_arg(v)?,
+                    "burst_size" => {
+                        b.burst = u32_arg(v)?;
+                        m.flags |= MeterFlags::BURST;
+                    }
+                    "prec_level" => b.prec_level = u8_arg(v, name)?,
+                    _ => return Err(format!("unknown keyword {name}")),
+                }
+            }
+        }
+    }
+    if let Some(b) = band {
+        push_band(&mut m, b)?;
+    } else if takes_bands {
+        return Err("must specify at least one band".into());
+    }
+    Ok(MeterMod { command, meter: m })
+}
+
+fn push_band(m: &mut MeterConfig, b: MeterBand) -> Result<(), String> {
+    if b.kind == 2 && b.prec_level == 0 {
+        return Err("'dscp_remark' bands require a non-zero prec_level".into());
+    }
+    if b.rate == 0 {
+        return Err("band must have a rate".into());
+    }
+    m.bands.push(b);
+    Ok(())
+}
