@@ -107,6 +107,15 @@ pub fn kill(pid: i32, signo: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signo) }).map(drop)
 }
 
+/// Keeps all of the process's memory, present and future, from being paged out (`mlockall(2)`).
+pub fn lock_memory() -> io::Result<()> {
+    // SAFETY: takes flags only and touches no memory of ours.
+    match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Leads a new session, without a terminal.
 pub fn setsid() -> io::Result<()> {
     // SAFETY: no arguments.

@@ -368,6 +368,11 @@ pub fn run(args: &[OsString], _io: &mut Io<'_>) -> i32 {
         options::Parsed::Done(code) => return code,
     };
     daemon.start();
+    if options.lock_memory
+        && let Err(e) = ib_sys::process::lock_memory()
+    {
+        vlog_err!(VSWITCHD, "mlockall failed: {}", ib_base::errno::strerror(&e));
+    }
     match serve(&options, || daemon.complete()) {
         Ok(code) => code,
         Err(e) => {

@@ -20,6 +20,8 @@ pub struct Options {
     pub dummy: DummyLevel,
     /// `--disable-system`.
     pub disable_system: bool,
+    /// `--mlockall`.
+    pub lock_memory: bool,
 }
 
 /// What to do after reading the command line.
@@ -68,6 +70,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
         unixctl: None,
         dummy: DummyLevel::None,
         disable_system: false,
+        lock_memory: false,
     };
     let mut opts =
         Getopt::new(PROGRAM, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
@@ -99,9 +102,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
             }
             DISABLE_SYSTEM => options.disable_system = true,
             IGNORED => {}
-            MLOCKALL => {
-                return usage_error("ovs-vswitchd: --mlockall is not supported yet; start without it");
-            }
+            MLOCKALL => options.lock_memory = true,
             TLS | 112 | 99 | 67 => {
                 return usage_error("ovs-vswitchd: TLS is not supported yet; use unix: or tcp: connections");
             }
@@ -139,6 +140,7 @@ fn help() -> String {
          punix:FILE              listen on Unix domain socket FILE\n\
          {}{}\
          \nOther options:\n  \
+         --mlockall                lock all memory against paging\n  \
          --unixctl=SOCKET          override default control socket name\n  \
          -h, --help                display this help message\n  \
          -V, --version             display version information\n",
