@@ -4,7 +4,7 @@
 //! Tables are versioned; a translation reads one version from beginning to end. What the core wants to
 //! say to controllers (packet-ins, flow removals) goes into a bounded queue that the main thread empties.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +14,7 @@ use ib_flow::Match;
 use ib_l2::MacLearning;
 use ib_openflow::action::{Action, Controller};
 use ib_openflow::message::{FragHandling, PacketIn, TableMiss};
+use ib_packet::Mac;
 use ib_rcu::Version;
 use parking_lot::{Mutex, RwLock};
 
@@ -33,6 +34,21 @@ const MAX_QUEUED: usize = 4096;
 
 /// Names a bundle of one bridge.
 pub type BundleId = u32;
+
+/// A source address as translation saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Address.
+    pub mac: Mac,
+    /// VLAN.
+    pub vlan: u16,
+    /// Bundle behind which it is.
+    pub bundle: BundleId,
+    /// By gratuitous ARP.
+    pub grat_arp: bool,
+    /// The bundle is a bond.
+    pub is_bond: bool,
+}
 
 /// One flow table.
 pub struct Table {
@@ -116,6 +132,8 @@ pub struct Ofproto {
     pub meters: RwLock<BTreeMap<u32, Arc<Meter>>>,
     /// Learned addresses.
     pub ml: RwLock<MacLearning<BundleId>>,
+    /// Bundles that exist: nothing is learned behind others, whatever an old translation says.
+    live_bundles: RwLock<BTreeSet<BundleId>>,
     frag: AtomicU8,
     /// Bumped by whatever may change a translation's result.
     pub changed: Arc<Version>,
@@ -149,6 +167,7 @@ impl Ofproto {
             groups: RwLock::default(),
             meters: RwLock::default(),
             ml: RwLock::new(MacLearning::new()),
+            live_bundles: RwLock::default(),
             frag: AtomicU8::new(0),
             changed,
             queue: Mutex::default(),
@@ -173,6 +192,33 @@ impl Ofproto {
     /// The version that a translation should read.
     pub fn current_version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Learns that an address is behind a bundle. Returns whether that is news, which calls for
+    /// revalidation. A packet that was translated before its bundle went teaches nothing.
+    pub fn learn(&self, seen: &Seen) -> bool {
+        let now = self.clock.now();
+        let Seen { mac, vlan, bundle, grat_arp, is_bond } = *seen;
+        if !self.ml.read().needs_update(mac, vlan, bundle, grat_arp, is_bond, now) {
+            return false;
+        }
+        // Held until it is learned, so that the bundle can't go in between.
+        let live = self.live_bundles.read();
+        let news =
+            live.contains(&bundle) && self.ml.write().update(mac, vlan, bundle, grat_arp, is_bond, now);
+        drop(live);
+        if news {
+            self.changed.bump();
+        }
+        news
+    }
+    pub(crate) fn bundle_came(&self, bundle: BundleId) {
+        self.live_bundles.write().insert(bundle);
+    }
+    /// Forgets what is behind a bundle that goes.
+    pub(crate) fn bundle_went(&self, bundle: BundleId) {
+        self.live_bundles.write().remove(&bundle);
+        self.ml.write().flush_port(bundle);
     }
 
     /// How IP fragments are looked up.

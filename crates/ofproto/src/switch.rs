@@ -472,7 +472,11 @@ impl Bridge {
 
     /// Adds or changes a bundle (a row of the Port table).
     pub fn bundle_set(&mut self, config: BundleConfig) -> Result<(), ConfigError> {
+        let name = config.name.clone();
         if self.bundles.set(config)? {
+            if let Some((id, _)) = self.bundles.bundles.get(&name) {
+                self.of.bundle_came(*id);
+            }
             self.touch();
         }
         Ok(())
@@ -480,7 +484,7 @@ impl Bridge {
     /// Removes a bundle; what was learned behind it is forgotten.
     pub fn bundle_del(&mut self, name: &str) {
         if let Some(id) = self.bundles.remove(name) {
-            self.of.ml.write().flush_port(id);
+            self.of.bundle_went(id);
             self.touch();
         }
     }

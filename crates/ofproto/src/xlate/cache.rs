@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ib_openflow::message::FlowMod;
-use ib_packet::Mac;
 
 use crate::flow_mod::Origin;
 use crate::group::Group;
-use crate::ofproto::{BundleId, Ofproto};
+use crate::ofproto::{Ofproto, Seen};
 use crate::rule::{PushStats, Rule};
 use crate::xcfg::PortCounters;
 
@@ -29,21 +28,8 @@ pub enum CacheEntry {
     PatchTx(Arc<PortCounters>),
     /// A mirror copied.
     Mirror(Arc<PortCounters>),
-    /// An address was seen.
-    Normal {
-        /// Bridge.
-        of: Arc<Ofproto>,
-        /// Address.
-        mac: Mac,
-        /// VLAN.
-        vlan: u16,
-        /// Bundle behind which it is.
-        bundle: BundleId,
-        /// By gratuitous ARP.
-        grat_arp: bool,
-        /// The bundle is a bond.
-        is_bond: bool,
-    },
+    /// An address was seen on a bridge.
+    Normal(Arc<Ofproto>, Seen),
     /// A group, and the buckets that it used.
     Group(Arc<Group>, Vec<usize>),
     /// A flow was learned.
@@ -67,13 +53,9 @@ pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
             CacheEntry::Rule(rule) => rule.credit(stats),
             CacheEntry::PatchRx(c) => c.rx(stats),
             CacheEntry::PatchTx(c) | CacheEntry::Mirror(c) => c.tx(stats),
-            CacheEntry::Normal { of, mac, vlan, bundle, grat_arp, is_bond } => {
+            CacheEntry::Normal(of, seen) => {
                 if refresh {
-                    let now = of.clock.now();
-                    let due = of.ml.read().needs_update(*mac, *vlan, *bundle, *grat_arp, *is_bond, now);
-                    if due && of.ml.write().update(*mac, *vlan, *bundle, *grat_arp, *is_bond, now) {
-                        of.changed.bump();
-                    }
+                    of.learn(seen);
                 }
             }
             CacheEntry::Group(group, buckets) => {

@@ -12,6 +12,7 @@ use ib_packet::{Be16, Be32, Mac};
 use super::Ctx;
 use super::cache::CacheEntry;
 use crate::config::{PriorityTags, VlanMode};
+use crate::ofproto::Seen;
 use crate::xcfg::{XBundle, XPort, has_vlan};
 
 /// Tags as numbers, outermost first.
@@ -196,22 +197,18 @@ impl Ctx<'_> {
         let (mac, bundle, is_bond) = (self.flow.dl_src, in_bundle.id, in_bundle.bond.is_some());
         if in_port.is_some() {
             let of = Arc::clone(&self.bridge.of);
-            if self.side_effects && self.flow.packet_type.is_zero() {
-                let now = self.backer.clock.now();
-                let due = of.ml.read().needs_update(mac, vlan.vid(), bundle, grat_arp, is_bond, now);
-                if due && of.ml.write().update(mac, vlan.vid(), bundle, grat_arp, is_bond, now) {
-                    ib_base::vlog_dbg_rl!(
-                        ib_base::vlog::module::OFPROTO_DPIF_XLATE,
-                        (60, 60),
-                        "bridge {}: learned that {mac} is on port {} in VLAN {}",
-                        of.name,
-                        in_bundle.name,
-                        vlan.vid()
-                    );
-                    of.changed.bump();
-                }
+            let seen = Seen { mac, vlan: vlan.vid(), bundle, grat_arp, is_bond };
+            if self.side_effects && self.flow.packet_type.is_zero() && of.learn(&seen) {
+                ib_base::vlog_dbg_rl!(
+                    ib_base::vlog::module::OFPROTO_DPIF_XLATE,
+                    (60, 60),
+                    "bridge {}: learned that {mac} is on port {} in VLAN {}",
+                    of.name,
+                    in_bundle.name,
+                    vlan.vid()
+                );
             }
-            self.cache.push(CacheEntry::Normal { of, mac, vlan: vlan.vid(), bundle, grat_arp, is_bond });
+            self.cache.push(CacheEntry::Normal(of, seen));
         }
         let learned = self.bridge.of.ml.read().lookup(self.flow.dl_dst, vlan.vid());
         match learned {
