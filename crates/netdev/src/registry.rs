@@ -102,6 +102,14 @@ impl Registry {
         }
     }
 
+    /// Makes `tap` and `internal` devices without a host behind them, where there is no `/dev/net/tun`: bridges then forward
+    /// between their other ports.
+    pub fn do_without_tun(&self) {
+        for kind in ["tap", "internal"] {
+            self.register(Arc::new(DummyProvider::new(kind, &self.dummies)));
+        }
+    }
+
     /// All kinds, sorted.
     pub fn kinds(&self) -> Vec<String> {
         self.inner.lock().providers.keys().cloned().collect()

@@ -25,6 +25,19 @@ pub fn enter(ns: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Moves the process into a fresh user namespace in which it is root: what an unprivileged program needs to make network
+/// namespaces of its own. The process has one thread only; `EPERM`, `ENOSPC` or `EUSERS` if the machine forbids it.
+pub fn become_root_in_user_namespace() -> io::Result<()> {
+    // SAFETY: no memory is involved; they cannot fail.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER) })?;
+    // The group map may be written only once that no group can be given up any more.
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
 /// Is this process root?
 pub fn is_root() -> bool {
     // SAFETY: no memory is involved; it cannot fail.

@@ -13,8 +13,9 @@ use ib_base::errno::strerror;
 use ib_base::vlog::module::DAEMON_UNIX;
 use ib_base::vlog_warn;
 
-/// Holds the lock: the file must stay open, for closing any descriptor of it gives the lock up.
-static HELD: Mutex<Option<File>> = Mutex::new(None);
+/// Holds the locks, one for each daemon in the process: a file must stay open, for closing any descriptor of it gives
+/// its lock up.
+static HELD: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
 
 fn whole_file(kind: i32) -> libc::flock {
     // SAFETY: flock is plain data; zeros mean the whole file.
@@ -30,7 +31,7 @@ fn errno(n: i32) -> io::Error {
 
 /// The pid of the process that holds the pidfile `path`. A stale file is `ESRCH`; with `remove_stale` it is removed.
 pub fn read(path: &Path, remove_stale: bool) -> io::Result<i32> {
-    if let Some(file) = HELD.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+    for (_, file) in HELD.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         use std::os::unix::fs::MetadataExt;
         // Our own: opening and closing it here would give our lock up.
         if let (Ok(ours), Ok(named)) = (file.metadata(), std::fs::metadata(path))
@@ -114,7 +115,7 @@ pub fn create(path: &Path, overwrite: bool) -> io::Result<()> {
     let _ = std::fs::remove_file(&tmp);
     written?;
     crate::signal::unlink_at_exit(path);
-    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_path_buf(), file));
     Ok(())
 }
 
@@ -126,7 +127,7 @@ fn is_stale(path: &Path) -> bool {
 /// Removes the pidfile that [`create`] made, before the process ends.
 pub fn remove(path: &Path) {
     crate::signal::unlink_now(path);
-    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).retain(|(held, _)| held != path);
 }
 
 #[cfg(test)]
@@ -151,7 +152,7 @@ mod tests {
         let (mut from_child, mut to_parent) = crate::process::pipe(false).unwrap();
         match crate::process::fork().unwrap() {
             crate::process::Fork::Child => {
-                *HELD.lock().unwrap() = None;
+                HELD.lock().unwrap().clear();
                 let answer = read(&path, false).map_or(0, |pid| pid);
                 to_parent.write_all(&answer.to_le_bytes()).unwrap();
                 // SAFETY: _exit ends the child without running the test harness's cleanup.

@@ -286,6 +286,21 @@ impl Rtnl {
         self.0.request(&mut r, |_| ())
     }
 
+    /// Gives a link an IP address; the route to its subnet comes with it.
+    pub fn add_address(&mut self, ifindex: i32, address: IpAddr, prefix_len: u8) -> io::Result<()> {
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let mut fixed = [0; IFADDRMSG];
+        fixed[0] = family as u8;
+        fixed[1] = prefix_len;
+        fixed[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        let mut r = Request::new(libc::RTM_NEWADDR, F_ACK | F_CREATE | F_EXCL, &fixed);
+        match address {
+            IpAddr::V4(a) => r.attr(IFA_LOCAL, &a.octets()).attr(IFA_ADDRESS, &a.octets()),
+            IpAddr::V6(a) => r.attr(IFA_LOCAL, &a.octets()).attr(IFA_ADDRESS, &a.octets()),
+        };
+        self.0.request(&mut r, |_| ())
+    }
+
     /// IP addresses of a link with their prefix lengths.
     pub fn addresses(&mut self, ifindex: i32) -> io::Result<Vec<(IpAddr, u8)>> {
         let mut all = Vec::new();

@@ -6,6 +6,9 @@
 //! registered by [`unlink_at_exit`], logs `terminating with signal N (NAME)` and raises the signal again with its
 //! default action, so that the parent sees the true cause.
 //!
+//! A program that has more to undo than files takes the decision over by [`hold`]: a fatal signal is then merely noted,
+//! for [`held`] to tell, and the program unwinds by itself and ends with [`release`].
+//!
 //! SIGPIPE is ignored by Rust's runtime; [`init`] makes sure.
 
 use std::fs::File;
@@ -25,6 +28,7 @@ static ARRIVED: AtomicI32 = AtomicI32::new(0);
 static WRITE_FD: AtomicI32 = AtomicI32::new(-1);
 static HUP_NOTED: AtomicBool = AtomicBool::new(false);
 static HUP_WANTED: AtomicBool = AtomicBool::new(false);
+static HOLDING: AtomicBool = AtomicBool::new(false);
 
 static FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -110,14 +114,30 @@ pub fn fd() -> Option<RawFd> {
     pipe().map(|p| p.read.as_raw_fd())
 }
 
-/// Empties [`fd`] and, if a fatal signal has arrived, ends the process.
+/// Takes the fatal signals over, as [`init`] does, and has them noted instead of obeyed.
+pub fn hold() {
+    HOLDING.store(true, Ordering::Relaxed);
+    init();
+}
+
+/// The fatal signal that has arrived, if any.
+pub fn held() -> Option<i32> {
+    Some(ARRIVED.load(Ordering::Relaxed)).filter(|signo| *signo != 0)
+}
+
+/// Ends [`hold`]: if a fatal signal has arrived, the process dies of it now.
+pub fn release() {
+    HOLDING.store(false, Ordering::Relaxed);
+    check();
+}
+
+/// Empties [`fd`] and, if a fatal signal has arrived and is not held, ends the process.
 pub fn check() {
     if let Some(p) = pipe() {
         let mut junk = [0; 64];
         while (&p.read).read(&mut junk).is_ok_and(|n| n == junk.len()) {}
     }
-    let signo = ARRIVED.load(Ordering::Relaxed);
-    if signo != 0 {
+    if let Some(signo) = held().filter(|_| !HOLDING.load(Ordering::Relaxed)) {
         die(signo);
     }
 }
@@ -208,8 +228,12 @@ pub fn alarm(seconds: u32) {
 }
 
 /// Arms the timeout of a `*ctl` tool: `seconds` if the option gave one, else `$OVS_CTL_TIMEOUT` if that is a number.
-/// Zero is no timeout. When it expires the process dies of SIGALRM.
+/// Zero is no timeout. When it expires the process dies of SIGALRM. Where a program embeds the tool and holds the
+/// signals, it keeps the time itself.
 pub fn ctl_timeout(seconds: Option<u32>) {
+    if HOLDING.load(Ordering::Relaxed) {
+        return;
+    }
     let from_env = || std::env::var("OVS_CTL_TIMEOUT").ok().and_then(|v| v.parse().ok());
     if let Some(seconds) = seconds.or_else(from_env).filter(|s| *s > 0) {
         init();

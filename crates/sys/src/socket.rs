@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Longest path that a UNIX socket address can hold, without the final zero.
@@ -25,6 +26,16 @@ pub fn short_unix_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
         return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
     Ok((short, Some(dir)))
+}
+
+/// A raw ICMP socket in the calling thread's namespace, in the shape of the datagram socket that it resembles: ports
+/// mean nothing, and what is received begins with the IP header. Needs `CAP_NET_RAW`.
+pub fn icmp() -> io::Result<UdpSocket> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the descriptor that returns is ours alone.
+    let fd = crate::eventfd::check(unsafe { libc::socket(libc::AF_INET, kind, libc::IPPROTO_ICMP) })?;
+    // SAFETY: fd was just opened and nobody else has it.
+    Ok(UdpSocket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// Sets the DSCP of what a TCP socket sends, in both IP versions.

@@ -172,6 +172,7 @@ fn started() -> std::time::Instant {
 thread_local! {
     static SERIAL: Cell<u32> = const { Cell::new(0) };
     static THREAD_NAME: RefCell<String> = const { RefCell::new(String::new()) };
+    static THREAD_PROGRAM: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// Sets the program's name, for `%A` and the console's users.
@@ -180,8 +181,17 @@ pub fn set_program_name(name: &str) {
     *PROGRAM.write().unwrap_or_else(PoisonError::into_inner) = name.to_string();
 }
 
-/// The program's name: see [`set_program_name`].
+/// Makes the calling thread one of the program `name`: for daemons that share a process.
+pub fn set_thread_program_name(name: &str) {
+    THREAD_PROGRAM.with(|n| *n.borrow_mut() = name.to_string());
+}
+
+/// The program's name: the thread's if it has one, see [`set_thread_program_name`], else that of [`set_program_name`].
 pub fn program_name() -> String {
+    let own = THREAD_PROGRAM.with(|n| n.borrow().clone());
+    if !own.is_empty() {
+        return own;
+    }
     PROGRAM.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
@@ -388,6 +398,27 @@ pub fn set_levels(module: Option<&Module>, destination: Option<Destination>, lev
         None => MODULES.iter().for_each(|m| set(m)),
     }
     refresh(&state);
+}
+
+/// Puts the levels of all modules back when it goes: for what a tool in the same process sets for itself.
+#[derive(Debug)]
+pub struct KeptLevels(Vec<[Level; 3]>);
+
+/// Keeps the levels in force now.
+pub fn keep_levels() -> KeptLevels {
+    KeptLevels(MODULES.iter().map(|m| DESTINATIONS.map(|d| m.level(d))).collect())
+}
+
+impl Drop for KeptLevels {
+    fn drop(&mut self) {
+        let state = state();
+        for (module, levels) in MODULES.iter().zip(&self.0) {
+            for (destination, level) in DESTINATIONS.into_iter().zip(levels) {
+                module.set_level(destination, *level);
+            }
+        }
+        refresh(&state);
+    }
 }
 
 const SEPARATORS: [char; 3] = [' ', ',', ':'];
