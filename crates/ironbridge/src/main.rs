@@ -3,6 +3,8 @@
 //! `PROGRAMS` is the table; a program is one row. `ironbridge links DIR` makes the names that scripts know.
 
 mod daemon;
+mod demo;
+mod embedded;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -28,6 +30,10 @@ const PROGRAMS: &[Program] = &[
     Program { name: "ovs-vswitchd", run: daemon::vswitchd::run },
 ];
 
+/// What else the binary does, as subcommands only.
+const COMMANDS: &[Program] =
+    &[Program { name: "run", run: embedded::run }, Program { name: "demo", run: demo::run }];
+
 fn find(name: &str) -> Option<Run> {
     PROGRAMS.iter().find(|p| p.name == name).map(|p| p.run)
 }
@@ -35,7 +41,9 @@ fn find(name: &str) -> Option<Run> {
 fn usage() -> String {
     let mut out = String::from(
         "ironbridge: a virtual switch\n\
-         usage: ironbridge PROGRAM [ARG...]    run a program\n       \
+         usage: ironbridge demo                show what it does, on this machine, in 15 seconds\n       \
+         ironbridge run [OPTION...]     database, switch and datapath in one process\n       \
+         ironbridge PROGRAM [ARG...]    run a program\n       \
          ironbridge links DIR           make a link in DIR for each program\n       \
          ironbridge --help | --version\n\
          Programs, which also run by the names of links to this file:\n",
@@ -46,28 +54,20 @@ fn usage() -> String {
     out
 }
 
-/// Makes or renews a symbolic link to this executable for each program.
-fn links(dir: &Path, io: &mut Io<'_>) -> i32 {
-    let exe = match std::env::current_exe() {
-        Ok(exe) => exe,
-        Err(e) => return io.fatal("ironbridge", format!("cannot find the executable: {e}")),
-    };
-    if let Err(e) = std::fs::create_dir_all(dir) {
-        let why = ib_base::errno::strerror(&e);
-        return io.fatal("ironbridge", format!("{}: {why}", dir.display()));
-    }
+/// Makes or renews a symbolic link to this executable for each program. The error is a sentence.
+fn links(dir: &Path) -> Result<(), String> {
+    let exe = std::env::current_exe().map_err(|e| format!("cannot find the executable: {e}"))?;
+    let text = |path: &Path, e| format!("{}: {}", path.display(), ib_base::errno::strerror(&e));
+    std::fs::create_dir_all(dir).map_err(|e| text(dir, e))?;
     for p in PROGRAMS {
         let link = dir.join(p.name);
         if link.is_symlink() {
             // What cannot be removed fails below, with a message.
             let _ = std::fs::remove_file(&link);
         }
-        if let Err(e) = std::os::unix::fs::symlink(&exe, &link) {
-            let why = ib_base::errno::strerror(&e);
-            return io.fatal("ironbridge", format!("{}: {why}", link.display()));
-        }
+        std::os::unix::fs::symlink(&exe, &link).map_err(|e| text(&link, e))?;
     }
-    0
+    Ok(())
 }
 
 fn dispatch(args: &[OsString], io: &mut Io<'_>) -> i32 {
@@ -84,8 +84,11 @@ fn dispatch(args: &[OsString], io: &mut Io<'_>) -> i32 {
             io.out(version_text("ironbridge", ""));
             0
         }
-        ["links", dir] => links(Path::new(dir), io),
-        [name, ..] => match find(name) {
+        ["links", dir] => match links(Path::new(dir)) {
+            Ok(()) => 0,
+            Err(why) => io.fatal("ironbridge", why),
+        },
+        [name, ..] => match COMMANDS.iter().find(|c| c.name == *name).map(|c| c.run).or_else(|| find(name)) {
             Some(run) => run(&args[1..], io),
             None => io.fatal("ironbridge", format!("no program \"{name}\" (use --help for help)")),
         },

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use super::stop::Stop;
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::memory::{Monitor, Usage};
 use ib_base::time::{Clock, Instant, machine_wall_ms};
@@ -260,17 +261,9 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
         fatal(format!("could not watch signals ({e})"));
     }
     let handle = reactor.handle().clone();
-    let mut app = App {
-        server: Server::new(),
-        remotes: Remotes::new(&handle),
-        files: BTreeMap::new(),
-        clock: clock.clone(),
-        config_file: settings.config_file.clone(),
-        no_file_diff: settings.no_file_diff,
-        exiting: None,
-        next_compact_check: clock.now(),
-        compactions: BTreeMap::new(),
-    };
+    let mut app = App::new(&clock, &handle);
+    app.config_file.clone_from(&settings.config_file);
+    app.no_file_diff = settings.no_file_diff;
     for file in &settings.databases {
         if app.files.values().any(|f| same_file(f, Path::new(file))) {
             continue;
@@ -303,10 +296,40 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
         // With --run this is a command rather than a daemon, whose version nobody looks for in a log.
         vlog_info!(OVSDB_SERVER, "{}", standard::version_line(PROGRAM).trim_end());
     }
-    let code = serve(&mut app, &mut reactor, &mut control, child.as_ref());
+    let code = serve(&mut app, &mut reactor, &mut control, child.as_ref(), None);
     drop(control);
     app.remotes.close();
     signal::exit(code)
+}
+
+/// Serves `file` on `remotes` as a thread of a program that looks after signals itself, until `stop` or `exit`. Calls
+/// `ready` when the database can be reached. The error is a sentence.
+pub fn serve_embedded(
+    file: &Path,
+    remotes: &[String],
+    stop: &Stop,
+    ready: impl FnOnce(),
+) -> Result<(), String> {
+    let clock = Clock::new();
+    let mut reactor = Reactor::new(&clock).map_err(|e| format!("could not make an event loop ({e})"))?;
+    let handle = reactor.handle().clone();
+    stop.attach(&handle);
+    let mut app = App::new(&clock, &handle);
+    app.open_database(&file.display().to_string())?;
+    for remote in remotes {
+        app.add_remote(remote)?;
+    }
+    app.reconfigure();
+    let path = unixctl::socket_path(PROGRAM, None);
+    let mut control = unixctl::Server::<App>::listen(path.as_deref(), &handle)
+        .map_err(|e| format!("could not make the control socket ({})", ib_base::errno::strerror(&e)))?;
+    control.register(&standard::commands::<App>());
+    control.register(commands::COMMANDS);
+    ready();
+    serve(&mut app, &mut reactor, &mut control, None, Some(stop));
+    drop(control);
+    app.remotes.close();
+    Ok(())
 }
 
 /// A command that was started: what it is, and where its end is told.
@@ -339,6 +362,7 @@ fn serve(
     reactor: &mut Reactor,
     control: &mut unixctl::Server<App>,
     child: Option<&Child>,
+    stop: Option<&Stop>,
 ) -> i32 {
     let mut memory = Monitor::new(app.clock.now());
     let mut deadline = Some(Instant::ZERO);
@@ -364,6 +388,9 @@ fn serve(
         if let Some(call) = app.exiting.take() {
             call.ok("");
             control.run(app);
+            return 0;
+        }
+        if stop.is_some_and(Stop::is_requested) {
             return 0;
         }
         if let Some(child) = child
@@ -399,6 +426,20 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 impl App {
+    fn new(clock: &Clock, handle: &Handle) -> App {
+        App {
+            server: Server::new(),
+            remotes: Remotes::new(handle),
+            files: BTreeMap::new(),
+            clock: clock.clone(),
+            config_file: None,
+            no_file_diff: false,
+            exiting: None,
+            next_compact_check: clock.now(),
+            compactions: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn now(&self) -> Now {
         now_of(self.clock.now())
     }

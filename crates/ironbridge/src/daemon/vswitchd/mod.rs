@@ -31,6 +31,7 @@ use ib_stream::unixctl::standard::{Standard, TimeCommands, TimeWarp};
 use ib_stream::unixctl::{self, Call, Server};
 use ib_tools::io::Io;
 
+use super::stop::Stop;
 use conns::Conns;
 pub use options::Options;
 
@@ -178,6 +179,9 @@ impl Vswitchd {
             registry.unregister("system");
         }
         registry.enable_dummy(options.dummy);
+        if options.without_tun {
+            registry.do_without_tun();
+        }
         let registry_key = handle.new_key();
         handle.register_fd(registry.fd(), registry_key)?;
         let config =
@@ -373,7 +377,7 @@ pub fn run(args: &[OsString], _io: &mut Io<'_>) -> i32 {
     {
         vlog_err!(VSWITCHD, "mlockall failed: {}", ib_base::errno::strerror(&e));
     }
-    match serve(&options, || daemon.complete()) {
+    match serve(&options, None, || daemon.complete()) {
         Ok(code) => code,
         Err(e) => {
             eprintln!("ovs-vswitchd: {e}");
@@ -382,12 +386,16 @@ pub fn run(args: &[OsString], _io: &mut Io<'_>) -> i32 {
     }
 }
 
-/// Runs until told to exit; calls `ready` once the first configuration is in force.
-fn serve(options: &Options, ready: impl FnOnce()) -> io::Result<i32> {
+/// Runs until told to exit; calls `ready` once the first configuration is in force. With a `stop` it is a thread of a
+/// program that looks after signals itself; a stop takes the datapath's devices away, as `exit --cleanup` does.
+pub fn serve(options: &Options, stop: Option<&Stop>, ready: impl FnOnce()) -> io::Result<i32> {
     let clock = Clock::new();
     ib_base::vlog::set_clock(&clock);
     let mut reactor = Reactor::new(&clock)?;
-    reactor.watch_signals()?;
+    match stop {
+        Some(stop) => stop.attach(reactor.handle()),
+        None => reactor.watch_signals()?,
+    }
     let handle = reactor.handle().clone();
     let socket = unixctl::socket_path("ovs-vswitchd", options.unixctl.as_deref());
     let mut server = Server::listen(socket.as_deref(), &handle)?;
@@ -418,6 +426,9 @@ fn serve(options: &Options, ready: impl FnOnce()) -> io::Result<i32> {
             }
         }
         switch.end_turn();
+        if stop.is_some_and(Stop::is_requested) {
+            switch.exit.get_or_insert(Exit { cleanup: true, calls: Vec::new() }).cleanup = true;
+        }
         if switch.exit.is_some() {
             break;
         }

@@ -22,6 +22,8 @@ pub struct Options {
     pub disable_system: bool,
     /// `--mlockall`.
     pub lock_memory: bool,
+    /// Internal ports have no host behind them; for embedding where `/dev/net/tun` is missing.
+    pub without_tun: bool,
 }
 
 /// What to do after reading the command line.
@@ -71,6 +73,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
         dummy: DummyLevel::None,
         disable_system: false,
         lock_memory: false,
+        without_tun: false,
     };
     let mut opts =
         Getopt::new(PROGRAM, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
