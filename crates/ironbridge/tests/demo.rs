@@ -73,6 +73,7 @@ fn check_whole(stem: &str, become_nobody: bool, expect: &str) {
         "TCP red1 → red2: ",
         "ping blue1 → red1: 0 of 3 answered, as it is to be: another VLAN",
         "(VLAN 10 now): 5 of 5 answered",
+        "UDP echo: 0 of 3 came back; ping: 3 of 3",
         "Datapath actions: ",
         "the bridges' devices went with them",
         " checks passed",

@@ -337,6 +337,8 @@ impl<'s, 'a, 'b> Scenario<'s, 'a, 'b> {
             pinged.sent
         );
         self.check(blocked.received() == 0 && pinged.complete(), &line);
+        // The datapath's counters reach the flows with the next round of the revalidators.
+        self.run("ovs-appctl revalidator/wait")?;
         let flows = self.show("ovs-ofctl dump-flows br0")?;
         let counted = flows.lines().any(|l| l.contains("actions=drop") && l.contains("n_packets=3,"));
         self.check(counted, "the flow has counted the three datagrams that it dropped");
