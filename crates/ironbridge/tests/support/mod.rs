@@ -197,6 +197,12 @@ impl Drop for Daemons {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- switch log ---\n{}", self.log());
+            for command in ["dpctl/show -s", "dpctl/dump-flows -m", "coverage/show"] {
+                let out = self.try_run(&format!("ovs-appctl {command}"));
+                eprintln!("--- {command} ---\n{}", String::from_utf8_lossy(&out.stdout));
+            }
+            let out = self.try_run("ovs-vsctl --columns=name,statistics list interface");
+            eprintln!("--- statistics ---\n{}", String::from_utf8_lossy(&out.stdout));
         }
         let _ = self.try_run("ovs-appctl -t ovs-vswitchd exit --cleanup");
         self.kill("ovs-vswitchd", "-15");
