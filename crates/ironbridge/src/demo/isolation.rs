@@ -22,15 +22,16 @@ pub enum Isolation {
 
 /// Moves the process, which has one thread, into its own network namespace. The error is a text for the user.
 pub fn enter() -> Result<Isolation, String> {
-    let as_root =
-        if netns::is_root() { netns::unshare() } else { Err(io::ErrorKind::PermissionDenied.into()) };
+    let root = netns::is_root();
+    let as_root = if root { netns::unshare() } else { Err(io::ErrorKind::PermissionDenied.into()) };
     if as_root.is_ok() {
         return Ok(Isolation::Root);
     }
-    netns::become_root_in_user_namespace().map_err(|e| explain("a user namespace", &e))?;
-    netns::unshare().map_err(|e| explain("a network namespace inside a user namespace", &e))?;
+    let refused = |what| move |e| explain(what, &e, root);
+    netns::become_root_in_user_namespace().map_err(refused("a user namespace"))?;
+    netns::unshare().map_err(refused("a network namespace inside a user namespace"))?;
     // Some machines grant the namespace and then none of its rights.
-    bring_up_loopback().map_err(|e| explain("control of its own network", &e))?;
+    bring_up_loopback().map_err(refused("control of its own network"))?;
     Ok(Isolation::UserNamespace)
 }
 
@@ -53,18 +54,18 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("/proc/sys/user/max_net_namespaces", "0", "sysctl -w user.max_net_namespaces=10000"),
 ];
 
-fn explain(what: &str, error: &io::Error) -> String {
+fn explain(what: &str, error: &io::Error, root: bool) -> String {
     let mut text = format!("this machine does not give {what} to this user: {}\n", strerror(error));
     let refusing: Vec<_> = SETTINGS
         .iter()
         .filter(|(path, bad, _)| std::fs::read_to_string(path).is_ok_and(|v| v.trim() == *bad))
         .collect();
     text.push_str("Any one of these helps:\n");
-    if netns::is_root() || std::path::Path::new("/.dockerenv").exists() {
+    if root || std::path::Path::new("/.dockerenv").exists() {
         text.push_str("  in a container: start it with --privileged, or with\n");
         text.push_str("    --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt seccomp=unconfined\n");
     }
-    if !netns::is_root() {
+    if !root {
         text.push_str(&format!("  run it as root: sudo {} demo\n", own_name()));
     }
     for (path, bad, remedy) in refusing {
@@ -79,10 +80,11 @@ mod tests {
 
     #[test]
     fn the_explanation_names_the_error_and_a_way() {
-        let text = explain("a user namespace", &io::Error::from_raw_os_error(1));
-        assert!(text.starts_with(
-            "this machine does not give a user namespace to this user: Operation not permitted\n"
-        ));
-        assert!(text.contains("  run it as root: sudo ") || text.contains("--privileged"), "{text}");
+        let denied = io::Error::from_raw_os_error(1);
+        let text = explain("a user namespace", &denied, false);
+        let first = "this machine does not give a user namespace to this user: Operation not permitted\n";
+        assert!(text.starts_with(first), "{text}");
+        assert!(text.contains("  run it as root: sudo "), "{text}");
+        assert!(explain("a user namespace", &denied, true).contains("--privileged"), "{text}");
     }
 }

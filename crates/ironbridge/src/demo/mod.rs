@@ -140,7 +140,7 @@ fn perform(settings: Settings, isolation: Isolation, io: &mut Io<'_>) -> Result<
     let seconds = start.elapsed().as_secs_f64();
     match outcome {
         Outcome::Done if settings.keep => {
-            scenario.tell_how_to_look_around();
+            scenario.tell_how_to_look_around(isolation);
             while signal::held().is_none() && !scenario.has_ended() {
                 std::thread::sleep(Duration::from_millis(100));
             }

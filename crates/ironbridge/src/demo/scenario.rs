@@ -393,22 +393,25 @@ impl<'s, 'a, 'b> Scenario<'s, 'a, 'b> {
     }
 
     /// What to type in another terminal.
-    pub fn tell_how_to_look_around(&mut self) {
+    pub fn tell_how_to_look_around(&mut self, isolation: Isolation) {
         let bin = self.dir.join("bin");
         let made = crate::links(&bin);
-        self.style.heading("Still running; Ctrl-C ends it. In another terminal:");
-        let user = if ib_sys::netns::is_root() { "" } else { "sudo " };
+        self.style.insist("\nStill running; Ctrl-C or `ovs-appctl exit` ends it. In another terminal:");
+        let pid = std::process::id();
+        let nsenter = match isolation {
+            Isolation::Root => "sudo nsenter".to_owned(),
+            Isolation::UserNamespace => format!("nsenter -t {pid} --user --preserve-credentials"),
+        };
         let mut lines = format!("export OVS_RUNDIR={}\n", self.dir.display());
         if made.is_ok() {
             lines.push_str(&format!("export PATH={}:$PATH\n", bin.display()));
         }
         lines.push_str("ovs-vsctl show\novs-ofctl dump-flows br0\novs-appctl fdb/show br0\n");
-        lines.push_str(&format!(
-            "{user}nsenter --net=/proc/{}/ns/net ip link    # the switch's devices\n",
-            std::process::id()
-        ));
+        let devices = "ip link    # the switch's devices";
+        lines.push_str(&format!("{nsenter} --net=/proc/{pid}/ns/net {devices}\n"));
         for t in &self.tenants {
-            let line = format!("{user}nsenter --net={} ping -c 3 {VM_IP}    # as {}\n", t.path(), t.name);
+            let red2 = Ipv4Addr::new(10, 0, 0, 2);
+            let line = format!("{nsenter} --net={} ping -c 3 {red2}    # as {}\n", t.path(), t.name);
             lines.push_str(&line);
         }
         for l in lines.lines() {

@@ -90,7 +90,7 @@ impl<'a, 'b> Style<'a, 'b> {
     pub fn say(&mut self, text: &str) {
         if !self.quiet {
             for l in text.lines() {
-                self.line(&format!("  {l}").trim_end().to_owned());
+                self.line(format!("  {l}").trim_end());
             }
         }
     }
