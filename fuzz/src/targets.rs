@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { made: openflow::made_messages, ..row("openflow", &[], openflow::message) },
     Target { made: openflow::made_messages, ..row("openflow-session", &[], openflow::session) },
     row("match-text", openflow::MATCH_SEEDS, openflow::match_text),
+    row("flow-text", openflow::FLOW_SEEDS, openflow::flow_text),
     row("actions-text", openflow::ACTION_SEEDS, openflow::actions_text),
     Target { made: openflow::made_nxm, ..row("nxm", &[], openflow::nxm) },
     row("nxm-text", openflow::NXM_TEXT_SEEDS, openflow::nxm_text),

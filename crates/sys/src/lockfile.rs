@@ -42,12 +42,11 @@ impl LockFile {
                     "{}: cannot lock file because it is already locked by pid {pid}",
                     path.display()
                 ),
-                None => vlog_warn!(
-                    LOCKFILE,
-                    "{}: failed to open lock file: {}",
-                    path.display(),
-                    ib_base::errno::strerror(&error)
-                ),
+                None => {
+                    let why = ib_base::errno::strerror(&error);
+                    vlog_warn!(LOCKFILE, "{}: failed to open lock file: {why}", path.display());
+                    vlog_warn!(LOCKFILE, "{}: failed to lock file: {why}", path.display());
+                }
             }
             return Err(error);
         }

@@ -1,7 +1,8 @@
 //! The sockets of OpenFlow: does what `ofproto` says in `ConnCommand`s and tells it what happened.
 //!
 //! One map by reactor key for those that are ready, one by connection for those to write to; the cost of a
-//! turn is that of its ready sockets. What a peer does not take is kept up to [`MAX_BACKLOG`] bytes, then the connection is closed.
+//! turn is that of its ready sockets. What a peer does not take is kept up to [`MAX_BACKLOG`] bytes, then the connection is
+//! closed; from [`PAUSE_BACKLOG`] bytes on nothing is read from it, so that requests alone cannot fill memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -18,6 +19,8 @@ use ib_stream::stream::{Listener, Stream};
 const OFP_PORT: u16 = 6653;
 /// Bytes that may wait for a peer that does not read.
 const MAX_BACKLOG: usize = 256 << 20;
+/// Bytes that wait for a peer when no more requests are taken from it.
+const PAUSE_BACKLOG: usize = 4 << 20;
 /// Bytes read from one connection before others have their turn.
 const READ_BYTES: usize = 64 * 1024;
 /// Time between attempts to listen, ms.
@@ -255,6 +258,10 @@ impl Conns {
         let mut total = 0;
         while total < READ_BYTES {
             let Some(conn) = self.conns.get_mut(&key).filter(|c| !c.closing) else { return };
+            if conn.out.len() > PAUSE_BACKLOG {
+                // The socket takes no more now; when it does, it is ready again and read again.
+                return;
+            }
             match conn.stream.recv(&mut self.buf) {
                 Ok(0) => {
                     self.close(key, None, switch, now);
