@@ -143,6 +143,8 @@ fn a_vanished_device_harms_nobody_and_comes_back() {
     sh(&format!("ip link set {} name {name}", again.port));
     let again = Host { ns: again.ns.clone(), port: name.clone() };
     sh(&format!("ip link set {name} up"));
+    // The new device has an address of its own, which the neighbour would notice by itself only after a while.
+    a.sh("ip neigh flush all");
     support::wait_for("the port to work again", 10, || a.pings("10.75.0.3"));
     drop(again);
 }
