@@ -62,7 +62,7 @@ pub(super) fn port_stats(cx: &Cx<'_>, port: OfPort) -> Vec<PortStats> {
         s.port_no = p.ofport;
         let age = cx.now.since(p.created);
         s.duration_sec = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
-        s.duration_nsec = age.subsec_nanos();
+        s.duration_nsec = age.subsec_millis() * 1_000_000;
         out.push(s);
     }
     out

@@ -234,7 +234,7 @@ pub(in crate::connmgr) fn flow_stats(rule: &Arc<Rule>, now: Instant) -> FlowStat
         importance: rule.importance,
         flags: rule.flags,
         duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-        duration_nsec: age.subsec_nanos(),
+        duration_nsec: age.subsec_millis() * 1_000_000,
         idle_age: Some(secs(now, rule.used())),
         hard_age: Some(secs(now, rule.modified)),
         packet_count,
@@ -287,7 +287,7 @@ fn group_stats(g: &Arc<Group>, ref_count: u32, now: Instant) -> GroupStats {
         packet_count,
         byte_count,
         duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-        duration_nsec: age.subsec_nanos(),
+        duration_nsec: age.subsec_millis() * 1_000_000,
         buckets: g.buckets.iter().map(|(_, c)| c.get()).collect(),
     }
 }
@@ -318,7 +318,7 @@ fn meter_stats(m: &Arc<crate::meter::Meter>, now: Instant) -> MeterStats {
         packet_in_count: m.packets.load(Relaxed),
         byte_in_count: m.bytes.load(Relaxed),
         duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-        duration_nsec: age.subsec_nanos(),
+        duration_nsec: age.subsec_millis() * 1_000_000,
         bands: vec![MeterBandStats::default(); m.config.bands.len()],
     }
 }
