@@ -189,6 +189,9 @@ fn open_first(cx: &Context<'_>, name: &str) -> Result<Arc<dyn Dpif>, String> {
     cx.datapaths.open(name, false).map_err(|e| format!("opening datapath ({})", open_errno(&e)))
 }
 
+/// For commands whose first argument need not be a datapath's name, however many there are.
+const ANY: usize = usize::MAX;
+
 const NOT_FOUND: &str = "datapath not found (Invalid argument)";
 
 /// The datapath named by the first of `args` if there is one of that name, else the only one there is. With `max`
@@ -523,6 +526,20 @@ fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
     Ok(out)
 }
 
+/// The rest of a key's text from the field on in which byte `at` is, as errors show it.
+fn failing_field(text: &str, at: usize) -> &str {
+    let (mut depth, mut start) = (0_u32, 0);
+    for (i, c) in text.char_indices().take_while(|(i, _)| *i < at) {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ',' | ' ' | '\t' if depth == 0 => start = i + 1,
+            _ => {}
+        }
+    }
+    text.get(start..).unwrap_or_default()
+}
+
 /// Splits an optional `ufid:...,` off a flow's text.
 fn split_ufid(text: &str) -> Result<(Option<Ufid>, &str), String> {
     let text = text.trim_start();
@@ -546,10 +563,7 @@ fn put_flow(
     let names = names_of(dpif);
     let (ufid, text) = split_ufid(flow)?;
     let (key, mask) = parse_key(text, &names).map_err(|e| {
-        format!(
-            "parsing flow key (syntax error at {}) (Invalid argument)",
-            text.get(e.at..).unwrap_or_default()
-        )
+        format!("parsing flow key (syntax error at {}) (Invalid argument)", failing_field(text, e.at))
     })?;
     let actions =
         parse_actions(actions, &names).map_err(|_| "parsing actions (Invalid argument)".to_owned())?;
@@ -594,10 +608,7 @@ fn get_flow(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
 fn delete_one(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, text: &str) -> Out {
     let (ufid, text) = split_ufid(text)?;
     let (key, _) = parse_key(text, &names_of(dpif)).map_err(|e| {
-        format!(
-            "parsing flow key (syntax error at {}) (Invalid argument)",
-            text.get(e.at..).unwrap_or_default()
-        )
+        format!("parsing flow key (syntax error at {}) (Invalid argument)", failing_field(text, e.at))
     })?;
     let named = FlowDel { ufid, key: if ufid.is_some() { None } else { Some(&key) } };
     match dpif.flow_del(&named) {
@@ -650,12 +661,12 @@ fn from_file(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, file: &str, d
 }
 
 fn add_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 2)?;
+    let (dpif, args) = optional_dp(cx, args, ANY)?;
     from_file(cx, options, &*dpif, args[0], Verb::Add)
 }
 
 fn mod_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 2)?;
+    let (dpif, args) = optional_dp(cx, args, ANY)?;
     from_file(cx, options, &*dpif, args[0], Verb::Modify)
 }
 
@@ -665,7 +676,7 @@ fn del_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
         [] => (only_dp(cx)?, None),
         [one] if cx.datapaths.exists(one) => (open_first(cx, one)?, None),
         _ => {
-            let (dpif, rest) = optional_dp(cx, args, 2)?;
+            let (dpif, rest) = optional_dp(cx, args, ANY)?;
             (dpif, rest.first().copied())
         }
     };
@@ -693,10 +704,17 @@ fn parse_actions_cmd(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 fn normalize_actions(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let names = PortNames::none();
     let (key, mask) = parse_key(args[0], &names).map_err(|e| {
-        let at = args[0].get(e.at..).unwrap_or_default();
+        let at = failing_field(args[0], e.at);
         format!("odp_flow_key_from_string (syntax error at {at}) (Invalid argument)")
     })?;
-    let mut out = format!("input flow: {}\n", format_key(&mask.apply(&key), None, &names, false));
+    let mut shown = format_key(&mask.apply(&key), None, &names, false);
+    for (field, text) in [("recirc_id(", "recirc_id(0),"), ("tcp_flags(", ",tcp_flags(0)")] {
+        // A key always has these; the text need not.
+        if !args[0].contains(field) {
+            shown = shown.replace(text, "");
+        }
+    }
+    let mut out = format!("input flow: {shown}\n");
     let actions = parse_actions(args[1], &names)
         .map_err(|_| "odp_actions_from_string (Invalid argument)".to_owned())?;
     // Outputs are grouped by what the packet looks like when it leaves.
@@ -727,10 +745,21 @@ fn normalize_actions(_: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     if groups.is_empty() {
         out.push_str("no vlan: no mpls: drop");
     }
-    for (state, list) in groups {
+    for (state, mut list) in groups {
+        // Outputs without anything between them may leave in any order.
+        for run in list.chunk_by_mut(|a, b| output_port(a).is_some() && output_port(b).is_some()) {
+            run.sort_by_key(output_port);
+        }
         let _ = write!(out, "{state}{}", format_actions(&list, &names));
     }
     Ok(out)
+}
+
+fn output_port(action: &crate::Action) -> Option<u32> {
+    match action {
+        crate::Action::Output(port) => Some(port.0),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -760,5 +789,12 @@ mod tests {
         assert_eq!(ufid, Some(Ufid(0x12272b11_9007_4f8b_8d4b_55ebc7abc5be)));
         assert_eq!(rest, "in_port(1)");
         assert!(split_ufid("ufid:zz").is_err());
+    }
+
+    #[test]
+    fn errors_show_the_field() {
+        assert_eq!(failing_field("a", 1), "a");
+        assert_eq!(failing_field("in_port(1),eth(src=x),foo", 18), "eth(src=x),foo");
+        assert_eq!(failing_field("in_port(1), foo", 15), "foo");
     }
 }

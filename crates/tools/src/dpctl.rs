@@ -29,15 +29,14 @@ struct Absent {
 }
 
 impl Absent {
+    /// Whatever is opened, the kernel is asked first what it knows.
     fn error(&self) -> DpifError {
-        if self.errno == ENOENT {
-            vlog_once!(
-                DPIF_NETLINK,
-                ib_base::vlog::Level::Info,
-                "Generic Netlink family 'ovs_datapath' does not exist. \
-                 The Open vSwitch kernel module is probably not loaded."
-            );
-        }
+        vlog_once!(
+            DPIF_NETLINK,
+            ib_base::vlog::Level::Info,
+            "Generic Netlink family 'ovs_datapath' does not exist. \
+             The Open vSwitch kernel module is probably not loaded."
+        );
         DpifError::Os(self.errno, format!("{} datapaths", self.kind))
     }
 }
@@ -203,9 +202,6 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some((name, words)) = words.split_first() else { return 1 };
     match *name {
-        "help" | "list-commands" if !words.is_empty() => {
-            io.fatal(&program, format!("'{name}' command takes at most 0 arguments"))
-        }
         "help" => {
             io.out(usage(&program));
             0

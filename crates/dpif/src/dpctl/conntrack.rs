@@ -4,8 +4,10 @@
 //! and nothing to flush. What would change or describe such a table is refused by name; no number is made up.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use super::{Context, Options, Out, optional_dp, with_errno};
+use super::{ANY, Context, Options, Out, optional_dp, with_errno};
+use crate::Dpif;
 
 fn not_supported(command: &str) -> Out {
     Err(format!("{command}: not supported yet (Operation not supported)"))
@@ -38,12 +40,18 @@ pub(super) fn dump_conntrack(cx: &Context<'_>, _: &Options, args: &[&str]) -> Ou
 }
 
 pub(super) fn flush_conntrack(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    if let Some(zone) = args.last().and_then(|a| a.strip_prefix("zone="))
-        && zone.parse::<u16>().is_err()
-    {
-        return Err("failed to parse zone (Invalid argument)".into());
+    for arg in args {
+        match arg.strip_prefix("zone=") {
+            Some(zone) if zone.parse::<u16>().is_err() => {
+                return Err("failed to parse zone (Invalid argument)".into());
+            }
+            None if !arg.contains('=') && !cx.datapaths.exists(arg) => {
+                return Err(format!("field {arg} missing value (Invalid argument)"));
+            }
+            _ => {}
+        }
     }
-    optional_dp(cx, args, usize::MAX).map_err(|e| format!("{e}\nCannot open dpif (Invalid argument)"))?;
+    optional_dp(cx, args, ANY).map_err(|e| format!("{e}\nCannot open dpif (Invalid argument)"))?;
     Ok(String::new())
 }
 
@@ -85,6 +93,27 @@ pub(super) fn ct_get_nconns(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out
     Ok("0\n".into())
 }
 
+/// The datapath of a command about limits, which looks for a name before it looks for a datapath.
+fn limits_dp<'a, 'b>(
+    cx: &Context<'_>,
+    args: &'a [&'b str],
+) -> Result<(Arc<dyn Dpif>, &'a [&'b str]), String> {
+    if let Some(first) = args.first() {
+        cx.datapaths.exists(first);
+    }
+    optional_dp(cx, args, ANY)
+}
+
+pub(super) fn ct_set_limits(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    limits_dp(cx, args)?;
+    not_supported("ct-set-limits")
+}
+
+pub(super) fn ct_del_limits(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+    limits_dp(cx, args)?;
+    not_supported("ct-del-limits")
+}
+
 fn parse_zones(text: &str) -> Result<Vec<u16>, String> {
     let zones: Option<Vec<u16>> =
         text.strip_prefix("zone=").map(|list| list.split(',').filter_map(|z| z.parse().ok()).collect());
@@ -97,7 +126,7 @@ fn parse_zones(text: &str) -> Result<Vec<u16>, String> {
 }
 
 pub(super) fn ct_get_limits(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    let (_, args) = optional_dp(cx, args, usize::MAX)?;
+    let (_, args) = limits_dp(cx, args)?;
     let mut out = String::from("default limit=0\n");
     if let Some(text) = args.first() {
         for zone in parse_zones(text)? {
@@ -126,10 +155,8 @@ refusing! {
     dump_conntrack_exp = "dump-conntrack-exp", 2;
     ct_get_maxconns = "ct-get-maxconns", 1;
     ct_get_tcp_seq_chk = "ct-get-tcp-seq-chk", 1;
-    ct_enable_tcp_seq_chk = "ct-enable-tcp-seq-chk", 1;
-    ct_disable_tcp_seq_chk = "ct-disable-tcp-seq-chk", 1;
-    ct_set_limits = "ct-set-limits", usize::MAX;
-    ct_del_limits = "ct-del-limits", usize::MAX;
+    ct_enable_tcp_seq_chk = "ct-enable-tcp-seq-chk", ANY;
+    ct_disable_tcp_seq_chk = "ct-disable-tcp-seq-chk", ANY;
     ct_get_sweep_interval = "ct-get-sweep-interval", 1;
     ipf_get_status = "ipf-get-status", 1;
 }
