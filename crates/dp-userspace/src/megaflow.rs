@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use ib_dpif::{Action, FlowInfo, FlowStats, Ufid};
 use ib_flow::key::FLOW_WORDS;
+use ib_flow::miniflow::Miniflow;
 use ib_flow::{Flow, Mask, OdpPort};
 
 /// Folds two words into one; the building block of all hashes here (128-bit product, halves xored).
@@ -129,6 +130,8 @@ pub struct Megaflow {
     later: ArcSwapOption<Program>,
     hash: u64,
     ufid: Ufid,
+    /// The whole key that the flow was installed with, wildcarded fields included: for people.
+    installed: Miniflow,
 }
 
 /// A flow's program, held for as long as it runs.
@@ -158,6 +161,7 @@ impl Megaflow {
             shape: Arc::clone(shape),
             key: shape.compress(key.words()),
             hash: shape.hash(key.words()),
+            installed: Miniflow::new(key),
             first: Program::new(actions),
             later: ArcSwapOption::empty(),
             changed: AtomicBool::new(false),
@@ -253,10 +257,10 @@ impl Megaflow {
         self.tcp_flags.store(0, Ordering::Relaxed);
     }
 
-    /// The flow as dumped.
+    /// The flow as dumped, its key with the values that wildcarded fields had when it was installed.
     pub fn info(&self) -> FlowInfo {
         FlowInfo {
-            key: Arc::new(self.key()),
+            key: Arc::new(self.installed.expand()),
             mask: Arc::clone(&self.shape.mask),
             ufid: self.ufid,
             actions: Arc::clone(&self.program().actions),
@@ -316,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_flow_is_small() {
-        assert!(size_of::<Megaflow>() <= 192, "{}", size_of::<Megaflow>());
+        assert!(size_of::<Megaflow>() <= 256, "{}", size_of::<Megaflow>());
     }
 
     #[test]

@@ -391,7 +391,7 @@ impl FlowTable {
                 (Arc::new(Subtable::new(shape)), true)
             }
         };
-        let flow = Arc::new(Megaflow::new(ufid, &subtable.shape, &key, Arc::clone(&put.actions)));
+        let flow = Arc::new(Megaflow::new(ufid, &subtable.shape, put.key, Arc::clone(&put.actions)));
         subtable.insert(Arc::clone(&flow));
         if is_new {
             let mut list = Vec::clone(&list);

@@ -126,7 +126,7 @@ pub fn flow_table(h: &dyn Harness) {
     let by_ufid = FlowDel { ufid: Some(Ufid(42)), key: None };
     let info = d.flow_get(&by_ufid).expect("get by ufid");
     assert!(info.actions.is_empty());
-    assert_eq!((&*info.key, &*info.mask), (&mask.apply(&key), &mask));
+    assert_eq!((mask.apply(&info.key), &*info.mask), (mask.apply(&key), &mask));
     let mut seen = Vec::new();
     d.flow_dump(&mut |f| seen.push(f.ufid));
     assert_eq!(seen, [Ufid(42)]);

@@ -172,7 +172,7 @@ pub struct FlowDel<'a> {
 /// A flow as dumped.
 #[derive(Debug, Clone)]
 pub struct FlowInfo {
-    /// Key, masked.
+    /// Key as it was installed; only what `mask` covers matters.
     pub key: Arc<Flow>,
     /// Mask.
     pub mask: Arc<Mask>,

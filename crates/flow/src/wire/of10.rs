@@ -11,6 +11,15 @@ use crate::fields::{port_from_of11, port_to_of11};
 use crate::key::{Match, Vlan};
 use crate::text::parse::set_default_packet_type;
 
+/// A match on anything but the port of entry is one on Ethernet packets.
+fn imply_ethernet(m: &mut Match) {
+    let mut rest = m.mask.0.clone();
+    rest.in_port = 0;
+    if rest.words().iter().any(|w| *w != 0) {
+        set_default_packet_type(m);
+    }
+}
+
 /// Bytes of an OpenFlow 1.0 match.
 pub const OF10_LEN: usize = 40;
 /// Bytes of an OpenFlow 1.1 match, type and length included.
@@ -73,7 +82,7 @@ pub fn decode10(b: &[u8; OF10_LEN]) -> Match {
     let wc = be32(b, 0).get();
     let on = |bit: u32| wc & bit == 0;
     let mut m = Match::catch_all();
-    set_default_packet_type(&mut m);
+    imply_ethernet(&mut m);
     let (f, w) = (&mut m.flow, &mut m.mask.0);
     f.in_port = be16(b, 4).get().into();
     (f.dl_src, f.dl_dst) = (mac(b, 6), mac(b, 12));
@@ -189,7 +198,7 @@ pub fn decode11(b: &[u8; OF11_LEN]) -> Result<Match, NxmError> {
     let wc = be32(b, 8).get();
     let on = |bit: u32| wc & bit == 0;
     let mut m = Match::catch_all();
-    set_default_packet_type(&mut m);
+    imply_ethernet(&mut m);
     let (f, w) = (&mut m.flow, &mut m.mask.0);
     if on(IN_PORT) {
         let port = port_from_of11(be32(b, 4).get()).ok_or(NxmError::BadValue)?;

@@ -7,7 +7,7 @@ use ib_dpif::dpctl::{self, Context, Options, PortCounters};
 use ib_dpif::text::{PortNames, parse_key};
 use ib_flow::{Flow, Mask};
 use ib_netdev::dummy::appctl;
-use ib_netdev::{Netdev, Registry};
+use ib_netdev::{Flags, Netdev, Registry};
 use ib_openflow::message::PortStats;
 use ib_packet::Packet;
 use ib_stream::unixctl::{Call, Command, MANY, Server, standard};
@@ -295,4 +295,18 @@ pub fn port_stats(registry: &Registry, name: &str) -> Option<PortStats> {
         custom: dev.custom_stats(),
         ..PortStats::default()
     })
+}
+
+/// Turns a device up or down, as a controller asks.
+pub fn set_admin(registry: &Registry, name: &str, up: bool) {
+    let Some(dev) = registry.get(name) else { return };
+    let (off, on) = if up { (Flags::NONE, Flags::UP) } else { (Flags::UP, Flags::NONE) };
+    if let Err(e) = dev.update_flags(off, on) {
+        ib_base::vlog_warn_rl!(
+            ib_base::vlog::module::OFPROTO,
+            (1, 5),
+            "{name}: cannot be turned {}: {e}",
+            if up { "up" } else { "down" }
+        );
+    }
 }

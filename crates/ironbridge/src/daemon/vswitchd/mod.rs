@@ -202,6 +202,8 @@ impl Vswitchd {
         let mut switch = Switch::new(clock, classes.clone(), &rundir);
         let devices = Arc::clone(&registry);
         switch.set_port_stats(Arc::new(move |name| commands::port_stats(&devices, name)));
+        let devices = Arc::clone(&registry);
+        switch.set_port_admin(Arc::new(move |name, up| commands::set_admin(&devices, name, up)));
         let waker = handle.clone();
         let wake_key = handle.new_key();
         switch.set_waker(Arc::new(move || waker.wake(wake_key)));
