@@ -1,5 +1,7 @@
 //! Frames, their offload metadata, and what the kernel tells about devices.
 
+use std::hint::black_box;
+
 use ib_flow::{Flow, Metadata, Payload};
 use ib_netdev::linux::vnet;
 use ib_packet::pcap::{PcapReader, PcapWriter};
@@ -28,13 +30,13 @@ pub fn views(input: &[u8]) {
             && v.is_valid()
         {
             assert!(v.header_len() <= bytes.len());
-            (v.payload(), v.checksum_ok(), v.is_fragment(), v.is_later_fragment());
+            black_box((v.payload(), v.checksum_ok(), v.is_fragment(), v.is_later_fragment()));
         }
         if let Ok(v) = Tcp::new_checked(bytes)
             && v.is_valid()
         {
             assert!(v.header_len() <= bytes.len());
-            (v.options(), v.payload(), v.flags());
+            black_box((v.options(), v.payload(), v.flags()));
         }
         if let Ok(v) = Udp::new_checked(bytes) {
             v.payload();
@@ -45,7 +47,7 @@ pub fn views(input: &[u8]) {
             assert!(v.header_len() <= bytes.len());
         }
         if let Ok(v) = Mpls::new_checked(bytes) {
-            (v.label(), v.is_bottom());
+            black_box((v.label(), v.is_bottom()));
         }
         let _ = (Ipv6::new_checked(bytes), Icmp::new_checked(bytes), Icmpv6::new_checked(bytes));
         let _ = (Igmp::new_checked(bytes), Sctp::new_checked(bytes), Neighbor::new_checked(bytes));

@@ -1,5 +1,6 @@
 //! The database: files, transactions, sessions, and the texts of values.
 
+use std::hint::black_box;
 use std::sync::OnceLock;
 
 use ib_base::json::{Json, Style};
@@ -308,7 +309,7 @@ pub fn session(input: &[u8]) {
     let mut server = Server::new();
     let mut now = Now::default();
     server.add_database(Database::new(schema().clone()), now).expect("the first of its name");
-    let clients = [server.open_session(false), server.open_session(input.len() % 7 == 0)];
+    let clients = [server.open_session(false), server.open_session(input.len().is_multiple_of(7))];
     let mut c = Choices::new(input);
     let mut id = 0;
     while c.more() {
@@ -339,7 +340,7 @@ pub fn condition(input: &[u8]) {
     for table in &schema().tables {
         let mut symbols = SymbolTable::new();
         if let Ok(condition) = Condition::from_json(table, &json, Some(&mut symbols)) {
-            (condition.is_true(), condition.row_uuid());
+            black_box((condition.is_true(), condition.row_uuid()));
         }
     }
 }
@@ -387,7 +388,8 @@ pub fn datum_text(input: &[u8]) {
             value.to_json(&column.kind).to_text(Style::COMPACT);
             let again = datum::datum_from_string(&column.kind, &printed, None)
                 .unwrap_or_else(|e| panic!("{printed}: {e}"));
-            assert_eq!(again, value, "{printed}");
+            // Reals print with 15 digits: what is printed stays, not each bit.
+            assert_eq!(again.to_text(&column.kind), printed);
         }
     }
 }

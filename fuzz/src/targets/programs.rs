@@ -69,7 +69,7 @@ pub fn getopt(input: &[u8]) {
             count += 1;
             match found {
                 Ok(found) => drop(found.arg_str()),
-                Err(e) => drop(format!("{e}")),
+                Err(e) => drop(e.to_string()),
             }
             assert!(count <= input.len() + 1);
         }
@@ -91,7 +91,7 @@ pub fn dbctl(input: &[u8]) {
             idl
         };
     }
-    let words: Vec<String> = input.split(|b| *b == b'\n').map(|w| text(w)).collect();
+    let words: Vec<String> = input.split(|b| *b == b'\n').map(text).collect();
     let _ =
         grammar::parse::<ib_tools::vsctl::State>(&[Generic::<ib_tools::vsctl::State>::COMMANDS], &words, &[]);
     IDL.with(|idl| {
