@@ -218,7 +218,7 @@ impl Session {
                 let len = parse_header(rest).map_or(0, |h| h.length);
                 vlog_err_rl!(VCONN_STREAM, (5, 10), "received too-short ofp_header ({} bytes)", len);
                 self.fail(Failure::Protocol);
-                false
+                true
             }
             Frame::Message(n) => {
                 let message = rest[..n].to_vec();
@@ -304,7 +304,7 @@ impl Session {
         match kind {
             2 if self.answer_echo => {
                 let reply = Message::EchoReply(bytes[8..].to_vec());
-                self.send_xid(&reply, xid);
+                self.send_bytes(&encode_with(&reply, wire_version(version), xid, EncodeOptions::default()));
             }
             // An answer to a probe; its arrival was what counted.
             3 if self.answer_echo && self.probe_ms != 0 => {}

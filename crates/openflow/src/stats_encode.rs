@@ -746,14 +746,11 @@ fn prop(b: &mut Buf, kind: u16, body: impl FnOnce(&mut Buf)) {
 }
 
 fn instruction_features(b: &mut Buf, i: &TableInstrFeatures, miss: u16, v: Version) {
-    // Ids are 4 bytes since 1.4, padded to 8 in 1.3.
-    let pad = if v == Version::V13 { 4 } else { 0 };
     prop(b, miss, |b| {
         for id in 1..=6u16 {
             if i.instructions >> id & 1 != 0 {
                 b.u16(id);
-                b.u16(4 + pad as u16);
-                b.zeros(pad);
+                b.u16(4);
             }
         }
     });
@@ -769,8 +766,7 @@ fn instruction_features(b: &mut Buf, i: &TableInstrFeatures, miss: u16, v: Versi
             for id in 0..64u16 {
                 if a.actions >> id & 1 != 0 {
                     b.u16(id);
-                    b.u16(4 + pad as u16);
-                    b.zeros(pad);
+                    b.u16(4);
                 }
             }
         });

@@ -71,9 +71,11 @@ pub(crate) fn maskable(list: &[FieldId]) -> Vec<FieldId> {
     list.iter().copied().filter(|f| f.maskable == Maskable::Bitwise).collect()
 }
 
-/// The OXM basic class number of a field, if it has one.
+/// The OXM basic class number of a field in OpenFlow 1.2, if it has one.
 fn oxm_number(f: FieldId) -> Option<u8> {
-    f.codes.iter().find(|c| c.class == 0x8000).map(|c| c.number)
+    // Numbers that later versions gave to fields with other codes do not count.
+    let code = f.codes.iter().find(|c| c.class == 0x8000)?;
+    (code.since <= 3 || f.codes.len() == 1).then_some(code.number)
 }
 
 /// Fields from a bitmap by OXM number.

@@ -14,8 +14,8 @@ use ib_openflow::message::{
 
 use super::ConnMgr;
 use super::conn::{Conn, Kind};
-use super::monitor;
 use super::requests::rule_match;
+use super::{age, monitor};
 use crate::flow_mod::FlowEvent;
 use crate::ofproto::QueuedPacketIn;
 use crate::rule::Rule;
@@ -72,7 +72,7 @@ fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, 
     if !mgr.conns.values().any(|c| c.wants(AsyncKind::FlowRemoved, reason as u32)) {
         return;
     }
-    let age = now.since(rule.created);
+    let (duration_sec, duration_nsec) = age(now, rule.created);
     let (packet_count, byte_count) = rule.stats();
     let message = Message::FlowRemoved(FlowRemoved {
         match_: rule_match(rule),
@@ -80,8 +80,8 @@ fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, 
         priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),
         reason,
         table_id: rule.table,
-        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-        duration_nsec: age.subsec_millis() * 1_000_000,
+        duration_sec,
+        duration_nsec,
         idle_timeout: rule.idle_timeout(),
         hard_timeout: rule.hard_timeout(),
         packet_count,

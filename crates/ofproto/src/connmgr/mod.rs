@@ -148,6 +148,12 @@ pub struct ConnMgr {
     announced: bool,
 }
 
+/// An age as messages carry it: seconds, and nanoseconds of whole milliseconds.
+pub(crate) fn age(now: Instant, then: Instant) -> (u32, u32) {
+    let ms = now.as_ms().saturating_sub(then.as_ms());
+    (u32::try_from(ms / 1000).unwrap_or(u32::MAX), (ms % 1000) as u32 * 1_000_000)
+}
+
 /// Transaction ids of what the switch says first, for all bridges.
 static NEXT_XID: AtomicU32 = AtomicU32::new(1);
 

@@ -8,6 +8,7 @@ use ib_openflow::message::{
 };
 
 use super::Cx;
+use crate::connmgr::age;
 use crate::port::Port;
 use crate::switch::Bridge;
 
@@ -60,9 +61,9 @@ pub(super) fn port_stats(cx: &Cx<'_>, port: OfPort) -> Vec<PortStats> {
             }
         };
         s.port_no = p.ofport;
-        let age = cx.now.since(p.created);
-        s.duration_sec = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
-        s.duration_nsec = age.subsec_millis() * 1_000_000;
+        let (duration_sec, duration_nsec) = age(cx.now, p.created);
+        s.duration_sec = duration_sec;
+        s.duration_nsec = duration_nsec;
         out.push(s);
     }
     out

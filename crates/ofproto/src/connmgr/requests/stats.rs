@@ -15,14 +15,15 @@ use ib_openflow::message::{
 };
 
 use super::{Cx, config, ports, tables};
-use crate::connmgr::monitor;
+use crate::connmgr::{age, monitor};
 use crate::flow_mod::Criteria;
 use crate::group::{Group, MAX_GROUPS};
 use crate::meter::MAX_METERS;
 use crate::rule::Rule;
 
-/// Entries encoded at once.
-const CHUNK: usize = 256;
+/// Entries encoded at first, and at most, at once.
+const FIRST_CHUNK: usize = 4;
+const MAX_CHUNK: usize = 1024;
 
 pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<(), OfError> {
     use MultipartBody as B;
@@ -59,7 +60,7 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
             send(cx, B::Aggregate(a));
         }
         R::Table => {
-            let tables = tables::table_stats(&of);
+            let tables = tables::table_stats(&of, cx.version());
             list(cx, &tables, Clone::clone, B::Table);
         }
         R::Port(port) => {
@@ -112,7 +113,7 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
         }
         R::TableFeatures { with_body: true } => return Err(OfError::OFPTFFC_EPERM),
         R::TableFeatures { with_body: false } => {
-            let tables = tables::table_features(&of);
+            let tables = tables::table_features(&of, cx.version());
             list(cx, &tables, Clone::clone, B::TableFeatures);
         }
         R::PortDesc(port) => {
@@ -144,16 +145,21 @@ pub(in crate::connmgr) fn send(cx: &mut Cx<'_>, body: MultipartBody) {
 
 /// Sends a list in messages that are as full as their limit allows, all but the last marked "more".
 fn list<T, U>(cx: &mut Cx<'_>, items: &[T], entry: impl Fn(&T) -> U, body: impl Fn(Vec<U>) -> MultipartBody) {
-    let mut chunks = items.chunks(CHUNK);
-    let mut chunk = chunks.next().unwrap_or_default();
     let mut joined = Joiner::default();
+    let mut rest = items;
+    let mut n = FIRST_CHUNK;
     loop {
-        for m in encoded(cx, body(chunk.iter().map(&entry).collect())) {
+        let (chunk, tail) = rest.split_at(n.min(rest.len()));
+        let parts = encoded(cx, body(chunk.iter().map(&entry).collect()));
+        // As many entries next time as should fill a message.
+        let bytes: usize = parts.iter().map(Vec::len).sum();
+        n = (n * usize::from(u16::MAX) / bytes.max(1)).clamp(1, MAX_CHUNK);
+        for m in parts {
             joined.push(m, cx);
         }
-        match chunks.next() {
-            Some(c) => chunk = c,
-            None => break,
+        rest = tail;
+        if rest.is_empty() {
+            break;
         }
     }
     if let Some(last) = joined.held.take() {
@@ -222,7 +228,7 @@ pub(in crate::connmgr) fn rule_match(rule: &Rule) -> Match {
 }
 
 pub(in crate::connmgr) fn flow_stats(rule: &Arc<Rule>, now: Instant) -> FlowStats {
-    let age = now.since(rule.created);
+    let (duration_sec, duration_nsec) = age(now, rule.created);
     let (packet_count, byte_count) = rule.stats();
     FlowStats {
         match_: rule_match(rule),
@@ -233,8 +239,8 @@ pub(in crate::connmgr) fn flow_stats(rule: &Arc<Rule>, now: Instant) -> FlowStat
         hard_timeout: rule.hard_timeout(),
         importance: rule.importance,
         flags: rule.flags,
-        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-        duration_nsec: age.subsec_millis() * 1_000_000,
+        duration_sec,
+        duration_nsec,
         idle_age: Some(secs(now, rule.used())),
         hard_age: Some(secs(now, rule.modified)),
         packet_count,
@@ -279,15 +285,15 @@ fn groups_of(actions: &[ib_openflow::action::Action], out: &mut Vec<u32>) {
 }
 
 fn group_stats(g: &Arc<Group>, ref_count: u32, now: Instant) -> GroupStats {
-    let age = now.since(g.created);
+    let (duration_sec, duration_nsec) = age(now, g.created);
     let (packet_count, byte_count) = g.counts.get();
     GroupStats {
         group_id: g.id,
         ref_count,
         packet_count,
         byte_count,
-        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-        duration_nsec: age.subsec_millis() * 1_000_000,
+        duration_sec,
+        duration_nsec,
         buckets: g.buckets.iter().map(|(_, c)| c.get()).collect(),
     }
 }
@@ -311,14 +317,14 @@ fn meters(cx: &Cx<'_>, id: u32) -> Result<Vec<Arc<crate::meter::Meter>>, OfError
 
 fn meter_stats(m: &Arc<crate::meter::Meter>, now: Instant) -> MeterStats {
     use std::sync::atomic::Ordering::Relaxed;
-    let age = now.since(m.created);
+    let (duration_sec, duration_nsec) = age(now, m.created);
     MeterStats {
         meter_id: m.config.meter_id,
         flow_count: 0,
         packet_in_count: m.packets.load(Relaxed),
         byte_in_count: m.bytes.load(Relaxed),
-        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-        duration_nsec: age.subsec_millis() * 1_000_000,
+        duration_sec,
+        duration_nsec,
         bands: vec![MeterBandStats::default(); m.config.bands.len()],
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn table_mod(cx: &mut Cx<'_>, tm: &TableMod) -> Result<(), OfError> {
     let tables = match tm.table_id {
         OFPTT_ALL => 0..INTERNAL_TABLE,
         t if t < INTERNAL_TABLE => t..t + 1,
-        _ => return Err(OfError::OFPTMFC_BAD_TABLE),
+        _ => return Err(OfError::OFPTMFC_EPERM),
     };
     let version = cx.version();
     for id in tables {
@@ -46,8 +46,8 @@ pub(super) fn table_mod(cx: &mut Cx<'_>, tm: &TableMod) -> Result<(), OfError> {
     Ok(())
 }
 
-pub(super) fn table_stats(of: &Ofproto) -> Vec<TableStats> {
-    let features = table_features(of);
+pub(super) fn table_stats(of: &Ofproto, version: Version) -> Vec<TableStats> {
+    let features = table_features(of, version);
     visible(of)
         .iter()
         .zip(features)
@@ -77,14 +77,16 @@ pub(super) fn table_desc(of: &Ofproto) -> Vec<TableDesc> {
 }
 
 /// What every table can do but the last, which can't go on.
-pub(super) fn table_features(of: &Ofproto) -> Vec<TableFeatures> {
+pub(super) fn table_features(of: &Ofproto, version: Version) -> Vec<TableFeatures> {
     let all = |pred: &dyn Fn(&ib_flow::fields::Field) -> bool| -> Vec<FieldId> {
         FIELDS.iter().filter(|f| pred(f)).map(|f| f.id).collect()
     };
     let match_fields = all(&|_| true);
     let mask_fields = all(&|f| f.maskable == Maskable::Bitwise);
     let set_fields = all(&|f| f.writable);
-    let actions = TableActionFeatures { actions: APPLY_ACTIONS, set_fields };
+    let actions = if version == Version::V11 { ACTIONS11 } else { ACTIONS };
+    let actions = TableActionFeatures { actions, set_fields };
+    let instructions = if version >= Version::V13 { INSTRUCTIONS | METER } else { INSTRUCTIONS };
     (0u8..)
         .zip(visible(of))
         .map(|(table_id, t)| {
@@ -92,7 +94,7 @@ pub(super) fn table_features(of: &Ofproto) -> Vec<TableFeatures> {
             let last = table_id + 1 >= INTERNAL_TABLE;
             let instr = TableInstrFeatures {
                 next: next_tables(table_id),
-                instructions: if last { ALL_INSTRUCTIONS & !GOTO } else { ALL_INSTRUCTIONS },
+                instructions: if last { instructions & !GOTO } else { instructions },
                 write: actions.clone(),
                 apply: actions.clone(),
             };
@@ -129,10 +131,14 @@ fn next_tables(table: u8) -> [u64; 4] {
 }
 
 /// Instructions by number: goto, write-metadata, write, apply, clear.
-const ALL_INSTRUCTIONS: u32 = 0x3e;
+const INSTRUCTIONS: u32 = 0x3e;
 const GOTO: u32 = 1 << 1;
-/// `OFPAT_*` of OpenFlow 1.3 that can be applied: output, copy-ttl, MPLS, VLAN, group, TTL, set-field.
-const APPLY_ACTIONS: u64 = 0x03ff_8001;
+/// OpenFlow 1.3+.
+const METER: u32 = 1 << 6;
+/// `OFPAT_*` of OpenFlow 1.2+: output, MPLS, VLAN, queue, group, TTL, set-field.
+const ACTIONS: u64 = 0x03ff_8001;
+/// `OFPAT_*` of OpenFlow 1.1, with setters in set-field's place.
+const ACTIONS11: u64 = 0x01ff_e7ff;
 
 #[cfg(test)]
 mod tests {
