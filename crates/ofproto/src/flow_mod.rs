@@ -6,6 +6,7 @@
 //! that nobody can see any more leave the classifier on the next [`Ofproto::collect_garbage`], when no
 //! translation that began in the old version is still running.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use ib_base::time::Instant;
 use ib_classifier::{AsClsRule, PrefixField, VERSION_NOT_REMOVED};
+use ib_flow::text::parse::set_default_packet_type;
 use ib_flow::{Match, OfPort};
 use ib_openflow::action::Action;
 use ib_openflow::error::OfError;
@@ -304,6 +306,7 @@ impl Txn<'_> {
     /// Starts one flow_mod. After an error the whole change must be given up.
     pub fn flow_mod(&mut self, fm: &FlowMod, origin: Origin) -> Result<(), OfError> {
         self.origins.push(origin);
+        let fm = &*about_ethernet(fm);
         if fm.flags & FlowModFlags::EMERG != 0 {
             return Err(OfError::OFPFMFC_TABLE_FULL);
         }
@@ -351,12 +354,6 @@ impl Txn<'_> {
                 let victim = victim.ok_or(OfError::OFPFMFC_TABLE_FULL)?;
                 self.remove(victim, FlowRemovedReason::Eviction);
             }
-        } else if fm.flags & FlowModFlags::CHECK_OVERLAP != 0 {
-            // An identical flow is replaced, but must not be hidden by another one.
-            let other = t.cls.find_overlap(&fm.match_, priority, self.next);
-            if other.is_some_and(|r| !old.as_ref().is_some_and(|o| Arc::ptr_eq(o, &r))) {
-                return Err(OfError::OFPFMFC_OVERLAP);
-            }
         }
         let rule = Rule::new(NewRule {
             match_: &fm.match_,
@@ -397,7 +394,8 @@ impl Txn<'_> {
         if rules.is_empty() {
             // OpenFlow 1.0 and 1.1 add what they can't find; a cookie of all ones says that it shall not.
             let may_add = fm.modify_cookie && fm.new_cookie != u64::MAX && fm.cookie_mask == 0;
-            return if may_add { self.add(fm) } else { Ok(()) };
+            let fm = FlowMod { command: FlowModCommand::Add, ..fm.clone() };
+            return if may_add { self.add(&about_ethernet(&fm)) } else { Ok(()) };
         }
         self.check_actions(fm)?;
         let actions: Arc<[Action]> = fm.actions.as_slice().into();
@@ -542,6 +540,30 @@ impl Drop for Txn<'_> {
             self.of.tables[usize::from(rule.table)].cls.remove(rule);
             visible(rule, -1);
         }
+    }
+}
+
+/// Some versions' matches say that they are about Ethernet packets, others imply it. As long as a match names no
+/// other type, a rule always says it and loose criteria never do, so that one finds the other.
+fn about_ethernet(fm: &FlowMod) -> Cow<'_, FlowMod> {
+    let loose = matches!(fm.command, FlowModCommand::Modify | FlowModCommand::Delete);
+    let says = !fm.match_.mask.0.packet_type.is_zero();
+    if says != loose {
+        return Cow::Borrowed(fm);
+    }
+    let mut fm = fm.clone();
+    if loose {
+        without_default_packet_type(&mut fm.match_);
+    } else {
+        set_default_packet_type(&mut fm.match_);
+    }
+    Cow::Owned(fm)
+}
+
+/// Takes out of loose criteria that they are about Ethernet packets.
+pub(crate) fn without_default_packet_type(m: &mut Match) {
+    if m.flow.packet_type.is_zero() {
+        m.mask.0.packet_type = Default::default();
     }
 }
 

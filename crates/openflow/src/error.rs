@@ -218,6 +218,7 @@ errors! {
     NXTTMFC_DUP_ENTRY = [(1, 2, NX, 1, 532), (3, 6, NX, 21, 0)];
     OFPBFC_BAD_VERSION = [(5, 6, NX, 22, 0)];
     NXQOFC_QUEUE_ERROR = [(5, 6, NX, 23, 0)];
+    NXST_NOT_CONFIGURED = [(1, 2, NX, 1, 535), (3, 6, NX, 36, 0)];
     NXFMFC_INVALID_TLV_FIELD = [(1, 2, NX, 1, 536), (3, 6, NX, 37, 0)];
     NXTTMFC_INVALID_TLV_DEL = [(1, 2, NX, 1, 537), (3, 6, NX, 38, 0)];
     NXBAC_BAD_HEADER_TYPE = [(4, 6, NX, 39, 0)];

@@ -172,7 +172,7 @@ impl Session {
         if self.state == State::Failed {
             return;
         }
-        vlog_dbg_rl!(VCONN, (600, 600), "{}: sent (Success): {}", self.name, print::log_text(bytes));
+        vlog_dbg_rl!(VCONN, (600, 600), "{}: sent (Success): {}", self.name, chomped(bytes));
         self.out.extend_from_slice(bytes);
     }
 
@@ -278,7 +278,7 @@ impl Session {
     }
 
     fn message(&mut self, bytes: Vec<u8>) {
-        vlog_dbg_rl!(VCONN, (600, 600), "{}: received: {}", self.name, print::log_text(&bytes));
+        vlog_dbg_rl!(VCONN, (600, 600), "{}: received: {}", self.name, chomped(&bytes));
         if self.state == State::Hello {
             self.hello(&bytes);
             return;
@@ -320,7 +320,7 @@ impl Session {
                 (1, 5),
                 "{}: received message while expecting hello: {}",
                 self.name,
-                print::log_text(bytes)
+                chomped(bytes)
             );
             self.fail(Failure::Protocol);
             return;
@@ -364,6 +364,15 @@ impl Session {
             }
         }
     }
+}
+
+/// A message's text without the end of its last line, which the log adds.
+fn chomped(bytes: &[u8]) -> String {
+    let mut text = print::log_text(bytes);
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    text
 }
 
 /// The version in which to answer a message of another one than agreed.

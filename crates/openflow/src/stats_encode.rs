@@ -164,6 +164,17 @@ pub(crate) fn miss_config(m: TableMiss) -> u32 {
     }
 }
 
+/// What table statistics of OpenFlow 1.1 and 1.2 say of misses: not the numbers of OFPTC_TABLE_MISS_*, but
+/// those that Open vSwitch sends.
+fn miss_config_in_stats(m: TableMiss) -> u32 {
+    match m {
+        TableMiss::Default => 0,
+        TableMiss::Controller => 1,
+        TableMiss::Continue => 2,
+        TableMiss::Drop => 3,
+    }
+}
+
 /// Appends a reply.
 pub(crate) fn reply(b: &mut Buf, r: &MultipartReply, v: Version, xid: u32, options: EncodeOptions) {
     use MultipartBody as B;
@@ -467,7 +478,7 @@ fn table_stats(b: &mut Buf, t: &TableStats, v: Version) {
             b.u32(f.nonmiss.instructions & 0x3e);
             b.u32(table_fields::actions_to11(f.nonmiss.write.actions));
             b.u32(table_fields::actions_to11(f.nonmiss.apply.actions));
-            b.u32(miss_config(f.miss));
+            b.u32(miss_config_in_stats(f.miss));
             b.u32(f.max_entries);
             b.u32(t.active_count);
         }
@@ -483,7 +494,7 @@ fn table_stats(b: &mut Buf, t: &TableStats, v: Version) {
             b.u64(f.metadata_match);
             b.u64(f.metadata_write);
             b.u32(f.nonmiss.instructions & 0x3e);
-            b.u32(miss_config(f.miss));
+            b.u32(miss_config_in_stats(f.miss));
             b.u32(f.max_entries);
             b.u32(t.active_count);
         }

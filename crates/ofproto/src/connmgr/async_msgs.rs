@@ -75,7 +75,7 @@ fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, 
     let (duration_sec, duration_nsec) = age(now, rule.created);
     let (packet_count, byte_count) = rule.stats();
     let message = Message::FlowRemoved(FlowRemoved {
-        match_: rule_match(rule),
+        match_: rule_match(rule, mgr.tlv_id()),
         cookie: rule.cookie,
         priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),
         reason,

@@ -134,10 +134,10 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
     if add.flags & !KNOWN_FLAGS != 0 {
         return Err(OfError::OFPBFC_BAD_FLAGS);
     }
-    let tlv = cx.bridge.connmgr.tlv.as_ref().map_or(0, |t| t.id());
+    let tlv = cx.bridge.connmgr.tlv_id();
     let step = match decode_with(&add.raw, tlv)?.message {
-        Message::FlowMod(fm) => {
-            check_flow_mod(cx.conn, &fm)?;
+        Message::FlowMod(mut fm) => {
+            check_flow_mod(cx.conn, &mut fm)?;
             if fm.buffer_id != NO_BUFFER {
                 return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
             }

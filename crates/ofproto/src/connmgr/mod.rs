@@ -201,6 +201,10 @@ impl ConnMgr {
     pub(crate) fn is_any_controller_connected(&self) -> bool {
         self.controllers.values().any(|c| c.backoff.as_ref().is_some_and(Backoff::is_connected))
     }
+    /// The table under which `tun_metadata` fields of matches are read; 0: none.
+    pub(crate) fn tlv_id(&self) -> u32 {
+        self.tlv.as_ref().map_or(0, |t| t.id())
+    }
     /// Whether there is a controller that the switch should connect to.
     pub(crate) fn has_controllers(&self) -> bool {
         self.controllers.values().any(|c| c.backoff.is_some())
@@ -471,3 +475,6 @@ pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
     fail_open::run(bridge, now);
     bridge.connmgr.flush();
 }
+
+#[cfg(test)]
+mod tests;

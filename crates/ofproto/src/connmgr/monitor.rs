@@ -16,7 +16,7 @@ use ib_openflow::message::{
 use super::ConnMgr;
 use super::conn::Conn;
 use super::requests::{Cx, rule_match, send_multipart};
-use crate::flow_mod::{Criteria, FlowEvent, Origin};
+use crate::flow_mod::{Criteria, FlowEvent, Origin, without_default_packet_type};
 use crate::rule::Rule;
 
 /// Monitors that a connection may have.
@@ -36,13 +36,13 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    fn selects(&self, rule: &Rule) -> bool {
+    fn selects(&self, rule: &Rule, tlv: u32) -> bool {
         let r = &self.request;
         (r.table_id == OFPTT_ALL || r.table_id == rule.table)
             && !rule.is_hidden()
             && rule.outputs_to(r.out_port)
             && rule.uses_group(r.out_group)
-            && covers(&r.match_, &rule_match(rule))
+            && covers(&r.match_, &rule_match(rule, tlv))
     }
 }
 
@@ -87,7 +87,9 @@ pub(super) fn request(cx: &mut Cx<'_>, requests: Vec<FlowMonitorRequest>) -> Res
         if r.command == DELETE {
             cx.conn.monitors.remove(&r.id);
         } else {
-            cx.conn.monitors.insert(r.id, Monitor { request: r.clone() });
+            let mut request = r.clone();
+            without_default_packet_type(&mut request.match_);
+            cx.conn.monitors.insert(r.id, Monitor { request });
             added.push(r.id);
         }
     }
@@ -98,6 +100,7 @@ pub(super) fn request(cx: &mut Cx<'_>, requests: Vec<FlowMonitorRequest>) -> Res
 
 fn initial(cx: &Cx<'_>, ids: &[u32]) -> Vec<FlowUpdate> {
     let of = &cx.bridge.of;
+    let tlv = cx.bridge.connmgr.tlv_id();
     let mut seen: Vec<Arc<Rule>> = Vec::new();
     let mut updates = Vec::new();
     for m in ids.iter().filter_map(|id| cx.conn.monitors.get(id)) {
@@ -120,7 +123,7 @@ fn initial(cx: &Cx<'_>, ids: &[u32]) -> Vec<FlowUpdate> {
                 continue;
             }
             let with_actions = r.flags & MonitorFlags::ACTIONS != 0;
-            updates.push(full(&rule, FlowUpdateEvent::Added, FlowRemovedReason::Delete, with_actions));
+            updates.push(full(&rule, FlowUpdateEvent::Added, FlowRemovedReason::Delete, with_actions, tlv));
             if ids.len() > 1 {
                 seen.push(rule);
             }
@@ -129,11 +132,17 @@ fn initial(cx: &Cx<'_>, ids: &[u32]) -> Vec<FlowUpdate> {
     updates
 }
 
-fn full(rule: &Rule, event: FlowUpdateEvent, reason: FlowRemovedReason, with_actions: bool) -> FlowUpdate {
+fn full(
+    rule: &Rule,
+    event: FlowUpdateEvent,
+    reason: FlowRemovedReason,
+    with_actions: bool,
+    tlv: u32,
+) -> FlowUpdate {
     FlowUpdate::Full {
         event,
         reason,
-        match_: Box::new(rule_match(rule)),
+        match_: Box::new(rule_match(rule, tlv)),
         table_id: rule.table,
         priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),
         idle_timeout: rule.idle_timeout(),
@@ -150,10 +159,11 @@ pub(super) fn cancel(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
 
 /// Tells monitors what happened.
 pub(super) fn events(mgr: &mut ConnMgr, events: &[(FlowEvent, Origin)]) {
+    let tlv = mgr.tlv_id();
     for c in mgr.conns.values_mut().filter(|c| !c.monitors.is_empty() && c.is_ready()) {
         let mut updates = Vec::new();
         for (event, origin) in events {
-            if let Some(u) = update(c, event, *origin)
+            if let Some(u) = update(c, event, *origin, tlv)
                 && updates.last() != Some(&u)
             {
                 updates.push(u);
@@ -166,7 +176,7 @@ pub(super) fn events(mgr: &mut ConnMgr, events: &[(FlowEvent, Origin)]) {
     }
 }
 
-fn update(c: &Conn, event: &FlowEvent, origin: Origin) -> Option<FlowUpdate> {
+fn update(c: &Conn, event: &FlowEvent, origin: Origin, tlv: u32) -> Option<FlowUpdate> {
     let (rule, flag, kind, reason) = match event {
         FlowEvent::Added(r) => (r, MonitorFlags::ADD, FlowUpdateEvent::Added, FlowRemovedReason::Delete),
         FlowEvent::Modified(r) => {
@@ -177,7 +187,7 @@ fn update(c: &Conn, event: &FlowEvent, origin: Origin) -> Option<FlowUpdate> {
     let flags = c
         .monitors
         .values()
-        .filter(|m| m.request.flags & flag != 0 && m.selects(rule))
+        .filter(|m| m.request.flags & flag != 0 && m.selects(rule, tlv))
         .fold(0, |all, m| all | m.request.flags);
     if flags == 0 {
         return None;
@@ -186,5 +196,5 @@ fn update(c: &Conn, event: &FlowEvent, origin: Origin) -> Option<FlowUpdate> {
         return Some(FlowUpdate::Abbrev { xid: origin.xid });
     }
     let with_actions = flags & MonitorFlags::ACTIONS != 0;
-    Some(full(rule, kind, reason, with_actions))
+    Some(full(rule, kind, reason, with_actions, tlv))
 }

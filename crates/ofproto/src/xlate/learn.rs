@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ib_flow::fields::FieldValue;
+use ib_flow::text::parse::set_default_packet_type;
 use ib_flow::{Flow, Match, OfPort};
 use ib_openflow::action::{Action, Learn, LearnDst, LearnFlags, LearnSrc, SetField, SetFieldForm};
 use ib_openflow::message::{FlowMod, FlowModFlags};
@@ -25,7 +26,9 @@ impl Ctx<'_> {
             self.warn("suppressing side effects, so learn action ignored");
             return;
         }
-        let fm = Arc::new(learned_flow(learn, &self.flow));
+        let mut fm = learned_flow(learn, &self.flow);
+        set_default_packet_type(&mut fm.match_);
+        let fm = Arc::new(fm);
         if self.trace.is_some() {
             let text = describe(&fm);
             self.detail(&text);

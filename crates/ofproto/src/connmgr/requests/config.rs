@@ -1,13 +1,11 @@
 //! Requests about the switch as a whole and about the connection: features, configuration, roles,
 //! asynchronous messages, formats.
 
-use std::sync::atomic::Ordering;
-
 use ib_flow::OfPort;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
-    ActionBits, AsyncConfig, Capabilities, FlowFormat, FragHandling, Message, Port, Role, RoleMessage,
-    SwitchConfig, SwitchFeatures, Version,
+    ActionBits, AsyncConfig, AsyncKind, Capabilities, FlowFormat, FragHandling, Message, PacketInReason,
+    Port, Role, RoleMessage, SwitchConfig, SwitchFeatures, Version,
 };
 use ib_openflow::raw::{self, Raw};
 use ib_openflow::wire::Buf;
@@ -17,6 +15,9 @@ use crate::connmgr::async_msgs;
 use crate::connmgr::conn::{DEFAULT_MISS_SEND_LEN, Kind};
 use crate::ofproto::INTERNAL_TABLE;
 use crate::switch::Bridge;
+
+/// The bit of packets whose TTL ran out.
+const INVALID_TTL: u32 = 1 << PacketInReason::InvalidTtl as u32;
 
 /// Descriptions of all ports, the local one first.
 pub(super) fn all_ports(bridge: &Bridge) -> Vec<Port> {
@@ -48,7 +49,9 @@ pub(super) fn get_config(cx: &mut Cx<'_>) {
     let of = &cx.bridge.of;
     let config = SwitchConfig {
         frag: of.frag_handling(),
-        invalid_ttl_to_controller: Some(of.invalid_ttl_to_controller.load(Ordering::Relaxed)),
+        invalid_ttl_to_controller: Some(
+            cx.conn.async_masks().primary[AsyncKind::PacketIn as usize] & INVALID_TTL != 0,
+        ),
         miss_send_len: cx.conn.miss_send_len,
     };
     cx.reply(&Message::GetConfigReply(config));
@@ -61,8 +64,13 @@ pub(super) fn set_config(cx: &mut Cx<'_>, config: &SwitchConfig) -> Result<(), O
         if config.frag != FragHandling::Reassemble {
             of.set_frag_handling(config.frag);
         }
-        if let Some(on) = config.invalid_ttl_to_controller {
-            of.invalid_ttl_to_controller.store(on, Ordering::Relaxed);
+    }
+    if let Some(on) = config.invalid_ttl_to_controller.filter(|_| cx.version() < Version::V13) {
+        let mut masks = cx.conn.async_masks();
+        let mask = &mut masks.primary[AsyncKind::PacketIn as usize];
+        if (*mask & INVALID_TTL != 0) != on {
+            *mask ^= INVALID_TTL;
+            cx.conn.async_config = Some(masks);
         }
     }
     cx.conn.miss_send_len = config.miss_send_len;

@@ -4,7 +4,7 @@ use ib_flow::OfPort;
 use ib_flow::fields::Protocols;
 use ib_openflow::action_check::{CheckParams, check_for};
 use ib_openflow::error::OfError;
-use ib_openflow::message::{FlowMod, NO_BUFFER, OFPTT_ALL, Version};
+use ib_openflow::message::{FlowMod, FlowModCommand, FlowModFlags, NO_BUFFER, OFPTT_ALL, Version};
 
 use super::Cx;
 use crate::connmgr::conn::Conn;
@@ -28,9 +28,13 @@ fn table_of(conn: &Conn, fm: &FlowMod) -> Result<(), OfError> {
     Ok(())
 }
 
-/// Whether a flow_mod's actions suit its match, this switch and the connection's protocol.
-pub(crate) fn check_flow_mod(conn: &Conn, fm: &FlowMod) -> Result<(), OfError> {
+/// Completes a flow_mod with what its version implies, and checks that its actions suit its match, this switch
+/// and the connection's protocol.
+pub(crate) fn check_flow_mod(conn: &Conn, fm: &mut FlowMod) -> Result<(), OfError> {
     table_of(conn, fm)?;
+    if fm.command == FlowModCommand::Add && conn.version() < Some(Version::V12) {
+        fm.flags |= FlowModFlags::RESET_COUNTS;
+    }
     let params = CheckParams {
         max_ports: OfPort::MAX,
         table: fm.table_id,
@@ -39,7 +43,7 @@ pub(crate) fn check_flow_mod(conn: &Conn, fm: &FlowMod) -> Result<(), OfError> {
     check_for(&fm.actions, &fm.match_, params, protocol(conn))
 }
 
-pub(super) fn flow_mod(cx: &mut Cx<'_>, fm: &FlowMod) -> Result<(), OfError> {
+pub(super) fn flow_mod(cx: &mut Cx<'_>, fm: &mut FlowMod) -> Result<(), OfError> {
     cx.reject_secondary()?;
     check_flow_mod(cx.conn, fm)?;
     // There are no buffers.

@@ -65,7 +65,7 @@ pub(super) fn handle(bridge: &mut Bridge, conn: &mut Conn, bytes: &[u8], now: In
         s.push(bytes.to_vec());
     }
     let xid = parse_header(bytes).map_or(0, |h| h.xid);
-    let tlv = bridge.connmgr.tlv.as_ref().map_or(0, |t| t.id());
+    let tlv = bridge.connmgr.tlv_id();
     let id = identify(bytes);
     let name = id.as_ref().map(|i| i.kind.name).ok();
     // The beginning of a multipart request: nothing is answered before its end, and only
@@ -151,7 +151,7 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
             cx.reject_secondary()?;
             packet_out(cx.bridge, &p, cx.now)?;
         }
-        M::FlowMod(fm) => flows::flow_mod(cx, &fm)?,
+        M::FlowMod(mut fm) => flows::flow_mod(cx, &mut fm)?,
         M::GroupMod(gm) => groups::group_mod(cx, &gm)?,
         M::MeterMod(mm) => groups::meter_mod(cx, &mm)?,
         M::PortMod(pm) => {

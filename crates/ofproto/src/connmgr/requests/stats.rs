@@ -16,7 +16,7 @@ use ib_openflow::message::{
 
 use super::{Cx, config, ports, tables};
 use crate::connmgr::{age, monitor};
-use crate::flow_mod::Criteria;
+use crate::flow_mod::{Criteria, without_default_packet_type};
 use crate::group::{Group, MAX_GROUPS};
 use crate::meter::MAX_METERS;
 use crate::rule::Rule;
@@ -41,12 +41,14 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
             };
             send(cx, B::Desc(desc));
         }
-        R::Flow(r) => {
+        R::Flow(mut r) => {
+            without_default_packet_type(&mut r.match_);
             let rules = of.collect(&criteria(&r), of.current_version())?;
-            let now = cx.now;
-            list(cx, &rules, |r| flow_stats(r, now), B::Flow);
+            let (tlv, now) = (cx.bridge.connmgr.tlv_id(), cx.now);
+            list(cx, &rules, |r| flow_stats(r, tlv, now), B::Flow);
         }
-        R::Aggregate(r) => {
+        R::Aggregate(mut r) => {
+            without_default_packet_type(&mut r.match_);
             let rules = of.collect(&criteria(&r), of.current_version())?;
             let mut a = AggregateStats {
                 flow_count: u32::try_from(rules.len()).unwrap_or(u32::MAX),
@@ -126,7 +128,7 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
             list(cx, &tables, Clone::clone, B::TableDesc);
         }
         R::FlowMonitor(requests) => monitor::request(cx, requests)?,
-        R::IpfixBridge | R::IpfixFlow => return Err(OfError::NXQOFC_QUEUE_ERROR),
+        R::IpfixBridge | R::IpfixFlow => return Err(OfError::NXST_NOT_CONFIGURED),
     }
     Ok(())
 }
@@ -223,15 +225,21 @@ fn secs(now: Instant, then: Instant) -> u16 {
     u16::try_from(now.since(then).as_secs()).unwrap_or(u16::MAX)
 }
 
-pub(in crate::connmgr) fn rule_match(rule: &Rule) -> Match {
-    ib_classifier::AsClsRule::cls(rule).match_()
+/// A rule's match as controllers see it: that it is about Ethernet goes without saying, and options of
+/// tunnels are those of the table `tlv`.
+pub(in crate::connmgr) fn rule_match(rule: &Rule, tlv: u32) -> Match {
+    let mut m = ib_classifier::AsClsRule::cls(rule).match_();
+    if m.mask.0.tunnel.opts_present != 0 {
+        m.flow.tunnel.set_tlv_table(tlv);
+    }
+    m
 }
 
-pub(in crate::connmgr) fn flow_stats(rule: &Arc<Rule>, now: Instant) -> FlowStats {
+fn flow_stats(rule: &Arc<Rule>, tlv: u32, now: Instant) -> FlowStats {
     let (duration_sec, duration_nsec) = age(now, rule.created);
     let (packet_count, byte_count) = rule.stats();
     FlowStats {
-        match_: rule_match(rule),
+        match_: rule_match(rule, tlv),
         cookie: rule.cookie,
         table_id: rule.table,
         priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),

@@ -1,10 +1,13 @@
 //! NXT_TLV_TABLE_MOD and its request: Geneve options as `tun_metadata` fields.
 
 use ib_flow::tlv::{TlvBinding, TlvError, TlvTable};
+use ib_flow::{Match, OfPort};
 use ib_openflow::error::OfError;
-use ib_openflow::message::{Message, TlvMap, TlvTableMod, TlvTableReply};
+use ib_openflow::message::{Message, OFPG_ANY, OFPTT_ALL, TlvMap, TlvTableMod, TlvTableReply};
 
 use super::Cx;
+use super::stats::rule_match;
+use crate::flow_mod::Criteria;
 
 /// Bytes of option data that all bindings share.
 const MAX_SPACE: u32 = 256;
@@ -24,6 +27,9 @@ pub(super) fn request(cx: &mut Cx<'_>) {
 
 pub(super) fn modify(cx: &mut Cx<'_>, m: &TlvTableMod) -> Result<(), OfError> {
     let old = cx.bridge.connmgr.tlv.clone();
+    if m.command != 0 && in_use(cx, m) {
+        return Err(OfError::NXTTMFC_INVALID_TLV_DEL);
+    }
     let mut bindings: Vec<TlvBinding> = old.iter().flat_map(|t| t.bindings().copied()).collect();
     match m.command {
         0 => {
@@ -56,4 +62,25 @@ pub(super) fn modify(cx: &mut Cx<'_>, m: &TlvTableMod) -> Result<(), OfError> {
     cx.bridge.connmgr.tlv = new;
     cx.bridge.of.changed.bump();
     Ok(())
+}
+
+/// Whether a flow matches on a binding that would go.
+fn in_use(cx: &Cx<'_>, m: &TlvTableMod) -> bool {
+    let Some(table) = &cx.bridge.connmgr.tlv else { return false };
+    let gone =
+        |b: &TlvBinding| m.command == 2 || m.maps.iter().any(|x| (x.class, x.kind) == (b.class, b.kind));
+    let bits = table.bindings().filter(|b| gone(b)).fold(0u64, |bits, b| bits | 1 << b.index);
+    let of = &cx.bridge.of;
+    let all = Criteria {
+        table: OFPTT_ALL,
+        match_: &Match::catch_all(),
+        strict: None,
+        cookie: 0,
+        cookie_mask: 0,
+        out_port: OfPort::NONE,
+        out_group: OFPG_ANY,
+        hidden: true,
+    };
+    let rules = of.collect(&all, of.current_version()).unwrap_or_default();
+    rules.iter().any(|r| rule_match(r, table.id()).mask.0.tunnel.opts_present & bits != 0)
 }

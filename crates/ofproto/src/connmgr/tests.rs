@@ -1,0 +1,279 @@
+//! Sessions message by message: what a controller sends, and what it gets, in the tools' notation.
+
+use std::collections::BTreeMap;
+
+use ib_base::time::Instant;
+use ib_openflow::encode::encode;
+use ib_openflow::message::*;
+use ib_openflow::print::log_text;
+use ib_openflow::raw::{Frame, next_message};
+
+use super::*;
+use crate::testing::{Lab, parse_flow};
+
+/// A bridge with controllers.
+struct Net {
+    lab: Lab,
+    now: Instant,
+    /// Bytes sent and not looked at, by connection.
+    sent: BTreeMap<ConnId, Vec<u8>>,
+    closed: Vec<ConnId>,
+    connecting: Vec<ConnId>,
+}
+
+impl Net {
+    fn new() -> Net {
+        let lab = Lab::new().bridge("br0", &[1, 2]);
+        let now = lab.switch.clock.now();
+        let mut net = Net { lab, now, sent: BTreeMap::new(), closed: Vec::new(), connecting: Vec::new() };
+        net.obey();
+        net
+    }
+    fn obey(&mut self) {
+        for command in self.lab.switch.take_conn_commands() {
+            match command {
+                ConnCommand::Send { conn, data, .. } => self.sent.entry(conn).or_default().extend(data),
+                ConnCommand::Close { conn, .. } => self.closed.push(conn),
+                ConnCommand::Connect { conn, .. } => self.connecting.push(conn),
+                ConnCommand::Listen { .. } | ConnCommand::Unlisten { .. } => {}
+            }
+        }
+    }
+    fn event(&mut self, event: ConnEvent<'_>) {
+        self.lab.switch.conn_event("br0", event, self.now);
+        self.obey();
+    }
+    fn run(&mut self, seconds: u64) {
+        self.now = self.now.plus_ms(seconds * 1000);
+        self.lab.switch.run(self.now);
+        self.obey();
+    }
+    fn set_controllers(&mut self, targets: &[&str]) {
+        let configs: Vec<ControllerConfig> = targets
+            .iter()
+            .map(|t| ControllerConfig { target: (*t).to_owned(), ..ControllerConfig::default() })
+            .collect();
+        let b = self.lab.switch.bridge_mut("br0").expect("br0");
+        b.set_controllers(&configs);
+    }
+    /// A management connection that speaks `version`.
+    fn mgmt(&mut self, version: Version) -> ConnId {
+        let b = self.lab.switch.bridge_mut("br0").expect("br0");
+        let conn = b.connmgr.new_conn_id();
+        let listener = b.connmgr.own_target("mgmt");
+        self.event(ConnEvent::Accepted { listener: &listener, conn, peer: "unix#1" });
+        self.say(conn, &[encode(&Message::Hello(Versions::only(version)), version, 1)]);
+        self.sent.clear();
+        conn
+    }
+    /// Sends messages; returns the first lines of what comes back.
+    fn say(&mut self, conn: ConnId, messages: &[Vec<u8>]) -> Vec<String> {
+        self.event(ConnEvent::Received { conn, data: &messages.concat() });
+        self.heard(conn)
+    }
+    fn heard(&mut self, conn: ConnId) -> Vec<String> {
+        let bytes = self.sent.remove(&conn).unwrap_or_default();
+        let mut rest = &bytes[..];
+        let mut out = Vec::new();
+        while let Frame::Message(n) = next_message(rest) {
+            let text = log_text(&rest[..n]);
+            out.push(text.lines().next().unwrap_or_default().trim_end().to_owned());
+            rest = &rest[n..];
+        }
+        assert!(rest.is_empty(), "half a message");
+        out
+    }
+    /// Flows that controllers see, and `hidden` ones.
+    fn flows(&self) -> (usize, usize) {
+        let b = self.lab.switch.bridge("br0").expect("br0");
+        let all = b.of.tables[0].cls.collect_loose(&Match::catch_all(), b.of.current_version());
+        let hidden = all.iter().filter(|r| r.is_hidden()).count();
+        (all.len() - hidden, hidden)
+    }
+}
+
+fn flow(version: Version, xid: u32, text: &str) -> Vec<u8> {
+    encode(&Message::FlowMod(parse_flow(text)), version, xid)
+}
+
+#[test]
+fn requests_are_answered_in_order() {
+    let mut net = Net::new();
+    let c = net.mgmt(Version::V13);
+    let got = net.say(
+        c,
+        &[
+            encode(&Message::EchoRequest(vec![1, 2]), Version::V13, 2),
+            encode(&Message::GetConfigRequest, Version::V13, 3),
+            encode(&Message::BarrierRequest, Version::V13, 4),
+            encode(&Message::BarrierReply, Version::V13, 5),
+            encode(&Message::BarrierRequest, Version::V10, 6),
+        ],
+    );
+    assert_eq!(
+        got,
+        [
+            "OFPT_ECHO_REPLY (OF1.3) (xid=0x2): 2 bytes of payload",
+            "OFPT_GET_CONFIG_REPLY (OF1.3) (xid=0x3): frags=normal miss_send_len=0",
+            "OFPT_BARRIER_REPLY (OF1.3) (xid=0x4):",
+            "OFPT_ERROR (OF1.3) (xid=0x5): OFPBRC_BAD_TYPE",
+            "OFPT_ERROR (xid=0x6): OFPBRC_BAD_VERSION",
+        ]
+    );
+    assert!(net.closed.is_empty());
+}
+
+#[test]
+fn sessions_without_common_version_or_sense_end() {
+    let mut net = Net::new();
+    let b = net.lab.switch.bridge_mut("br0").expect("br0");
+    b.set_versions(Versions::only(Version::V13));
+    let c = net.mgmt(Version::V10);
+    assert_eq!(net.closed, [c]);
+    let c = net.mgmt(Version::V13);
+    assert!(net.say(c, &[vec![4, 2, 0, 4, 0, 0, 0, 9]]).is_empty());
+    assert_eq!(net.closed.last(), Some(&c));
+}
+
+#[test]
+fn flows_of_one_version_go_by_another() {
+    let mut net = Net::new();
+    let c13 = net.mgmt(Version::V13);
+    let c10 = net.mgmt(Version::V10);
+    assert_eq!(net.flows(), (0, 0));
+    for text in ["in_port=1 actions=2", "tcp actions=drop", "priority=0 actions=NORMAL"] {
+        assert!(net.say(c13, &[flow(Version::V13, 1, text)]).is_empty(), "{text}");
+    }
+    assert_eq!(net.flows(), (3, 0));
+    let delete = |m: &str| {
+        let fm = FlowMod { command: FlowModCommand::Delete, ..parse_flow(&format!("{m} actions=drop")) };
+        let fm = FlowMod { table_id: OFPTT_ALL, ..fm };
+        encode(&Message::FlowMod(fm), Version::V10, 7)
+    };
+    assert!(net.say(c10, &[delete("in_port=1")]).is_empty());
+    assert_eq!(net.flows(), (2, 0));
+    assert!(net.say(c10, &[delete("")]).is_empty());
+    assert_eq!(net.flows(), (0, 0));
+}
+
+#[test]
+fn flows_with_buffers_are_not_added() {
+    let mut net = Net::new();
+    let c = net.mgmt(Version::V13);
+    let fm = FlowMod { buffer_id: 5, ..parse_flow("in_port=1 actions=2") };
+    let got = net.say(c, &[encode(&Message::FlowMod(fm), Version::V13, 7)]);
+    assert_eq!(got, ["OFPT_ERROR (OF1.3) (xid=0x7): OFPBRC_BUFFER_UNKNOWN"]);
+    assert_eq!(net.flows(), (0, 0));
+}
+
+#[test]
+fn bundles_are_all_or_nothing() {
+    let mut net = Net::new();
+    let c = net.mgmt(Version::V14);
+    let control = |kind| Message::BundleControl(BundleControl { bundle_id: 1, kind, flags: 3 });
+    let add = |xid, text| {
+        let raw = flow(Version::V14, xid, text);
+        encode(&Message::BundleAdd(BundleAdd { bundle_id: 1, flags: 3, raw }), Version::V14, xid)
+    };
+    let open = encode(&control(BundleControlKind::OpenRequest), Version::V14, 1);
+    let commit = encode(&control(BundleControlKind::CommitRequest), Version::V14, 9);
+    let got = net.say(
+        c,
+        &[open.clone(), add(2, "in_port=1 actions=2"), add(3, "in_port=2 actions=group:7"), commit.clone()],
+    );
+    assert_eq!(
+        got,
+        [
+            "OFPT_BUNDLE_CONTROL (OF1.4) (xid=0x1):",
+            "OFPT_ERROR (OF1.4) (xid=0x3): OFPBAC_BAD_OUT_GROUP",
+            "OFPT_ERROR (OF1.4) (xid=0x9): OFPBFC_MSG_FAILED",
+        ]
+    );
+    assert_eq!(net.flows(), (0, 0));
+    let got = net.say(c, &[open, add(2, "in_port=1 actions=2"), add(3, "in_port=2 actions=1"), commit]);
+    assert_eq!(got, ["OFPT_BUNDLE_CONTROL (OF1.4) (xid=0x1):", "OFPT_BUNDLE_CONTROL (OF1.4) (xid=0x9):"]);
+    assert_eq!(net.flows(), (2, 0));
+}
+
+#[test]
+fn removals_are_told_before_the_barrier() {
+    let mut net = Net::new();
+    let c = net.mgmt(Version::V13);
+    let config = SwitchConfig { miss_send_len: 128, ..SwitchConfig::default() };
+    let told = FlowMod { flags: FlowModFlags::SEND_FLOW_REM, ..parse_flow("in_port=1 actions=2") };
+    net.say(
+        c,
+        &[
+            encode(&Message::SetConfig(config), Version::V13, 1),
+            encode(&Message::FlowMod(told), Version::V13, 2),
+        ],
+    );
+    let delete = FlowMod { command: FlowModCommand::Delete, table_id: OFPTT_ALL, ..FlowMod::default() };
+    let got = net.say(
+        c,
+        &[
+            encode(&Message::FlowMod(delete), Version::V13, 3),
+            encode(&Message::BarrierRequest, Version::V13, 4),
+        ],
+    );
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert!(got[0].starts_with("OFPT_FLOW_REMOVED (OF1.3) (xid=0x0):"), "{}", got[0]);
+    assert_eq!(got[1], "OFPT_BARRIER_REPLY (OF1.3) (xid=0x4):");
+}
+
+#[test]
+fn one_controller_is_primary() {
+    let mut net = Net::new();
+    let (a, b) = (net.mgmt(Version::V13), net.mgmt(Version::V13));
+    let role = |role, generation| {
+        let r = RoleMessage { role, generation_id: Some(generation) };
+        encode(&Message::RoleRequest(r), Version::V13, 5)
+    };
+    net.say(a, &[role(Role::Primary, 5)]);
+    let got = net.say(b, &[role(Role::Primary, 4)]);
+    assert_eq!(got, ["OFPT_ERROR (OF1.3) (xid=0x5): OFPRRFC_STALE"]);
+    net.say(b, &[role(Role::Primary, 6)]);
+    let got = net.say(a, &[flow(Version::V13, 7, "actions=drop")]);
+    assert_eq!(got, ["OFPT_ERROR (OF1.3) (xid=0x7): OFPBRC_IS_SECONDARY"]);
+}
+
+#[test]
+fn standalone_bridges_switch_while_controllers_are_gone() {
+    let mut net = Net::new();
+    let mode = |net: &mut Net, m| net.lab.switch.bridge_mut("br0").expect("br0").set_fail_mode(m);
+    mode(&mut net, FailMode::Standalone);
+    assert_eq!(net.flows(), (1, 0));
+    net.set_controllers(&["tcp:127.0.0.1:6653"]);
+    assert_eq!(net.flows(), (0, 0));
+    net.run(0);
+    let c = net.connecting.pop().expect("a connection attempt");
+    net.event(ConnEvent::Closed { conn: c, reason: Some("Connection refused".into()) });
+    for _ in 0..14 {
+        net.run(1);
+    }
+    assert_eq!(net.flows(), (0, 0));
+    net.run(2);
+    assert_eq!(net.flows(), (0, 1));
+    // A controller that adds a flow has admitted us.
+    let c = loop {
+        net.connecting.clear();
+        net.run(1);
+        if let Some(c) = net.connecting.pop() {
+            break c;
+        }
+    };
+    net.event(ConnEvent::Connected { conn: c });
+    net.say(
+        c,
+        &[
+            encode(&Message::Hello(Versions::only(Version::V13)), Version::V13, 1),
+            flow(Version::V13, 2, "in_port=1 actions=2"),
+        ],
+    );
+    net.run(0);
+    assert_eq!(net.flows(), (1, 0));
+    net.set_controllers(&[]);
+    assert_eq!(net.flows(), (1, 0));
+    mode(&mut net, FailMode::Secure);
+    assert_eq!(net.flows(), (0, 0));
+}
