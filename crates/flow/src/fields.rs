@@ -554,10 +554,6 @@ impl Field {
                     }
                     _ => self.set_raw(&mut m.mask.0, bits),
                 }
-                if self.id == FieldId::InPort && exact {
-                    // One field under two names of two widths.
-                    m.mask.0.in_port = u32::MAX;
-                }
             }
         }
         Ok(())

@@ -306,7 +306,7 @@ impl Txn<'_> {
     /// Starts one flow_mod. After an error the whole change must be given up.
     pub fn flow_mod(&mut self, fm: &FlowMod, origin: Origin) -> Result<(), OfError> {
         self.origins.push(origin);
-        let fm = &*about_ethernet(fm);
+        let fm = &*canonical(fm);
         if fm.flags & FlowModFlags::EMERG != 0 {
             return Err(OfError::OFPFMFC_TABLE_FULL);
         }
@@ -395,7 +395,7 @@ impl Txn<'_> {
             // OpenFlow 1.0 and 1.1 add what they can't find; a cookie of all ones says that it shall not.
             let may_add = fm.modify_cookie && fm.new_cookie != u64::MAX && fm.cookie_mask == 0;
             let fm = FlowMod { command: FlowModCommand::Add, ..fm.clone() };
-            return if may_add { self.add(&about_ethernet(&fm)) } else { Ok(()) };
+            return if may_add { self.add(&canonical(&fm)) } else { Ok(()) };
         }
         self.check_actions(fm)?;
         let actions: Arc<[Action]> = fm.actions.as_slice().into();
@@ -543,25 +543,37 @@ impl Drop for Txn<'_> {
     }
 }
 
+/// A flow_mod with its match in the one form that rules and criteria have, whatever version it came in.
+///
 /// Some versions' matches say that they are about Ethernet packets, others imply it. As long as a match names no
-/// other type, a rule always says it and loose criteria never do, so that one finds the other.
-fn about_ethernet(fm: &FlowMod) -> Cow<'_, FlowMod> {
+/// other type, a rule always says it and loose criteria never do, so that one finds the other. The port of entry
+/// has 16 bits in one encoding and 32 in another.
+fn canonical(fm: &FlowMod) -> Cow<'_, FlowMod> {
     let loose = matches!(fm.command, FlowModCommand::Modify | FlowModCommand::Delete);
-    let says = !fm.match_.mask.0.packet_type.is_zero();
-    if says != loose {
+    let mask = &fm.match_.mask.0;
+    let says = !mask.packet_type.is_zero();
+    if says != loose && matches!(mask.in_port, 0 | u32::MAX) {
         return Cow::Borrowed(fm);
     }
     let mut fm = fm.clone();
     if loose {
-        without_default_packet_type(&mut fm.match_);
+        canonical_criteria(&mut fm.match_);
     } else {
+        canonical_in_port(&mut fm.match_);
         set_default_packet_type(&mut fm.match_);
     }
     Cow::Owned(fm)
 }
 
-/// Takes out of loose criteria that they are about Ethernet packets.
-pub(crate) fn without_default_packet_type(m: &mut Match) {
+fn canonical_in_port(m: &mut Match) {
+    if m.mask.0.in_port != 0 {
+        m.mask.0.in_port = u32::MAX;
+    }
+}
+
+/// Loose criteria in the form that finds rules of every version; see [`canonical`].
+pub(crate) fn canonical_criteria(m: &mut Match) {
+    canonical_in_port(m);
     if m.flow.packet_type.is_zero() {
         m.mask.0.packet_type = Default::default();
     }

@@ -114,7 +114,13 @@ impl Rule {
     }
     /// A table-miss flow: priority 0, matches everything.
     pub fn is_table_miss(&self) -> bool {
-        self.priority() == 0 && self.cls.mini().mask().words().is_empty()
+        if self.priority() != 0 {
+            return false;
+        }
+        // That it is about Ethernet packets does not make it narrower.
+        let mut mask = self.cls.match_().mask;
+        mask.0.packet_type = Default::default();
+        mask == Default::default()
     }
     /// Seconds without packets after which it goes; 0: never.
     pub fn idle_timeout(&self) -> u16 {

@@ -452,7 +452,7 @@ fn packet_in2(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
     let bad = OfError::OFPBPC_BAD_LEN;
     let mut p = PacketIn {
         format: PacketInFormat::Nxt2,
-        reason: PacketInReason::Action,
+        reason: PacketInReason::NoMatch,
         cookie: u64::MAX,
         ..Default::default()
     };

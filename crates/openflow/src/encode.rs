@@ -551,9 +551,8 @@ fn packet_in2(b: &mut Buf, p: &PacketIn) {
             b.u64(p.cookie);
         });
     }
-    if p.reason != PacketInReason::Action {
-        prop(b, 5, |b| b.u8(p.reason as u8));
-    }
+    // Always: readers take its absence for "no match".
+    prop(b, 5, |b| b.u8(p.reason as u8));
     // Not padded within: the property's own padding follows.
     prop(b, 6, |b| ib_flow::wire::nxm::encode(&p.metadata, 1, None, &mut b.0));
     if !p.userdata.is_empty() {

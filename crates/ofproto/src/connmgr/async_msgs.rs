@@ -136,11 +136,8 @@ fn packet_in(c: &mut Conn, queued: &QueuedPacketIn, now: Instant) {
     if !c.wants(AsyncKind::PacketIn, reason as u32) {
         return;
     }
-    let max_len = if queued.is_miss { c.miss_send_len } else { queued.max_len };
-    let mut pin = PacketIn { reason, format: c.packet_in_format, ..queued.pin.clone() };
-    if max_len != u16::MAX {
-        pin.data.truncate(max_len.into());
-    }
+    // Lengths limit what is sent of packets that are buffered. None are.
+    let pin = PacketIn { reason, format: c.packet_in_format, ..queued.pin.clone() };
     let bytes = c.encode(&Message::PacketIn(pin), 0);
     let limiter = usize::from(!queued.is_miss);
     for m in c.limiters[limiter].admit(Some(bytes), now) {

@@ -16,15 +16,15 @@ use ib_openflow::message::{
 use super::ConnMgr;
 use super::conn::Conn;
 use super::requests::{Cx, rule_match, send_multipart};
-use crate::flow_mod::{Criteria, FlowEvent, Origin, without_default_packet_type};
+use crate::flow_mod::{Criteria, FlowEvent, Origin, canonical_criteria};
 use crate::rule::Rule;
 
 /// Monitors that a connection may have.
 const MAX_MONITORS: usize = 1024;
 /// Updates that travel in one message.
 const CHUNK: usize = 128;
-/// All flags that mean something.
-const KNOWN_FLAGS: u16 = 0x3f;
+/// All flags that mean something, OpenFlow 1.4's "only own" included.
+const KNOWN_FLAGS: u16 = 0x7f;
 /// OFPFMC_ADD, OFPFMC_MODIFY, OFPFMC_DELETE.
 const ADD: u8 = 0;
 const MODIFY: u8 = 1;
@@ -88,7 +88,7 @@ pub(super) fn request(cx: &mut Cx<'_>, requests: Vec<FlowMonitorRequest>) -> Res
             cx.conn.monitors.remove(&r.id);
         } else {
             let mut request = r.clone();
-            without_default_packet_type(&mut request.match_);
+            canonical_criteria(&mut request.match_);
             cx.conn.monitors.insert(r.id, Monitor { request });
             added.push(r.id);
         }

@@ -16,7 +16,7 @@ use ib_openflow::message::{
 
 use super::{Cx, config, ports, tables};
 use crate::connmgr::{age, monitor};
-use crate::flow_mod::{Criteria, without_default_packet_type};
+use crate::flow_mod::{Criteria, canonical_criteria};
 use crate::group::{Group, MAX_GROUPS};
 use crate::meter::MAX_METERS;
 use crate::rule::Rule;
@@ -42,13 +42,13 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
             send(cx, B::Desc(desc));
         }
         R::Flow(mut r) => {
-            without_default_packet_type(&mut r.match_);
+            canonical_criteria(&mut r.match_);
             let rules = of.collect(&criteria(&r), of.current_version())?;
             let (tlv, now) = (cx.bridge.connmgr.tlv_id(), cx.now);
             list(cx, &rules, |r| flow_stats(r, tlv, now), B::Flow);
         }
         R::Aggregate(mut r) => {
-            without_default_packet_type(&mut r.match_);
+            canonical_criteria(&mut r.match_);
             let rules = of.collect(&criteria(&r), of.current_version())?;
             let mut a = AggregateStats {
                 flow_count: u32::try_from(rules.len()).unwrap_or(u32::MAX),
