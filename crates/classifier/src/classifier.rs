@@ -176,18 +176,19 @@ impl<R: AsClsRule> Classifier<R> {
             .cloned()
     }
 
-    /// Visible rules that lie within `criteria` (the meaning of a loose flow_mod), in no order.
+    /// Visible rules that lie within `criteria` (the meaning of a loose flow_mod): masks by highest
+    /// priority, rules of one mask by [`AsClsRule::order`].
     pub fn collect_loose(&self, criteria: &Match, version: u64) -> Vec<Arc<R>> {
         let criteria = MiniMatch::new(criteria);
         let inner = self.inner.read();
-        inner
-            .subtables
-            .iter()
-            .filter(|s| s.mask.covers(criteria.mask()))
-            .flat_map(Subtable::iter)
-            .filter(|r| r.cls().is_visible(version) && r.cls().mini.is_within(&criteria))
-            .cloned()
-            .collect()
+        let mut out = Vec::new();
+        for subtable in inner.subtables.iter().filter(|s| s.mask.covers(criteria.mask())) {
+            let begin = out.len();
+            let within = |r: &&Arc<R>| r.cls().is_visible(version) && r.cls().mini.is_within(&criteria);
+            out.extend(subtable.iter().filter(within).cloned());
+            out[begin..].sort_by_key(|r: &Arc<R>| r.order());
+        }
+        out
     }
 
     /// All rules, visible or not, in no order.

@@ -81,6 +81,10 @@ impl ClsRule {
 pub trait AsClsRule {
     /// The part that the classifier looks at; always the same one.
     fn cls(&self) -> &ClsRule;
+    /// Where collections list it among rules of the same mask; never changes.
+    fn order(&self) -> u64 {
+        0
+    }
 }
 
 impl AsClsRule for ClsRule {

@@ -121,10 +121,7 @@ fn dump_openflow(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let version = of.current_version();
     let mut out = String::new();
     for table in &of.tables {
-        let mut rules: Vec<Arc<Rule>> =
-            table.cls.collect_all().into_iter().filter(|r| r.cls().is_visible(version)).collect();
-        rules.sort_by(|a, b| b.priority().cmp(&a.priority()).then(a.created.cmp(&b.created)));
-        for rule in rules {
+        for rule in table.cls.collect_loose(&ib_flow::Match::catch_all(), version) {
             rule_line(&rule, now, &mut out);
         }
     }
@@ -170,6 +167,10 @@ fn dump_datapath(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
         }
         let mut flow = flow;
         flow.dp_layer = "";
+        if let (true, Some(ukey)) = (more, b.backer.ukeys.get(flow.ufid)) {
+            // The key of the packet that made the flow, wildcarded bits included.
+            flow.key = Arc::new(ukey.key.clone());
+        }
         let mut line = format_flow(&flow, &map, more, now_ms);
         if more {
             // This dump separates the identifier by a blank and leaves the layer out.

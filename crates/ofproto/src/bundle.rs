@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ib_flow::OfPort;
 use ib_openflow::message::PortConfig as PortBits;
 
-use crate::config::{BundleConfig, ConfigError, MirrorConfig};
+use crate::config::{BundleConfig, ConfigError, MirrorConfig, VlanMode};
 use crate::ofproto::BundleId;
 use crate::port::Port;
 use crate::xcfg::{PortCounters, XBundle, XMirror, vlan_bits};
@@ -17,6 +17,23 @@ pub(crate) struct Bundles {
     next_id: BundleId,
     pub bundles: BTreeMap<String, (BundleId, BundleConfig)>,
     pub mirrors: BTreeMap<String, (MirrorConfig, Arc<PortCounters>)>,
+}
+
+/// VLANs that a bundle carries tagged; `None`: all. One with a native VLAN always carries that, and never
+/// VLAN 0: untagged packets are in the native one.
+fn trunks(b: &BundleConfig) -> Option<Box<[u64; 64]>> {
+    let native = match (b.vlan_mode, b.tag) {
+        (VlanMode::NativeTagged | VlanMode::NativeUntagged, Some(v)) if v != 0 => Some(usize::from(v) & 4095),
+        (VlanMode::Access, _) => return None,
+        _ => None,
+    };
+    let mut bits = vlan_bits(&b.trunks);
+    if let Some(v) = native {
+        let bits = bits.get_or_insert_with(|| Box::new([u64::MAX; 64]));
+        bits[v / 64] |= 1 << (v % 64);
+        bits[0] &= !1;
+    }
+    bits
 }
 
 impl Bundles {
@@ -84,7 +101,7 @@ impl Bundles {
                     ports: b.ports.clone(),
                     vlan_mode: b.vlan_mode,
                     vlan: b.tag,
-                    trunks: vlan_bits(&b.trunks),
+                    trunks: trunks(b),
                     cvlans: vlan_bits(&b.cvlans),
                     qinq_ethtype: b.qinq_ethtype,
                     priority_tags: b.priority_tags,

@@ -262,11 +262,6 @@ impl Ofproto {
         }
     }
 
-    /// When the next rule could expire.
-    pub(crate) fn expiry_deadline(&self) -> Option<Instant> {
-        self.flows.lock().expirable.peek().map(|e| e.0.at)
-    }
-
     /// A rule whose timeouts were lowered must be looked at earlier.
     pub(crate) fn timeouts_reduced(&self, rule: &Arc<Rule>) {
         if let Some(at) = rule.deadline() {

@@ -25,6 +25,8 @@ pub struct Port {
     pub config_bits: u32,
     /// When it was added.
     pub created: Instant,
+    /// Order of addition.
+    pub seq: u64,
     /// Counters of patch ports.
     pub counters: Arc<PortCounters>,
 }

@@ -265,3 +265,76 @@ impl Backer {
 fn needs_more(installed: &Mask, new: &Mask) -> bool {
     installed.0.words().iter().zip(new.0.words()).any(|(a, b)| b & !a != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Lab;
+    use ib_dpif::{Dpif, FlowPut, Upcall, UpcallKind};
+    use ib_flow::OdpPort;
+    use ib_packet::Packet;
+
+    /// A broadcast comes in by p1, misses, and its flow is installed.
+    fn missed() -> Lab {
+        let mut lab = Lab::new().bridge("br0", &[1, 2]).flows("br0", "actions=normal");
+        lab.clock.stop();
+        lab.switch.run(lab.clock.now());
+        let mut frame = [0u8; 60];
+        frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x50, 0x54, 0, 0, 0, 1]);
+        frame[12..14].copy_from_slice(&[0x12, 0x34]);
+        let packet = Packet::from_frame(&frame);
+        let md = ib_flow::Metadata { in_port: OdpPort(1), ..Default::default() };
+        let mut key = ib_flow::Flow::zeroed();
+        ib_flow::extract(&packet, &md, &mut key);
+        let handler = lab.dpif.handler.lock().clone().unwrap();
+        let now_ms = lab.clock.now().as_ms();
+        let upcall = Upcall { kind: UpcallKind::Miss, packet: &packet, key: &key, ufid: Ufid(7), now_ms };
+        let verdict = handler.upcall(&upcall);
+        let put = FlowPut {
+            modify: false,
+            create: true,
+            zero_stats: false,
+            key: &key,
+            mask: &verdict.install.unwrap(),
+            ufid: Some(verdict.ufid),
+            actions: verdict.actions,
+        };
+        lab.dpif.flow_put(&put).unwrap();
+        handler.installed(verdict.ufid, Ok(()));
+        lab
+    }
+
+    fn rule_packets(lab: &Lab) -> u64 {
+        let of = &lab.switch.bridge("br0").unwrap().of;
+        of.tables[0].cls.collect_all()[0].stats().0
+    }
+
+    #[test]
+    fn counts_reach_rules_and_idle_flows_go() {
+        let mut lab = missed();
+        assert_eq!((lab.dpif.flows.lock().len(), rule_packets(&lab)), (1, 1));
+        lab.clock.warp(1000);
+        let now_ms = lab.clock.now().as_ms();
+        let stats = FlowStats { packets: 5, bytes: 300, used_ms: now_ms, tcp_flags: 0 };
+        lab.dpif.flows.lock().get_mut(&Ufid(7)).unwrap().stats = stats;
+        lab.switch.run(lab.clock.now());
+        assert_eq!(rule_packets(&lab), 6);
+        lab.switch.run(lab.clock.now());
+        assert_eq!(rule_packets(&lab), 6, "counted once");
+        lab.clock.warp(10_000);
+        lab.switch.run(lab.clock.now());
+        assert!(lab.dpif.flows.lock().is_empty());
+    }
+
+    #[test]
+    fn a_change_of_tables_changes_flows() {
+        let mut lab = missed();
+        let before = lab.dpif.flows.lock()[&Ufid(7)].actions.clone();
+        lab = lab.flows("br0", "actions=output:2");
+        lab.clock.warp(20);
+        lab.switch.run(lab.clock.now());
+        let after = lab.dpif.flows.lock()[&Ufid(7)].actions.clone();
+        assert_ne!(before, after);
+        assert_eq!(after[..], [Odp::Output(OdpPort(2))]);
+    }
+}

@@ -30,6 +30,8 @@ pub struct PushStats {
 #[derive(Debug)]
 pub struct Rule {
     cls: ClsRule,
+    /// Counts rules: later ones have higher numbers.
+    seq: u64,
     /// Table that it is in.
     pub table: u8,
     /// Cookie.
@@ -55,6 +57,9 @@ pub struct Rule {
 impl AsClsRule for Rule {
     fn cls(&self) -> &ClsRule {
         &self.cls
+    }
+    fn order(&self) -> u64 {
+        self.seq
     }
 }
 
@@ -86,7 +91,9 @@ impl Rule {
                 _ => None,
             })
             .collect();
+        static SEQ: AtomicU64 = AtomicU64::new(0);
         Arc::new(Rule {
+            seq: SEQ.fetch_add(1, Ordering::Relaxed),
             cls: ClsRule::new(n.match_, n.priority, &conjunctions, n.version),
             table: n.table,
             cookie: n.cookie,

@@ -76,6 +76,7 @@ pub struct Bridge {
     pub(crate) port_stats: Option<PortStatsFn>,
     pub(crate) port_admin: Option<PortAdminFn>,
     forward_bpdu: bool,
+    next_port_seq: u64,
     dirty: bool,
 }
 
@@ -168,6 +169,7 @@ impl Switch {
             port_stats: self.port_stats.clone(),
             port_admin: self.port_admin.clone(),
             forward_bpdu: false,
+            next_port_seq: 0,
             dirty: true,
         };
         crate::connmgr::flushed(&mut bridge, self.clock.now());
@@ -190,13 +192,13 @@ impl Switch {
         bridge.backer.xcfg.update(|old| without_bridge(old, id));
         bridge.backer.changed.bump();
         let kind = bridge.backer.kind.clone();
-        if !self.bridges.values().any(|b| b.backer.kind == kind) {
-            if let Some(backer) = self.backers.remove(&kind) {
-                backer.dpif.set_upcall_handler(None);
-                backer.dpif.flow_flush();
-                if del {
-                    let _ = bridge.class.destroy(&format!("ovs-{kind}"));
-                }
+        if !self.bridges.values().any(|b| b.backer.kind == kind)
+            && let Some(backer) = self.backers.remove(&kind)
+        {
+            backer.dpif.set_upcall_handler(None);
+            backer.dpif.flow_flush();
+            if del {
+                let _ = bridge.class.destroy(&format!("ovs-{kind}"));
             }
         }
         Ok(())
@@ -411,12 +413,14 @@ impl Bridge {
             dpif_kind,
             config_bits: 0,
             created: self.of.clock.now(),
+            seq: self.next_port_seq,
             counters: Arc::new(PortCounters::default()),
             config: PortConfig { netdev: NetdevStatus::default(), ..config.clone() },
         };
         port.set_netdev(config.netdev);
         self.connmgr.send_port_status(PortReason::Add, port.description());
         self.ports.insert(ofport, port);
+        self.next_port_seq += 1;
         self.touch();
         Ok(ofport)
     }

@@ -44,3 +44,8 @@ pub fn port(port: OfPort, _bridge: &XBridge) -> String {
 pub fn actions(list: &[Action], ports: Option<&PortMap>) -> String {
     actions_text(list, &Names { ports, tables: None })
 }
+
+/// A number as C's `%#x` prints it: zero has no prefix.
+pub fn c_hex(v: u64) -> String {
+    if v == 0 { "0".to_owned() } else { format!("{v:#x}") }
+}

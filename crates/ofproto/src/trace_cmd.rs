@@ -75,7 +75,7 @@ fn parse_packet(arg: &str) -> Option<Result<Packet, String>> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Some(Err("Trailing garbage in packet data".into()));
     }
     let nibble = |b: u8| char::from(b).to_digit(16).unwrap_or(0) as u8;
@@ -246,33 +246,33 @@ fn announce(next: &Recirculation, flow: &mut Flow, ct_states: &mut VecDeque<u8>,
         }
     }
     out.push('\n');
-    if let Some(nat) = &next.nat
-        && nat.flags & (NatFlags::SRC | NatFlags::DST) != 0
-    {
+    if let Some(nat) = &next.nat {
         out.push_str("Replacing src/dst IP/ports to simulate NAT:\n Initial flow: ");
-        print_tuple(flow, out);
+        print_tuple(flow, nat, out);
         simulate_nat(nat, flow);
         out.push_str(" Modified flow: ");
-        print_tuple(flow, out);
+        print_tuple(flow, nat, out);
     }
     let _ = write!(out, "{line}\n\n");
 }
 
-fn print_tuple(flow: &Flow, out: &mut String) {
-    let (src, dst) = if flow.dl_type.get() == 0x86dd {
-        let a = |v: ib_packet::Be128| std::net::Ipv6Addr::from(v).to_string();
-        (a(flow.ipv6_src), a(flow.ipv6_dst))
-    } else {
-        let a = |v: ib_packet::Be32| std::net::Ipv4Addr::from(v).to_string();
-        (a(flow.nw_src), a(flow.nw_dst))
+fn print_tuple(flow: &Flow, nat: &Nat, out: &mut String) {
+    let (name, src, dst) = match nat.range {
+        NatRange::None => {
+            out.push('\n');
+            return;
+        }
+        NatRange::V6(..) => {
+            let a = |v: ib_packet::Be128| std::net::Ipv6Addr::from(v).to_string();
+            ("ipv6", a(flow.ipv6_src), a(flow.ipv6_dst))
+        }
+        NatRange::V4(..) => {
+            let a = |v: ib_packet::Be32| std::net::Ipv4Addr::from(v).to_string();
+            ("nw", a(flow.nw_src), a(flow.nw_dst))
+        }
     };
-    let v6 = if flow.dl_type.get() == 0x86dd { "ipv6" } else { "nw" };
-    let _ = writeln!(
-        out,
-        "{v6}_src={src},tp_src={},{v6}_dst={dst},tp_dst={}",
-        flow.tp_src.get(),
-        flow.tp_dst.get()
-    );
+    let (from, to) = (flow.tp_src.get(), flow.tp_dst.get());
+    let _ = writeln!(out, "{name}_src={src},tp_src={from},{name}_dst={dst},tp_dst={to}");
 }
 
 /// The first address and port of the range, as a datapath might choose.

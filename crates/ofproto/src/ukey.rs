@@ -46,9 +46,11 @@ pub struct UkeyState {
 
 const SHARDS: usize = 64;
 
+type Shard = Mutex<HashMap<Ufid, Arc<Ukey>>>;
+
 /// All installed flows of a datapath, by ufid.
 pub struct Ukeys {
-    shards: Box<[Mutex<HashMap<Ufid, Arc<Ukey>>>]>,
+    shards: Box<[Shard]>,
     n: AtomicUsize,
 }
 
@@ -63,7 +65,7 @@ impl Ukeys {
     pub fn new() -> Ukeys {
         Ukeys { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), n: AtomicUsize::new(0) }
     }
-    fn shard(&self, ufid: Ufid) -> &Mutex<HashMap<Ufid, Arc<Ukey>>> {
+    fn shard(&self, ufid: Ufid) -> &Shard {
         &self.shards[(ufid.0 ^ (ufid.0 >> 64)) as usize % SHARDS]
     }
     /// Finds one.

@@ -222,15 +222,14 @@ impl XBundle {
     pub fn trunks_vlan(&self, vlan: u16) -> bool {
         has_vlan(self.trunks.as_deref(), vlan)
     }
-    /// Whether it carries this VLAN.
-    pub fn includes_vlan(&self, vlan: u16) -> bool {
+    /// Whether it carries packets of this VLAN, and behind that tag of this inner one (0: none).
+    pub fn includes_vlan(&self, vlan: u16, inner: u16) -> bool {
         match self.vlan_mode {
-            VlanMode::Access => self.vlan.unwrap_or(0) == vlan,
-            VlanMode::Trunk => self.trunks_vlan(vlan),
-            VlanMode::NativeTagged | VlanMode::NativeUntagged => {
-                self.vlan.unwrap_or(0) == vlan || self.trunks_vlan(vlan)
+            VlanMode::Access => self.vlan.unwrap_or(0) == vlan && inner == 0,
+            VlanMode::Trunk | VlanMode::NativeTagged | VlanMode::NativeUntagged => self.trunks_vlan(vlan),
+            VlanMode::Dot1qTunnel => {
+                self.vlan.unwrap_or(0) == vlan && has_vlan(self.cvlans.as_deref(), inner)
             }
-            VlanMode::Dot1qTunnel => self.vlan.unwrap_or(0) == vlan,
         }
     }
 }

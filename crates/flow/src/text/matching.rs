@@ -572,7 +572,7 @@ impl Printer<'_> {
         for i in 1..N_MPLS {
             let (v, m) = (self.f.mpls_lse[i].get(), self.w.mpls_lse[i].get());
             if m == u32::MAX {
-                self.hex32(&format!("mpls_lse{i}"), v, m);
+                self.put(format_args!("mpls_lse{i}={v}"));
             } else if m != 0 {
                 self.put(format_args!("mpls_lse{i}={v:#010x}/{m:#010x}"));
             }

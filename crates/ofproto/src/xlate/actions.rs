@@ -61,12 +61,12 @@ fn set_order(a: &Action) -> Option<u8> {
 pub(crate) fn execution_order(set: &[Action]) -> Vec<Action> {
     let mut out = Vec::new();
     for order in 0..=14 {
-        let of_kind = set.iter().filter(|a| set_order(a) == Some(order));
+        let mut of_kind = set.iter().filter(|a| set_order(a) == Some(order));
         if order == 9 {
             out.extend(of_kind.cloned());
             continue;
         }
-        let Some(last) = of_kind.last() else { continue };
+        let Some(last) = of_kind.next_back() else { continue };
         // One way out: group before output before resubmit.
         let is_exit =
             |o: &Action| matches!(o, Action::Group(_) | Action::Output { .. } | Action::Resubmit { .. });
@@ -173,26 +173,22 @@ impl Ctx<'_> {
             Action::Enqueue { port, queue } => {
                 self.wc.0.skb_priority = u32::MAX;
                 let old = std::mem::replace(&mut self.flow.skb_priority, *queue);
-                let port = if *port == OfPort::IN_PORT { in_port } else { *port };
-                if port == in_port && *port_ref(a) != OfPort::IN_PORT {
-                    self.detail("skipping output to input port");
-                } else {
-                    self.output(port, last, false);
+                match *port {
+                    OfPort::IN_PORT => self.output(in_port, last, false),
+                    p if p == in_port => self.warn("skipping output to input port"),
+                    p => self.output(p, last, false),
                 }
                 self.flow.skb_priority = old;
             }
             Action::Bundle(b) => {
-                let hash = super::group::hash_fields(&mut self.wc, &self.flow, b.fields, b.basis);
                 let alive = |c: &Self, p: OfPort| c.bridge.ports.get(&p).is_some_and(|x| x.live);
                 let chosen = match b.alg {
                     BundleAlg::ActiveBackup => b.members.iter().copied().find(|p| alive(self, *p)),
-                    BundleAlg::Hrw => b
-                        .members
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, p)| alive(self, **p))
-                        .max_by_key(|(i, _)| super::group::mix(hash, *i as u32))
-                        .map(|(_, p)| *p),
+                    BundleAlg::Hrw => {
+                        let hash = super::group::hash_fields(&mut self.wc, &self.flow, b.fields, b.basis);
+                        let live = b.members.iter().enumerate().filter(|(_, p)| alive(self, **p));
+                        live.max_by_key(|(i, _)| super::group::mix(hash, *i as u32)).map(|(_, p)| *p)
+                    }
                 };
                 let port = chosen.unwrap_or(OfPort::NONE);
                 match &b.dst {
@@ -279,6 +275,7 @@ impl Ctx<'_> {
                 self.flow.nw_tos = self.flow.nw_tos & 0x03 | dscp & 0xfc;
             }
             Action::SetIpEcn(ecn) if is_ip_any(&self.flow) => {
+                self.wc.0.nw_proto = 0xff;
                 self.wc.0.nw_tos |= 0x03;
                 self.flow.nw_tos = self.flow.nw_tos & 0xfc | ecn & 0x03;
             }
@@ -313,6 +310,7 @@ impl Ctx<'_> {
                         self.set_mpls(0xff, ttl - 1);
                     } else {
                         self.controller_action(u16::MAX, PacketInReason::InvalidTtl as u8, 0, &[]);
+                        self.warn("MPLS decrement TTL exception");
                         return Next::Stop;
                     }
                 }
@@ -345,7 +343,11 @@ impl Ctx<'_> {
             }
             Action::PopQueue => {
                 self.wc.0.skb_priority = u32::MAX;
-                self.flow.skb_priority = self.orig_skb_priority;
+                if self.flow.skb_priority != self.orig_skb_priority {
+                    self.flow.skb_priority = self.orig_skb_priority;
+                    let queue = crate::text::c_hex(self.orig_skb_priority.into());
+                    self.detail(&format!("queue = {queue}"));
+                }
             }
             Action::FinTimeout { idle, hard } => {
                 self.wc.0.nw_proto = 0xff;
@@ -460,16 +462,7 @@ impl Ctx<'_> {
         }
         let value = FieldValue::from_bytes(&s.value);
         let mask = FieldValue::from_bytes(&s.mask);
-        if matches!(
-            s.field,
-            FieldId::IpSrc
-                | FieldId::IpDst
-                | FieldId::Ipv6Src
-                | FieldId::Ipv6Dst
-                | FieldId::Ipv6Label
-                | FieldId::IpTtl
-        ) {
-            // Whether there is a header to change depends on the protocol.
+        if depends_on_protocol(s.field) {
             self.wc.0.nw_proto = 0xff;
         }
         f.unwildcard_bits(&mut self.wc, &mask);
@@ -690,9 +683,7 @@ impl Ctx<'_> {
             let (old_conn, old_mpls, old_exit) = (self.conntracked, self.was_mpls, self.exit);
             let outer = std::mem::take(&mut self.out);
             set(self, larger);
-            if !rest.is_empty() {
-                self.do_actions(rest, true);
-            }
+            self.do_actions(rest, true);
             self.end_branch();
             let inner = std::mem::replace(&mut self.out, outer);
             branches.push(inner.into());
@@ -722,11 +713,24 @@ enum Next {
     Stop,
 }
 
-fn port_ref(a: &Action) -> &OfPort {
-    match a {
-        Action::Enqueue { port, .. } => port,
-        _ => &OfPort::NONE,
-    }
+/// Whether there is such a field to write depends on the IP protocol (or ARP operation), which may be absent.
+fn depends_on_protocol(f: FieldId) -> bool {
+    matches!(
+        f,
+        FieldId::IpSrc
+            | FieldId::IpDst
+            | FieldId::Ipv6Src
+            | FieldId::Ipv6Dst
+            | FieldId::Ipv6Label
+            | FieldId::IpTos
+            | FieldId::IpEcn
+            | FieldId::IpTtl
+            | FieldId::ArpOp
+            | FieldId::ArpSpa
+            | FieldId::ArpTpa
+            | FieldId::ArpSha
+            | FieldId::ArpTha
+    )
 }
 
 /// A field of the network header or above.

@@ -69,7 +69,7 @@ pub fn commit(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -
     set_ethernet(flow, base, wc, out);
     let mut mpls_done = false;
     if is_mpls(base.dl_type) && !is_mpls(flow.dl_type) {
-        commit_mpls(flow, base, wc, out);
+        commit_mpls(flow, base, out);
         mpls_done = true;
     }
     set_nsh(flow, base, wc, out);
@@ -77,7 +77,7 @@ pub fn commit(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -
     set_ports(flow, base, wc, out);
     slow |= set_icmp(flow, base, wc, out);
     if !mpls_done {
-        commit_mpls(flow, base, wc, out);
+        commit_mpls(flow, base, out);
     }
     commit_vlan(flow, base, wc, out);
     if flow.skb_priority != base.skb_priority {
@@ -133,9 +133,11 @@ fn commit_vlan(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) 
     base.vlans = flow.vlans;
 }
 
-fn commit_mpls(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) {
-    let mut base_n = count_mpls(base, wc);
-    let flow_n = count_mpls(flow, wc);
+fn commit_mpls(flow: &Flow, base: &mut Flow, out: &mut Vec<Odp>) {
+    // What actions looked at was marked when they did.
+    let unused = &mut Mask::default();
+    let mut base_n = count_mpls(base, unused);
+    let flow_n = count_mpls(flow, unused);
     // How many labels from the bottom agree but for the top one's contents.
     let common = (0..base_n.min(flow_n))
         .take_while(|i| base.mpls_lse[base_n - 1 - i] == flow.mpls_lse[flow_n - 1 - i])
@@ -326,21 +328,19 @@ fn set_ports(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<Odp>) {
     out.push(Odp::Set(set));
 }
 
-fn set_icmp(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<Odp>) -> u32 {
-    if (flow.tp_src, flow.tp_dst) == (base.tp_src, base.tp_dst) || !is_ip(base) {
+fn set_icmp(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -> u32 {
+    let is_icmp = matches!((base.dl_type.get(), flow.nw_proto), (0x0800, 1) | (0x86dd, 58));
+    if (flow.tp_src, flow.tp_dst) == (base.tp_src, base.tp_dst) || !is_icmp {
         return 0;
     }
+    // Both or neither: the datapath writes them together.
+    wc.0.tp_src = Be16::MAX;
+    wc.0.tp_dst = Be16::MAX;
     let byte = |v: Be16| (v.get() & 0xff) as u8;
-    let mask = IcmpFields {
-        kind: changed(flow.tp_src, base.tp_src, byte(wc.0.tp_src)),
-        code: changed(flow.tp_dst, base.tp_dst, byte(wc.0.tp_dst)),
-    };
-    let value = IcmpFields { kind: byte(flow.tp_src) & mask.kind, code: byte(flow.tp_dst) & mask.code };
-    let set = match (base.dl_type.get(), flow.nw_proto) {
-        (0x0800, 1) => SetField::Icmp(value, mask),
-        (0x86dd, 58) => SetField::Icmpv6(value, mask),
-        _ => return 0,
-    };
+    let mask = IcmpFields { kind: 0xff, code: 0xff };
+    let value = IcmpFields { kind: byte(flow.tp_src), code: byte(flow.tp_dst) };
+    let v4 = base.dl_type.get() == 0x0800;
+    let set = if v4 { SetField::Icmp(value, mask) } else { SetField::Icmpv6(value, mask) };
     (base.tp_src, base.tp_dst) = (flow.tp_src, flow.tp_dst);
     out.push(Odp::Set(set));
     SLOW_ACTION

@@ -92,6 +92,11 @@ impl Ctx<'_> {
     }
 
     fn recirculate(&mut self, table: u8) {
+        if self.pause.is_some() && self.trace.is_some() && !self.side_effects {
+            // Nobody will take the packet up again.
+            self.cancel_freeze();
+            return;
+        }
         let now = self.backer.clock.now();
         let entry = self.backer.recirc.alloc(self.frozen_state(table), now);
         self.recircs.push(entry.clone());

@@ -171,7 +171,10 @@ impl Ctx<'_> {
             GroupType::Select => match self.pick_bucket(&group) {
                 Pick::Bucket(b) => vec![b],
                 Pick::None => Vec::new(),
-                Pick::Hash => return true,
+                Pick::Hash => {
+                    self.detail("no live bucket");
+                    return true;
+                }
             },
         };
         if chosen.is_empty() {
@@ -180,16 +183,17 @@ impl Ctx<'_> {
         self.cache.push(CacheEntry::Group(Arc::clone(&group), chosen.clone()));
         let n = chosen.len();
         for (i, at) in chosen.into_iter().enumerate() {
-            let text = match group.kind {
-                GroupType::All | GroupType::Indirect => format!("bucket {}", group.buckets[at].0.bucket_id),
-                _ => format!("using bucket {}", group.buckets[at].0.bucket_id),
-            };
-            self.report(Kind::Bucket, || format!("-> {text}"));
+            let id = group.buckets[at].0.bucket_id;
+            if matches!(group.kind, GroupType::Select | GroupType::FastFailover) {
+                self.report(Kind::Detail, || format!("using bucket {id}"));
+            }
+            let before = self.enter_trace(Kind::Bucket, || format!("bucket {id}"));
             self.depth += 1;
             let was = std::mem::replace(&mut self.in_group, true);
             self.bucket_actions(&group, at, is_last && i + 1 == n);
             self.in_group = was;
             self.depth -= 1;
+            self.leave_trace(before);
         }
         true
     }
@@ -231,7 +235,7 @@ impl Ctx<'_> {
             let (alg, basis) = if method == "dp_hash" {
                 (group.props.selection_method_param >> 32, group.props.selection_method_param as u32)
             } else {
-                (1, 0xdead_beef)
+                (1, 0)
             };
             let sym = alg == 1 && self.bridge.features.max_hash_alg >= 1;
             self.freeze_with_hash(if sym { HashAlg::SymL4 } else { HashAlg::L4 }, basis);

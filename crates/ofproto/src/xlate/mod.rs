@@ -207,6 +207,7 @@ pub(crate) struct Ctx<'a> {
 pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
     ib_base::coverage::xlate_actions.inc();
     let cfg = backer.xcfg.load();
+    let tracked = xin.flow.ct_state != 0;
     let mut ctx = Ctx {
         backer,
         cfg,
@@ -238,7 +239,7 @@ pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
         in_action_set: false,
         in_group: false,
         was_mpls: false,
-        conntracked: false,
+        conntracked: tracked,
         nat: None,
         freezing: false,
         frozen_actions: Vec::new(),
@@ -335,6 +336,9 @@ impl Ctx<'_> {
         m.regs = Default::default();
         m.actset_output = Default::default();
         m.conj_id = 0;
+        if !o.tunnel.is_set() {
+            m.tunnel = Flow::zeroed().tunnel;
+        }
         if !o.packet_type.is_zero() {
             m.dl_src = Default::default();
             m.dl_dst = Default::default();
@@ -382,23 +386,23 @@ impl Ctx<'_> {
             self.cache.push(CacheEntry::Rule(Arc::clone(&rule)));
             self.rule = Some(rule);
         }
-        if self.frozen.is_none() {
-            if let Some(port) = &in_port {
-                if self.process_special(port) {
-                    self.finish_wc();
-                    return;
-                }
-                if let Some(bundle) = self.bridge.bundle_of(port)
-                    && bundle.mirror_out != 0
-                {
-                    let text = format!(
-                        "dropping packet received on port {}, which is reserved exclusively for mirroring",
-                        bundle.name
-                    );
-                    self.report_error(&text);
-                    self.finish_wc();
-                    return;
-                }
+        if self.frozen.is_none()
+            && let Some(port) = &in_port
+        {
+            if self.process_special(port) {
+                self.finish_wc();
+                return;
+            }
+            if let Some(bundle) = self.bridge.bundle_of(port)
+                && bundle.mirror_out != 0
+            {
+                let text = format!(
+                    "dropping packet received on port {}, which is reserved exclusively for mirroring",
+                    bundle.name
+                );
+                self.report_error(&text);
+                self.finish_wc();
+                return;
             }
         }
         if in_port.as_ref().is_none_or(|p| p.may_receive()) {
@@ -742,12 +746,12 @@ fn swap_ct_tuple(flow: &mut Flow, wc: &mut Mask) {
     swap(&mut wc.0, v6);
 }
 
+/// Where a packet is to be translated: bridge, key, and the state to resume if it was frozen.
+pub type Received = (Arc<XBridge>, Flow, Option<Arc<RecircEntry>>);
+
 /// The bridge and OpenFlow port of a datapath port, and the key with `in_port` set to it. Recirculated
 /// packets resume in the bridge of their state.
-pub fn receive(
-    backer: &Backer,
-    key: &Flow,
-) -> Result<(Arc<XBridge>, Flow, Option<Arc<RecircEntry>>), XlateError> {
+pub fn receive(backer: &Backer, key: &Flow) -> Result<Received, XlateError> {
     let cfg = backer.xcfg.peek();
     let mut flow = key.clone();
     let (bridge, port) = cfg.port_by_odp(OdpPort(key.in_port)).ok_or(XlateError::BridgeNotFound)?;

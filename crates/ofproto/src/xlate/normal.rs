@@ -225,7 +225,7 @@ impl Ctx<'_> {
                 let bundles: Vec<Arc<XBundle>> = self.bridge.bundles.values().cloned().collect();
                 for out in bundles {
                     if out.id != in_bundle.id
-                        && out.includes_vlan(vlan.vid())
+                        && out.includes_vlan(vlan.vid(), vlan.0[1].vid)
                         && out.floodable
                         && out.mirror_out == 0
                     {
@@ -321,7 +321,7 @@ impl Ctx<'_> {
                 there.0[0].vid = out_vlan;
                 let bundles: Vec<Arc<XBundle>> = self.bridge.bundles.values().cloned().collect();
                 for b in bundles {
-                    if b.includes_vlan(out_vlan) && b.mirror_out == 0 {
+                    if b.includes_vlan(out_vlan, vlan.0[1].vid) && b.mirror_out == 0 {
                         self.output_bundle(&b, &there);
                     }
                 }

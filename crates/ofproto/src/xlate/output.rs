@@ -34,7 +34,7 @@ impl Ctx<'_> {
                 self.controller_action(max_len, reason as u8, 0, &[]);
             }
             OfPort::NONE => {}
-            _ if port == in_port => self.detail("skipping output to input port"),
+            _ if port == in_port => self.warn("skipping output to input port"),
             _ => self.output(port, is_last, truncate),
         }
     }
@@ -179,7 +179,7 @@ impl Ctx<'_> {
                 let name = crate::text::port(target, &self.bridge);
                 self.warn(&format!("output_trunc does not support port: {name}"));
             }
-            _ if target == in_port && port != OfPort::IN_PORT => self.detail("skipping output to input port"),
+            _ if target == in_port && port != OfPort::IN_PORT => self.warn("skipping output to input port"),
             _ => {
                 let features = Arc::clone(&self.bridge.features);
                 if features.trunc {

@@ -12,12 +12,15 @@ use crate::connmgr::age;
 use crate::port::Port;
 use crate::switch::Bridge;
 
-/// Ports that a request names: one, or all with the local one first.
+/// Ports that a request names: one, or all in the order of Open vSwitch's hash table.
 fn chosen(bridge: &Bridge, port: OfPort) -> Vec<&Port> {
-    let mut ports: Vec<&Port> =
-        bridge.ports.values().filter(|p| port == OfPort::NONE || p.ofport == port).collect();
-    ports.sort_by_key(|p| (p.ofport != OfPort::LOCAL, p.ofport));
-    ports
+    if port != OfPort::NONE {
+        return bridge.ports.get(&port).into_iter().collect();
+    }
+    let mut ports: Vec<&Port> = bridge.ports.values().collect();
+    ports.sort_by_key(|p| p.seq);
+    let order = crate::xcfg::flood_order(ports.iter().map(|p| p.ofport));
+    order.iter().filter_map(|n| bridge.ports.get(n)).collect()
 }
 
 pub(crate) fn port_mod(bridge: &mut Bridge, pm: &PortMod) -> Result<(), OfError> {
