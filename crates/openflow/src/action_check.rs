@@ -436,6 +436,11 @@ impl Checker<'_> {
                 if let Source::Field(sf) = &ct.zone {
                     self.src(sf)?;
                 }
+                // Helpers are for one transport each.
+                let proto = self.m.flow.nw_proto;
+                if (ct.alg == 21 && proto != 6) || (ct.alg == 69 && proto != 17) {
+                    return Err(OfError::OFPBAC_MATCH_INCONSISTENT);
+                }
                 let t = effective_dl_type(&self.m.flow);
                 match ct.nat.as_ref().map(|n| n.range) {
                     Some(NatRange::V4(..)) if t != 0x0800 => return Err(OfError::OFPBAC_MATCH_INCONSISTENT),

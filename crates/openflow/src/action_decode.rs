@@ -3,6 +3,8 @@
 //! Lengths and paddings are checked here; whether an action makes sense for its flow is `action_check`'s. Errors
 //! are the codes that the specification and Open vSwitch give, so that a peer learns exactly what is wrong.
 
+use ib_base::vlog::module::OFP_ACTIONS;
+use ib_base::vlog_warn_rl;
 use ib_flow::{FieldValue, OfPort, Subfield};
 use ib_packet::{Be16, Be32, Be128};
 
@@ -806,6 +808,15 @@ fn ct(mut c: Cursor<'_>, n: usize, version: Version, depth: u32) -> Result<Actio
         decode_one(one, version, depth + 1, &mut out.actions)?;
     }
     if out.flags & CtFlags::FORCE != 0 && out.flags & CtFlags::COMMIT == 0 {
+        return Err(ARG);
+    }
+    let translates = out.nat.as_ref().is_some_and(|n| n.flags & (NatFlags::SRC | NatFlags::DST) != 0);
+    if out.flags & CtFlags::COMMIT == 0 && (translates || !out.actions.is_empty()) {
+        vlog_warn_rl!(
+            OFP_ACTIONS,
+            (1, 5),
+            "CT action requires commit flag if actions other than NAT without arguments are specified."
+        );
         return Err(ARG);
     }
     Ok(Action::Ct(Box::new(out)))

@@ -209,7 +209,7 @@ fn error(c: &mut Cursor<'_>, v: Version) -> Result<Message, OfError> {
     let (mut kind, mut code) = (c.u16()?, c.u16()?);
     let mut vendor = 0;
     if kind == 0xb0c2 && code == 0 {
-        // NXET_VENDOR: the real thing follows.
+        // NXET_VENDOR: vendor, type and code follow.
         vendor = c.u32()?;
         kind = c.u16()?;
         code = c.u16()?;
@@ -707,6 +707,10 @@ fn command_and_cookie(fm: &mut FlowMod, command_table: u16, cookie: u64) -> Resu
     fm.command = command(cmd)?;
     fm.new_cookie = cookie;
     fm.modify_cookie = cookie != u64::MAX;
+    if fm.command == FlowModCommand::Add {
+        // Additions of OpenFlow 1.0 always do.
+        fm.flags |= FlowModFlags::RESET_COUNTS;
+    }
     if is_delete(fm.command) {
         fm.flags &= FlowModFlags::SEND_FLOW_REM | FlowModFlags::CHECK_OVERLAP;
     }
@@ -760,6 +764,7 @@ fn flow_mod11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfErr
         }
     }
     if v == Version::V11 && command == FlowModCommand::Add {
+        // Additions of that version always do.
         fm.flags |= FlowModFlags::RESET_COUNTS;
     }
     if !is_delete(command) {
@@ -939,6 +944,8 @@ fn async14(c: &mut Cursor<'_>, strict: bool) -> Result<AsyncConfig, OfError> {
 
 fn queue_config(c: &mut Cursor<'_>, v: Version) -> Result<QueueGetConfigReply, OfError> {
     let v10 = v == Version::V10;
+    // Queues of OpenFlow 1.1 are laid out as those of 1.0.
+    let short = v < Version::V12;
     let port = if v10 {
         let p = OfPort(c.u16()?);
         c.skip(6)?;
@@ -952,9 +959,9 @@ fn queue_config(c: &mut Cursor<'_>, v: Version) -> Result<QueueGetConfigReply, O
     while !c.is_empty() {
         let mut head = Cursor::new(c.rest(), LEN);
         let queue = head.u32()?;
-        let queue_port = if v10 { port } else { port_from_wire32(head.u32()?)? };
+        let queue_port = if short { port } else { port_from_wire32(head.u32()?)? };
         let len = usize::from(head.u16()?);
-        let fixed = if v10 { 8 } else { 16 };
+        let fixed = if short { 8 } else { 16 };
         if len < fixed || len > c.len() {
             return Err(LEN);
         }

@@ -838,7 +838,7 @@ fn queue_config(b: &mut Buf, q: &QueueGetConfigReply, v: Version, xid: u32) {
     for x in &q.queues {
         let start = b.len();
         b.u32(x.queue);
-        let len_at = if v10 {
+        let len_at = if v < Version::V12 {
             b.zeros(4);
             start + 4
         } else {

@@ -216,7 +216,13 @@ pub fn parse_group(s: &str) -> Option<u32> {
 
 /// A selection of flows as a statistics request.
 pub fn parse_flow_stats_request(s: &str, names: Names<'_>) -> Result<(FlowStatsRequest, Protocols), String> {
-    let (fm, usable) = parse_flow_mod(s, Purpose::Stats, names)?;
+    let (fm, mut usable) = parse_flow_mod(s, Purpose::Stats, names)?;
+    // Requests name a table without an extension.
+    for (with, without) in [(0x02, 0x01), (0x08, 0x04)] {
+        if usable.0 & with != 0 {
+            usable.0 |= without;
+        }
+    }
     Ok((
         FlowStatsRequest {
             match_: fm.match_,
@@ -265,7 +271,10 @@ pub fn parse_packet_out(s: &str, names: Names<'_>) -> Result<(PacketOut, Protoco
                 }
                 let (data, rest) = hex_bytes(v);
                 if !rest.is_empty() {
-                    return Err("Trailing garbage in packet data".into());
+                    return Err("packet: Trailing garbage in packet data".into());
+                }
+                if data.len() < 14 {
+                    return Err("packet: Packet data too short for Ethernet".into());
                 }
                 packet = Some(data);
             }

@@ -49,7 +49,6 @@ fn put_group(
     kind: GroupType,
     buckets: &[Bucket],
     props: &GroupProps,
-    bucket_command: Option<u32>,
     with_type: bool,
     v: Version,
     n: &Names<'_>,
@@ -74,17 +73,6 @@ fn put_group(
                 put_group_field(out, f);
             }
             out.push(')');
-        }
-    }
-    if let Some(id) = bucket_command {
-        out.push_str(",command_bucket_id:");
-        match id {
-            BUCKET_FIRST => out.push_str("first"),
-            BUCKET_LAST => out.push_str("last"),
-            BUCKET_ALL => out.push_str("all"),
-            _ => {
-                let _ = write!(out, "{id}");
-            }
         }
     }
     if buckets.is_empty() {
@@ -131,17 +119,29 @@ pub(crate) fn group_mod(out: &mut String, g: &GroupMod, v: Version, n: &Names<'_
         GroupModCommand::InsertBucket => ("INSERT_BUCKET", true, true),
         GroupModCommand::RemoveBucket => ("REMOVE_BUCKET", true, true),
     };
-    let _ = write!(out, "\n {name} group_id=");
-    put_group_id(out, g.group_id);
+    let _ = write!(out, "\n {name} ");
+    if bucket_command {
+        out.push_str("command_bucket_id:");
+        match g.command_bucket_id {
+            BUCKET_FIRST => out.push_str("first"),
+            BUCKET_LAST => out.push_str("last"),
+            BUCKET_ALL => out.push_str("all"),
+            id => {
+                let _ = write!(out, "{id}");
+            }
+        }
+        out.push(',');
+    }
+    let _ = write!(out, "group_id={}", g.group_id);
     let with_type = !matches!(g.command, GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket);
     let list: &[Bucket] = if buckets { &g.buckets } else { &[] };
-    put_group(out, g.kind, list, &g.props, bucket_command.then_some(g.command_bucket_id), with_type, v, n);
+    put_group(out, g.kind, list, &g.props, with_type, v, n);
 }
 
 /// Appends a group's description.
 pub(crate) fn group(out: &mut String, g: &GroupDesc, v: Version, n: &Names<'_>) {
     let _ = write!(out, "group_id={}", g.group_id);
-    put_group(out, g.kind, &g.buckets, &g.props, None, true, v, n);
+    put_group(out, g.kind, &g.buckets, &g.props, true, v, n);
 }
 
 /// Appends a group's statistics.
@@ -162,14 +162,14 @@ pub(crate) fn stats(out: &mut String, g: &GroupStats) {
 }
 
 /// Names of actions by number of OpenFlow 1.1+, in Open vSwitch's order.
-const ACTION_NAMES: [(u32, &str); 28] = [
+const ACTION_NAMES: [(u32, &str); 26] = [
     (0, "output"),
     (22, "group"),
     (25, "set_field"),
-    (18, "strip_vlan"),
-    (17, "push_vlan"),
     (1, "set_vlan_vid"),
     (2, "set_vlan_pcp"),
+    (18, "strip_vlan"),
+    (17, "push_vlan"),
     (3, "mod_dl_src"),
     (4, "mod_dl_dst"),
     (5, "mod_nw_src"),
@@ -177,10 +177,10 @@ const ACTION_NAMES: [(u32, &str); 28] = [
     (7, "mod_nw_tos"),
     (8, "mod_nw_ecn"),
     (23, "mod_nw_ttl"),
-    (24, "dec_ttl"),
     (9, "mod_tp_src"),
     (10, "mod_tp_dst"),
     (28, "move"),
+    (24, "dec_ttl"),
     (13, "set_mpls_label"),
     (14, "set_mpls_tc"),
     (15, "set_mpls_ttl"),
@@ -189,8 +189,22 @@ const ACTION_NAMES: [(u32, &str); 28] = [
     (20, "pop_mpls"),
     (21, "set_queue"),
     (29, "meter"),
-    (11, "copy_ttl_out"),
-    (12, "copy_ttl_in"),
+];
+
+/// The same in OpenFlow 1.0's numbers.
+pub(crate) const ACTION_NAMES10: [(u32, &str); 12] = [
+    (1 << 0, "output"),
+    (1 << 11, "enqueue"),
+    (1 << 1, "set_vlan_vid"),
+    (1 << 2, "set_vlan_pcp"),
+    (1 << 3, "strip_vlan"),
+    (1 << 4, "mod_dl_src"),
+    (1 << 5, "mod_dl_dst"),
+    (1 << 6, "mod_nw_src"),
+    (1 << 7, "mod_nw_dst"),
+    (1 << 8, "mod_nw_tos"),
+    (1 << 9, "mod_tp_src"),
+    (1 << 10, "mod_tp_dst"),
 ];
 
 /// Appends actions of a bitmap by number of OpenFlow 1.1+.
@@ -205,20 +219,22 @@ pub(crate) fn put_actions_bitmap(out: &mut String, bits: u64) {
 }
 
 /// Appends group features.
-pub(crate) fn features(out: &mut String, g: &GroupFeatures) {
+pub(crate) fn features(out: &mut String, g: &GroupFeatures, v: Version) {
     let _ = write!(
         out,
         "\n Group table:\n    Types:  {:#x}\n    Capabilities:  {:#x}\n",
         g.types, g.capabilities
     );
-    for t in 0..4usize {
+    for (t, name) in ["all", "select", "indirect", "fast failover"].into_iter().enumerate() {
         if g.types >> t & 1 == 0 {
             continue;
         }
-        let name = ["All", "Select", "Indirect", "Fast failover"][t];
-        let _ =
-            write!(out, "    {name} group :\n       max_groups = {:#x}\n       actions: ", g.max_groups[t]);
-        put_actions_bitmap(out, g.actions[t].into());
+        let _ = write!(out, "    {name} group:\n       max_groups={:#x}\n       actions: ", g.max_groups[t]);
+        if v == Version::V10 {
+            crate::print_stats::put_bits(out, g.actions[t], &ACTION_NAMES10);
+        } else {
+            put_actions_bitmap(out, g.actions[t].into());
+        }
         out.push('\n');
     }
 }
@@ -347,9 +363,6 @@ pub fn parse_group_mod(
     let takes_type = matches!(command, C::Add | C::Modify | C::AddOrMod);
     let takes_bucket = takes_type || command == C::InsertBucket;
     let takes_command_bucket = matches!(command, C::InsertBucket | C::RemoveBucket);
-    if takes_command_bucket {
-        usable = usable.and(Protocols(0x10f));
-    }
     let mut g = GroupMod {
         command,
         kind: GroupType::All,
@@ -391,7 +404,7 @@ pub fn parse_group_mod(
                     g.group_id = OFPG_ALL;
                 } else {
                     let id = c_integer(v).and_then(|x| u32::try_from(x).ok());
-                    let id = id.ok_or_else(|| format!("{v} is not a valid OpenFlow group id"))?;
+                    let id = id.ok_or_else(|| format!("invalid numeric format {v}"))?;
                     if command != C::Delete && id > OFPG_MAX {
                         return Err(format!("invalid group id {v}"));
                     }
@@ -418,23 +431,20 @@ pub fn parse_group_mod(
                 if v.len() > 15 {
                     return Err("selection method is longer than 15 bytes long".into());
                 }
-                usable = usable.and(Protocols(0x10f));
                 g.props.selection_method = v.into();
             }
             "selection_method_param" => {
                 if !takes_type {
                     return Err("selection method param is not needed".into());
                 }
-                usable = usable.and(Protocols(0x10f));
                 g.props.selection_method_param = u64_arg(v)?;
             }
             "fields" => {
                 if !takes_type {
                     return Err("fields are not needed".into());
                 }
-                usable = usable.and(Protocols(0x10f));
                 for (f, m) in key_values(v) {
-                    let field = by_name(f).ok_or_else(|| format!("{f}: unknown field"))?;
+                    let field = by_name(f).ok_or_else(|| format!(": unknown field {f}"))?;
                     let mask = if m.is_empty() {
                         ib_flow::FieldValue::low_ones(field.n_bytes * 8)
                     } else {
@@ -465,16 +475,32 @@ pub fn parse_group_mod(
         let next = find_bucket(after);
         let one = &after[..next.unwrap_or(after.len())];
         rest = next.map(|at| &after[at..]);
-        let b = parse_bucket(one, g.kind, g.buckets.len() as u32, names, &mut usable)?;
+        let b = parse_bucket(one, g.kind, names, &mut usable)?;
         if g.kind != GroupType::Select && b.weight > 0 && one.contains("weight") {
-            return Err(format!("Only select groups can have bucket weights."));
+            return Err("Only select groups can have bucket weights.".to_string());
+        }
+        if g.kind == GroupType::FastFailover && b.watch_port == OfPort::NONE && b.watch_group == OFPG_ANY {
+            return Err("fast failover bucket requires watch_port or watch_group".into());
         }
         g.buckets.push(b);
     }
-    if g.kind == GroupType::Indirect && takes_type && g.buckets.len() != 1 {
-        return Err("Indirect groups must have exactly one bucket.".into());
+    assign_bucket_ids(&mut g.buckets);
+    if g.kind == GroupType::Indirect && takes_type && g.buckets.len() > 1 {
+        return Err("Indirect groups can have at most one bucket.".into());
     }
     Ok((g, usable))
+}
+
+/// A bucket without an id of the user's.
+const UNASSIGNED: u32 = u32::MAX;
+
+/// Gives buckets that have no id the lowest that are free.
+fn assign_bucket_ids(buckets: &mut [Bucket]) {
+    let taken: std::collections::HashSet<u32> = buckets.iter().map(|b| b.bucket_id).collect();
+    let mut free = (0..).filter(|id| !taken.contains(id));
+    for b in buckets.iter_mut().filter(|b| b.bucket_id == UNASSIGNED) {
+        b.bucket_id = free.next().unwrap_or(0);
+    }
 }
 
 /// The next `bucket=` or the like, at the start or after a separator.
@@ -496,7 +522,6 @@ fn find_bucket(s: &str) -> Option<usize> {
 fn parse_bucket(
     s: &str,
     kind: GroupType,
-    index: u32,
     names: Names<'_>,
     usable: &mut Protocols,
 ) -> Result<Bucket, String> {
@@ -504,9 +529,12 @@ fn parse_bucket(
         weight: u16::from(kind == GroupType::Select),
         watch_port: OfPort::NONE,
         watch_group: OFPG_ANY,
-        bucket_id: index,
+        bucket_id: UNASSIGNED,
         actions: Vec::new(),
     };
+    if s.trim_matches([',', ' ']).is_empty() {
+        return Err("bucket must specify actions".into());
+    }
     // Keys of the bucket may be anywhere among the actions.
     let mut actions = String::new();
     let mut t = s;
@@ -533,7 +561,6 @@ fn parse_bucket(
                 if b.bucket_id > 0xffff_ff00 {
                     return Err(format!("invalid bucket_id id {}", b.bucket_id));
                 }
-                *usable = usable.and(Protocols(0x10f));
             }
             "action" | "actions" => {
                 in_actions = true;
@@ -593,10 +620,7 @@ pub fn parse_meter_mod(s: &str, command: u16) -> Result<MeterMod, String> {
         return Err("must specify 'meter'".into());
     }
     if takes_bands && m.flags & (MeterFlags::KBPS | MeterFlags::PKTPS) == 0 {
-        m.flags |= MeterFlags::KBPS;
-    }
-    if m.flags & 3 == 3 {
-        return Err("cannot set both kbps and pktps".into());
+        return Err("meter must specify either 'kbps' or 'pktps'".into());
     }
     let mut band: Option<MeterBand> = None;
     for (name, v) in key_values(bands.unwrap_or("")) {
@@ -616,7 +640,7 @@ pub fn parse_meter_mod(s: &str, command: u16) -> Result<MeterMod, String> {
                 band = Some(MeterBand { kind, prec_level: 0, rate: 0, burst: 0 });
             }
             _ => {
-                let Some(b) = &mut band else { return Err("field type missing".into()) };
+                let Some(b) = &mut band else { return Err("band must start with the 'type' keyword".into()) };
                 match name {
                     "rate" => b.rate = u32_arg(v)?,
                     "burst_size" => {
@@ -632,7 +656,7 @@ pub fn parse_meter_mod(s: &str, command: u16) -> Result<MeterMod, String> {
     if let Some(b) = band {
         push_band(&mut m, b)?;
     } else if takes_bands {
-        return Err("must specify at least one band".into());
+        return Err("meter must have bands".into());
     }
     Ok(MeterMod { command, meter: m })
 }
@@ -642,7 +666,7 @@ fn push_band(m: &mut MeterConfig, b: MeterBand) -> Result<(), String> {
         return Err("'dscp_remark' bands require a non-zero prec_level".into());
     }
     if b.rate == 0 {
-        return Err("band must have a rate".into());
+        return Err("band must have 'rate'".into());
     }
     m.bands.push(b);
     Ok(())

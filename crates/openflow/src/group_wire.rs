@@ -87,9 +87,6 @@ fn check_mod(gm: &GroupMod) -> Result<(), OfError> {
     {
         return Err(OfError::OFPGMFC_INVALID_GROUP);
     }
-    if gm.group_id > OFPG_MAX && !(gm.command == GroupModCommand::Delete && gm.group_id == OFPG_ALL) {
-        return Err(OfError::OFPGMFC_INVALID_GROUP);
-    }
     for b in &gm.buckets {
         if gm.kind != GroupType::Select && b.weight > 1 && gm.command != GroupModCommand::Delete {
             return Err(OfError::OFPGMFC_INVALID_GROUP);
@@ -152,7 +149,7 @@ pub fn buckets15(c: &mut Cursor<'_>, v: Version, kind: GroupType) -> Result<Vec<
             }
         }
         if out.iter().any(|o| o.bucket_id == bucket_id) {
-            return Err(OfError::OFPGMFC_BUCKET_EXISTS);
+            return Err(BAD_BUCKET);
         }
         out.push(b);
     }

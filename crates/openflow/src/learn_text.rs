@@ -61,6 +61,9 @@ fn bits(v: &FieldValue, n_bits: u32) -> Box<[u8]> {
 fn spec(orig: &str, key: &str, v: &str, names: &Names<'_>) -> Result<LearnSpec, String> {
     if let Ok(dst) = Subfield::parse(key) {
         let n_bits = dst.n_bits as u16;
+        if dst.field.codes.is_empty() {
+            return Err(format!("{orig}: experimenter OXM field '{key}' not supported"));
+        }
         if v.is_empty() {
             return Ok(LearnSpec { n_bits, src: LearnSrc::Field(dst), dst: LearnDst::Match(dst) });
         }

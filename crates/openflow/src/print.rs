@@ -286,7 +286,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, raw: &[u8], o: &PrintOptions<
             let used: u32 = t.maps.iter().map(|m| u32::from(m.len)).sum();
             let _ = write!(
                 out,
-                "\n max option space={} max fields={}\n allocated option space={used}\n",
+                "\n max option space={} max fields={}\n allocated option space={used}\n\n",
                 t.max_space, t.max_fields
             );
             tlv_maps(out, &t.maps);
@@ -516,7 +516,9 @@ pub fn flow_mod(out: &mut String, f: &FlowMod, v: Version, name: &str, n: &Names
     if f.out_group != OFPG_ANY {
         write!(out, "out_group:{} ", f.out_group)?;
     }
-    put_flags(out, f.flags);
+    // Before 1.2 additions reset counters without saying so.
+    let implied = if v < Version::V12 { FlowModFlags::RESET_COUNTS } else { 0 };
+    put_flags(out, f.flags & !implied);
     out.push_str("actions=");
     format_actions(out, &f.actions, n);
     Ok(())
@@ -651,10 +653,18 @@ fn bundle_control(out: &mut String, c: &BundleControl) -> std::fmt::Result {
 
 fn tlv_maps(out: &mut String, maps: &[TlvMap]) {
     out.push_str(
-        " mapping table:\n class  type  length  match field\n ------  ----  ------  --------------\n",
+        " mapping table:\n  class  type  length  match field\n ------  ----  ------  --------------\n",
     );
     for m in maps {
-        let _ = writeln!(out, " {:#x}  {:#x}  {}       tun_metadata{}", m.class, m.kind, m.len, m.index);
+        let hex = |v: u16| if v == 0 { "0".to_string() } else { format!("{v:#x}") };
+        let _ = writeln!(
+            out,
+            " {:>6}  {:>4}  {:>6}  tun_metadata{}",
+            hex(m.class),
+            hex(m.kind.into()),
+            m.len,
+            m.index
+        );
     }
 }
 
@@ -703,10 +713,22 @@ pub fn table_features_text(
     names: &Names<'_>,
 ) -> String {
     let mut out = String::new();
-    for t in list {
-        out.push('\n');
-        print_stats::table_features(&mut out, t, previous.as_ref(), None, names);
-        *previous = Some(t.clone());
+    let mut i = 0;
+    while i < list.len() {
+        if previous.is_some() {
+            out.push('\n');
+        }
+        let run = previous
+            .as_ref()
+            .map_or(0, |p| list[i..].iter().take_while(|t| print_stats::same_features(p, t)).count());
+        if run > 0 {
+            print_stats::put_ditto(&mut out, list[i].table_id, list[i + run - 1].table_id, names);
+            i += run;
+        } else {
+            print_stats::table_features(&mut out, &list[i], previous.as_ref(), None, names);
+            i += 1;
+        }
+        *previous = list.get(i - 1).cloned();
     }
     out
 }

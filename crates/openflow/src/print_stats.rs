@@ -151,25 +151,7 @@ pub(crate) fn features(out: &mut String, f: &SwitchFeatures, v: Version, _n: &Na
     out.push('\n');
     if v == Version::V10 {
         out.push_str("actions: ");
-        // In the order of Open vSwitch's own bitmap.
-        put_bits(
-            out,
-            f.actions,
-            &[
-                (1 << 0, "output"),
-                (1 << 11, "enqueue"),
-                (1 << 1, "set_vlan_vid"),
-                (1 << 2, "set_vlan_pcp"),
-                (1 << 3, "strip_vlan"),
-                (1 << 4, "mod_dl_src"),
-                (1 << 5, "mod_dl_dst"),
-                (1 << 6, "mod_nw_src"),
-                (1 << 7, "mod_nw_dst"),
-                (1 << 8, "mod_nw_tos"),
-                (1 << 9, "mod_tp_src"),
-                (1 << 10, "mod_tp_dst"),
-            ],
-        );
+        put_bits(out, f.actions, &group_text::ACTION_NAMES10);
         out.push('\n');
     }
     let mut ports: Vec<&Port> = f.ports.iter().collect();
@@ -379,7 +361,7 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, raw: &[u8],
                 a.packet_count, a.byte_count, a.flow_count
             );
         }
-        B::Table(list) => tables(out, list, v, n),
+        B::Table(list) => tables(out, list, n),
         B::Port(list) => {
             let _ = writeln!(out, " {} ports", list.len());
             list.iter().for_each(|s| port_stats(out, s, n));
@@ -409,7 +391,7 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, raw: &[u8],
                 group_text::group(out, g, v, n);
             }
         }
-        B::GroupFeatures(g) => group_text::features(out, g),
+        B::GroupFeatures(g) => group_text::features(out, g, v),
         B::Meter(list) => list.iter().for_each(|m| group_text::meter_stats(out, m)),
         B::MeterConfig(list) => {
             for m in list {
@@ -510,9 +492,10 @@ fn port_stats(out: &mut String, s: &PortStats, n: &Names<'_>) {
 }
 
 /// Whether two tables differ in nothing but their number and counters.
-fn same_features(a: &TableFeatures, b: &TableFeatures) -> bool {
+pub(crate) fn same_features(a: &TableFeatures, b: &TableFeatures) -> bool {
     let neutral = |t: &TableFeatures| {
         let mut t = t.clone();
+        let me = t.table_id;
         t.table_id = 0;
         t.name = String::new();
         // "Later tables" are later ones of each.
@@ -524,11 +507,11 @@ fn same_features(a: &TableFeatures, b: &TableFeatures) -> bool {
                     all = false;
                 }
             }
-            if all && me < 254 {
+            // None at all is not the same as all of the later ones.
+            if all && *next != [0; 4] {
                 *next = [1, 0, 0, 0];
             }
         };
-        let me = t.table_id;
         later(&mut t.nonmiss.next, me);
         later(&mut t.missing.next, me);
         t
@@ -536,7 +519,7 @@ fn same_features(a: &TableFeatures, b: &TableFeatures) -> bool {
     neutral(a) == neutral(b)
 }
 
-fn tables(out: &mut String, list: &[TableStats], v: Version, n: &Names<'_>) {
+fn tables(out: &mut String, list: &[TableStats], n: &Names<'_>) {
     let mut i = 0;
     let mut last: Option<&TableStats> = None;
     let same = |a: &TableStats, b: &TableStats| {
@@ -545,32 +528,28 @@ fn tables(out: &mut String, list: &[TableStats], v: Version, n: &Names<'_>) {
             && a.matched_count == b.matched_count
             && same_features(&a.features, &b.features)
     };
-    out.push('\n');
     while i < list.len() {
         let t = &list[i];
-        if let Some(prev) = last {
-            // Runs of equal tables become one line.
-            let run = list[i..].iter().take_while(|x| same(prev, x)).count();
-            if run > 0 && (prev.table_id as usize + 1 == t.table_id as usize) {
-                if run == 1 {
-                    let _ = writeln!(out, "  table {}: ditto", table_name(t.table_id, n));
-                } else {
-                    let _ = writeln!(out, "  tables {}...{}: ditto", t.table_id, list[i + run - 1].table_id);
-                }
-                i += run;
-                last = Some(&list[i - 1]);
-                continue;
-            }
+        out.push('\n');
+        let run = last.map_or(0, |prev| list[i..].iter().take_while(|x| same(prev, x)).count());
+        if run > 0 {
+            put_ditto(out, t.table_id, list[i + run - 1].table_id, n);
+            i += run;
+        } else {
+            table_features(out, &t.features, last.map(|l| &l.features), Some(t), n);
+            i += 1;
         }
-        table_features(out, &t.features, last.map(|l| &l.features), Some(t), n);
-        if v < Version::V13 || true {
-            out.push('\n');
-        }
-        last = Some(t);
-        i += 1;
+        last = list.get(i - 1);
     }
-    // The last line is not followed by an empty one.
-    let _ = v;
+}
+
+/// Says that tables are like the one before.
+pub(crate) fn put_ditto(out: &mut String, first: u8, last: u8, n: &Names<'_>) {
+    if first == last {
+        let _ = writeln!(out, "  table {}: ditto", table_name(first, n));
+    } else {
+        let _ = writeln!(out, "  tables {first}...{last}: ditto");
+    }
 }
 
 fn table_name(t: u8, n: &Names<'_>) -> String {
@@ -579,33 +558,53 @@ fn table_name(t: u8, n: &Names<'_>) -> String {
     s
 }
 
-/// Field groups that print with braces, such as `eth_{src,dst}`.
+/// Appends fields in the order of the field table. Names that begin alike are gathered (`eth_{src,dst}`), runs of
+/// numbers abbreviated (`reg0...reg15`).
 fn put_fields(out: &mut String, fields: &[FieldId]) {
-    let mut names: Vec<&str> = fields.iter().map(|f| f.name).collect();
-    names.dedup();
+    let mut ids = fields.to_vec();
+    ids.sort();
+    ids.dedup();
+    let names: Vec<&str> = ids.iter().map(|f| f.name).collect();
+    put_names(out, &names, ' ');
+}
+
+/// A name's letters and its number at the end.
+fn numbered(name: &str) -> Option<(&str, u32)> {
+    let at = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    Some((&name[..at], name[at..].parse().ok()?))
+}
+
+fn put_names(out: &mut String, names: &[&str], sep: char) {
     let mut i = 0;
-    let mut first = true;
     while i < names.len() {
-        // Fields that share what is before the first `_` and follow each other are one group.
+        if i > 0 {
+            out.push(sep);
+        }
         let head = names[i].split_once('_').map(|(h, _)| h);
-        let run = match head {
-            Some(h) => {
-                names[i..].iter().take_while(|x| x.split_once('_').is_some_and(|(g, _)| g == h)).count()
-            }
-            None => 1,
-        };
-        if !first {
-            out.push(' ');
+        let of_group =
+            |x: &&&str| head.is_some_and(|h| x.strip_prefix(h).is_some_and(|r| r.starts_with('_')));
+        let group = names[i..].iter().take_while(of_group).count();
+        let mut run = 1;
+        if let Some((letters, n)) = numbered(names[i]) {
+            run = names[i..].iter().zip(n..).take_while(|(x, n)| numbered(x) == Some((letters, *n))).count();
         }
-        first = false;
         match head {
-            Some(h) if run > 1 => {
-                let tails: Vec<&str> = names[i..i + run].iter().map(|x| &x[h.len() + 1..]).collect();
-                let _ = write!(out, "{h}_{{{}}}", tails.join(","));
+            Some(h) if group > 1 => {
+                let tails: Vec<&str> = names[i..i + group].iter().map(|x| &x[h.len() + 1..]).collect();
+                let _ = write!(out, "{h}_{{");
+                put_names(out, &tails, ',');
+                out.push('}');
+                i += group;
             }
-            _ => out.push_str(names[i]),
+            _ if run > 2 => {
+                let _ = write!(out, "{}...{}", names[i], names[i + run - 1]);
+                i += run;
+            }
+            _ => {
+                out.push_str(names[i]);
+                i += 1;
+            }
         }
-        i += run;
     }
 }
 
@@ -636,21 +635,15 @@ pub(crate) fn table_features(
     }
     if t.metadata_match != 0 || t.metadata_write != 0 {
         out.push_str("    metadata:");
-        if t.metadata_match == t.metadata_write {
-            let _ = write!(out, " match/write={:#x}", t.metadata_match);
-        } else {
-            let _ = write!(out, " match={:#x} write={:#x}", t.metadata_match, t.metadata_write);
-        }
+        let _ = write!(out, " match={:#x} write={:#x}", t.metadata_match, t.metadata_write);
         out.push('\n');
     }
     if t.miss != TableMiss::Default {
         let _ = writeln!(out, "    config={}", miss_name(t.miss));
     }
-    if t.supports_eviction {
-        let _ = writeln!(out, "    eviction: {}supported", "");
-    }
-    if t.supports_vacancy {
-        out.push_str("    vacancy events: supported\n");
+    if let Some((eviction, vacancy)) = t.eviction_and_vacancy() {
+        let yes = |b: bool| if b { "supported" } else { "not supported" };
+        let _ = write!(out, "    eviction: {}\n    vacancy events: {}\n", yes(eviction), yes(vacancy));
     }
     if t.max_entries != 0 {
         let _ = writeln!(out, "    max_entries={}", t.max_entries);
@@ -662,15 +655,27 @@ pub(crate) fn table_features(
             && i.apply == TableActionFeatures::default()
     };
     if !bare(&t.nonmiss) || !bare(&t.missing) {
-        if t.nonmiss == t.missing {
+        let old = prev.filter(|p| p.nonmiss == t.nonmiss && p.missing == t.missing);
+        if old.is_some() {
+            out.push_str("    (same instructions)\n");
+        } else if t.nonmiss == t.missing {
             out.push_str("    instructions (table miss and others):\n");
-            instructions(out, t, &t.nonmiss);
+            instructions(out, &t.nonmiss, prev.map(|p| &p.nonmiss));
         } else {
             out.push_str("    instructions (other than table miss):\n");
-            instructions(out, t, &t.nonmiss);
+            instructions(out, &t.nonmiss, prev.map(|p| &p.nonmiss));
             out.push_str("    instructions (table miss):\n");
-            instructions(out, t, &t.missing);
+            instructions(out, &t.missing, prev.map(|p| &p.missing));
         }
+    }
+    let same_matching = |p: &&TableFeatures| {
+        p.match_fields == t.match_fields
+            && p.mask_fields == t.mask_fields
+            && p.wildcard_fields == t.wildcard_fields
+    };
+    if !t.match_fields.is_empty() && prev.filter(same_matching).is_some() {
+        out.push_str("    (same matching)\n");
+        return;
     }
     if !t.match_fields.is_empty() {
         out.push_str("    matching:\n");
@@ -715,7 +720,7 @@ fn put_tables(out: &mut String, next: &[u64; 4]) {
     out.push_str(&parts.join(","));
 }
 
-fn instructions(out: &mut String, t: &TableFeatures, i: &TableInstrFeatures) {
+fn instructions(out: &mut String, i: &TableInstrFeatures, prev: Option<&TableInstrFeatures>) {
     if i.next != [0; 4] {
         out.push_str("      next tables: ");
         put_tables(out, &i.next);
@@ -737,9 +742,13 @@ fn instructions(out: &mut String, t: &TableFeatures, i: &TableInstrFeatures) {
         .filter(|(id, _)| i.instructions >> id & 1 != 0)
         .map(|(_, n)| n)
         .collect();
-        out.push_str(&names.join(","));
+        out.push_str(&names.join(" "));
     }
     out.push('\n');
+    if prev.is_some_and(|p| p.write == i.write && p.apply == i.apply) {
+        out.push_str("      (same actions)\n");
+        return;
+    }
     let same = i.write == i.apply;
     let both: &[(&str, &TableActionFeatures)] = if same {
         &[("Write-Actions and Apply-Actions", &i.write)]
@@ -754,15 +763,12 @@ fn instructions(out: &mut String, t: &TableFeatures, i: &TableInstrFeatures) {
         out.push_str("        actions: ");
         group_text::put_actions_bitmap(out, a.actions);
         out.push('\n');
-        out.push_str("        supported on Set-Field: ");
-        if a.set_fields.is_empty() {
-            out.push_str("(none)");
-        } else {
+        if !a.set_fields.is_empty() {
+            out.push_str("        supported on Set-Field: ");
             put_fields(out, &a.set_fields);
+            out.push('\n');
         }
-        out.push('\n');
     }
-    let _ = t;
 }
 
 fn flow_update(out: &mut String, u: &FlowUpdate, n: &Names<'_>) {

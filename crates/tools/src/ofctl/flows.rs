@@ -1,7 +1,7 @@
 //! Commands about flows.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use ib_flow::Match;
 use ib_flow::fields::Protocols;
@@ -10,7 +10,7 @@ use ib_openflow::message::*;
 use ib_openflow::names::{NO_NAMES, Names};
 use ib_openflow::print::message_text;
 
-use super::conn::{Conn, must_decode, xid_of};
+use super::conn::{Conn, xid_of};
 use super::{Criterion, Ctl, Fail, Result};
 use crate::io::Io;
 
@@ -315,16 +315,27 @@ struct Entry {
     sides: [Option<Version1>; 2],
 }
 
-/// Flows of two sources. Order: by table, then priority from high to low, then text.
+/// Flows of two sources, by table and then in the order in which they came.
 #[derive(Default)]
-struct FlowTables(BTreeMap<(u8, std::cmp::Reverse<u16>, String), Entry>);
+struct FlowTables {
+    index: HashMap<(u8, u16, String), usize>,
+    entries: Vec<Entry>,
+}
 
 impl FlowTables {
     fn insert(&mut self, key: FlowKey, v: Version1, side: usize) {
         let text = ib_flow::text::match_to_string(&key.match_, None);
-        let at = (key.table, std::cmp::Reverse(key.priority), text);
-        let e = self.0.entry(at).or_insert_with(|| Entry { key, sides: [None, None] });
-        e.sides[side] = Some(v);
+        let at = *self.index.entry((key.table, key.priority, text)).or_insert_with(|| {
+            self.entries.push(Entry { key, sides: [None, None] });
+            self.entries.len() - 1
+        });
+        self.entries[at].sides[side] = Some(v);
+    }
+
+    fn values(&self) -> Vec<&Entry> {
+        let mut all: Vec<&Entry> = self.entries.iter().collect();
+        all.sort_by_key(|e| e.key.table);
+        all
     }
 }
 
@@ -426,12 +437,12 @@ pub(super) fn replace_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> 
     }
     let mut messages = Vec::new();
     // Deletions first, so that there is room.
-    for e in tables.0.values() {
+    for e in tables.values() {
         if let (None, Some(v)) = (&e.sides[0], &e.sides[1]) {
             messages.push(Message::FlowMod(to_flow_mod(&e.key, v, FlowModCommand::DeleteStrict)));
         }
     }
-    for e in tables.0.values() {
+    for e in tables.values() {
         if let Some(v) = &e.sides[0] {
             let changed = e.sides[1].as_ref().is_none_or(|old| !same(v, old));
             if changed || ctl.options.readd {
@@ -480,7 +491,7 @@ pub(super) fn diff_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
     let names = if ctl.shows_names() { ctl.names() } else { NO_NAMES };
     let mut out = String::new();
     let mut differ = false;
-    for e in tables.0.values() {
+    for e in tables.values() {
         let [a, b] = &e.sides;
         if let (Some(a), Some(b)) = (a, b) {
             if same(a, b) {
@@ -582,9 +593,4 @@ pub(super) fn bundle(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<
         ctl.options.protocols = ctl.options.protocols.or(protocols_of(Version::V14));
     }
     send_bundle(ctl, &args[0], messages, usable)
-}
-
-#[allow(dead_code)]
-fn decode_check(bytes: &[u8]) -> Result<()> {
-    must_decode(bytes).map(|_| ())
 }

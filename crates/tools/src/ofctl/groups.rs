@@ -21,6 +21,14 @@ fn send_groups(ctl: &mut Ctl, switch: &str, list: Vec<GroupMod>, usable: Protoco
     }
     let mut conn = ctl.open(switch)?;
     for g in list {
+        let name = match g.command {
+            GroupModCommand::InsertBucket => "insert-bucket",
+            GroupModCommand::RemoveBucket => "remove-bucket",
+            _ => "",
+        };
+        if !name.is_empty() && !matches!(conn.version, Version::V10 | Version::V15) {
+            return Err(format!("{name} needs OpenFlow 1.5 or later ('-O OpenFlow15')").into());
+        }
         send_all(ctl, &mut conn, &Message::GroupMod(g))?;
     }
     Ok(())

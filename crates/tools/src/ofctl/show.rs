@@ -46,19 +46,20 @@ impl Ctl {
         request: &Message,
         io: &mut Io<'_>,
     ) -> Result<()> {
-        if self.shows_names() {
-            self.load_tables(switch)?;
-            self.load_ports(switch)?;
+        if !self.shows_names() {
+            return self.dump(conn, request, io);
         }
-        let (ports, tables) = (self.ports.take(), self.tables.take());
-        let names = if self.shows_names() {
-            Names { ports: ports.as_ref().map(|p| &p.1), tables: tables.as_ref().map(|t| &t.1) }
-        } else {
-            NO_NAMES
-        };
-        let r = self.dump_named(conn, request, names, io);
-        (self.ports, self.tables) = (ports, tables);
-        r
+        // The request goes first; names are asked for once there is something to print.
+        let xid = self.send(conn, request)?;
+        loop {
+            let m = conn.reply_to(xid)?;
+            self.load_ports(switch)?;
+            self.load_tables(switch)?;
+            io.out(message_text(&m, &self.print_options(self.names(), 1)));
+            if !more(&m) {
+                return Ok(());
+            }
+        }
     }
 
     /// A switch's ports.
@@ -378,16 +379,11 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
             .iter()
             .filter(|v| **v >= least_most.0 && **v <= least_most.1)
             .fold(0, |b, v| b | v.bit());
-        let list = |bits: u32| {
-            (1..32)
-                .filter(|i| bits >> i & 1 != 0)
-                .map(|i| format!("0x{i:02x}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let names: Vec<&str> =
+            Version::ALL.iter().filter(|v| wanted & v.bit() != 0).map(|v| v.name()).collect();
         return Err(format!(
-            "table_mod '{setting}' requires one of the OpenFlow versions {} but none is enabled (use -O)",
-            list(wanted)
+            "table_mod '{setting}' requires one of the OpenFlow versions {}",
+            names.join(", ")
         )
         .into());
     }
