@@ -662,7 +662,6 @@ pub(crate) fn flow_flags(flags: u16, v: Version) -> u16 {
 }
 
 fn flow_mod(b: &mut Buf, f: &FlowMod, v: Version, xid: u32, options: EncodeOptions) {
-    let delete = matches!(f.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
     if v == Version::V10 {
         let command = f.command as u16;
         let command = if options.table_id { command | u16::from(f.table_id) << 8 } else { command };
@@ -697,11 +696,7 @@ fn flow_mod(b: &mut Buf, f: &FlowMod, v: Version, xid: u32, options: EncodeOptio
         f.command == FlowModCommand::Add || (v == Version::V11 && f.modify_cookie && f.cookie_mask == 0);
     b.u64(if new { f.new_cookie } else { f.cookie & f.cookie_mask });
     b.u64(f.cookie_mask);
-    b.u8(if f.table_id == 0xff && !delete && v < Version::V15 && f.table_id == 0xff {
-        table_for(f)
-    } else {
-        f.table_id
-    });
+    b.u8(if f.table_id == 0xff { table_for(f) } else { f.table_id });
     b.u8(f.command as u8);
     b.u16(f.idle_timeout);
     b.u16(f.hard_timeout);

@@ -74,8 +74,22 @@ pub fn hex_dump(bytes: &[u8], ascii: bool) -> String {
     out
 }
 
-/// A message as text, which ends with a newline.
+/// A message as text, which ends with a newline. No line ends with spaces.
 pub fn message_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
+    let text = untrimmed_text(bytes, options);
+    if !text.contains(" \n") {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (body, end) = line.strip_suffix('\n').map_or((line, ""), |b| (b, "\n"));
+        out.push_str(body.trim_end_matches(' '));
+        out.push_str(end);
+    }
+    out
+}
+
+fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
     let mut out = String::new();
     let Some(header) = parse_header(bytes) else {
         if bytes.is_empty() {
@@ -104,7 +118,7 @@ pub fn message_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                 put_header(&mut out, id.kind.name, header);
                 match decode(bytes) {
                     Ok(d) => {
-                        body(&mut out, &d, id.flags, bytes, options);
+                        body(&mut out, &d, id.flags, options);
                         if !out.ends_with('\n') {
                             out.push('\n');
                         }
@@ -139,7 +153,7 @@ pub fn packet_text(data: &[u8], packet_type: u32) -> String {
     crate::packet_text::packet_to_string(data, packet_type)
 }
 
-fn body(out: &mut String, d: &Decoded, flags: u16, raw: &[u8], o: &PrintOptions<'_>) {
+fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
     use Message as M;
     let n = &o.names;
     let v = Version::from_wire(d.header.version).unwrap_or(Version::V10);
@@ -148,8 +162,6 @@ fn body(out: &mut String, d: &Decoded, flags: u16, raw: &[u8], o: &PrintOptions<
         M::Hello(versions) => {
             let list: Vec<String> =
                 (1..32).filter(|i| versions.0 >> i & 1 != 0).map(|i| format!("0x{i:02x}")).collect();
-            let odd = "\n unknown data in hello:\n";
-            let _ = odd;
             writeln!(out, "\n version bitmap: {}", list.join(", "))
         }
         M::Error(e) => error(out, e),
@@ -187,7 +199,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, raw: &[u8], o: &PrintOptions<
             Ok(())
         }
         M::PacketOut(p) => packet_out(out, p, o),
-        M::FlowMod(f) => flow_mod(out, f, v, d.name, n),
+        M::FlowMod(f) => flow_mod(out, f, v, n),
         M::GroupMod(g) => {
             group_text::group_mod(out, g, v, n);
             Ok(())
@@ -230,7 +242,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, raw: &[u8], o: &PrintOptions<
             };
             write!(out, " reason={why}")
         }
-        M::GetAsyncReply(a) | M::SetAsync(a) => async_config(out, a, d.name, v),
+        M::GetAsyncReply(a) | M::SetAsync(a) => async_config(out, a),
         M::QueueGetConfigRequest(q) => {
             out.push_str(" port=");
             put_port(out, q.port, n);
@@ -323,14 +335,14 @@ fn body(out: &mut String, d: &Decoded, flags: u16, raw: &[u8], o: &PrintOptions<
             Ok(())
         }
         M::MultipartRequest(r) => {
-            print_stats::request(out, r, v, o);
+            print_stats::request(out, r, o);
             Ok(())
         }
         M::MultipartReply(r) => {
             if flags & 1 != 0 {
                 out.push_str(" ***more***");
             }
-            print_stats::reply(out, &r.body, v, raw, o);
+            print_stats::reply(out, &r.body, v, o);
             Ok(())
         }
     };
@@ -470,8 +482,7 @@ fn packet_out(out: &mut String, p: &PacketOut, o: &PrintOptions<'_>) -> std::fmt
 }
 
 /// Appends a flow_mod, without its header.
-pub fn flow_mod(out: &mut String, f: &FlowMod, v: Version, name: &str, n: &Names<'_>) -> std::fmt::Result {
-    let _ = (v, name);
+pub fn flow_mod(out: &mut String, f: &FlowMod, v: Version, n: &Names<'_>) -> std::fmt::Result {
     out.push(' ');
     out.push_str(match f.command {
         FlowModCommand::Add => "ADD",
@@ -580,7 +591,7 @@ fn table_mod(out: &mut String, t: &TableMod, v: Version, n: &Names<'_>) -> std::
     Ok(())
 }
 
-fn async_config(out: &mut String, a: &AsyncConfig, name: &str, v: Version) -> std::fmt::Result {
+fn async_config(out: &mut String, a: &AsyncConfig) -> std::fmt::Result {
     const REASONS: [&[&str]; 6] = [
         &["no_match", "action", "invalid_ttl", "action_set", "group", "packet_out"],
         &["add", "delete", "modify"],
@@ -591,8 +602,7 @@ fn async_config(out: &mut String, a: &AsyncConfig, name: &str, v: Version) -> st
     ];
     const KINDS: [&str; 6] =
         ["PACKET_IN", "PORT_STATUS", "FLOW_REMOVED", "ROLE_STATUS", "TABLE_STATUS", "REQUESTFORWARD"];
-    let _ = (name, v);
-    for (i, (who, masks)) in [("primary", &a.primary), ("secondary", &a.secondary)].into_iter().enumerate() {
+    for (who, masks) in [("primary", &a.primary), ("secondary", &a.secondary)] {
         write!(out, "\n {who}:\n")?;
         for kind in 0..6 {
             write!(out, "{:>16}:", KINDS[kind])?;
@@ -610,7 +620,6 @@ fn async_config(out: &mut String, a: &AsyncConfig, name: &str, v: Version) -> st
             }
             out.push('\n');
         }
-        let _ = i;
     }
     Ok(())
 }
@@ -706,29 +715,28 @@ fn ct_flush(out: &mut String, f: &CtFlush) {
     }
 }
 
-/// Table features, a message's worth; `previous` is the last table of the message before, for what is the same.
-pub fn table_features_text(
-    list: &[TableFeatures],
-    previous: &mut Option<TableFeatures>,
-    names: &Names<'_>,
-) -> String {
+/// Table features, tables that are like the one before in short.
+pub fn table_features_text(list: &[TableFeatures], names: &Names<'_>) -> String {
     let mut out = String::new();
     let mut i = 0;
+    let mut previous: Option<&TableFeatures> = None;
     while i < list.len() {
         if previous.is_some() {
             out.push('\n');
         }
-        let run = previous
-            .as_ref()
-            .map_or(0, |p| list[i..].iter().take_while(|t| print_stats::same_features(p, t)).count());
+        let same = |p| list[i..].iter().take_while(|t| print_stats::same_features(p, t)).count();
+        let run = previous.map_or(0, same);
         if run > 0 {
             print_stats::put_ditto(&mut out, list[i].table_id, list[i + run - 1].table_id, names);
             i += run;
         } else {
-            print_stats::table_features(&mut out, &list[i], previous.as_ref(), None, names);
+            print_stats::table_features(&mut out, &list[i], previous, None, names);
             i += 1;
+            if i == list.len() {
+                out.push('\n');
+            }
         }
-        *previous = list.get(i - 1).cloned();
+        previous = list.get(i - 1);
     }
     out
 }

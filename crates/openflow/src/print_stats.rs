@@ -162,15 +162,16 @@ pub(crate) fn features(out: &mut String, f: &SwitchFeatures, v: Version, _n: &Na
 /// Appends queue configuration.
 pub(crate) fn queue_config(out: &mut String, q: &QueueGetConfigReply, v: Version, n: &Names<'_>) {
     let new = v >= Version::V14;
+    out.push(' ');
     if !new {
-        out.push_str(" port=");
+        out.push_str("port=");
         put_port(out, q.port, n);
-    } else {
-        out.push(' ');
+        out.push('\n');
     }
-    out.push('\n');
+    let mut queues: Vec<&QueueConfig> = q.queues.iter().collect();
+    queues.sort_by_key(|x| (x.port, x.queue));
     let mut last = None;
-    for x in &q.queues {
+    for x in queues {
         if new && last != Some(x.port) {
             out.push_str("port=");
             put_port(out, x.port, n);
@@ -224,10 +225,9 @@ pub(crate) fn table_desc(out: &mut String, t: &TableDesc, v: Version, n: &Names<
 }
 
 /// Appends a request.
-pub(crate) fn request(out: &mut String, r: &MultipartRequest, v: Version, o: &PrintOptions<'_>) {
+pub(crate) fn request(out: &mut String, r: &MultipartRequest, o: &PrintOptions<'_>) {
     use MultipartRequest as R;
     let n = &o.names;
-    let _ = v;
     match r {
         R::Flow(f) | R::Aggregate(f) => {
             if f.table_id != 0xff {
@@ -331,10 +331,9 @@ fn stat(out: &mut String, leader: &str, v: u64, last: bool) {
 }
 
 /// Appends a reply.
-pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, raw: &[u8], o: &PrintOptions<'_>) {
+pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, o: &PrintOptions<'_>) {
     use MultipartBody as B;
     let n = &o.names;
-    let _ = raw;
     match b {
         B::Desc(d) => {
             for (label, s) in [
@@ -562,7 +561,8 @@ fn table_name(t: u8, n: &Names<'_>) -> String {
 /// numbers abbreviated (`reg0...reg15`).
 fn put_fields(out: &mut String, fields: &[FieldId]) {
     let mut ids = fields.to_vec();
-    ids.sort();
+    // The TTL of NSH was declared last.
+    ids.sort_by_key(|f| if *f == FieldId::NshTtl { (FieldId::NshC4, 1) } else { (*f, 0) });
     ids.dedup();
     let names: Vec<&str> = ids.iter().map(|f| f.name).collect();
     put_names(out, &names, ' ');
@@ -745,7 +745,8 @@ fn instructions(out: &mut String, i: &TableInstrFeatures, prev: Option<&TableIns
         out.push_str(&names.join(" "));
     }
     out.push('\n');
-    if prev.is_some_and(|p| p.write == i.write && p.apply == i.apply) {
+    let told = !i.write.set_fields.is_empty() || !i.apply.set_fields.is_empty();
+    if told && prev.is_some_and(|p| p.write == i.write && p.apply == i.apply) {
         out.push_str("      (same actions)\n");
         return;
     }

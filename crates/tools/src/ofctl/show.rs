@@ -188,24 +188,15 @@ pub(super) fn dump_tables(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Re
 pub(super) fn dump_table_features(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     let mut conn = ctl.open(&args[0])?;
     ctl.need_version(&conn, Version::V13, "dump-table-features")?;
-    let xid = ctl
-        .send(&mut conn, &Message::MultipartRequest(MultipartRequest::TableFeatures { with_body: false }))?;
-    let mut previous = None;
-    loop {
-        let m = conn.reply_to(xid)?;
-        match must_decode(&m)?.message {
-            Message::MultipartReply(MultipartReply { body: MultipartBody::TableFeatures(list), .. }) => {
-                io.out(ib_openflow::print::table_features_text(&list, &mut previous, &NO_NAMES));
-            }
-            _ => {
-                io.out(message_text(&m, &ctl.print_options(NO_NAMES, 1)));
-                return Ok(());
-            }
-        }
-        if !more(&m) {
-            return Ok(());
+    let request = Message::MultipartRequest(MultipartRequest::TableFeatures { with_body: false });
+    let mut all = Vec::new();
+    for body in ctl.collect(&mut conn, &request)? {
+        if let MultipartBody::TableFeatures(list) = body {
+            all.extend(list);
         }
     }
+    io.out(ib_openflow::print::table_features_text(&all, &NO_NAMES));
+    Ok(())
 }
 
 pub(super) fn dump_table_desc(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
