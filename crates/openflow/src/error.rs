@@ -229,7 +229,6 @@ errors! {
     NXTFFC_DUP_TABLE = [(4, 6, NX, 44, 0)];
     NXR_NOT_SUPPORTED = [(1, 2, NX, 1, 533), (3, 6, NX, 34, 0)];
     NXR_STALE = [(1, 2, NX, 1, 534), (3, 6, NX, 35, 0)];
-    NXST_NOT_CONFIGURED = [(1, 2, NX, 1, 535), (3, 6, NX, 36, 0)];
 }
 
 impl OfError {
