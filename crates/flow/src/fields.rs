@@ -761,7 +761,7 @@ mod tests {
                 FieldId::TunFlags | FieldId::ArpOp | FieldId::CtState => 1,
                 _ => {
                     0xa5a5_a5a5_a5a5_a5a5_a5a5_a5a5_a5a5_a5a5
-                        & ((1 << (f.n_bits - 1)) - 1 | 1 << (f.n_bits - 1))
+                        & (((1 << (f.n_bits - 1)) - 1) | (1 << (f.n_bits - 1)))
                 }
             });
             f.set_flow(&mut flow, &v);

@@ -339,10 +339,10 @@ impl Checker<'_> {
                     vlog_warn_rl!(OFP_ACTIONS, (1, 5), "set_field {} lacks correct prerequisites", f.name);
                     return Err(OfError::OFPBAC_MATCH_INCONSISTENT);
                 }
-                if sf.field == FieldId::VlanTci {
-                    if let [a, b] = sf.value[..] {
-                        self.m.flow.vlans[0].tci = Be16::from_bytes([a, b]);
-                    }
+                if sf.field == FieldId::VlanTci
+                    && let [a, b] = sf.value[..]
+                {
+                    self.m.flow.vlans[0].tci = Be16::from_bytes([a, b]);
                 }
                 Ok(())
             }

@@ -24,7 +24,7 @@ const ZERO: OfError = OfError::NXBRC_MUST_BE_ZERO;
 
 /// Decodes a list of actions.
 pub fn decode_actions(bytes: &[u8], version: Version) -> Result<Vec<Action>, OfError> {
-    if bytes.len() % 8 != 0 {
+    if !bytes.len().is_multiple_of(8) {
         return Err(OfError::OFPBRC_BAD_LEN);
     }
     decode_list(bytes, version, 0)
@@ -906,7 +906,7 @@ pub fn decode_instructions(bytes: &[u8], version: Version) -> Result<Vec<Action>
         return decode_actions(bytes, version);
     }
     let bad_len = OfError::OFPBIC_BAD_LEN;
-    if bytes.len() % 8 != 0 {
+    if !bytes.len().is_multiple_of(8) {
         return Err(bad_len);
     }
     // By kind: goto, metadata, write, apply, clear, meter.

@@ -237,7 +237,7 @@ pub(crate) fn port10(c: &mut Cursor<'_>) -> Result<Port, OfError> {
     let hw_addr = c.mac()?;
     let name = c.string(16)?;
     let (config, state) = (c.u32()? & 0x7f, c.u32()? & 0x301);
-    Ok(Port {
+    Ok(speeds(Port {
         port_no,
         hw_addr,
         name,
@@ -248,8 +248,7 @@ pub(crate) fn port10(c: &mut Cursor<'_>) -> Result<Port, OfError> {
         supported: features_from10(c.u32()?),
         peer: features_from10(c.u32()?),
         ..speeds(Port::default())
-    })
-    .map(speeds)
+    }))
 }
 
 /// Derives speeds from features where the version does not carry them.
@@ -1040,7 +1039,7 @@ fn tlv_maps(c: &mut Cursor<'_>) -> Result<Vec<TlvMap>, OfError> {
     while !c.is_empty() {
         let map = TlvMap { class: c.u16()?, kind: c.u8()?, len: c.u8()?, index: c.u16()? };
         c.skip(2)?;
-        if map.len % 4 != 0 || map.len > 124 {
+        if !map.len.is_multiple_of(4) || map.len > 124 {
             return Err(OfError::NXTTMFC_BAD_OPT_LEN);
         }
         if map.index >= 64 {

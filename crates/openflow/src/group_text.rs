@@ -373,11 +373,9 @@ pub fn parse_group_mod(
     };
     // Buckets come last; each begins with `bucket`.
     let mut rest = None;
-    if takes_bucket {
-        if let Some(at) = find_bucket(s) {
-            rest = Some(&s[at..]);
-            s = &s[..at];
-        }
+    if takes_bucket && let Some(at) = find_bucket(s) {
+        rest = Some(&s[at..]);
+        s = &s[..at];
     }
     let (mut had_type, mut had_command_bucket) = (false, false);
     while let Some((name, v)) = next_key_value(&mut s) {
@@ -467,7 +465,7 @@ pub fn parse_group_mod(
         return Err("must specify a command bucket id".into());
     }
     if !g.props.fields.is_empty() && g.props.selection_method != "hash" {
-        return Err(format!("fields may only be specified with \"selection_method=hash\""));
+        return Err("fields may only be specified with \"selection_method=hash\"".to_string());
     }
     while let Some(text) = rest {
         // `bucket` and what separates it from its contents.

@@ -41,7 +41,9 @@ pub fn pull_header(c: &mut Cursor<'_>, bad_len: OfError) -> Result<HeaderInfo, O
         })
         .ok_or(OfError::OFPBMC_BAD_FIELD)?;
     let n_bytes = if masked { payload / 2 } else { payload };
-    if (masked && payload % 2 != 0) || (!field.is_tun_metadata() && n_bytes != code.n_bytes as usize) {
+    if (masked && !payload.is_multiple_of(2))
+        || (!field.is_tun_metadata() && n_bytes != code.n_bytes as usize)
+    {
         return Err(bad_len);
     }
     Ok(HeaderInfo { field: field.id, masked, n_bytes })

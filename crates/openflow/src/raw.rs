@@ -299,7 +299,7 @@ pub fn identify(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
     let body = c.rest();
     let fits = match kind.step {
         0 => body.len() == kind.min,
-        step => body.len() >= kind.min && (body.len() - kind.min) % step == 0,
+        step => body.len() >= kind.min && (body.len() - kind.min).is_multiple_of(step),
     };
     if !fits {
         return Err(OfError::OFPBRC_BAD_LEN);

@@ -433,7 +433,8 @@ mod tests {
     #[test]
     fn echoes_are_answered_and_silence_is_probed() {
         let (mut a, mut b) = pair(Versions::ALL, Versions::ALL);
-        (a.event(), b.event());
+        a.event();
+        b.event();
         a.set_probe_interval_ms(5000);
         a.run(Instant::from_ms(4000));
         assert!(a.output().is_empty());

@@ -493,10 +493,10 @@ pub(super) fn diff_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
     let mut differ = false;
     for e in tables.values() {
         let [a, b] = &e.sides;
-        if let (Some(a), Some(b)) = (a, b) {
-            if same(a, b) {
-                continue;
-            }
+        if let (Some(a), Some(b)) = (a, b)
+            && same(a, b)
+        {
+            continue;
         }
         differ = true;
         for (sign, v) in [('-', a), ('+', b)] {

@@ -279,7 +279,7 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
         .with(daemon::OPTIONS)
         .with(daemon::VLOG_OPTIONS);
     let mut timeout = None;
-    while let Some(found) = opts.next() {
+    for found in opts.by_ref() {
         let found = found.map_err(|e| Fail::Text(format!("{e}\n")))?;
         let arg = found.arg_str();
         match found.id {
@@ -487,7 +487,7 @@ impl Ctl {
 
 fn list_commands(_: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<()> {
     for c in COMMANDS {
-        io.out(format!("  {:<23} {}\n", c.name, c.usage).trim_end_matches(' ').to_string());
+        io.out(format!("  {:<23} {}\n", c.name, c.usage).trim_end_matches(' '));
     }
     Ok(())
 }

@@ -102,7 +102,9 @@ fn send(m: &mut Monitor, call: Call) {
     let mut ok = true;
     for a in &call.args {
         let digits: String = a.chars().filter(|c| !c.is_whitespace()).collect();
-        let bytes: Option<Vec<u8>> = (digits.len() % 2 == 0)
+        let bytes: Option<Vec<u8>> = digits
+            .len()
+            .is_multiple_of(2)
             .then(|| {
                 digits
                     .as_bytes()

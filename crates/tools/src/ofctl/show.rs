@@ -383,11 +383,11 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
         // One message sets both: take the other from the switch.
         let request = Message::MultipartRequest(MultipartRequest::TableDesc);
         for body in ctl.collect(&mut conn, &request)? {
-            if let MultipartBody::TableDesc(list) = body {
-                if let Some(d) = list.iter().find(|d| d.table_id == tm.table_id) {
-                    tm.eviction = tm.eviction.or(Some(d.eviction));
-                    tm.vacancy = tm.vacancy.or(Some(d.vacancy));
-                }
+            if let MultipartBody::TableDesc(list) = body
+                && let Some(d) = list.iter().find(|d| d.table_id == tm.table_id)
+            {
+                tm.eviction = tm.eviction.or(Some(d.eviction));
+                tm.vacancy = tm.vacancy.or(Some(d.vacancy));
             }
         }
     }
