@@ -933,13 +933,10 @@ pub fn encode_reply(body: MultipartBody, version: Version, xid: u32, options: En
             out.push(bytes);
             return;
         }
-        match body.halves() {
-            Ok((a, b)) => {
-                split(a, version, xid, options, out);
-                split(b, version, xid, options, out);
-            }
-            // One entry alone cannot exceed 64 kB by much; it cannot be sent.
-            Err(_) => {}
+        // One entry alone cannot exceed 64 kB by much; it cannot be sent.
+        if let Ok((a, b)) = body.halves() {
+            split(a, version, xid, options, out);
+            split(b, version, xid, options, out);
         }
     }
     let mut out = Vec::new();

@@ -478,7 +478,7 @@ mod tests {
         check("tcp,tcp_dst=80,actions=output:2", "any tcp,tp_dst=80 actions=output:2");
         check("priority=5,ip,actions=dec_ttl,NORMAL", "any priority=5,ip actions=dec_ttl,NORMAL");
         check("actions=set_field:5->reg0", "NXM,OXM  actions=set_field:0x5->reg0");
-        check("table=1,actions=drop", "OpenFlow10+table_id,NXM+table_id,OXM,OpenFlow11  actions=drop");
+        check("table=1,actions=drop", "OXM,OpenFlow10+table_id,NXM+table_id,OpenFlow11  actions=drop");
         check("ip", "must specify an action");
         check("foo=1,actions=", "unknown keyword foo");
         check("priority=x,actions=", "invalid priority \"x\"");

@@ -317,13 +317,13 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
     if ctl.accepts_names() {
         ctl.load_tables(&args[0])?;
     }
-    let mut tm = TableMod::default();
-    tm.table_id = if args[1].eq_ignore_ascii_case("all") {
+    let table_id = if args[1].eq_ignore_ascii_case("all") {
         OFPTT_ALL
     } else {
         ib_openflow::names::parse_table(&args[1], &ctl.names())
             .ok_or_else(|| Fail::Msg(format!("unknown table \"{}\"", args[1])))?
     };
+    let mut tm = TableMod { table_id, ..TableMod::default() };
     let setting = args[2].as_str();
     let least_most = match setting {
         "controller" => {
