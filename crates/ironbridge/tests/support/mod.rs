@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A short name that no other test on this machine uses now: good for devices (15 bytes at most).
@@ -94,22 +95,27 @@ impl Drop for Dir {
     }
 }
 
+/// Two switches can't be in one network namespace: both would have a device `ovs-netdev`. Tests take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Database and switch daemons of ours, on real devices.
 pub struct Daemons {
     /// Rundir, database, logs.
     pub dir: Dir,
     links: PathBuf,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Daemons {
     /// Starts both; `switch_options` go to ovs-vswitchd.
     pub fn start(switch_options: &[&str]) -> Daemons {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = Dir::new("run");
         let links = dir.path().join("links");
         let made =
             Command::new(env!("CARGO_BIN_EXE_ironbridge")).arg("links").arg(&links).output().expect("links");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let d = Daemons { dir, links };
+        let d = Daemons { dir, links, _turn: turn };
         d.run("ovsdb-tool create conf.db");
         d.start_database();
         d.run("ovs-vsctl --no-wait init");
