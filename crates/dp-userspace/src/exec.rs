@@ -1,6 +1,6 @@
 //! Actions on one packet.
 //!
-//! [`Worker::run`] takes the packet and does the list in order. An action that ends the packet's way (output, recirculation,
+//! `Worker::run` takes the packet and does the list in order. An action that ends the packet's way (output, recirculation,
 //! `userspace`) takes the packet itself when it is the last of the list, and a copy else. Nested lists
 //! work on a copy of packet and metadata, so that what they change ends with them. Depth is bounded twice: by
 //! recirculations ([`MAX_RECIRC`]) and by nesting ([`MAX_NESTING`]), so that no list can exhaust the stack.

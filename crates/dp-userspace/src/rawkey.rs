@@ -1,7 +1,7 @@
 //! The exact-match key of ordinary packets, taken from the header bytes without parsing them field by field.
 //!
 //! Most packets are Ethernet with at most one VLAN tag, IPv4 without options or IPv6 without extension
-//! headers, not a fragment, and TCP, UDP or ICMP. For each such combination a [`Template`] says which of the first bytes
+//! headers, not a fragment, and TCP, UDP or ICMP. For each such combination a `Template` says which of the first bytes
 //! a flow key could possibly see. A [`RawKey`] is those bytes, masked, with port of entry and template: a few loads, ANDs and one hash.
 //!
 //! Invariant: two packets with equal raw keys have equal flow keys (given metadata that holds nothing but the port of entry).

@@ -1,4 +1,4 @@
-//! From a key to a packet: the inverse of [`crate::extract`], for tests and `ovs-ofctl compose-packet`.
+//! From a key to a packet: the inverse of `crate::extract`, for tests and `ovs-ofctl compose-packet`.
 
 use ib_packet::gso;
 use ib_packet::{Be16, Packet};

@@ -1,7 +1,7 @@
 //! Kernel devices: what `system`, `tap` and `internal` share.
 //!
 //! [`Linux`] is one per registry: an rtnetlink socket for requests, one for notifications, and the open devices by
-//! name. [`Link`] is a device's control side: the kernel's last word about it, kept current by notifications, so that
+//! name. `Link` is a device's control side: the kernel's last word about it, kept current by notifications, so that
 //! reading MAC, MTU, flags or carrier asks nobody. How packets move is in [`system`], [`tap`] and [`io`].
 
 pub mod io;

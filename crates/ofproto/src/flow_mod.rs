@@ -3,7 +3,7 @@
 //! A change happens in two steps. [`Txn`] *starts* flow_mods in the next version: new rules go into the
 //! classifier invisible to the present, old ones are marked to disappear. *Commit* publishes that version, so
 //! that readers see all of it or nothing; *revert* (dropping the `Txn` uncommitted) undoes the marks. Rules
-//! that nobody can see any more leave the classifier on the next [`Ofproto::collect_garbage`], when no
+//! that nobody can see any more leave the classifier on the next `Ofproto::collect_garbage`, when no
 //! translation that began in the old version is still running.
 
 use std::borrow::Cow;

@@ -3,7 +3,7 @@
 //! A translation that needs the result of conntrack, a hash or a popped header *freezes*: its state goes
 //! into a [`FrozenState`] under an id, and the datapath flow ends in `recirc(id)`. The packet's next
 //! upcall carries the id and translation *thaws*. Equal states share an id. An id lives while a flow or a
-//! trace refers to it ([`RecircEntry`] is counted), and [`GRACE_MS`] longer for packets that are on the way.
+//! trace refers to it ([`RecircEntry`] is counted), and `GRACE_MS` longer for packets that are on the way.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};

@@ -421,8 +421,7 @@ fn nicira(
             Action::SetField(set_field_of(dst.field, v, dst.mask(), SetFieldForm::RegLoad))
         }
         33 => {
-            at_least(n, 24)?;
-            c.zeros(6, ZERO)?;
+            at_least(n, 16)?;
             let sf = oxm_set_field(&mut c, SetFieldForm::RegLoad2, true)?;
             if c.rest().len() >= 8 || c.rest().iter().any(|b| *b != 0) {
                 return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);

@@ -6,7 +6,7 @@
 use ib_flow::{FieldId, FieldValue, OfPort, Subfield};
 
 use crate::action::*;
-use crate::error::{NX, ONF};
+use crate::error::NX;
 use crate::learn_wire;
 use crate::message::Version;
 use crate::oxm;
@@ -198,7 +198,7 @@ fn encode_one(b: &mut Buf, a: &Action, version: Version) {
                 });
             } else {
                 std_action(b, 21, |b| b.u32(*queue));
-                output(b, *port, 0, false);
+                output(b, *port, u16::MAX, false);
                 nx_action(b, 5, |_| {});
             }
         }
@@ -215,7 +215,7 @@ fn encode_one(b: &mut Buf, a: &Action, version: Version) {
         }
         Action::SetField(sf) => set_field(b, sf, version),
         Action::RegMove { src, dst } => match version {
-            V10 | V11 | V12 => {
+            V10 | V11 | V12 | V13 | V14 => {
                 nx_action(b, 6, |b| {
                     b.u16(src.n_bits as u16);
                     b.u16(src.ofs as u16);
@@ -224,10 +224,6 @@ fn encode_one(b: &mut Buf, a: &Action, version: Version) {
                     oxm::put_header(b, dst.field, 0, false);
                 });
             }
-            V13 | V14 => exp_action(b, ONF, 3200, |b| {
-                b.u16(0);
-                copy_field(b, src, dst, version);
-            }),
             V15 => std_action(b, 28, |b| copy_field(b, src, dst, version)),
         },
         Action::StackPush(sf) | Action::StackPop(sf) => {
@@ -411,13 +407,13 @@ fn encode_one(b: &mut Buf, a: &Action, version: Version) {
             b.u16(*idle);
             b.u16(*hard);
         }),
-        Action::Resubmit { in_port, table, with_ct_orig, .. } => {
+        Action::Resubmit { in_port, table, with_ct_orig, simple } => {
             if *with_ct_orig {
                 nx_action(b, 44, |b| {
                     b.u16(in_port.0);
                     b.u8(*table);
                 });
-            } else if *table == 0xff {
+            } else if *simple && *table == 0xff {
                 nx_action(b, 1, |b| b.u16(in_port.0));
             } else {
                 nx_action(b, 14, |b| {
@@ -488,7 +484,7 @@ fn encode_one(b: &mut Buf, a: &Action, version: Version) {
                     EncapProp::NshTlv { class, kind, data } => {
                         let n = data.len().min(247);
                         b.u8(2);
-                        b.u8((8 + n) as u8);
+                        b.u8((8 + n).next_multiple_of(8) as u8);
                         b.u16(*class);
                         b.u8(*kind);
                         b.u8(n as u8);
@@ -555,13 +551,15 @@ fn controller(b: &mut Buf, c: &Controller) {
         b.bytes(body);
         b.pad8(start);
     }
+    // The length of 16-bit properties counts their padding.
+    let padded = |v: u16| [(v >> 8) as u8, v as u8, 0, 0];
     nx_action(b, 37, |b| {
         b.zeros(6);
         if c.max_len != u16::MAX {
-            prop(b, 0, &c.max_len.to_be_bytes());
+            prop(b, 0, &padded(c.max_len));
         }
         if c.id != 0 {
-            prop(b, 1, &c.id.to_be_bytes());
+            prop(b, 1, &padded(c.id));
         }
         if c.reason != 1 {
             prop(b, 2, &[c.reason]);
@@ -740,8 +738,8 @@ fn loads(b: &mut Buf, sf: &SetField) {
     let field = sf.field.field();
     let short = field.code(0).is_some_and(|c| c.class != 0xffff);
     if sf.form == SetFieldForm::RegLoad2 || !short || field.is_tun_metadata() {
+        // What the structure calls padding is where the entry begins.
         nx_action(b, 33, |b| {
-            b.zeros(6);
             oxm::put_entry(b, sf.field, 0, &sf.value, &sf.mask);
         });
         return;

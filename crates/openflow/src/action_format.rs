@@ -7,12 +7,21 @@ use ib_flow::{FieldValue, OfPort, Subfield};
 
 use crate::action::*;
 use crate::learn_text;
-use crate::message::PacketInReason;
+use crate::message::{PacketInReason, Version};
 use crate::names::{Names, put_port, put_table};
 use crate::value;
 
 /// Appends a list, separated by commas; `drop` for an empty one.
 pub fn format_actions(out: &mut String, actions: &[Action], names: &Names<'_>) {
+    format_list(out, actions, false, names);
+}
+
+/// [`format_actions`] for a list that came by a version: since 1.1 tags are popped, not stripped.
+pub fn format_actions_of(out: &mut String, actions: &[Action], via: Version, names: &Names<'_>) {
+    format_list(out, actions, via > Version::V10, names);
+}
+
+fn format_list(out: &mut String, actions: &[Action], pops: bool, names: &Names<'_>) {
     if actions.is_empty() {
         out.push_str("drop");
     }
@@ -20,7 +29,8 @@ pub fn format_actions(out: &mut String, actions: &[Action], names: &Names<'_>) {
         if i > 0 {
             out.push(',');
         }
-        format_action(out, a, names);
+        // Writing to a String cannot fail.
+        let _ = try_format(out, a, pops, names);
     }
 }
 
@@ -86,10 +96,10 @@ pub fn put_dotted_hex(out: &mut String, bytes: &[u8]) {
 /// Appends one action.
 pub fn format_action(out: &mut String, a: &Action, names: &Names<'_>) {
     // Writing to a String cannot fail.
-    let _ = try_format(out, a, names);
+    let _ = try_format(out, a, false, names);
 }
 
-fn try_format(out: &mut String, a: &Action, names: &Names<'_>) -> std::fmt::Result {
+fn try_format(out: &mut String, a: &Action, pops: bool, names: &Names<'_>) -> std::fmt::Result {
     match a {
         Action::Output { port, max_len } => {
             if *port < OfPort::MAX {
@@ -142,7 +152,7 @@ fn try_format(out: &mut String, a: &Action, names: &Names<'_>) -> std::fmt::Resu
         Action::SetVlanPcp { pcp, push_if_needed } => {
             write!(out, "{}_vlan_pcp:{pcp}", if *push_if_needed { "mod" } else { "set" })?;
         }
-        Action::StripVlan => out.push_str("strip_vlan"),
+        Action::StripVlan => out.push_str(if pops { "pop_vlan" } else { "strip_vlan" }),
         Action::PushVlan(t) => write!(out, "push_vlan:0x{:04x}", t.get())?,
         Action::SetEthSrc(m) => write!(out, "mod_dl_src:{m}")?,
         Action::SetEthDst(m) => write!(out, "mod_dl_dst:{m}")?,
@@ -262,7 +272,7 @@ fn try_format(out: &mut String, a: &Action, names: &Names<'_>) -> std::fmt::Resu
         }
         Action::Clone(inner) => {
             out.push_str("clone(");
-            format_actions(out, inner, names);
+            format_list(out, inner, pops, names);
             out.push(')');
         }
         Action::Ct(ct) => ct_text(out, ct, names)?,
@@ -283,7 +293,7 @@ fn try_format(out: &mut String, a: &Action, names: &Names<'_>) -> std::fmt::Resu
         Action::ClearActions => out.push_str("clear_actions"),
         Action::WriteActions(set) => {
             out.push_str("write_actions(");
-            format_actions(out, set, names);
+            format_list(out, set, pops, names);
             out.push(')');
         }
         Action::WriteMetadata { value, mask } => {

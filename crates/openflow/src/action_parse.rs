@@ -91,7 +91,16 @@ impl ActionParser<'_> {
         let action = match lower.as_str() {
             "output" => self.output(value)?,
             "group" => Action::Group(u32_arg(value)?),
-            "controller" => Action::Controller(self.controller(value)?),
+            "controller" => {
+                let c = self.controller(value)?;
+                let plain = Controller { max_len: c.max_len, ..Default::default() };
+                // Nothing special: the action of the specification will do.
+                if c == plain {
+                    out.push(Action::Output { port: OfPort::CONTROLLER, max_len: c.max_len });
+                    return Ok(());
+                }
+                Action::Controller(c)
+            }
             "enqueue" => self.enqueue(value)?,
             "bundle" => Action::Bundle(self.bundle(value, false)?),
             "bundle_load" => Action::Bundle(self.bundle(value, true)?),
@@ -763,7 +772,7 @@ fn nat_range(s: &str, out: &mut Nat) -> Result<(), String> {
                 if m < min {
                     return Err(invalid());
                 }
-                max = if m == min { 0 } else { m };
+                max = m;
                 after
             }
             None => after,
@@ -780,7 +789,7 @@ fn nat_range(s: &str, out: &mut Nat) -> Result<(), String> {
                 if m < min {
                     return Err(invalid());
                 }
-                max = if m == min { 0 } else { m };
+                max = m;
                 &t[used..]
             }
             None => after,
@@ -809,7 +818,7 @@ fn nat_range(s: &str, out: &mut Nat) -> Result<(), String> {
         if m < min {
             return Err(invalid());
         }
-        max = if m == min { 0 } else { m };
+        max = m;
         after = &t[n..];
     }
     if !after.is_empty() {

@@ -933,7 +933,7 @@ pub fn encode_reply(body: MultipartBody, version: Version, xid: u32, options: En
             out.push(bytes);
             return;
         }
-        // One entry alone cannot exceed 64 kB by much; it cannot be sent.
+        // One entry alone that exceeds 64 kB cannot be sent.
         if let Ok((a, b)) = body.halves() {
             split(a, version, xid, options, out);
             split(b, version, xid, options, out);

@@ -10,7 +10,7 @@ use ib_flow::text::parse::{parse_field, parse_match_key, set_default_packet_type
 use ib_flow::{Match, OfPort, Subfield};
 
 use crate::action_check::{CheckParams, check};
-use crate::action_format::format_actions;
+use crate::action_format::format_actions_of;
 use crate::action_parse::{NXM_OF11_UP, OF11_UP, OF13_UP, parse_actions, parse_instructions};
 use crate::error::OfError;
 use crate::message::*;
@@ -341,8 +341,8 @@ pub fn put_flags(out: &mut String, flags: u16) {
 }
 
 /// Appends a flow as `dump-flows` prints it, without the space in front. Without `show_stats` only what makes the
-/// flow is printed.
-pub fn format_flow_stats(out: &mut String, f: &FlowStats, show_stats: bool, names: &Names<'_>) {
+/// flow is printed. `via` is the version that it came by.
+pub fn format_flow_stats(out: &mut String, f: &FlowStats, show_stats: bool, via: Version, names: &Names<'_>) {
     if show_stats || f.cookie != 0 {
         let _ = write!(out, "cookie={:#x}, ", f.cookie);
     }
@@ -384,7 +384,7 @@ pub fn format_flow_stats(out: &mut String, f: &FlowStats, show_stats: bool, name
         out.push(' ');
     }
     out.push_str("actions=");
-    format_actions(out, &f.actions, names);
+    format_actions_of(out, &f.actions, via, names);
 }
 
 /// The names of single protocols, lowest bit first.
@@ -465,7 +465,7 @@ mod tests {
                 let mut out = format!("{} ", protocols_text(usable));
                 format_match_priority(&mut out, &fm.match_, fm.priority, &NO_NAMES);
                 out.push_str(" actions=");
-                format_actions(&mut out, &fm.actions, &NO_NAMES);
+                format_actions_of(&mut out, &fm.actions, Version::V10, &NO_NAMES);
                 out
             }
             Err(e) => e,

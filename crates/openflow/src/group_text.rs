@@ -5,7 +5,7 @@ use std::fmt::Write;
 use ib_flow::OfPort;
 use ib_flow::fields::{Protocols, by_name};
 
-use crate::action_format::format_actions;
+use crate::action_format::format_actions_of;
 use crate::action_parse::{OF11_UP, parse_actions};
 use crate::flow_text::{parse_group, put_duration};
 use crate::message::*;
@@ -96,7 +96,7 @@ fn put_group(
             let _ = write!(out, "watch_group:{},", b.watch_group);
         }
         out.push_str("actions=");
-        format_actions(out, &b.actions, n);
+        format_actions_of(out, &b.actions, v, n);
     }
 }
 

@@ -1617,10 +1617,10 @@ pub struct TableFeatures {
     pub miss: TableMiss,
     /// Eviction on (1.4+).
     pub eviction: bool,
-    /// Can evict; `None` before 1.4.
-    pub supports_eviction: Option<bool>,
-    /// Vacancy events; `None` before 1.4.
-    pub supports_vacancy: Option<bool>,
+    /// Can evict (1.4+).
+    pub supports_eviction: bool,
+    /// Vacancy events (1.4+).
+    pub supports_vacancy: bool,
     /// Flows at most.
     pub max_entries: u32,
     /// Of a hit.
@@ -1633,13 +1633,6 @@ pub struct TableFeatures {
     pub mask_fields: Vec<ib_flow::FieldId>,
     /// ... and left out.
     pub wildcard_fields: Vec<ib_flow::FieldId>,
-}
-
-impl TableFeatures {
-    /// What 1.4+ says about eviction and vacancy events.
-    pub fn eviction_and_vacancy(&self) -> Option<(bool, bool)> {
-        Some((self.supports_eviction?, self.supports_vacancy?))
-    }
 }
 
 /// OFPMP_TABLE_DESC.

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use ib_flow::OfPort;
 
-use crate::action_format::{format_actions, put_dotted_hex, reason_text};
+use crate::action_format::{format_actions_of, put_dotted_hex, reason_text};
 use crate::decode::{Decoded, decode};
 use crate::error::OfError;
 use crate::flow_text::*;
@@ -198,7 +198,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
             print_stats::port(out, &s.port);
             Ok(())
         }
-        M::PacketOut(p) => packet_out(out, p, o),
+        M::PacketOut(p) => packet_out(out, p, v, o),
         M::FlowMod(f) => flow_mod(out, f, v, n),
         M::GroupMod(g) => {
             group_text::group_mod(out, g, v, n);
@@ -458,11 +458,11 @@ fn flow_removed(out: &mut String, f: &FlowRemoved, n: &Names<'_>) -> std::fmt::R
     writeln!(out, " pkts{} bytes{}", f.packet_count, f.byte_count)
 }
 
-fn packet_out(out: &mut String, p: &PacketOut, o: &PrintOptions<'_>) -> std::fmt::Result {
+fn packet_out(out: &mut String, p: &PacketOut, v: Version, o: &PrintOptions<'_>) -> std::fmt::Result {
     out.push(' ');
     ib_flow::text::matching::format_match(&p.metadata, o.names.ports, out);
     out.push_str(" actions=");
-    format_actions(out, &p.actions, &o.names);
+    format_actions_of(out, &p.actions, v, &o.names);
     if p.buffer_id == NO_BUFFER {
         write!(out, " data_len={}", p.data.len())?;
         if o.verbosity > 0 && !p.data.is_empty() {
@@ -531,7 +531,7 @@ pub fn flow_mod(out: &mut String, f: &FlowMod, v: Version, n: &Names<'_>) -> std
     let implied = if v < Version::V12 { FlowModFlags::RESET_COUNTS } else { 0 };
     put_flags(out, f.flags & !implied);
     out.push_str("actions=");
-    format_actions(out, &f.actions, n);
+    format_actions_of(out, &f.actions, v, n);
     Ok(())
 }
 
@@ -716,7 +716,7 @@ fn ct_flush(out: &mut String, f: &CtFlush) {
 }
 
 /// Table features, tables that are like the one before in short.
-pub fn table_features_text(list: &[TableFeatures], names: &Names<'_>) -> String {
+pub fn table_features_text(list: &[TableFeatures], version: Version, names: &Names<'_>) -> String {
     let mut out = String::new();
     let mut i = 0;
     let mut previous: Option<&TableFeatures> = None;
@@ -730,7 +730,7 @@ pub fn table_features_text(list: &[TableFeatures], names: &Names<'_>) -> String 
             print_stats::put_ditto(&mut out, list[i].table_id, list[i + run - 1].table_id, names);
             i += run;
         } else {
-            print_stats::table_features(&mut out, &list[i], previous, None, names);
+            print_stats::table_features(&mut out, &list[i], previous, None, version, names);
             i += 1;
             if i == list.len() {
                 out.push('\n');

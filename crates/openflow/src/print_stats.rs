@@ -350,7 +350,7 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, o: &PrintOp
         B::Flow(list) => {
             for f in list {
                 out.push_str("\n ");
-                format_flow_stats(out, f, true, n);
+                format_flow_stats(out, f, true, v, n);
             }
         }
         B::Aggregate(a) => {
@@ -360,7 +360,7 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, o: &PrintOp
                 a.packet_count, a.byte_count, a.flow_count
             );
         }
-        B::Table(list) => tables(out, list, n),
+        B::Table(list) => tables(out, list, v, n),
         B::Port(list) => {
             let _ = writeln!(out, " {} ports", list.len());
             list.iter().for_each(|s| port_stats(out, s, n));
@@ -403,7 +403,7 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, o: &PrintOp
             let mut last: Option<&TableFeatures> = None;
             for t in list {
                 out.push('\n');
-                table_features(out, t, last, None, n);
+                table_features(out, t, last, None, v, n);
                 last = Some(t);
             }
         }
@@ -414,7 +414,7 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, o: &PrintOp
             ports.iter().for_each(|p| port(out, p));
         }
         B::TableDesc(list) => list.iter().for_each(|t| table_desc(out, t, v, n)),
-        B::FlowMonitor(list) => list.iter().for_each(|u| flow_update(out, u, n)),
+        B::FlowMonitor(list) => list.iter().for_each(|u| flow_update(out, u, v, n)),
         B::Ipfix { flow, stats } => ipfix(out, *flow, stats),
     }
 }
@@ -518,7 +518,7 @@ pub(crate) fn same_features(a: &TableFeatures, b: &TableFeatures) -> bool {
     neutral(a) == neutral(b)
 }
 
-fn tables(out: &mut String, list: &[TableStats], n: &Names<'_>) {
+fn tables(out: &mut String, list: &[TableStats], v: Version, n: &Names<'_>) {
     let mut i = 0;
     let mut last: Option<&TableStats> = None;
     let same = |a: &TableStats, b: &TableStats| {
@@ -535,7 +535,7 @@ fn tables(out: &mut String, list: &[TableStats], n: &Names<'_>) {
             put_ditto(out, t.table_id, list[i + run - 1].table_id, n);
             i += run;
         } else {
-            table_features(out, &t.features, last.map(|l| &l.features), Some(t), n);
+            table_features(out, &t.features, last.map(|l| &l.features), Some(t), v, n);
             i += 1;
         }
         last = list.get(i - 1);
@@ -614,6 +614,7 @@ pub(crate) fn table_features(
     t: &TableFeatures,
     prev: Option<&TableFeatures>,
     stats: Option<&TableStats>,
+    v: Version,
     n: &Names<'_>,
 ) {
     let _ = write!(out, "  table {}", table_name(t.table_id, n));
@@ -641,9 +642,14 @@ pub(crate) fn table_features(
     if t.miss != TableMiss::Default {
         let _ = writeln!(out, "    config={}", miss_name(t.miss));
     }
-    if let Some((eviction, vacancy)) = t.eviction_and_vacancy() {
+    if v >= Version::V14 && stats.is_none() {
         let yes = |b: bool| if b { "supported" } else { "not supported" };
-        let _ = write!(out, "    eviction: {}\n    vacancy events: {}\n", yes(eviction), yes(vacancy));
+        let _ = write!(
+            out,
+            "    eviction: {}\n    vacancy events: {}\n",
+            yes(t.supports_eviction),
+            yes(t.supports_vacancy)
+        );
     }
     if t.max_entries != 0 {
         let _ = writeln!(out, "    max_entries={}", t.max_entries);
@@ -772,7 +778,7 @@ fn instructions(out: &mut String, i: &TableInstrFeatures, prev: Option<&TableIns
     }
 }
 
-fn flow_update(out: &mut String, u: &FlowUpdate, n: &Names<'_>) {
+fn flow_update(out: &mut String, u: &FlowUpdate, v: Version, n: &Names<'_>) {
     out.push_str("\n event=");
     match u {
         FlowUpdate::Abbrev { xid } => {
@@ -822,7 +828,7 @@ fn flow_update(out: &mut String, u: &FlowUpdate, n: &Names<'_>) {
                     out.push(' ');
                 }
                 out.push_str("actions=");
-                crate::action_format::format_actions(out, actions, n);
+                crate::action_format::format_actions_of(out, actions, v, n);
             }
         }
     }

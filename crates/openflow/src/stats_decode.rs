@@ -853,8 +853,8 @@ fn table_features(c: &mut Cursor<'_>, v: Version) -> Result<TableFeatures, OfErr
     if v < Version::V13 {
         t.miss = miss_of(caps);
     }
-    t.supports_eviction = (v >= Version::V14).then_some(caps & 4 != 0);
-    t.supports_vacancy = (v >= Version::V14).then_some(caps & 8 != 0);
+    t.supports_eviction = v >= Version::V14 && caps & 4 != 0;
+    t.supports_vacancy = v >= Version::V14 && caps & 8 != 0;
     let mut missing_seen = [false; 16];
     while !p.is_empty() {
         let (kind, body) = property(&mut p, OfError::OFPBPC_BAD_LEN)?;

@@ -728,8 +728,7 @@ fn table_features(b: &mut Buf, t: &TableFeatures, v: Version) {
     b.u64(t.metadata_write);
     let mut caps = 0;
     if v >= Version::V14 {
-        caps |= if t.supports_eviction == Some(true) { 4 } else { 0 }
-            | if t.supports_vacancy == Some(true) { 8 } else { 0 };
+        caps |= if t.supports_eviction { 4 } else { 0 } | if t.supports_vacancy { 8 } else { 0 };
     }
     b.u32(caps);
     b.u32(t.max_entries);

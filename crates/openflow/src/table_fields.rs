@@ -1,7 +1,7 @@
 //! Fields and actions of tables as the bitmaps of OpenFlow 1.0 to 1.2.
 
 use ib_flow::FieldId;
-use ib_flow::fields::{FIELDS, Maskable};
+use ib_flow::fields::FIELDS;
 
 use crate::message::TableFeatures;
 
@@ -57,18 +57,12 @@ pub(crate) fn from_fields11(wild: u32, all: u32, f: &mut TableFeatures) {
     let list = |w: u32| OF11.iter().filter(|(bit, _)| w & bit != 0).map(|(_, id)| *id).collect::<Vec<_>>();
     f.match_fields = list(all);
     f.wildcard_fields = list(wild);
-    f.mask_fields = maskable(&f.match_fields);
 }
 
 /// OpenFlow 1.1's bitmaps: wildcards, matches.
 pub(crate) fn to_fields11(f: &TableFeatures) -> (u32, u32) {
     let bits = |l: &[FieldId]| OF11.iter().filter(|(_, id)| l.contains(id)).fold(0, |w, (bit, _)| w | bit);
     (bits(&f.wildcard_fields), bits(&f.match_fields))
-}
-
-/// The fields that can be matched bitwise.
-pub(crate) fn maskable(list: &[FieldId]) -> Vec<FieldId> {
-    list.iter().copied().filter(|f| f.maskable == Maskable::Bitwise).collect()
 }
 
 /// The OXM basic class number of a field in OpenFlow 1.2, if it has one.

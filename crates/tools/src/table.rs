@@ -1,7 +1,7 @@
 //! Tables on standard output, in the five formats that the database tools share.
 //!
 //! A [`Table`] is a caption, headings and rows of [`Cell`]s; a [`Style`] says how to print it. Cells that come from
-//! the database are made for a style ([`Style::cell`]), because `-f json` wants them in the protocol's JSON form and
+//! the database are made for a style (`Style::cell`), because `-f json` wants them in the protocol's JSON form and
 //! the other formats as text in one of three flavours (`-d`). A [`Printer`] prints the tables of one run: all but
 //! the first are set off from the one before by an empty line, where the format is for people.
 //!

@@ -58,7 +58,7 @@ pub fn column(idl: &Idl, table: &str, name: &str) -> Result<String, String> {
     }
 }
 
-/// [`column`], where `_uuid` may be asked for too.
+/// `column`, where `_uuid` may be asked for too.
 pub fn readable_column(idl: &Idl, table: &str, name: &str) -> Result<String, String> {
     if name.eq_ignore_ascii_case("_uuid") || name.eq_ignore_ascii_case("-uuid") {
         return Ok("_uuid".to_string());

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use ib_flow::Match;
 use ib_flow::fields::Protocols;
+use ib_flow::text::normalize::normalize_match;
 use ib_openflow::flow_text::*;
 use ib_openflow::message::*;
 use ib_openflow::names::{NO_NAMES, Names};
@@ -61,8 +62,9 @@ pub(super) fn parse_flow_file(
     let mut usable = Protocols::ANY;
     let mut out = Vec::new();
     for (line, s) in lines(text) {
-        let (fm, u) =
+        let (mut fm, u) =
             parse_flow_mod(&s, purpose, names).map_err(|e| Fail::Msg(format!("{name}:{line}: {e}")))?;
+        normalize_match(&mut fm.match_, true);
         usable = usable.and(u);
         out.push(fm);
     }
@@ -172,7 +174,8 @@ fn flow_mod(ctl: &mut Ctl, args: &[String], command: FlowModCommand, io: &mut Io
     }
     ctl.load_names_tables_first(&args[0])?;
     let text = args.get(1).map_or("", String::as_str);
-    let (fm, usable) = parse_flow_mod(text, Purpose::Mod(command), ctl.names())?;
+    let (mut fm, usable) = parse_flow_mod(text, Purpose::Mod(command), ctl.names())?;
+    normalize_match(&mut fm.match_, true);
     send_flow_mods(ctl, &args[0], vec![fm], usable)
 }
 
@@ -283,7 +286,7 @@ pub(super) fn dump_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
         if !ctl.options.bare {
             out.push(' ');
         }
-        format_flow_stats(&mut out, f, ctl.options.stats, &names);
+        format_flow_stats(&mut out, f, ctl.options.stats, conn.version, &names);
         out.push('\n');
     }
     io.out(out);

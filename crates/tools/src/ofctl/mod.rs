@@ -1,6 +1,6 @@
 //! `ovs-ofctl`: OpenFlow from the command line (ovs-ofctl(8)).
 //!
-//! [`run`] reads the options and runs one command of `COMMANDS`. Commands that talk to a switch use [`conn`]; those that
+//! [`run`] reads the options and runs one command of `COMMANDS`. Commands that talk to a switch use `conn`; those that
 //! only convert texts and bytes are in `offline`.
 
 use std::ffi::OsString;
@@ -275,7 +275,7 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
     };
     let mut daemon = Daemon::new(program);
     let name = argv0(args);
-    let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), "+mP:F:O:t:hVv::p:c:C:o", LONG)
+    let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), "mP:F:O:t:hVv::p:c:C:o", LONG)
         .with(daemon::OPTIONS)
         .with(daemon::VLOG_OPTIONS);
     let mut timeout = None;

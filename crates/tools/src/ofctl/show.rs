@@ -195,7 +195,7 @@ pub(super) fn dump_table_features(ctl: &mut Ctl, args: &[String], io: &mut Io<'_
             all.extend(list);
         }
     }
-    io.out(ib_openflow::print::table_features_text(&all, &NO_NAMES));
+    io.out(ib_openflow::print::table_features_text(&all, conn.version, &NO_NAMES));
     Ok(())
 }
 
@@ -323,7 +323,7 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
         ib_openflow::names::parse_table(&args[1], &ctl.names())
             .ok_or_else(|| Fail::Msg(format!("unknown table \"{}\"", args[1])))?
     };
-    let mut tm = TableMod { table_id, ..TableMod::default() };
+    let mut tm = TableMod { table_id, ..Default::default() };
     let setting = args[2].as_str();
     let least_most = match setting {
         "controller" => {
