@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Some("fuzz") => {
             cargo(&[&["run", "--release", "--quiet", "-p", "fuzz", "--"], rest.as_slice()].concat())
         }
-        Some("diff") => cargo(&[&["run", "--quiet", "-p", "differ", "--"], rest.as_slice()].concat()),
+        Some("diff") => diff(&rest),
         _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|fuzz|diff [ARGS]".into()),
     };
     match done {
@@ -50,6 +50,12 @@ fn test(args: &[&str]) -> Done {
     // Programs first: tests start them.
     cargo(&["build", "--workspace", "--bins"])?;
     cargo(&[&["test", "--workspace", "--no-fail-fast"], args].concat())
+}
+
+fn diff(args: &[&str]) -> Done {
+    // The program under test lies beside the one that compares.
+    cargo(&["build", "--workspace", "--bins"])?;
+    cargo(&[&["run", "--quiet", "-p", "differ", "--"], args].concat())
 }
 
 fn ci() -> Done {
