@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use ib_base::errno::strerror_num as strerror;
+
 use crate::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
 use crate::{Datapaths, Dpif, DpifError, FlowDel, FlowInfo, FlowPut, FlowStats, PortSpec, Ufid};
 
@@ -162,12 +164,6 @@ pub fn run(cx: &Context<'_>, command: &Command, mut options: Options, args: &[&s
         return Err(format!("'{}' command does not work in read only mode", command.name));
     }
     (command.handler)(cx, &options, &words)
-}
-
-/// The C library's text of an errno that a provider may report.
-fn strerror(errno: i32) -> String {
-    let full = std::io::Error::from_raw_os_error(errno).to_string();
-    full.split(" (os error").next().unwrap_or(&full).to_owned()
 }
 
 fn with_errno(what: &str, e: &DpifError) -> String {
