@@ -137,7 +137,11 @@ impl Ovn {
         let names: Vec<String> =
             schema.get("tables").unwrap().as_object().unwrap().iter().map(|(n, _)| n.to_string()).collect();
         let select = names.iter().map(|table| {
-            Json::object([("op", "select".into()), ("table", table.as_str().into()), ("where", Json::array([]))])
+            Json::object([
+                ("op", "select".into()),
+                ("table", table.as_str().into()),
+                ("where", Json::array([])),
+            ])
         });
         let request = Json::array([Json::from("OVN_Southbound")].into_iter().chain(select)).to_string();
         let reply = self.run("/usr/bin/ovsdb-client", &["transact", &self.remote("sb"), &request]);
@@ -217,7 +221,8 @@ impl Words {
 
     fn text(&self, text: &str) -> String {
         let text = text.replace(&self.mac, "MAC");
-        if Json::parse(&format!("[\"{text}\"]")).is_ok() && text.len() == 36 && text.matches('-').count() == 4 {
+        if Json::parse(&format!("[\"{text}\"]")).is_ok() && text.len() == 36 && text.matches('-').count() == 4
+        {
             return self.rows.get(&text).cloned().unwrap_or_else(|| "ROW".into());
         }
         // Sets of load balancer addresses are named after the number of their datapath.
@@ -287,7 +292,9 @@ fn build(ovn: &Ovn, n: usize) {
         and(format!("lr-nat-add r{i} dnat_and_snat 172.16.1.{i} 10.{i}.0.11"));
         and(format!("lr-route-add r{i} 0.0.0.0/0 172.16.255.254"));
         and(format!("acl-add sw{i} from-lport 1000 ip4.src==10.{i}.0.11~&&~tcp.dst==80 allow-related"));
-        and(format!("--log --severity=info --name=drop{i} acl-add sw{i} to-lport 900 ip4.src==$blocked drop"));
+        and(format!(
+            "--log --severity=info --name=drop{i} acl-add sw{i} to-lport 900 ip4.src==$blocked drop"
+        ));
         and(format!("lb-add lb{i} 10.{i}.0.100:80 10.{i}.0.11:8080,10.{i}.0.12:8080 tcp"));
         and(format!("ls-lb-add sw{i} lb{i} -- lr-lb-add r{i} lb{i}"));
     }
