@@ -1,10 +1,15 @@
 //! `where` clauses: which rows an operation or a conditional monitor means.
+//!
+//! An operation means the rows that satisfy all clauses of a [`Condition`]. A monitor means those that satisfy any of perhaps
+//! thousands; [`AnyOf`] keeps the values that columns are compared with in hash sets, so that a row is judged by a lookup
+//! for each column rather than a comparison for each clause.
 
 use crate::atom::SymbolTable;
+use crate::cell::{Cell, OwnedCell};
 use crate::datum::Datum;
 use crate::error::{Error, Result};
 use crate::schema::{TableSchema, UUID_COLUMN};
-use crate::table::Row;
+use crate::table::{FastSet, Row};
 use crate::types::{ColumnType, UNLIMITED};
 use crate::{AtomicType, Uuid};
 use ib_base::json::Json;
@@ -64,7 +69,7 @@ pub enum Clause {
         /// How.
         function: Function,
         /// With what.
-        argument: Datum,
+        argument: OwnedCell,
     },
 }
 
@@ -100,23 +105,18 @@ impl Clause {
                 ),
             ));
         };
-        let argument = Datum::from_json(&kind, argument, symbols)?;
+        let argument = OwnedCell::new(&Datum::from_json(&kind, argument, symbols)?);
         Ok(Clause::Compare { column: column.index, function, argument })
     }
 
     /// True if `row` satisfies the clause.
     pub fn matches(&self, row: &Row) -> bool {
-        self.matches_with(|column| row.get(column))
-    }
-
-    /// As [`Clause::matches`] on a row whose data `get` knows.
-    pub fn matches_with<'a>(&self, get: impl Fn(usize) -> &'a Datum) -> bool {
         let (field, function, argument) = match self {
             Clause::Constant(b) => return *b,
-            Clause::Compare { column, function, argument } => (get(*column), *function, argument),
+            Clause::Compare { column, function, argument } => (row.cell(*column), *function, argument.cell()),
         };
         let order = || match (field.as_scalar(), argument.as_scalar()) {
-            (Some(a), Some(b)) => Some(a.cmp(b)),
+            (Some(a), Some(b)) => Some(a.bytes().cmp(b.bytes())),
             _ => None,
         };
         match function {
@@ -171,22 +171,9 @@ impl Condition {
         self.clauses.iter().all(|c| c.matches(row))
     }
 
-    /// True if any clause holds or there is none: the rule for monitors.
-    pub fn matches_any(&self, row: &Row) -> bool {
-        self.clauses.is_empty() || self.clauses.iter().any(|c| c.matches(row))
-    }
-
-    /// True if every row satisfies the condition under the rule for monitors.
+    /// True if every row satisfies one of the clauses or there is none: the rule for monitors.
     pub fn is_true(&self) -> bool {
         self.clauses.is_empty() || self.clauses.iter().any(|c| matches!(c, Clause::Constant(true)))
-    }
-
-    /// The columns that clauses look at.
-    pub fn columns(&self) -> impl Iterator<Item = usize> {
-        self.clauses.iter().filter_map(|c| match c {
-            Clause::Compare { column, .. } => Some(*column),
-            Clause::Constant(_) => None,
-        })
     }
 
     /// The only row that can satisfy all clauses, if the condition names it by its UUID.
@@ -196,18 +183,114 @@ impl Condition {
                 column: UUID_COLUMN,
                 function: Function::Eq | Function::Includes,
                 argument,
-            } => argument.as_uuid(),
+            } => argument.cell().as_uuid(),
             _ => None,
         })
     }
 
     /// The value that rows must have in `column` to satisfy all clauses, if one clause says so.
-    pub fn equal_to(&self, wanted: usize) -> Option<&Datum> {
+    pub fn equal_to(&self, wanted: usize) -> Option<Cell<'_>> {
         self.clauses.iter().find_map(|c| match c {
             Clause::Compare { column, function: Function::Eq, argument } if *column == wanted => {
-                Some(argument)
+                Some(argument.cell())
             }
             _ => None,
         })
+    }
+}
+
+/// A condition that holds where any clause does, or where there is none.
+#[derive(Clone, Debug, Default)]
+pub struct AnyOf {
+    /// Nothing is asked of a row.
+    always: bool,
+    /// By column: values of which it must have one.
+    equal: Vec<(usize, FastSet<OwnedCell>)>,
+    /// What is not a comparison for equality.
+    others: Vec<Clause>,
+    /// The columns that clauses look at.
+    columns: Vec<usize>,
+}
+
+impl AnyOf {
+    /// The condition that these clauses make.
+    pub fn new(clauses: impl IntoIterator<Item = Clause>) -> AnyOf {
+        let mut any = AnyOf { always: true, ..AnyOf::default() };
+        let mut constant = false;
+        for clause in clauses {
+            any.always = false;
+            let column = match clause {
+                Clause::Constant(b) => {
+                    constant |= b;
+                    continue;
+                }
+                Clause::Compare { column, function: Function::Eq, argument } => {
+                    match any.equal.iter_mut().find(|(c, _)| *c == column) {
+                        Some((_, values)) => {
+                            values.insert(argument);
+                        }
+                        None => any.equal.push((column, [argument].into_iter().collect())),
+                    }
+                    column
+                }
+                Clause::Compare { column, .. } => {
+                    any.others.push(clause);
+                    column
+                }
+            };
+            if !any.columns.contains(&column) {
+                any.columns.push(column);
+            }
+        }
+        any.always |= constant;
+        any
+    }
+
+    /// True if every row satisfies the condition.
+    pub fn is_true(&self) -> bool {
+        self.always
+    }
+
+    /// True if `row` satisfies the condition.
+    pub fn matches(&self, row: &Row) -> bool {
+        self.always
+            || self.equal.iter().any(|(column, values)| values.contains(row.cell(*column).packed()))
+            || self.others.iter().any(|c| c.matches(row))
+    }
+
+    /// The columns that clauses look at.
+    pub fn columns(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().copied()
+    }
+
+    /// The only rows that can satisfy the condition, if it names them by their UUIDs.
+    pub fn row_uuids(&self) -> Option<Vec<Uuid>> {
+        match &self.equal[..] {
+            [(UUID_COLUMN, values)] if !self.always && self.others.is_empty() => {
+                Some(values.iter().filter_map(|v| v.cell().as_uuid()).collect())
+            }
+            [] if !self.always && self.others.is_empty() => Some(Vec::new()),
+            _ => None,
+        }
+    }
+
+    /// The rows about which two conditions may differ, if both compare by UUID where they do.
+    pub fn differing_uuids(&self, other: &AnyOf) -> Option<Vec<Uuid>> {
+        if self.always || other.always || !self.others.is_empty() || !other.others.is_empty() {
+            return None;
+        }
+        let none = FastSet::default();
+        let of = |any: &AnyOf, column: usize| any.equal.iter().position(|(c, _)| *c == column);
+        for (column, values) in self.equal.iter().filter(|(c, _)| *c != UUID_COLUMN) {
+            if of(other, *column).is_none_or(|i| other.equal[i].1 != *values) {
+                return None;
+            }
+        }
+        if other.equal.iter().any(|(c, _)| *c != UUID_COLUMN && of(self, *c).is_none()) {
+            return None;
+        }
+        let a = of(self, UUID_COLUMN).map_or(&none, |i| &self.equal[i].1);
+        let b = of(other, UUID_COLUMN).map_or(&none, |i| &other.equal[i].1);
+        Some(a.symmetric_difference(b).filter_map(|v| v.cell().as_uuid()).collect())
     }
 }

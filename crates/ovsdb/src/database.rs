@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Context, Executed, execute};
 use crate::log::{Locker, Log, OpenMode, Replaced, Replacement};
 use crate::schema::{FIRST_COLUMN, Schema, TableSchema};
-use crate::table::{Entry, Row, Table};
+use crate::table::{Entry, Row, RowBuilder, Table};
 use crate::txn::{Change, Txn};
 use crate::types::RefType;
 use ib_base::json::{Json, JsonError, Pull, Strings, write_string};
@@ -39,8 +39,8 @@ pub struct Commit {
 pub enum Transacted {
     /// It is over. The results go to the client.
     Done {
-        /// One for each operation, and perhaps one more: the error that its end brought.
-        results: Json,
+        /// The JSON text of an array: one for each operation, and perhaps one more: the error that its end brought.
+        results: String,
         /// What changed, if anything did.
         commit: Option<Arc<Commit>>,
     },
@@ -188,7 +188,7 @@ impl Database {
         is_diff: bool,
     ) -> Result<Option<Vec<(usize, Uuid, Option<Row>)>>, Unreadable> {
         let mut rows = Vec::new();
-        let mut changes: Vec<(usize, Datum)> = Vec::new();
+        let mut builder = RowBuilder::default();
         pull.enter()?;
         while let Some(name) = pull.next_key()? {
             let Some(schema) = self.schema.table(&name) else {
@@ -221,7 +221,7 @@ impl Database {
                     }
                     continue;
                 }
-                changes.clear();
+                builder.begin(schema.columns.len());
                 pull.enter()?;
                 while let Some(name) = pull.next_key()? {
                     let value = pull.value()?;
@@ -238,10 +238,12 @@ impl Database {
                         }
                         _ => Datum::from_json(&column.kind, &value, None)?,
                     };
-                    changes.push((column.index, datum));
+                    builder.set(column.index, &datum);
                 }
-                let mut row = old.cloned().unwrap_or_else(|| table.new_row(uuid));
-                row.set_many(&changes);
+                let row = match old {
+                    Some(old) => builder.edit(old),
+                    None => builder.finish(Some(&table.default_row), uuid, Uuid::random()),
+                };
                 rows.push((schema.index, uuid, Some(row)));
             }
         }
@@ -261,36 +263,42 @@ impl Database {
             let mut cleaned: Vec<(Uuid, usize, Datum)> = Vec::new();
             for r in self.tables[t].ref_columns.iter().filter(|r| r.has(RefType::Weak)) {
                 for (uuid, entry) in &self.tables[t].rows {
-                    if let Some(kept) = r.without_dangling(&self.tables, entry.row.get(r.column)) {
-                        cleaned.push((*uuid, r.column, kept));
+                    if let Some(kept) = r.without_dangling(&self.tables, entry.row.cell(r.column)) {
+                        cleaned.push((*uuid, r.column, kept.cell().to_datum()));
                     }
                 }
             }
             for (uuid, column, kept) in cleaned {
                 if let Some(entry) = self.tables[t].rows.get_mut(&uuid) {
-                    entry.row.set(column, kept);
+                    entry.row.set_many(&[(column, kept)]);
                 }
             }
         }
         let mut strong: Vec<(usize, Uuid)> = Vec::new();
         for t in 0..self.tables.len() {
-            let rows: Vec<Row> = self.tables[t].rows.values().map(|e| e.row.clone()).collect();
-            let has_weak = self.tables[t].ref_columns.iter().any(|r| r.has(RefType::Weak));
-            for row in &rows {
-                for r in &self.tables[t].ref_columns {
-                    r.each(row.get(r.column), RefType::Strong, |table, uuid| {
+            let table = &mut self.tables[t];
+            let mut indexes = std::mem::take(&mut table.indexes);
+            for (i, index) in indexes.iter_mut().enumerate() {
+                index.reserve(table.rows.len());
+                for (uuid, entry) in &table.rows {
+                    index.insert(table.index_hash(i, &entry.row), *uuid);
+                }
+            }
+            table.indexes = indexes;
+            for r in table.ref_columns.iter().filter(|r| r.has(RefType::Strong)) {
+                for (uuid, entry) in &table.rows {
+                    r.each(entry.row.cell(r.column), RefType::Strong, |table, target| {
                         // A row that references itself does not hold itself.
-                        if (table, uuid) != (t, row.uuid()) {
-                            strong.push((table, uuid));
+                        if (table, target) != (t, *uuid) {
+                            strong.push((table, target));
                         }
                     });
                 }
-                for i in 0..self.tables[t].indexes.len() {
-                    let key = self.tables[t].index_key(i, row);
-                    self.tables[t].indexes[i].insert(key, row.uuid());
-                }
-                if has_weak {
-                    Table::link_weak(&mut self.tables, t, row, true);
+            }
+            if table.has_weak {
+                let rows: Vec<Row> = table.rows.values().map(|e| e.row.clone()).collect();
+                for row in &rows {
+                    Table::link_weak(&mut self.tables, t, None, Some(row));
                 }
             }
         }
@@ -346,17 +354,22 @@ impl Database {
                 txn.abort(&mut self.tables);
                 Transacted::Wait { timeout_ms }
             }
-            Executed::Done { results, ok: false } => {
+            Executed::Done { mut results, ok: false } => {
                 txn.abort(&mut self.tables);
-                Transacted::Done { results: Json::Array(results), commit: None }
+                results.push(']');
+                Transacted::Done { results, commit: None }
             }
-            Executed::Done { mut results, ok: true } => match self.finish(txn, wall_ms) {
-                Ok(commit) => Transacted::Done { results: Json::Array(results), commit },
-                Err(error) => {
-                    results.push(error.to_json());
-                    Transacted::Done { results: Json::Array(results), commit: None }
+            Executed::Done { mut results, ok: true } => {
+                let finished = self.finish(txn, wall_ms);
+                if let Err(error) = &finished {
+                    if results.len() > 1 {
+                        results.push(',');
+                    }
+                    error.to_json().write_to(&mut results);
                 }
-            },
+                results.push(']');
+                Transacted::Done { results, commit: finished.unwrap_or_default() }
+            }
         }
     }
 
@@ -532,12 +545,10 @@ impl Database {
         let mut atoms = 0;
         for table in &self.tables {
             for entry in table.rows.values() {
-                cells += entry.row.data().len();
-                atoms += entry
-                    .row
-                    .data()
-                    .iter()
-                    .map(|d| d.iter().map(|(_, v)| 1 + usize::from(v.is_some())).sum::<usize>())
+                cells += entry.row.columns();
+                atoms += (0..entry.row.columns())
+                    .flat_map(|c| entry.row.cell(c).iter())
+                    .map(|(_, v)| 1 + usize::from(v.is_some()))
                     .sum::<usize>();
             }
         }
@@ -619,7 +630,7 @@ fn write_new_row(out: &mut String, table: &TableSchema, row: &Row) {
     out.push('{');
     let mut first = true;
     for column in table.user_columns() {
-        let datum = row.get(column.index);
+        let datum = row.cell(column.index);
         if !column.persistent || datum.is_default(&column.kind) {
             continue;
         }
@@ -663,9 +674,9 @@ fn record_text(
                     let mut first = true;
                     rows.push('{');
                     for column in &table.columns[FIRST_COLUMN..] {
-                        let datum = new.get(column.index);
+                        let datum = new.cell(column.index);
                         let same = match old {
-                            Some(old) => old.get(column.index) == datum,
+                            Some(old) => old.cell(column.index) == datum,
                             None => datum.is_default(&column.kind),
                         };
                         if same || !column.persistent {
@@ -679,9 +690,8 @@ fn record_text(
                         rows.push(':');
                         match old {
                             Some(old) if diffs => {
-                                old.get(column.index)
-                                    .diff(datum, &column.kind)
-                                    .write_json(&column.kind, &mut rows);
+                                let diff = old.cell(column.index).diff(datum, &column.kind);
+                                diff.cell().write_json(&column.kind, &mut rows);
                             }
                             _ => datum.write_json(&column.kind, &mut rows),
                         }

@@ -56,7 +56,8 @@ impl Datum {
         Datum::from_sorted_map(pairs)
     }
 
-    fn from_sorted_set(mut atoms: Vec<Atom>) -> Datum {
+    /// A set of atoms in order, without duplicates.
+    pub(crate) fn from_sorted_set(mut atoms: Vec<Atom>) -> Datum {
         match atoms.len() {
             0 => Datum::EMPTY,
             1 => atoms.pop().map_or(Datum::EMPTY, |a| Datum(Repr::One(a))),
@@ -64,7 +65,8 @@ impl Datum {
         }
     }
 
-    fn from_sorted_map(pairs: Vec<(Atom, Atom)>) -> Datum {
+    /// A map of pairs in the order of keys, without duplicates.
+    pub(crate) fn from_sorted_map(pairs: Vec<(Atom, Atom)>) -> Datum {
         if pairs.is_empty() { Datum::EMPTY } else { Datum(Repr::Map(pairs.into())) }
     }
 

@@ -1,16 +1,18 @@
 //! The operations of `transact` (RFC 7047 section 5.2).
 
 use crate::Uuid;
-use crate::atom::{SymbolTable, uuid_to_json};
+use crate::atom::SymbolTable;
+use crate::cell::{Cell, OwnedCell};
 use crate::condition::Condition;
 use crate::datum::Datum;
 use crate::error::{Error, Result};
 use crate::mutation::Mutation;
 use crate::parser::{Kinds, Name, Parser};
 use crate::schema::{FIRST_COLUMN, TableSchema, UUID_COLUMN};
-use crate::table::{FastMap, Row, Table};
+use crate::table::{FastSet, Row, Table};
 use crate::txn::Txn;
-use ib_base::json::{Json, Object};
+use ib_base::json::{Json, write_string};
+use std::fmt::Write as _;
 
 /// What a transaction's executor needs to know about who asks, and when.
 pub struct Context<'a> {
@@ -28,8 +30,8 @@ pub struct Context<'a> {
 pub enum Executed {
     /// All were run; on an error the last result but `null`s is it, and nothing may be committed.
     Done {
-        /// One result for each operation.
-        results: Vec<Json>,
+        /// One result for each operation, as JSON: an array whose closing bracket is missing.
+        results: String,
         /// True if no operation failed.
         ok: bool,
     },
@@ -42,7 +44,8 @@ pub enum Executed {
 }
 
 enum Step {
-    Result(Object),
+    /// The result was written.
+    Done,
     Wait(i64),
 }
 
@@ -52,6 +55,8 @@ struct Executor<'a> {
     txn: &'a mut Txn,
     symbols: SymbolTable,
     context: &'a Context<'a>,
+    /// Results so far.
+    out: String,
 }
 
 /// Runs operations on `tables`, recording what they touch in `txn`. The caller prepares and commits, or aborts.
@@ -62,22 +67,29 @@ pub fn execute(
     operations: &[Json],
     context: &Context<'_>,
 ) -> Executed {
-    let mut x = Executor { tables, names, txn, symbols: SymbolTable::new(), context };
-    let mut results = Vec::with_capacity(operations.len());
+    let out = String::from("[");
+    let mut x = Executor { tables, names, txn, symbols: SymbolTable::new(), context, out };
     for (i, operation) in operations.iter().enumerate() {
         let mut parser = Parser::new(operation, Name::Operation(i + 1, operations.len()));
+        if i > 0 {
+            x.out.push(',');
+        }
+        let before = x.out.len();
         let step = x.operation(&mut parser);
         match parser.finish().and(step) {
-            Ok(Step::Result(result)) => results.push(Json::Object(result)),
+            Ok(Step::Done) => {}
             Ok(Step::Wait(timeout_ms)) => return Executed::Wait { timeout_ms },
             Err(error) => {
-                results.push(error.to_json());
-                results.resize(operations.len(), Json::Null);
-                return Executed::Done { results, ok: false };
+                x.out.truncate(before);
+                error.to_json().write_to(&mut x.out);
+                for _ in i + 1..operations.len() {
+                    x.out.push_str(",null");
+                }
+                return Executed::Done { results: x.out, ok: false };
             }
         }
     }
-    Executed::Done { results, ok: true }
+    Executed::Done { results: x.out, ok: true }
 }
 
 /// The place of an error that the parser holds and `finish` will return.
@@ -195,12 +207,12 @@ impl Executor<'_> {
             }
         }
         self.may_write("insert")?;
-        let mut row = self.tables[table].new_row(uuid);
-        row.set_many(&data);
+        let row = self.tables[table].filled_row(uuid, &data);
         self.txn.insert(self.tables, table, row);
-        let mut result = Object::new();
-        result.insert("uuid", uuid_to_json(uuid));
-        Ok(Step::Result(result))
+        self.out.push_str("{\"uuid\":[\"uuid\",\"");
+        uuid.write_to(&mut self.out);
+        self.out.push_str("\"]}");
+        Ok(Step::Done)
     }
 
     fn select(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
@@ -219,17 +231,22 @@ impl Executor<'_> {
         let found = self.matching(table, &condition);
         let mut rows: Vec<&Row> = found.iter().filter_map(|&u| t.row(u)).collect();
         if !columns.contains(&UUID_COLUMN) {
-            let mut seen: FastMap<Vec<&Datum>, ()> = FastMap::default();
-            rows.retain(|row| seen.insert(columns.iter().map(|&c| row.get(c)).collect(), ()).is_none());
+            let mut seen: FastSet<Vec<Cell<'_>>> = FastSet::default();
+            rows.retain(|row| seen.insert(columns.iter().map(|&c| row.cell(c)).collect()));
         }
         if !sort.is_empty() {
-            let key = |row: &Row| sort.iter().map(|&c| row.get(c).clone()).collect::<Vec<_>>();
+            let key = |row: &Row| sort.iter().map(|&c| row.get(c)).collect::<Vec<_>>();
             rows.sort_by_cached_key(|row| key(row));
         }
-        let rows = rows.iter().map(|row| row_to_json(&t.schema, row, &columns)).collect();
-        let mut result = Object::new();
-        result.insert("rows", Json::Array(rows));
-        Ok(Step::Result(result))
+        self.out.push_str("{\"rows\":[");
+        for (i, row) in rows.into_iter().enumerate() {
+            if i > 0 {
+                self.out.push(',');
+            }
+            write_row(&t.schema, row, &columns, &mut self.out);
+        }
+        self.out.push_str("]}");
+        Ok(Step::Done)
     }
 
     fn update(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
@@ -250,13 +267,14 @@ impl Executor<'_> {
         let condition = self.condition(table, where_json)?;
         self.may_write("update")?;
         let found = self.matching(table, &condition);
+        let cells: Vec<(usize, OwnedCell)> = data.iter().map(|(c, d)| (*c, OwnedCell::new(d))).collect();
         for &uuid in &found {
-            let differs = |row: &Row| data.iter().any(|(c, d)| row.get(*c) != d);
+            let differs = |row: &Row| cells.iter().any(|(c, d)| row.cell(*c) != d.cell());
             if self.tables[table].row(uuid).is_some_and(differs) {
-                self.txn.update(self.tables, table, uuid, &data);
+                self.txn.update_cells(self.tables, table, uuid, &cells);
             }
         }
-        Ok(count(found.len()))
+        Ok(self.count(found.len()))
     }
 
     fn mutate(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
@@ -277,12 +295,12 @@ impl Executor<'_> {
             for mutation in &mutations {
                 let Some(row) = self.tables[table].row(uuid) else { continue };
                 let new = mutation.apply(&schema, row)?;
-                if new != *row.get(mutation.column) {
-                    self.txn.update(self.tables, table, uuid, &[(mutation.column, new)]);
+                if new.cell() != row.cell(mutation.column) {
+                    self.txn.update_cells(self.tables, table, uuid, &[(mutation.column, new)]);
                 }
             }
         }
-        Ok(count(found.len()))
+        Ok(self.count(found.len()))
     }
 
     fn delete(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
@@ -295,7 +313,7 @@ impl Executor<'_> {
         for &uuid in &found {
             self.txn.delete(self.tables, table, uuid);
         }
-        Ok(count(found.len()))
+        Ok(self.count(found.len()))
     }
 
     fn wait(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
@@ -318,11 +336,16 @@ impl Executor<'_> {
                 return Err(Error::syntax(until_json.unwrap_or(&Json::Null), message));
             }
         };
-        let mut expected: FastMap<Vec<Datum>, ()> = FastMap::default();
+        let mut expected: FastSet<Vec<OwnedCell>> = FastSet::default();
         for json in rows_json.as_array().unwrap_or_default() {
-            let mut row = Row::new(self.tables[table].defaults.clone());
-            row.set_many(&self.row_data(table, json)?);
-            expected.insert(columns.iter().map(|&c| row.get(c).clone()).collect(), ());
+            let data = self.row_data(table, json)?;
+            let row = self.tables[table].default_row.with(&data);
+            let cell = |&c: &usize| match data.iter().find(|(column, _)| *column == c) {
+                // What a row says of _uuid and _version counts too.
+                Some((_, datum)) => OwnedCell::new(datum),
+                None => row.cell(c).into(),
+            };
+            expected.insert(columns.iter().map(cell).collect());
         }
         let timeout_ms = match timeout {
             None => i64::MAX,
@@ -335,16 +358,15 @@ impl Executor<'_> {
                 ms as i64
             }
         };
-        let mut actual: FastMap<Vec<&Datum>, ()> = FastMap::default();
+        let mut actual: FastSet<Vec<OwnedCell>> = FastSet::default();
         for uuid in self.matching(table, &condition) {
             if let Some(row) = self.tables[table].row(uuid) {
-                actual.insert(columns.iter().map(|&c| row.get(c)).collect(), ());
+                actual.insert(columns.iter().map(|&c| row.cell(c).into()).collect());
             }
         }
-        let same = actual.len() == expected.len()
-            && expected.keys().all(|row| actual.contains_key(&row.iter().collect::<Vec<_>>()));
+        let same = actual == expected;
         if same == equal {
-            return Ok(Step::Result(Object::new()));
+            return Ok(self.nothing());
         }
         if timeout_ms == 0 {
             return Err(Error::new("timed out", "\"where\" clause test failed"));
@@ -356,18 +378,28 @@ impl Executor<'_> {
         Ok(Step::Wait(timeout_ms))
     }
 
+    fn count(&mut self, n: usize) -> Step {
+        let _ = write!(self.out, "{{\"count\":{n}}}");
+        Step::Done
+    }
+
+    fn nothing(&mut self) -> Step {
+        self.out.push_str("{}");
+        Step::Done
+    }
+
     fn commit(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
         if let Some(Json::Bool(true)) = parser.required("durable", Kinds::BOOL) {
             self.txn.durable = true;
         }
-        Ok(Step::Result(Object::new()))
+        Ok(self.nothing())
     }
 
     fn comment(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
         if let Some(comment) = parser.required("comment", Kinds::STRING).and_then(Json::as_str) {
             self.txn.comments.push(comment.to_string());
         }
-        Ok(Step::Result(Object::new()))
+        Ok(self.nothing())
     }
 
     fn assert(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
@@ -375,17 +407,11 @@ impl Executor<'_> {
             return Err(in_parser());
         };
         if (self.context.holds_lock)(name) {
-            Ok(Step::Result(Object::new()))
+            Ok(self.nothing())
         } else {
             Err(Error::new("not owner", format!("Asserted lock {name} not held.")))
         }
     }
-}
-
-fn count(n: usize) -> Step {
-    let mut result = Object::new();
-    result.insert("count", n);
-    Step::Result(result)
 }
 
 /// The rows that satisfy all clauses. Conditions that name a row by UUID or by an index cost a lookup, others a pass
@@ -396,11 +422,12 @@ pub fn matching(table: &Table, table_index: usize, condition: &Condition, txn: &
         return Some(uuid).filter(matches).into_iter().collect();
     }
     for (i, columns) in table.schema.indexes.iter().enumerate() {
-        let key: Option<Box<[Datum]>> = columns.iter().map(|&c| condition.equal_to(c).cloned()).collect();
+        let key: Option<Vec<Cell<'_>>> = columns.iter().map(|&c| condition.equal_to(c)).collect();
         if let Some(key) = key {
             // The index shows the state before the transaction; rows touched since are looked at besides.
-            let indexed = table.indexes[i].get(&key).copied().filter(|u| !txn.has_touched(table_index, *u));
-            return indexed.into_iter().chain(txn.touched_in(table_index)).filter(matches).collect();
+            let hash = table.hash_values(key.into_iter());
+            let indexed = table.indexes[i].candidates(hash).filter(|u| !txn.has_touched(table_index, *u));
+            return indexed.chain(txn.touched_in(table_index)).filter(matches).collect();
         }
     }
     table.rows.iter().filter(|(_, e)| condition.matches_all(&e.row)).map(|(u, _)| *u).collect()
@@ -424,10 +451,18 @@ pub fn row_from_json(
     Ok(data)
 }
 
-/// The given columns of a row.
-pub fn row_to_json(schema: &TableSchema, row: &Row, columns: &[usize]) -> Json {
-    let member = |&c: &usize| (schema.columns[c].name.clone(), row.get(c).to_json(&schema.columns[c].kind));
-    Json::object(columns.iter().map(member))
+/// Appends the given columns of a row as a JSON object.
+fn write_row(schema: &TableSchema, row: &Row, columns: &[usize], out: &mut String) {
+    out.push('{');
+    for (i, &c) in columns.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        write_string(out, &schema.columns[c].name);
+        out.push(':');
+        row.cell(c).write_json(&schema.columns[c].kind, out);
+    }
+    out.push('}');
 }
 
 /// Reads a list of distinct column names; none means all.

@@ -6,6 +6,7 @@
 //! Nothing here does I/O but [`log`], which reads and appends database files.
 
 pub mod atom;
+pub mod cell;
 pub mod condition;
 pub mod database;
 pub mod datum;
@@ -16,6 +17,7 @@ pub mod log;
 pub mod monitor;
 pub mod mutation;
 pub mod parser;
+pub mod row;
 pub mod schema;
 pub mod schemas;
 pub mod server;
@@ -26,6 +28,7 @@ pub mod types;
 pub mod uuid;
 
 pub use atom::{Atom, AtomicType, SymbolTable};
+pub use cell::{Cell, OwnedCell};
 pub use datum::Datum;
 pub use error::{Error, Result};
 pub use schema::{ColumnSchema, Schema, TableSchema};

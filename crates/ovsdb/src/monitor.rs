@@ -7,7 +7,7 @@
 //! condition per table) and `monitor_cond_since` (the same, with the state's name).
 
 use crate::Uuid;
-use crate::condition::Condition;
+use crate::condition::{AnyOf, Clause, Condition};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::parser::{Kinds, Parser};
@@ -59,7 +59,7 @@ struct MonitoredTable {
     schema: Arc<TableSchema>,
     columns: Vec<MonitoredColumn>,
     select: u8,
-    condition: Condition,
+    condition: AnyOf,
     condition_text: String,
 }
 
@@ -104,7 +104,7 @@ impl MonitorSpec {
                 schema: table.clone(),
                 columns: Vec::new(),
                 select: 0,
-                condition: Condition::default(),
+                condition: AnyOf::new([]),
                 condition_text: String::new(),
             };
             let mut conditions = Vec::new();
@@ -152,7 +152,7 @@ impl MonitorSpec {
         let mut out = Writer::new();
         for table in self.tables.iter().filter(|t| t.select & INITIAL != 0) {
             for (uuid, entry) in &database.tables[table.schema.index].rows {
-                if !table.condition.matches_any(&entry.row) {
+                if !table.condition.matches(&entry.row) {
                     continue;
                 }
                 let word = if self.version == Version::V1 { "new" } else { "initial" };
@@ -210,8 +210,7 @@ impl MonitorSpec {
         for i in changed {
             let (before, after) = (&self.tables[i], &new.tables[i]);
             for (uuid, entry) in &database.tables[after.schema.index].rows {
-                let (was, is) =
-                    (before.condition.matches_any(&entry.row), after.condition.matches_any(&entry.row));
+                let (was, is) = (before.condition.matches(&entry.row), after.condition.matches(&entry.row));
                 if was != is {
                     after.write_match(&mut out, *uuid, &entry.row, is, self.version);
                 }
@@ -281,25 +280,27 @@ impl MonitoredTable {
 
     /// The rows that satisfy any of several requests' conditions.
     fn set_condition(&mut self, conditions: Vec<(Condition, String)>) {
-        self.condition = Condition::default();
+        self.condition = AnyOf::new([]);
         self.condition_text = String::new();
         if conditions.iter().any(|(c, _)| c.is_true()) {
             return;
         }
+        let mut clauses: Vec<Clause> = Vec::new();
         for (condition, text) in conditions {
-            self.condition.clauses.extend(condition.clauses);
+            clauses.extend(condition.clauses);
             self.condition_text.push_str(&text);
         }
+        self.condition = AnyOf::new(clauses);
     }
 
     /// True if a column changed that is wanted or, as the original has it, that the condition looks at.
     fn differs(&self, old: &Row, new: &Row) -> bool {
-        let changed = |column: usize| old.get(column) != new.get(column);
+        let changed = |column: usize| old.cell(column) != new.cell(column);
         self.columns.iter().any(|c| changed(c.index)) || self.condition.columns().any(changed)
     }
 
     fn write_change(&self, out: &mut Writer, change: &Change, version: Version) {
-        let wanted = |row: &Row| version == Version::V1 || self.condition.matches_any(row);
+        let wanted = |row: &Row| version == Version::V1 || self.condition.matches(row);
         let old = change.old.as_ref().filter(|r| wanted(r));
         let new = change.new.as_ref().filter(|r| wanted(r));
         match (old, new) {
@@ -315,7 +316,7 @@ impl MonitoredTable {
                     let mut first = true;
                     out.text.push_str("\"old\":{");
                     for c in self.columns.iter().filter(|c| c.select & MODIFY != 0) {
-                        if old.get(c.index) != new.get(c.index) {
+                        if old.cell(c.index) != new.cell(c.index) {
                             self.write_column(&mut out.text, c.index, old, &mut first);
                         }
                     }
@@ -325,13 +326,13 @@ impl MonitoredTable {
                     let mut first = true;
                     out.text.push_str("\"modify\":{");
                     for c in self.columns.iter().filter(|c| c.select & MODIFY != 0) {
-                        let (a, b) = (old.get(c.index), new.get(c.index));
+                        let (a, b) = (old.cell(c.index), new.cell(c.index));
                         if a == b {
                             continue;
                         }
                         let column = &self.schema.columns[c.index];
                         name(&mut out.text, &column.name, &mut first);
-                        a.diff(b, &column.kind).write_json(&column.kind, &mut out.text);
+                        a.diff(b, &column.kind).cell().write_json(&column.kind, &mut out.text);
                     }
                     out.text.push('}');
                 }
@@ -363,7 +364,7 @@ impl MonitoredTable {
         out.push_str("\":{");
         let mut first = true;
         for c in self.columns.iter().filter(|c| c.select & bit != 0) {
-            if !(skip_defaults && row.get(c.index).is_default(&self.schema.columns[c.index].kind)) {
+            if !(skip_defaults && row.cell(c.index).is_default(&self.schema.columns[c.index].kind)) {
                 self.write_column(out, c.index, row, &mut first);
             }
         }
@@ -373,7 +374,7 @@ impl MonitoredTable {
     fn write_column(&self, out: &mut String, index: usize, row: &Row, first: &mut bool) {
         let column = &self.schema.columns[index];
         name(out, &column.name, first);
-        row.get(index).write_json(&column.kind, out);
+        row.cell(index).write_json(&column.kind, out);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::AtomicType;
 use crate::atom::{Atom, SymbolTable};
+use crate::cell::OwnedCell;
 use crate::datum::Datum;
 use crate::error::{Error, Result};
 use crate::schema::TableSchema;
@@ -61,7 +62,7 @@ pub struct Mutation {
     /// The column's index.
     pub column: usize,
     mutator: Mutator,
-    argument: Datum,
+    argument: OwnedCell,
     /// `delete` from a map by keys alone.
     by_key: bool,
 }
@@ -124,31 +125,32 @@ impl Mutation {
                 ColumnType::scalar(BaseType::new(kind.key.kind))
             }
         };
-        let argument = Datum::from_json(&argument_type, argument, Some(symbols))?;
+        let argument = OwnedCell::new(&Datum::from_json(&argument_type, argument, Some(symbols))?);
         Ok(Mutation { column: column.index, mutator, argument, by_key })
     }
 
     /// What the column holds after the mutation of `row`.
-    pub fn apply(&self, table: &TableSchema, row: &Row) -> Result<Datum> {
-        let old = row.get(self.column);
+    pub fn apply(&self, table: &TableSchema, row: &Row) -> Result<OwnedCell> {
+        let old = row.cell(self.column);
         let kind = &table.columns[self.column].kind;
         let new = match self.mutator {
-            Mutator::Insert => old.union(&self.argument),
-            Mutator::Delete => old.subtract(&self.argument, self.by_key),
-            _ => return self.arithmetic(old, kind),
+            Mutator::Insert => old.union(self.argument.cell()),
+            Mutator::Delete => old.subtract(self.argument.cell(), self.by_key),
+            _ => return self.arithmetic(&old.to_datum(), kind).map(|datum| OwnedCell::new(&datum)),
         };
-        if new.len() < kind.min as usize || new.len() > kind.max as usize {
-            return Err(Error::constraint(format!(
-                "Attempted to store {} elements in {}.",
-                new.len(),
-                kind.to_english()
-            )));
+        if kind.min > 0 || kind.max != UNLIMITED {
+            let n = new.cell().len();
+            if n < kind.min as usize || n > kind.max as usize {
+                let message = format!("Attempted to store {n} elements in {}.", kind.to_english());
+                return Err(Error::constraint(message));
+            }
         }
         Ok(new)
     }
 
     fn arithmetic(&self, old: &Datum, kind: &ColumnType) -> Result<Datum> {
-        let Some(operand) = self.argument.as_scalar() else { return Ok(old.clone()) };
+        let Some(operand) = self.argument.cell().as_scalar() else { return Ok(old.clone()) };
+        let operand = operand.to_atom();
         let out_of_range = || {
             Error::new(
                 "range error",
@@ -158,7 +160,7 @@ impl Mutation {
         let division = || Error::new("domain error", "Division by zero.");
         let mut atoms = Vec::with_capacity(old.len());
         for atom in old.as_set() {
-            let atom = match (atom, operand) {
+            let atom = match (atom, &operand) {
                 (Atom::Integer(a), Atom::Integer(b)) => {
                     let result = match self.mutator {
                         Mutator::Add => a.checked_add(*b),

@@ -1,75 +1,24 @@
 //! Tables: rows by identifier, with the indexes and back references that make work proportional to a change.
 //!
-//! A [`Row`] is immutable and shared: the table, a transaction's memory of the past, pending monitors and the history all hold
-//! the same allocation. Changing a row replaces it. Beside its row a table keeps how many strong references point
-//! at it, and for each row that is weakly referenced, from where.
+//! Beside each row a table keeps how many strong references point at it, and for each row that is weakly referenced, from
+//! where. All of it follows commits by their differences: what a transaction does not touch costs nothing.
 
 use crate::Uuid;
-use crate::atom::Atom;
+use crate::cell::{Cell, Element, OwnedCell, Pair};
 use crate::datum::Datum;
 use crate::error::Error;
-use crate::schema::{FIRST_COLUMN, TableSchema, UUID_COLUMN, VERSION_COLUMN};
+pub use crate::row::{Row, RowBuilder};
+use crate::schema::{FIRST_COLUMN, TableSchema};
 use crate::types::{BaseType, RefType};
 use foldhash::fast::RandomState;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, hash_map};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// A hash map for keys that the server itself makes or checks.
 pub type FastMap<K, V> = HashMap<K, V, RandomState>;
-
-/// A row: one datum a column, `_uuid` and `_version` included.
-#[derive(Clone, Debug)]
-pub struct Row(Arc<[Datum]>);
-
-impl Row {
-    /// A row of the given data, in the order of the table's columns.
-    pub fn new(data: Vec<Datum>) -> Row {
-        Row(data.into())
-    }
-
-    /// The identifier.
-    pub fn uuid(&self) -> Uuid {
-        self.0[UUID_COLUMN].as_uuid().unwrap_or(Uuid::ZERO)
-    }
-
-    /// The datum of the column with this index.
-    pub fn get(&self, column: usize) -> &Datum {
-        &self.0[column]
-    }
-
-    /// All data.
-    pub fn data(&self) -> &[Datum] {
-        &self.0
-    }
-
-    /// Replaces a datum; copies the row unless it is not shared.
-    pub fn set(&mut self, column: usize, datum: Datum) {
-        if let Some(data) = Arc::get_mut(&mut self.0) {
-            data[column] = datum;
-        } else {
-            let mut data = self.0.to_vec();
-            data[column] = datum;
-            self.0 = data.into();
-        }
-    }
-
-    /// Replaces several data.
-    pub fn set_many<'a>(&mut self, changes: impl IntoIterator<Item = &'a (usize, Datum)>) {
-        if Arc::get_mut(&mut self.0).is_none() {
-            self.0 = self.0.to_vec().into();
-        }
-        if let Some(data) = Arc::get_mut(&mut self.0) {
-            for (column, datum) in changes {
-                data[*column] = datum.clone();
-            }
-        }
-    }
-
-    /// True if both hold the same content in all columns but `_version`.
-    pub fn same_content(&self, other: &Row) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0[FIRST_COLUMN..] == other.0[FIRST_COLUMN..]
-    }
-}
+/// A hash set for the same.
+pub type FastSet<T> = HashSet<T, RandomState>;
 
 /// A row in its table.
 #[derive(Clone, Debug)]
@@ -92,41 +41,37 @@ pub struct RefColumn {
 }
 
 impl RefColumn {
-    /// Calls `f` with each reference of the given kind in `datum`: table and row.
-    pub fn each(&self, datum: &Datum, kind: RefType, mut f: impl FnMut(usize, Uuid)) {
-        for (key, value) in datum.iter() {
-            if let (Some((table, k)), Atom::Uuid(uuid)) = (self.key, key)
+    /// Calls `f` with each reference of the given kind in a pair: table and row.
+    pub fn each_in(&self, (key, value): Pair<'_>, kind: RefType, mut f: impl FnMut(usize, Uuid)) {
+        let mut side = |target: Option<(usize, RefType)>, element: Option<Element<'_>>| {
+            if let (Some((table, k)), Some(uuid)) = (target, element.and_then(Element::as_uuid))
                 && k == kind
             {
-                f(table, *uuid);
+                f(table, uuid);
             }
-            if let (Some((table, k)), Some(Atom::Uuid(uuid))) = (self.value, value)
-                && k == kind
-            {
-                f(table, *uuid);
-            }
-        }
-    }
-
-    /// True if an element holds a weak reference to a row that does not exist.
-    pub fn is_dangling(&self, tables: &[Table], key: &Atom, value: Option<&Atom>) -> bool {
-        let dangles = |target: Option<(usize, RefType)>, atom: Option<&Atom>| match (target, atom) {
-            (Some((t, RefType::Weak)), Some(Atom::Uuid(u))) => !tables[t].rows.contains_key(u),
-            _ => false,
         };
-        dangles(self.key, Some(key)) || dangles(self.value, value)
+        side(self.key, Some(key));
+        side(self.value, value);
     }
 
-    /// `datum` without the elements that [`RefColumn::is_dangling`]; none if there are none.
-    pub fn without_dangling(&self, tables: &[Table], datum: &Datum) -> Option<Datum> {
-        if !datum.iter().any(|(k, v)| self.is_dangling(tables, k, v)) {
+    /// Calls `f` with each reference of the given kind in `cell`: table and row.
+    pub fn each(&self, cell: Cell<'_>, kind: RefType, mut f: impl FnMut(usize, Uuid)) {
+        cell.iter().for_each(|pair| self.each_in(pair, kind, &mut f));
+    }
+
+    /// True if a pair holds a weak reference to a row that does not exist.
+    pub fn is_dangling(&self, tables: &[Table], pair: Pair<'_>) -> bool {
+        let mut dangles = false;
+        self.each_in(pair, RefType::Weak, |t, u| dangles |= !tables[t].rows.contains_key(&u));
+        dangles
+    }
+
+    /// `cell` without the elements that [`RefColumn::is_dangling`]; none if there are none.
+    pub fn without_dangling(&self, tables: &[Table], cell: Cell<'_>) -> Option<OwnedCell> {
+        if !cell.iter().any(|pair| self.is_dangling(tables, pair)) {
             return None;
         }
-        Some(if datum.as_map().is_empty() {
-            Datum::set(datum.as_set().iter().filter(|k| !self.is_dangling(tables, k, None)).cloned())
-        } else {
-            Datum::map(datum.as_map().iter().filter(|(k, v)| !self.is_dangling(tables, k, Some(v))).cloned())
-        })
+        Some(cell.filtered(|pair| !self.is_dangling(tables, pair)))
     }
 
     /// True if keys or values are references of this kind.
@@ -135,8 +80,120 @@ impl RefColumn {
     }
 }
 
-/// The values of an index's columns.
-pub type IndexKey = Box<[Datum]>;
+/// An index of the schema: finds the row that has given values in certain columns.
+///
+/// It keeps hashes of values, not values; those are in the rows.
+#[derive(Debug, Default)]
+pub struct Index {
+    by_hash: FastMap<u64, Uuid>,
+    /// Rows whose values have the hash of another row's.
+    others: FastMap<u64, Vec<Uuid>>,
+}
+
+impl Index {
+    /// The rows whose values may have this hash.
+    pub fn candidates(&self, hash: u64) -> impl Iterator<Item = Uuid> {
+        let others = if self.others.is_empty() { None } else { self.others.get(&hash) };
+        self.by_hash.get(&hash).copied().into_iter().chain(others.into_iter().flatten().copied())
+    }
+
+    /// Adds a row whose values have this hash.
+    pub fn insert(&mut self, hash: u64, uuid: Uuid) {
+        match self.by_hash.entry(hash) {
+            hash_map::Entry::Vacant(slot) => {
+                slot.insert(uuid);
+            }
+            hash_map::Entry::Occupied(slot) if *slot.get() == uuid => {}
+            hash_map::Entry::Occupied(_) => self.others.entry(hash).or_default().push(uuid),
+        }
+    }
+
+    /// Removes a row whose values had this hash.
+    pub fn remove(&mut self, hash: u64, uuid: Uuid) {
+        if let Some(others) = self.others.get_mut(&hash) {
+            others.retain(|u| *u != uuid);
+            let next = others.last().copied();
+            let first = self.by_hash.get_mut(&hash);
+            if let (Some(first), Some(next)) = (first, next)
+                && *first == uuid
+            {
+                *first = next;
+                others.pop();
+            }
+            if others.is_empty() {
+                self.others.remove(&hash);
+            }
+            if next.is_some() {
+                return;
+            }
+        }
+        if self.by_hash.get(&hash) == Some(&uuid) {
+            self.by_hash.remove(&hash);
+        }
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.by_hash.clear();
+        self.others.clear();
+    }
+
+    /// Makes room for so many rows.
+    pub fn reserve(&mut self, rows: usize) {
+        self.by_hash.reserve(rows);
+    }
+}
+
+/// From where a row is weakly referenced: referencing table and row, and how many times. Most have one such row.
+#[derive(Debug)]
+pub struct Sources {
+    first: (usize, Uuid),
+    count: u32,
+    more: Option<Box<FastMap<(usize, Uuid), u32>>>,
+}
+
+impl Sources {
+    fn new(first: (usize, Uuid)) -> Sources {
+        Sources { first, count: 0, more: None }
+    }
+
+    fn add(&mut self, source: (usize, Uuid)) {
+        if self.first == source || self.is_empty() {
+            self.first = source;
+            self.count += 1;
+        } else {
+            *self.more.get_or_insert_default().entry(source).or_insert(0) += 1;
+        }
+    }
+
+    fn remove(&mut self, source: (usize, Uuid)) {
+        if self.first == source && self.count > 0 {
+            self.count -= 1;
+        } else if let Some(more) = &mut self.more
+            && let Some(n) = more.get_mut(&source)
+        {
+            *n -= 1;
+            if *n == 0 {
+                more.remove(&source);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0 && self.more.as_ref().is_none_or(|m| m.is_empty())
+    }
+
+    /// The referencing rows with their tables.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, Uuid)> {
+        let first = (self.count > 0).then_some(self.first);
+        first.into_iter().chain(self.more.iter().flat_map(|m| m.keys().copied()))
+    }
+
+    /// The number of referencing rows.
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+}
 
 /// A table with its rows.
 #[derive(Debug)]
@@ -145,14 +202,17 @@ pub struct Table {
     pub schema: Arc<TableSchema>,
     /// Rows by identifier.
     pub rows: FastMap<Uuid, Entry>,
-    /// For each index of the schema, the row that has given values.
-    pub indexes: Vec<FastMap<IndexKey, Uuid>>,
-    /// For each row that is weakly referenced: referencing table and row, and how many times.
-    pub weak_in: FastMap<Uuid, FastMap<(usize, Uuid), u32>>,
+    /// The indexes of the schema.
+    pub indexes: Vec<Index>,
+    /// For each row that is weakly referenced: from where.
+    pub weak_in: FastMap<Uuid, Sources>,
     /// Columns with references.
     pub ref_columns: Vec<RefColumn>,
+    /// There are weak references among them.
+    pub has_weak: bool,
     /// What an inserted row holds before it is filled.
-    pub defaults: Vec<Datum>,
+    pub default_row: Row,
+    hasher: RandomState,
     /// The columns whose default breaks their own constraints: they must be given on insertion.
     pub bad_defaults: Vec<(usize, Error)>,
 }
@@ -168,7 +228,7 @@ impl Table {
             let reference = base?.reference.as_ref()?;
             Some((table_index(&reference.table)?, reference.ref_type))
         };
-        let ref_columns = user()
+        let ref_columns: Vec<RefColumn> = user()
             .map(|c| RefColumn {
                 column: c.index,
                 key: target(Some(&c.kind.key)),
@@ -176,13 +236,15 @@ impl Table {
             })
             .filter(|r| r.key.is_some() || r.value.is_some())
             .collect();
-        let indexes = schema.indexes.iter().map(|_| FastMap::default()).collect();
+        let indexes = schema.indexes.iter().map(|_| Index::default()).collect();
         Table {
             rows: FastMap::default(),
             weak_in: FastMap::default(),
             indexes,
+            has_weak: ref_columns.iter().any(|r| r.has(RefType::Weak)),
             ref_columns,
-            defaults,
+            default_row: Row::new(&defaults),
+            hasher: RandomState::default(),
             bad_defaults,
             schema,
         }
@@ -190,10 +252,17 @@ impl Table {
 
     /// A row of default values with this identifier.
     pub fn new_row(&self, uuid: Uuid) -> Row {
-        let mut data = self.defaults.clone();
-        data[UUID_COLUMN] = Datum::scalar(uuid);
-        data[VERSION_COLUMN] = Datum::scalar(Uuid::random());
-        Row::new(data)
+        self.filled_row(uuid, &[])
+    }
+
+    /// A new row with this identifier of these data and defaults.
+    pub fn filled_row(&self, uuid: Uuid, data: &[(usize, Datum)]) -> Row {
+        let mut builder = RowBuilder::default();
+        builder.begin(self.schema.columns.len());
+        for (column, datum) in data {
+            builder.set(*column, datum);
+        }
+        builder.finish(Some(&self.default_row), uuid, Uuid::random())
     }
 
     /// The row with this identifier.
@@ -201,35 +270,83 @@ impl Table {
         self.rows.get(&uuid).map(|e| &e.row)
     }
 
-    /// The values that `row` has in the columns of index `i`.
-    pub fn index_key(&self, i: usize, row: &Row) -> IndexKey {
-        self.schema.indexes[i].iter().map(|&c| row.get(c).clone()).collect()
+    /// The hash of the values that `row` has in the columns of index `i`.
+    pub fn index_hash(&self, i: usize, row: &Row) -> u64 {
+        self.hash_values(self.schema.indexes[i].iter().map(|&c| row.cell(c)))
+    }
+
+    /// The hash of the values of an index's columns.
+    pub fn hash_values<'a>(&self, values: impl Iterator<Item = Cell<'a>>) -> u64 {
+        use std::hash::Hash;
+        let mut state = self.hasher.build_hasher();
+        values.for_each(|cell| cell.hash(&mut state));
+        std::hash::Hasher::finish(&state)
     }
 
     /// Records or forgets the weak references that `row` of table `table` holds. `tables` are all tables.
-    pub fn link_weak(tables: &mut [Table], table: usize, row: &Row, add: bool) {
-        let mut found: Vec<(usize, Uuid)> = Vec::new();
-        for r in &tables[table].ref_columns {
-            if r.has(RefType::Weak) {
-                r.each(row.get(r.column), RefType::Weak, |t, u| found.push((t, u)));
-            }
-        }
+    pub fn link_weak(tables: &mut [Table], table: usize, old: Option<&Row>, new: Option<&Row>) {
+        let Some(row) = new.or(old) else { return };
         let source = (table, row.uuid());
-        for (target, uuid) in found {
+        let mut found: Vec<(bool, usize, Uuid)> = Vec::new();
+        for r in tables[table].ref_columns.iter().filter(|r| r.has(RefType::Weak)) {
+            let (old, new) = (Row::cell_of(old, r.column), Row::cell_of(new, r.column));
+            old.changes(new, |came, pair| r.each_in(pair, RefType::Weak, |t, u| found.push((came, t, u))));
+        }
+        for (came, target, uuid) in found {
             let map = &mut tables[target].weak_in;
-            if add {
-                *map.entry(uuid).or_default().entry(source).or_insert(0) += 1;
+            if came {
+                map.entry(uuid).or_insert_with(|| Sources::new(source)).add(source);
             } else if let Some(sources) = map.get_mut(&uuid) {
-                if let Some(n) = sources.get_mut(&source) {
-                    *n -= 1;
-                    if *n == 0 {
-                        sources.remove(&source);
-                    }
-                }
+                sources.remove(source);
                 if sources.is_empty() {
                     map.remove(&uuid);
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_keeps_rows_of_equal_hash_apart() {
+        let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
+        let all = |index: &Index| {
+            let mut found: Vec<Uuid> = index.candidates(7).collect();
+            found.sort();
+            found
+        };
+        for order in [[a, b, c], [c, a, b], [b, c, a]] {
+            let mut index = Index::default();
+            for uuid in [a, b, c] {
+                index.insert(7, uuid);
+            }
+            assert_eq!(all(&index), [a, b, c]);
+            for (n, uuid) in order.into_iter().enumerate() {
+                index.remove(7, uuid);
+                assert_eq!(all(&index).len(), 2 - n);
+                assert!(!all(&index).contains(&uuid));
+            }
+        }
+    }
+
+    #[test]
+    fn sources_count() {
+        let [a, b] = [1, 2].map(|n| (0, Uuid::from_u128(n)));
+        let mut sources = Sources::new(a);
+        sources.add(a);
+        sources.add(a);
+        sources.add(b);
+        assert_eq!(sources.len(), 2);
+        sources.remove(a);
+        sources.remove(a);
+        assert_eq!(sources.iter().collect::<Vec<_>>(), [b]);
+        sources.add(a);
+        sources.remove(b);
+        assert_eq!(sources.iter().collect::<Vec<_>>(), [a]);
+        sources.remove(a);
+        assert!(sources.is_empty());
     }
 }

@@ -8,11 +8,10 @@
 //! Cost: proportional to the rows touched and to the references in changed columns of them.
 
 use crate::Uuid;
-use crate::atom::Atom;
+use crate::cell::OwnedCell;
 use crate::datum::Datum;
 use crate::error::{Error, Result};
-use crate::schema::VERSION_COLUMN;
-use crate::table::{Entry, FastMap, IndexKey, Row, Table};
+use crate::table::{Entry, FastMap, Row, RowBuilder, Table};
 use crate::types::RefType;
 
 /// What happened to one row in a transaction.
@@ -44,6 +43,7 @@ pub struct Txn {
     /// The answer must wait for the disk.
     pub durable: bool,
     ref_delta: FastMap<(usize, Uuid), i64>,
+    builder: RowBuilder,
 }
 
 /// The outcome of [`Txn::prepare`], ready to be written and committed.
@@ -96,6 +96,24 @@ impl Txn {
         }
     }
 
+    /// Changes cells of a row.
+    pub fn update_cells(
+        &mut self,
+        tables: &mut [Table],
+        table: usize,
+        uuid: Uuid,
+        changes: &[(usize, OwnedCell)],
+    ) {
+        self.remember(tables, table, uuid);
+        if let Some(entry) = tables[table].rows.get_mut(&uuid) {
+            self.builder.begin(entry.row.columns());
+            for (column, cell) in changes {
+                self.builder.set_cell(*column, cell.cell());
+            }
+            entry.row = self.builder.edit(&entry.row);
+        }
+    }
+
     /// Removes a row.
     pub fn delete(&mut self, tables: &mut [Table], table: usize, uuid: Uuid) {
         self.remember(tables, table, uuid);
@@ -138,7 +156,7 @@ impl Txn {
                     if old.as_ref().is_some_and(|o| o.same_content(&entry.row)) {
                         continue;
                     }
-                    entry.row.set(VERSION_COLUMN, Datum::scalar(Uuid::random()));
+                    entry.row.set_version(Uuid::random());
                     Some(entry.row.clone())
                 }
             };
@@ -156,37 +174,23 @@ impl Txn {
             let new = tables[table].row(uuid);
             let old = self.touched[t].old.as_ref().map(|e| &e.row);
             for r in &tables[table].ref_columns {
-                if !r.has(RefType::Strong) || unchanged(old, new, r.column) {
+                if !r.has(RefType::Strong) {
                     continue;
                 }
-                let column = &tables[table].schema.columns[r.column];
-                let (before, after) = (old.map(|o| o.get(r.column)), new.map(|n| n.get(r.column)));
-                // Of a large set, look at what came and went only.
-                let (gone, came) = match (before, after) {
-                    (Some(before), Some(after)) if !column.kind.is_map() => {
-                        let differ = before.symmetric_difference(after);
-                        (differ.subtract(after, false), differ.subtract(before, false))
-                    }
-                    (before, after) => {
-                        (before.cloned().unwrap_or_default(), after.cloned().unwrap_or_default())
-                    }
-                };
-                // A row that references itself does not hold itself.
-                let is_self = |t: usize, u: Uuid| (t, u) == (table, uuid);
-                r.each(&gone, RefType::Strong, |t, u| {
-                    if !is_self(t, u) {
-                        *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
-                    }
-                });
+                let (before, after) = (Row::cell_of(old, r.column), Row::cell_of(new, r.column));
                 let mut missing = None;
-                r.each(&came, RefType::Strong, |t, u| {
-                    if is_self(t, u) {
-                        return;
-                    }
-                    *self.ref_delta.entry((t, u)).or_insert(0) += 1;
-                    if !tables[t].rows.contains_key(&u) && !self.index.contains_key(&(t, u)) {
-                        missing.get_or_insert((t, u));
-                    }
+                // Of a large set, look at what came and went only.
+                before.changes(after, |came, pair| {
+                    r.each_in(pair, RefType::Strong, |t, u| {
+                        // A row that references itself does not hold itself.
+                        if (t, u) == (table, uuid) {
+                            return;
+                        }
+                        *self.ref_delta.entry((t, u)).or_insert(0) += if came { 1 } else { -1 };
+                        if came && !tables[t].rows.contains_key(&u) && !self.index.contains_key(&(t, u)) {
+                            missing.get_or_insert((t, u));
+                        }
+                    });
                 });
                 if let Some((t, u)) = missing {
                     return Err(Error::referential(format!(
@@ -247,7 +251,7 @@ impl Txn {
             let row = entry.row.clone();
             self.delete(tables, table, uuid);
             for r in &tables[table].ref_columns {
-                r.each(row.get(r.column), RefType::Strong, |t, u| {
+                r.each(row.cell(r.column), RefType::Strong, |t, u| {
                     if (t, u) != (table, uuid) {
                         *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
                         work.push((t, u));
@@ -271,33 +275,31 @@ impl Txn {
                 && !tables[t.table].rows.contains_key(&t.uuid)
                 && let Some(from) = tables[t.table].weak_in.get(&t.uuid)
             {
-                sources.extend(from.keys().copied());
+                sources.extend(from.iter());
             }
         }
         *done = self.touched.len();
         for (table, uuid) in sources {
-            let mut replace: Vec<(usize, Datum)> = Vec::new();
+            let mut replace: Vec<(usize, OwnedCell)> = Vec::new();
             let Some(row) = tables[table].row(uuid) else { continue };
             for r in tables[table].ref_columns.iter().filter(|r| r.has(RefType::Weak)) {
-                let datum = row.get(r.column);
-                let Some(kept) = r.without_dangling(tables, datum) else { continue };
-                let removed = datum.len() - kept.len();
+                let cell = row.cell(r.column);
+                let Some(kept) = r.without_dangling(tables, cell) else { continue };
+                let kept_len = kept.cell().len();
+                let removed = cell.len() - kept_len;
                 let mut zero = false;
-                for (k, v) in datum.iter().filter(|(k, v)| r.is_dangling(tables, k, *v)) {
-                    zero |= k.as_uuid() == Some(Uuid::ZERO) || v.and_then(Atom::as_uuid) == Some(Uuid::ZERO);
+                for pair in cell.iter().filter(|pair| r.is_dangling(tables, *pair)) {
+                    zero |= pair.0.as_uuid() == Some(Uuid::ZERO)
+                        || pair.1.and_then(|v| v.as_uuid()) == Some(Uuid::ZERO);
                     // The pair's other half may be a strong reference.
-                    let mut release = |target: Option<(usize, RefType)>, atom: Option<&Atom>| {
-                        if let (Some((t, RefType::Strong)), Some(Atom::Uuid(u))) = (target, atom)
-                            && (t, *u) != (table, uuid)
-                        {
-                            *self.ref_delta.entry((t, *u)).or_insert(0) -= 1;
+                    r.each_in(pair, RefType::Strong, |t, u| {
+                        if (t, u) != (table, uuid) {
+                            *self.ref_delta.entry((t, u)).or_insert(0) -= 1;
                         }
-                    };
-                    release(r.key, Some(k));
-                    release(r.value, v);
+                    });
                 }
                 let column = &tables[table].schema.columns[r.column];
-                if kept.len() < column.kind.min as usize {
+                if kept_len < column.kind.min as usize {
                     let inserted =
                         self.index.get(&(table, uuid)).is_some_and(|&i| self.touched[i].old.is_none());
                     return Err(empty_weak_column(
@@ -311,7 +313,7 @@ impl Txn {
                 replace.push((r.column, kept));
             }
             if !replace.is_empty() {
-                self.update(tables, table, uuid, &replace);
+                self.update_cells(tables, table, uuid, &replace);
             }
         }
         Ok(())
@@ -325,39 +327,41 @@ impl Txn {
                 entry.strong_refs = u32::try_from(n).unwrap_or(0);
             }
         }
+        // What leaves a place in an index makes room for what takes it.
         for change in &prepared.changes {
             let table = &mut tables[change.table];
             for i in 0..table.indexes.len() {
-                if let Some(old) = &change.old {
-                    let key = table.index_key(i, old);
-                    if table.indexes[i].get(&key) == Some(&change.uuid) {
-                        table.indexes[i].remove(&key);
-                    }
+                if let Some(old) = &change.old
+                    && !same_values(&table.schema.indexes[i], change)
+                {
+                    let hash = table.index_hash(i, old);
+                    table.indexes[i].remove(hash, change.uuid);
                 }
             }
         }
         for change in &prepared.changes {
             let table = &mut tables[change.table];
-            if let Some(new) = &change.new {
-                for i in 0..table.indexes.len() {
-                    let key = table.index_key(i, new);
-                    table.indexes[i].insert(key, change.uuid);
+            for i in 0..table.indexes.len() {
+                if let Some(new) = &change.new
+                    && !same_values(&table.schema.indexes[i], change)
+                {
+                    let hash = table.index_hash(i, new);
+                    table.indexes[i].insert(hash, change.uuid);
                 }
             }
-            if table.ref_columns.iter().any(|r| r.has(RefType::Weak)) {
-                if let Some(old) = &change.old {
-                    Table::link_weak(tables, change.table, old, false);
-                }
-                if let Some(new) = &change.new {
-                    Table::link_weak(tables, change.table, new, true);
-                }
+            if table.has_weak {
+                Table::link_weak(tables, change.table, change.old.as_ref(), change.new.as_ref());
             }
         }
     }
 }
 
-fn unchanged(old: Option<&Row>, new: Option<&Row>, column: usize) -> bool {
-    matches!((old, new), (Some(o), Some(n)) if o.get(column) == n.get(column))
+/// True if a change leaves these columns as they were.
+fn same_values(columns: &[usize], change: &Change) -> bool {
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => columns.iter().all(|&c| old.cell(c) == new.cell(c)),
+        _ => false,
+    }
 }
 
 fn empty_weak_column(table: &str, column: &str, uuid: Uuid, removed: usize, zero: bool) -> Error {
@@ -377,31 +381,30 @@ fn empty_weak_column(table: &str, column: &str, uuid: Uuid, removed: usize, zero
 }
 
 fn check_indexes(tables: &[Table], changes: &[Change], txn: &Txn) -> Result<()> {
-    let mut claimed: FastMap<(usize, usize, IndexKey), Uuid> = FastMap::default();
-    for change in changes {
+    // For each index and hash, the rows of this transaction that have taken a place.
+    let mut claimed: FastMap<(usize, usize, u64), Vec<&Change>> = FastMap::default();
+    for (n, change) in changes.iter().enumerate() {
         let Some(new) = &change.new else { continue };
         let table = &tables[change.table];
-        for i in 0..table.indexes.len() {
-            let columns = &table.schema.indexes[i];
-            if change.old.as_ref().is_some_and(|old| columns.iter().all(|&c| old.get(c) == new.get(c))) {
+        for (i, columns) in table.schema.indexes.iter().enumerate() {
+            if same_values(columns, change) {
                 continue;
             }
-            let key = table.index_key(i, new);
-            let mut rival = None;
-            if let Some(&other) = table.indexes[i].get(&key)
-                && other != change.uuid
-            {
-                // The index still shows the state before the transaction.
-                let row = table.row(other);
-                let keeps = row.is_some_and(|row| columns.iter().zip(&key).all(|(&c, d)| row.get(c) == d));
-                rival = keeps.then_some(other);
+            let equals = |row: &Row| columns.iter().all(|&c| row.cell(c) == new.cell(c));
+            let hash = table.index_hash(i, new);
+            // The index still shows the state before the transaction.
+            let mut rival = table.indexes[i]
+                .candidates(hash)
+                .find(|other| *other != change.uuid && table.row(*other).is_some_and(equals));
+            if changes.len() > 1 {
+                let slot = claimed.entry((change.table, i, hash)).or_default();
+                let earlier = || slot.iter().find(|c| c.new.as_ref().is_some_and(equals)).map(|c| c.uuid);
+                rival = rival.or_else(earlier);
+                slot.push(&changes[n]);
             }
-            let slot = (change.table, i, key);
-            let rival = rival.or_else(|| claimed.get(&slot).copied());
             if let Some(other) = rival {
                 return Err(duplicate_index(tables, txn, change, i, other));
             }
-            claimed.insert(slot, change.uuid);
         }
     }
     Ok(())
@@ -423,8 +426,9 @@ fn duplicate_index(tables: &[Table], txn: &Txn, change: &Change, i: usize, other
                 .into(),
             Some(Touched { old: None, .. }) => "was inserted by this transaction".to_string(),
             Some(Touched { old: Some(old), .. }) => {
-                let same =
-                    table.row(uuid).is_some_and(|new| columns.iter().all(|&c| new.get(c) == old.row.get(c)));
+                let same = table
+                    .row(uuid)
+                    .is_some_and(|new| columns.iter().all(|&c| new.cell(c) == old.row.cell(c)));
                 if same {
                     "existed in the database before this transaction, which modified some of the row's columns but \
                      not any columns in this index"

@@ -219,6 +219,7 @@ fn run(db: &mut Database, operations: &[Json]) {
         Transacted::Wait { .. } => true,
         Transacted::Done { results, commit } => {
             let is_error = |r: &Json| r.as_object().is_some_and(|o| o.get("error").is_some());
+            let results = Json::parse(&results).expect("results are JSON");
             let failed = results.as_array().is_some_and(|r| r.iter().any(is_error));
             assert!(!failed || commit.is_none());
             failed

@@ -392,7 +392,7 @@ impl Server {
                     self.committed(&trigger.database, &commit, Some(id));
                     self.log_commit(&trigger.database, &commit);
                 }
-                self.reply(id, &trigger.request_id, Ok(results));
+                self.reply(id, &trigger.request_id, Ok(Json::Serialized(results.into())));
             }
         }
     }

@@ -37,7 +37,7 @@ fn write_rows(tables: &mut [Table], txn: &mut Txn, wanted: &[(String, String)]) 
     let existing: Vec<(Uuid, String)> = tables[0]
         .rows
         .iter()
-        .map(|(uuid, e)| (*uuid, e.row.get(name_column).as_str().unwrap_or_default().to_string()))
+        .map(|(uuid, e)| (*uuid, e.row.cell(name_column).as_str().unwrap_or_default().to_string()))
         .collect();
     for (uuid, name) in &existing {
         if !wanted.iter().any(|(n, _)| n == name) {

@@ -423,6 +423,7 @@ fn run_transaction(session: &mut Session<'_, '_>, arguments: &[String], read_onl
         Transacted::Done { results, .. } => results,
         Transacted::Wait { .. } => return Err(Stop::Fatal("transaction waits for ever".to_string())),
     };
+    let results = Json::parse(&results).map_err(|e| Stop::Fatal(e.to_string()))?;
     session.io.out(format!("{}\n", results.to_text(Style::SORTED)));
     Ok(())
 }

@@ -554,7 +554,7 @@ impl Remotes {
                 if let Some(c) = string_map_column(schema, "status") {
                     data.push((c, status.clone()));
                 }
-                data.retain(|(c, d)| present.get(*c) != d);
+                data.retain(|(c, d)| present.get(*c) != *d);
                 if !data.is_empty() {
                     updates.entry(row.database.clone()).or_default().push((row.table, row.row, data));
                 }
@@ -654,19 +654,20 @@ fn from_column(
 /// The remote that a row such as one of table `Manager` describes.
 fn from_row(table: &TableSchema, row: &Row) -> Option<(String, RemoteOptions)> {
     let datum = |name: &str| table.column(name).map(|c| row.get(c.index));
-    let target = datum("target").and_then(Datum::as_str).filter(|t| !t.is_empty())?;
+    let target = datum("target")?;
+    let target = target.as_str().filter(|t| !t.is_empty())?;
     let mut options = RemoteOptions::default_for(target);
-    let ms = |name: &str| datum(name).and_then(Datum::as_integer).and_then(|n| u64::try_from(n).ok());
+    let ms = |name: &str| datum(name)?.as_integer().and_then(|n| u64::try_from(n).ok());
     if let Some(n) = ms("inactivity_probe") {
         options.probe_ms = n;
     }
     if let Some(n) = ms("max_backoff") {
         options.max_backoff_ms = n;
     }
-    if let Some(b) = datum("read_only").and_then(Datum::as_bool) {
+    if let Some(b) = datum("read_only").and_then(|d| d.as_bool()) {
         options.read_only = b;
     }
-    let dscp = datum("other_config").and_then(|d| d.get_str("dscp")).and_then(|s| s.parse().ok());
+    let dscp = datum("other_config").and_then(|d| d.get_str("dscp")?.parse().ok());
     options.dscp = dscp.filter(|d| *d < 64);
     Some((target.to_string(), options))
 }
