@@ -1,8 +1,8 @@
 //! Forwarding threads.
 //!
 //! A thread owns a worker and receive queues. It sleeps in the poller until a queue's descriptor becomes readable, then takes
-//! batches from the ready queues in turn until they are empty. After that it looks a few more times before it sleeps again, if
-//! traffic has been dense: a wake-up costs more than a look. Idle, it costs nothing.
+//! batches from the ready queues in turn until they are empty. While packets come densely it goes on looking for a while
+//! before it sleeps again ([`Linger`]): to wake a halted processor costs tens of microseconds. Idle, it costs nothing.
 //!
 //! Queues come and go by messages; the thread takes them between batches, so that a change never waits for longer than a batch.
 //! A queue without descriptor is looked at every millisecond while nothing else happens.
@@ -27,8 +27,31 @@ use crate::worker::{Shared, Worker};
 const WAKER: Token = Token(usize::MAX);
 /// How often queues without descriptor are looked at when idle.
 const NAP: Duration = Duration::from_millis(1);
-/// Empty looks before sleeping after a busy spell.
-const LINGER_LOOKS: u32 = 4;
+/// Longest that a thread goes on looking after the last packet.
+const LINGER_MAX: Duration = Duration::from_micros(100);
+/// Shortest such time that is worth having.
+const LINGER_MIN: Duration = Duration::from_micros(12);
+
+/// How long to go on looking for packets before sleeping, learnt from how long the sleeps turn out to last.
+///
+/// A sleep that a packet ends within [`LINGER_MAX`] should have been a look, so the time doubles; one that lasts longer was
+/// right, so it halves, down to none. The rule is that of the kernel's haltpoll governor. Looking yields the processor to
+/// whatever else wants it.
+#[derive(Debug, Default)]
+struct Linger(Duration);
+
+impl Linger {
+    /// A sleep ended after `slept`.
+    fn learn(&mut self, slept: Duration) {
+        self.0 = if slept <= LINGER_MAX {
+            (self.0 * 2).clamp(LINGER_MIN, LINGER_MAX)
+        } else if self.0 > LINGER_MIN {
+            self.0 / 2
+        } else {
+            Duration::ZERO
+        };
+    }
+}
 
 enum Message {
     Add(Rx),
@@ -58,6 +81,7 @@ impl Forwarder {
             queues: Vec::new(),
             stats: Arc::clone(&stats),
             worker: Worker::new(shared, &stats, index + 1),
+            linger: Linger::default(),
         };
         let thread =
             std::thread::Builder::new().name(format!("pmd-c{index:02}")).spawn(move || body.main())?;
@@ -110,6 +134,7 @@ struct Body {
     queues: Vec<Option<Slot>>,
     stats: Arc<WorkerStats>,
     worker: Worker,
+    linger: Linger,
 }
 
 fn ns(d: Duration) -> u64 {
@@ -120,12 +145,12 @@ impl Body {
     fn main(&mut self) {
         let mut events = Events::with_capacity(256);
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let mut idle_looks = LINGER_LOOKS;
         let mut since = Instant::now();
+        let mut last_packet = since;
         loop {
             // Each round: a queue that has just become readable, with the acknowledgements of a bulk transfer on another one
             // perhaps, must not wait for that one to run dry.
-            self.wait(&mut events, idle_looks, &mut since);
+            self.wait(&mut events, since - last_packet, &mut since);
             if !self.take_messages() {
                 return;
             }
@@ -139,13 +164,19 @@ impl Body {
                 self.stats.idle_ns.add(ns(now - since));
             }
             since = now;
-            idle_looks = if n > 0 { 0 } else { idle_looks.saturating_add(1) };
+            if n > 0 {
+                last_packet = now;
+            }
         }
     }
 
-    /// Looks at the descriptors; sleeps if there has been nothing for a while.
-    fn wait(&mut self, events: &mut Events, idle_looks: u32, since: &mut Instant) {
-        let timeout = if idle_looks < LINGER_LOOKS { Some(Duration::ZERO) } else { self.sleep_for() };
+    /// Looks at the descriptors; sleeps if there has been nothing for long enough (`quiet` since the last packet).
+    fn wait(&mut self, events: &mut Events, quiet: Duration, since: &mut Instant) {
+        let lingers = quiet < self.linger.0;
+        if lingers && !quiet.is_zero() {
+            std::thread::yield_now();
+        }
+        let timeout = if lingers { Some(Duration::ZERO) } else { self.sleep_for() };
         let may_sleep = timeout != Some(Duration::ZERO);
         if let Err(e) = self.poller.poll(events, timeout)
             && e.kind() != io::ErrorKind::Interrupted
@@ -157,6 +188,7 @@ impl Body {
             let now = Instant::now();
             self.stats.sleeps.add(1);
             self.stats.sleep_ns.add(ns(now - *since));
+            self.linger.learn(now - *since);
             *since = now;
         }
         for event in events.iter() {
@@ -247,4 +279,22 @@ impl Body {
 /// A way to say "done", for callers of [`Forwarder::remove`].
 pub fn done_channel(n: usize) -> (SyncSender<()>, std::sync::mpsc::Receiver<()>) {
     std::sync::mpsc::sync_channel(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linger_grows_with_short_sleeps_and_vanishes_with_long_ones() {
+        let mut linger = Linger::default();
+        for _ in 0..5 {
+            linger.learn(Duration::from_micros(30));
+        }
+        assert_eq!(linger.0, LINGER_MAX);
+        for _ in 0..4 {
+            linger.learn(Duration::from_millis(3));
+        }
+        assert_eq!(linger.0, Duration::ZERO, "nothing is spent on rare packets");
+    }
 }
