@@ -45,7 +45,7 @@ impl Linger {
     fn learn(&mut self, slept: Duration) {
         self.0 = if slept <= LINGER_MAX {
             (self.0 * 2).clamp(LINGER_MIN, LINGER_MAX)
-        } else if self.0 > LINGER_MIN {
+        } else if self.0 >= 2 * LINGER_MIN {
             self.0 / 2
         } else {
             Duration::ZERO
