@@ -4,15 +4,19 @@
 //! and is remembered for clients that come back (`monitor_cond_since`).
 //!
 //! A transaction is answered only after its record is in the file: if the write fails, the tables are as before and the
-//! answer is an I/O error. Changes of ephemeral columns alone are not written.
+//! answer is an I/O error. Changes of ephemeral columns alone are not written. Durable transactions wait for the disk one by one, or,
+//! if whoever runs them holds the answers back ([`Database::defer_flush`]), many at once in [`Database::flush`].
+//!
+//! When the disk fails to make records durable, the file is rewritten from memory before it takes another durable
+//! transaction.
 
 use crate::Datum;
 use crate::Uuid;
 use crate::error::{Error, Result};
 use crate::exec::{Context, Executed, execute};
-use crate::log::{Locker, Log, OpenMode, Replaced, Replacement};
+use crate::log::{Locker, Log, OpenMode, Replaced, Replacement, Retired, Storage};
 use crate::schema::{FIRST_COLUMN, Schema, TableSchema};
-use crate::table::{Entry, Row, RowBuilder, Table};
+use crate::table::{Entry, FastMap, Row, RowBuilder, Table};
 use crate::txn::{Change, Txn};
 use crate::types::RefType;
 use ib_base::json::{Json, JsonError, Pull, Strings, write_string};
@@ -57,7 +61,12 @@ pub struct Database {
     pub schema: Arc<Schema>,
     /// Its tables, in the schema's order.
     pub tables: Vec<Table>,
-    log: Option<Log>,
+    log: Option<Box<dyn Storage>>,
+    /// Durable transactions wait for [`Database::flush`].
+    defer_flush: bool,
+    /// Transactions from the first durable one on that is not flushed, and where its record begins.
+    unflushed: Vec<Arc<Commit>>,
+    unflushed_from: u64,
     /// The state's name, and the ways from earlier states to it.
     last_id: Uuid,
     history: VecDeque<Arc<Commit>>,
@@ -93,6 +102,9 @@ impl Database {
             tables: make_tables(&schema),
             schema,
             log: None,
+            defer_flush: false,
+            unflushed: Vec::new(),
+            unflushed_from: 0,
             last_id: Uuid::random(),
             history: VecDeque::new(),
             history_changes: 0,
@@ -108,9 +120,9 @@ impl Database {
     pub fn create(path: &Path, schema: Schema, locker: Option<&Locker>) -> Result<Database> {
         let mut log = Log::open(path, OpenMode::CreateExcl, locker)?;
         log.append(&schema.to_json().to_string())?;
-        log.commit()?;
+        log.flush()?;
         let mut database = Database::new(schema);
-        database.log = Some(log);
+        database.log = Some(Box::new(log));
         Ok(database)
     }
 
@@ -118,11 +130,16 @@ impl Database {
     /// next transaction.
     pub fn open(path: &Path, writable: bool, locker: Option<&Locker>) -> Result<Loaded> {
         let mode = if writable { OpenMode::ReadWrite } else { OpenMode::ReadOnly };
-        let mut log = Log::open(path, mode, locker)?;
-        let Some(record) = log.read()? else {
-            return Err(Error::io_eof(format!("{}: database has no schema", path.display())));
+        Database::load(Box::new(Log::open(path, mode, locker)?))
+    }
+
+    /// Reads the records of a storage, and goes on in it.
+    pub fn load(mut log: Box<dyn Storage>) -> Result<Loaded> {
+        let Some(record) = log.read_text()? else {
+            return Err(Error::io_eof(format!("{}: database has no schema", log.name())));
         };
-        let mut database = Database::new(Schema::from_json(&record.json)?);
+        let schema = Json::parse_bytes(&record.data).map_err(|e| log.not_json(&record, &e))?;
+        let mut database = Database::new(Schema::from_json(&schema)?);
         let mut strings = Strings::default();
         let warning = loop {
             let record = match log.read_text() {
@@ -140,7 +157,7 @@ impl Database {
             }
         };
         database.rebuild_references();
-        database.compacted_size = log.size();
+        database.compacted_size = log.end();
         database.log = Some(log);
         Ok(Loaded { database, warning })
     }
@@ -340,11 +357,15 @@ impl Database {
 
     /// The size of its file.
     pub fn file_size(&self) -> u64 {
-        self.log.as_ref().map_or(0, Log::size)
+        self.log.as_ref().map_or(0, |log| log.end())
     }
 
     /// Runs a transaction. `wall_ms` dates its record.
     pub fn transact(&mut self, operations: &[Json], context: &Context<'_>, wall_ms: u64) -> Transacted {
+        if self.fault().is_some() && operations.iter().any(is_durable_commit) {
+            // If this fails, the transaction will say so.
+            let _ = self.rewrite(wall_ms);
+        }
         let mut txn = Txn::new();
         let schema = self.schema.clone();
         let names = |name: &str| schema.table(name).map(|t| t.index);
@@ -400,22 +421,43 @@ impl Database {
             txn.abort(&mut self.tables);
             return Ok(None);
         }
+        let mut must_flush = false;
         if let Some(log) = &mut self.log {
             let record =
                 record_text(&self.schema, &prepared.changes, &txn.comments, wall_ms, self.write_diffs);
+            let before = log.end();
             let mut written = record.map_or(Ok(()), |record| log.append(&record));
             if written.is_ok() && txn.durable {
-                written = log.commit();
+                if let Some(fault) = log.fault() {
+                    written = Err(fault.clone());
+                } else if self.defer_flush {
+                    must_flush = true;
+                } else {
+                    written = log.flush();
+                }
             }
             if let Err(error) = written {
+                log.take_back(before);
                 txn.abort(&mut self.tables);
                 return Err(error);
             }
+            if must_flush && self.unflushed.is_empty() {
+                self.unflushed_from = before;
+            }
         }
         txn.commit(&mut self.tables, &prepared);
+        let commit = self.committed(prepared.changes);
+        if must_flush || !self.unflushed.is_empty() {
+            self.unflushed.push(commit.clone());
+        }
+        Ok(Some(commit))
+    }
+
+    /// Gives the state after these changes a name, and remembers the way to it.
+    fn committed(&mut self, changes: Vec<Change>) -> Arc<Commit> {
         self.commits += 1;
         self.compacted_commits += 1;
-        let commit = Arc::new(Commit { id: Uuid::random(), changes: prepared.changes });
+        let commit = Arc::new(Commit { id: Uuid::random(), changes });
         self.last_id = commit.id;
         self.history_changes += commit.changes.len();
         self.history.push_back(commit.clone());
@@ -423,7 +465,72 @@ impl Database {
             let Some(old) = self.history.pop_front() else { break };
             self.history_changes -= old.changes.len();
         }
-        Ok(Some(commit))
+        commit
+    }
+
+    /// From now on durable transactions are not on the disk before [`Database::flush`]: whoever runs them holds their answers, and
+    /// those of all transactions after them, until then.
+    pub fn defer_flush(&mut self) {
+        self.defer_flush = true;
+    }
+
+    /// True if answers have to wait for [`Database::flush`].
+    pub fn is_unflushed(&self) -> bool {
+        !self.unflushed.is_empty()
+    }
+
+    /// Makes transactions durable whose answers wait for that. If that fails, they and those after them have not happened: the rows
+    /// are as before, as the commit in the error says.
+    pub fn flush(&mut self) -> Result<(), Unflushed> {
+        let commits = std::mem::take(&mut self.unflushed);
+        let Some(log) = self.log.as_mut().filter(|_| !commits.is_empty()) else { return Ok(()) };
+        let Err(error) = log.flush() else { return Ok(()) };
+        log.take_back(self.unflushed_from);
+        Err(Unflushed { error, undone: self.undo(&commits) })
+    }
+
+    /// Puts back the rows that these commits, the last ones, have changed. Nothing is written.
+    fn undo(&mut self, commits: &[Arc<Commit>]) -> Option<Arc<Commit>> {
+        let mut before: FastMap<(usize, Uuid), Option<Row>> = FastMap::default();
+        for change in commits.iter().flat_map(|c| &c.changes) {
+            before.entry((change.table, change.uuid)).or_insert_with(|| change.old.clone());
+        }
+        let mut txn = Txn::new();
+        for ((table, uuid), old) in before {
+            let exists = self.tables[table].row(uuid).is_some();
+            match old {
+                Some(old) if exists => {
+                    let data = self.tables[table].schema.user_columns();
+                    let data: Vec<_> = data.iter().map(|c| (c.index, old.get(c.index).clone())).collect();
+                    txn.update(&mut self.tables, table, uuid, &data);
+                }
+                Some(old) => txn.insert(&mut self.tables, table, old),
+                None if exists => txn.delete(&mut self.tables, table, uuid),
+                None => {}
+            }
+        }
+        match txn.prepare(&mut self.tables) {
+            Ok(prepared) if prepared.changes.is_empty() => {
+                txn.abort(&mut self.tables);
+                None
+            }
+            Ok(prepared) => {
+                txn.commit(&mut self.tables, &prepared);
+                Some(self.committed(prepared.changes))
+            }
+            Err(error) => unreachable!("a state that was valid is not any more: {error}"),
+        }
+    }
+
+    /// Why the file takes no durable transactions until it is rewritten, if so.
+    pub fn fault(&self) -> Option<&Error> {
+        self.log.as_ref().and_then(|log| log.fault())
+    }
+
+    /// Writes the file anew from memory, at once.
+    fn rewrite(&mut self, wall_ms: u64) -> Result<()> {
+        let records = self.snapshot("", wall_ms);
+        self.log.as_mut().map_or(Ok(()), |log| log.replace(&records))
     }
 
     /// The records of a compact file: schema, and one transaction with all rows.
@@ -435,15 +542,15 @@ impl Database {
     /// Rewrites the file to hold the current state and nothing else.
     pub fn compact(&mut self, comment: &str, wall_ms: u64, now_ms: i64) -> Result<()> {
         let records = self.snapshot(comment, wall_ms);
-        let Some(log) = &self.log else { return Ok(()) };
+        let Some(log) = &mut self.log else { return Ok(()) };
         let replaced = log.begin_replacement().write(&records)?;
-        self.finish_compaction(replaced, now_ms)
+        self.finish_compaction(replaced, now_ms).map(drop)
     }
 
     /// Begins to compact the file: the current rows, which are shared rather than copied, are to be written
     /// elsewhere. None if there is no file.
     pub fn begin_compaction(&mut self, comment: &str, wall_ms: u64, now_ms: i64) -> Option<Compaction> {
-        let replacement = self.log.as_ref()?.begin_replacement();
+        let replacement = self.log.as_mut()?.begin_replacement();
         let rows = |t: &Table| (t.schema.clone(), t.rows.values().map(|e| e.row.clone()).collect());
         self.compacted_commits = 0;
         self.compacted_ms = Some(now_ms);
@@ -457,15 +564,17 @@ impl Database {
         })
     }
 
-    /// Puts the compact file in place, with what was committed since it was begun.
-    pub fn finish_compaction(&mut self, replaced: Replaced, now_ms: i64) -> Result<()> {
-        if let Some(log) = &mut self.log {
-            log.adopt(replaced)?;
-            self.compacted_size = log.size();
-        }
+    /// Puts the compact file in place, with what was committed since it was begun. The file that was there is best let go elsewhere.
+    pub fn finish_compaction(&mut self, replaced: Replaced, now_ms: i64) -> Result<Option<Retired>> {
         self.compacted_commits = 0;
         self.compacted_ms = Some(now_ms);
-        Ok(())
+        let Some(log) = &mut self.log else {
+            replaced.discard();
+            return Ok(None);
+        };
+        let retired = log.adopt(replaced)?;
+        self.compacted_size = log.end();
+        Ok(Some(retired))
     }
 
     /// True if the file has grown so much that it should be compacted now.
@@ -481,7 +590,7 @@ impl Database {
         }
         let ripe =
             self.compacted_commits >= MIN_COMMITS || (self.compacted_commits > 0 && age_ms >= INTERVAL_MS);
-        ripe && log.size() >= MIN_SIZE && log.size() / 2 >= self.compacted_size
+        ripe && log.end() >= MIN_SIZE && log.end() / 2 >= self.compacted_size
     }
 
     /// Converts rows to another schema. The tables and columns that both have keep their data, which must satisfy the new
@@ -531,14 +640,6 @@ impl Database {
         Ok(())
     }
 
-    /// Sends further records to `file`, for tests of what happens when writing fails.
-    #[doc(hidden)]
-    pub fn redirect_log_for_test(&mut self, file: std::fs::File) {
-        if let Some(log) = &mut self.log {
-            log.redirect_for_test(file);
-        }
-    }
-
     /// Columns of all rows, for `memory/show`: cells and atoms.
     pub fn usage(&self) -> (usize, usize) {
         let mut cells = 0;
@@ -554,6 +655,21 @@ impl Database {
         }
         (cells, atoms)
     }
+}
+
+/// Why transactions were undone whose answers waited for the disk.
+#[derive(Debug)]
+pub struct Unflushed {
+    /// What the disk said.
+    pub error: Error,
+    /// The way back to the state before them, if it differs.
+    pub undone: Option<Arc<Commit>>,
+}
+
+/// True for the operation that makes its transaction durable.
+fn is_durable_commit(operation: &Json) -> bool {
+    operation.get("op").and_then(Json::as_str) == Some("commit")
+        && operation.get("durable").and_then(Json::as_bool) == Some(true)
 }
 
 /// Why a record cannot be applied.

@@ -573,12 +573,13 @@ impl App {
                 (Ok(replaced), Some(database)) => database.finish_compaction(replaced, now.ms),
                 (Ok(replaced), None) => {
                     replaced.discard();
-                    Ok(())
+                    Ok(None)
                 }
                 (Err(error), _) => Err(error),
             };
-            if let Err(error) = &result {
-                vlog_err!(OVSDB_SERVER, "{error}");
+            match &result {
+                Ok(_) => {}
+                Err(error) => vlog_err!(OVSDB_SERVER, "{error}"),
             }
             for call in calls {
                 self.compacted(call, result.as_ref().err().map(|e| e.to_string()));

@@ -10,6 +10,7 @@
 //! Order is as RFC 7047 wants it: before a transaction's answer, its client is told of all changes up to and
 //! including the transaction.
 
+mod flush;
 mod locks;
 mod monitors;
 mod own;
@@ -24,6 +25,7 @@ use crate::error::Error;
 use crate::exec::Context;
 use crate::table::Table;
 use crate::txn::Txn;
+use flush::Unflushed;
 use ib_base::json::{Json, Object, write_string};
 use locks::Locks;
 use monitors::Monitors;
@@ -68,6 +70,8 @@ pub struct Server {
     server_id: Uuid,
     next_session: u64,
     actions: Vec<Action>,
+    /// Answers among the actions that hold only if their database's flush succeeds.
+    unflushed: Vec<Unflushed>,
     /// Databases that changed since waiting transactions were last tried.
     changed: Vec<String>,
     triggers: usize,
@@ -95,6 +99,7 @@ impl Server {
             server_id: Uuid::random(),
             next_session: 0,
             actions: Vec::new(),
+            unflushed: Vec::new(),
             changed: Vec::new(),
             triggers: 0,
             waiting: BTreeSet::new(),
@@ -106,11 +111,12 @@ impl Server {
     }
 
     /// Serves another database. Fails if there is one of the same name.
-    pub fn add_database(&mut self, database: Database, now: Now) -> Result<(), Error> {
+    pub fn add_database(&mut self, mut database: Database, now: Now) -> Result<(), Error> {
         let name = database.schema.name.to_string();
         if self.databases.contains_key(&name) {
             return Err(Error::new("ovsdb error", format!("{name}: duplicate database name")));
         }
+        database.defer_flush();
         self.databases.insert(name, database);
         self.update_own(now);
         Ok(())
@@ -122,6 +128,7 @@ impl Server {
         if name == SERVER_DATABASE {
             return None;
         }
+        self.flush();
         let database = self.databases.remove(name)?;
         self.database_gone(name, &format!("removing {name} database by user request"));
         self.update_own(now);
@@ -193,8 +200,10 @@ impl Server {
         }
     }
 
-    /// What is to be done, in order. Call after each call that takes the time or a message.
+    /// What is to be done, in order, once what was answered is on the disk. Call after calls that take the time or a message: all
+    /// durable transactions since the last time wait for the disk together.
     pub fn take_actions(&mut self) -> Vec<Action> {
+        self.flush();
         std::mem::take(&mut self.actions)
     }
 
@@ -388,11 +397,14 @@ impl Server {
                 }
             }
             Transacted::Done { results, commit } => {
-                if let Some(commit) = commit {
-                    self.committed(&trigger.database, &commit, Some(id));
-                    self.log_commit(&trigger.database, &commit);
+                if let Some(commit) = &commit {
+                    self.committed(&trigger.database, commit, Some(id));
+                    self.log_commit(&trigger.database, commit);
                 }
                 self.reply(id, &trigger.request_id, Ok(Json::Serialized(results.into())));
+                if commit.is_some() {
+                    self.answered(&trigger.database);
+                }
             }
         }
     }
@@ -454,6 +466,8 @@ impl Server {
     }
 
     fn convert(&mut self, id: SessionId, params: Vec<Json>, now: Now) -> Result<Json, Json> {
+        // What waits for the disk must not wait for a file that is no more.
+        self.flush();
         let name = self.named_database("convert", &params).map_err(|e| e.to_json())?;
         let [_, schema] = &params[..] else {
             let message = "array expected";

@@ -12,7 +12,7 @@ use ib_base::vlog::module::OVSDB_TOOL;
 use ib_base::vlog_warn;
 use ib_ovsdb::database::{Database, Transacted};
 use ib_ovsdb::exec::Context;
-use ib_ovsdb::log::{Log, OpenMode};
+use ib_ovsdb::log::{Log, OpenMode, Storage};
 use ib_ovsdb::schema::parse_version;
 use ib_ovsdb::{Schema, schemas};
 use ib_sys::lockfile::LockFile;
