@@ -8,6 +8,7 @@ pub mod errno;
 pub mod ethtool;
 pub mod eventfd;
 pub mod lockfile;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod pidfile;

@@ -5,22 +5,23 @@
 //! One thread, one loop; a turn costs in proportion to the sessions that have something to say.
 
 mod commands;
+mod compaction;
 mod config;
 mod remotes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 
 use super::stop::Stop;
+use compaction::Compactions;
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::memory::{Monitor, Usage};
 use ib_base::time::{Clock, Instant, machine_wall_ms};
 use ib_base::vlog::module::{MEMORY, OVSDB_SERVER, TRANSACTION};
 use ib_base::{coverage, vlog_err, vlog_info, vlog_info_rl};
 use ib_ovsdb::database::Database;
-use ib_ovsdb::log::Replaced;
 use ib_ovsdb::server::{Now, SERVER_DATABASE, Server};
 use ib_stream::reactor::{Handle, Reactor};
 use ib_stream::unixctl::{self, standard};
@@ -31,10 +32,6 @@ use ib_tools::io::Io;
 use remotes::Remotes;
 
 const PROGRAM: &str = "ovsdb-server";
-/// How often grown files are looked at.
-const COMPACT_CHECK_MS: u64 = 1_000;
-/// The comment of the record that a compaction makes.
-const COMPACT_COMMENT: &str = "compacting database online";
 
 const OPT_REMOTE: u32 = 256;
 const OPT_UNIXCTL: u32 = 257;
@@ -100,24 +97,8 @@ pub(crate) struct App {
     pub config_file: Option<PathBuf>,
     pub no_file_diff: bool,
     pub exiting: Option<unixctl::Call>,
-    next_compact_check: Instant,
-    /// Compactions under way, by database.
-    compactions: BTreeMap<String, Compacting>,
+    pub compactions: Compactions,
 }
-
-struct Compacting {
-    result: mpsc::Receiver<ib_ovsdb::Result<Replaced>>,
-    calls: Vec<WaitingCall>,
-}
-
-/// A call that waits for several compactions.
-struct Waiting {
-    call: Option<unixctl::Call>,
-    left: usize,
-    errors: Vec<String>,
-}
-
-type WaitingCall = Arc<Mutex<Waiting>>;
 
 fn usage() -> String {
     format!(
@@ -435,8 +416,7 @@ impl App {
             config_file: None,
             no_file_diff: false,
             exiting: None,
-            next_compact_check: clock.now(),
-            compactions: BTreeMap::new(),
+            compactions: Compactions::new(clock.now()),
         }
     }
 
@@ -452,6 +432,9 @@ impl App {
         let path = Path::new(file);
         if self.files.values().any(|f| same_file(f, path)) {
             return Err(format!("ovsdb error: {file}: already open"));
+        }
+        if ib_ovsdb::log::is_cluster(path) {
+            return Err(format!("ovsdb error: {file}: clustered databases are not supported yet"));
         }
         let lock = |path: &Path| -> std::io::Result<Box<dyn Send>> { Ok(Box::new(LockFile::lock(path)?)) };
         let loaded = Database::open(path, true, Some(&lock)).map_err(|e| e.to_string())?;
@@ -483,9 +466,7 @@ impl App {
     /// What has to be done once for each turn of the loop.
     fn turn(&mut self, now: Instant) {
         let server_now = now_of(now);
-        if !self.compactions.is_empty() {
-            self.finish_compactions();
-        }
+        self.finish_compactions();
         self.remotes.run_timers(now, &mut self.server, server_now);
         // A transaction may let another go on that waits for it.
         loop {
@@ -501,10 +482,7 @@ impl App {
         self.reconfigure();
         self.remotes.update_status(now, &mut self.server, server_now);
         self.remotes.carry_out(&mut self.server);
-        if now >= self.next_compact_check {
-            self.next_compact_check = now.plus_ms(COMPACT_CHECK_MS);
-            self.compact_grown(server_now);
-        }
+        self.compact_grown(now);
     }
 
     /// Follows what databases say about remotes.
@@ -522,100 +500,6 @@ impl App {
             deadline = deadline.min(Instant::from_ms(u64::try_from(ms).unwrap_or(0)));
         }
         Some(deadline)
-    }
-
-    fn compact_grown(&mut self, now: Now) {
-        let names: Vec<String> = self.files.keys().cloned().collect();
-        for name in names {
-            if self.server.database_mut(&name).is_some_and(|d| d.should_compact(now.ms)) {
-                vlog_info!(OVSDB_SERVER, "compacting {name} database");
-                self.begin_compaction(&name);
-            }
-        }
-    }
-
-    /// Begins to compact a database in a thread; the loop goes on. Nothing if that is under way.
-    pub(crate) fn begin_compaction(&mut self, name: &str) {
-        let now = self.now();
-        if self.compactions.contains_key(name) {
-            return;
-        }
-        let Some(database) = self.server.database_mut(name) else { return };
-        let Some(job) = database.begin_compaction(COMPACT_COMMENT, now.wall_ms, now.ms) else { return };
-        let (tell, result) = mpsc::channel();
-        let handle = self.remotes.handle().clone();
-        let key = handle.new_key();
-        let spawned = std::thread::Builder::new().name("compaction".to_string()).spawn(move || {
-            // The receiver is gone only if the daemon is.
-            let _ = tell.send(job.write());
-            handle.wake(key);
-        });
-        match spawned {
-            Ok(_) => {
-                self.compactions.insert(name.to_string(), Compacting { result, calls: Vec::new() });
-            }
-            Err(e) => vlog_err!(OVSDB_SERVER, "compacting {name} database: {}", ib_base::errno::strerror(&e)),
-        }
-    }
-
-    /// Puts finished compactions in place.
-    fn finish_compactions(&mut self) {
-        let now = self.now();
-        let mut done = Vec::new();
-        for (name, compacting) in &self.compactions {
-            if let Ok(result) = compacting.result.try_recv() {
-                done.push((name.clone(), result));
-            }
-        }
-        for (name, result) in done {
-            let calls = self.compactions.remove(&name).map(|c| c.calls).unwrap_or_default();
-            let result = match (result, self.server.database_mut(&name)) {
-                (Ok(replaced), Some(database)) => database.finish_compaction(replaced, now.ms),
-                (Ok(replaced), None) => {
-                    replaced.discard();
-                    Ok(None)
-                }
-                (Err(error), _) => Err(error),
-            };
-            match &result {
-                Ok(_) => {}
-                Err(error) => vlog_err!(OVSDB_SERVER, "{error}"),
-            }
-            for call in calls {
-                self.compacted(call, result.as_ref().err().map(|e| e.to_string()));
-            }
-        }
-    }
-
-    /// Answers a call once all databases that it asked for are compact.
-    fn compacted(&mut self, call: WaitingCall, error: Option<String>) {
-        let mut waiting = call.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.errors.extend(error);
-        waiting.left -= 1;
-        if waiting.left == 0
-            && let Some(call) = waiting.call.take()
-        {
-            if waiting.errors.is_empty() { call.ok("") } else { call.err(waiting.errors.join("\n")) }
-        }
-    }
-
-    /// Compacts databases at a user's request; `call` is answered when all are done.
-    pub(crate) fn compact(&mut self, names: &[String], call: unixctl::Call) {
-        for name in names {
-            vlog_info!(OVSDB_SERVER, "compacting {name} database by user request");
-            self.begin_compaction(name);
-        }
-        let running: Vec<&String> = names.iter().filter(|n| self.compactions.contains_key(*n)).collect();
-        if running.is_empty() {
-            return call.ok("");
-        }
-        let waiting = Waiting { call: Some(call), left: running.len(), errors: Vec::new() };
-        let waiting = Arc::new(Mutex::new(waiting));
-        for name in running {
-            if let Some(compacting) = self.compactions.get_mut(name) {
-                compacting.calls.push(waiting.clone());
-            }
-        }
     }
 
     /// The names of databases other than the server's own.

@@ -239,12 +239,14 @@ fn storage_status(app: &mut App, call: Call) {
     }
 }
 
-fn memory_trim(_: &mut App, call: Call) {
-    match call.arg(0) {
-        // Memory goes back to the system by the allocator's own rules; the switch is accepted and has no effect.
-        Some("on") => vlog_info!(OVSDB_SERVER, "memory trimming after compaction enabled."),
-        Some("off") => vlog_info!(OVSDB_SERVER, "memory trimming after compaction disabled."),
+fn memory_trim(app: &mut App, call: Call) {
+    let on = match call.arg(0) {
+        Some("on") => true,
+        Some("off") => false,
         _ => return call.err("invalid argument"),
-    }
+    };
+    app.compactions.trim_memory = on;
+    let state = if on { "enabled" } else { "disabled" };
+    vlog_info!(OVSDB_SERVER, "memory trimming after compaction {state}.");
     call.ok("");
 }
