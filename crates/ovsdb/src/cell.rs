@@ -112,6 +112,11 @@ pub fn pack(datum: &Datum, out: &mut Vec<u8>) {
     }
 }
 
+/// Begins a cell of one element or more.
+pub(crate) fn pack_head(key: AtomicType, value: Option<AtomicType>, out: &mut Vec<u8>) {
+    out.push(head(key, value));
+}
+
 /// Appends an element.
 pub(crate) fn pack_atom(atom: &Atom, out: &mut Vec<u8>) {
     match atom {
@@ -119,8 +124,12 @@ pub(crate) fn pack_atom(atom: &Atom, out: &mut Vec<u8>) {
         Atom::Real(r) => pack_real(*r, out),
         Atom::Boolean(b) => out.push(u8::from(*b)),
         Atom::String(s) => pack_str(s, out),
-        Atom::Uuid(u) => out.extend_from_slice(&u.as_u128().to_be_bytes()),
+        Atom::Uuid(u) => pack_uuid(*u, out),
     }
+}
+
+pub(crate) fn pack_uuid(uuid: Uuid, out: &mut Vec<u8>) {
+    out.extend_from_slice(&uuid.as_u128().to_be_bytes());
 }
 
 pub(crate) fn pack_integer(i: i64, out: &mut Vec<u8>) {

@@ -15,6 +15,7 @@ use crate::Uuid;
 use crate::error::{Error, Result};
 use crate::exec::{Context, Executed, execute};
 use crate::log::{Locker, Log, OpenMode, Replaced, Replacement, Retired, Storage};
+use crate::pack_json::pack_json;
 use crate::schema::{FIRST_COLUMN, Schema, TableSchema};
 use crate::table::{Entry, FastMap, Row, RowBuilder, Table};
 use crate::txn::{Change, Txn};
@@ -206,6 +207,7 @@ impl Database {
     ) -> Result<Option<Vec<(usize, Uuid, Option<Row>)>>, Unreadable> {
         let mut rows = Vec::new();
         let mut builder = RowBuilder::default();
+        let mut order: Vec<usize> = Vec::new();
         pull.enter()?;
         while let Some(name) = pull.next_key()? {
             let Some(schema) = self.schema.table(&name) else {
@@ -215,7 +217,7 @@ impl Database {
                     "name" | "version" | "cksum" | "tables" => return Ok(None),
                     _ => {}
                 }
-                let json = Json::object([(name.clone(), value)]);
+                let json = Json::object([(&*name, value)]);
                 let message = format!("No table named {name}.");
                 return Err(Error::syntax_tagged(&json, "unknown table", message).into());
             };
@@ -223,7 +225,7 @@ impl Database {
             pull.enter()?;
             while let Some(uuid_text) = pull.next_key()? {
                 let Some(uuid) = Uuid::parse(&uuid_text) else {
-                    let json = Json::String(uuid_text.clone());
+                    let json = Json::from(&*uuid_text);
                     return Err(Error::syntax(&json, format!("\"{uuid_text}\" is not a valid UUID")).into());
                 };
                 let old = table.row(uuid);
@@ -240,20 +242,40 @@ impl Database {
                 }
                 builder.begin(schema.columns.len());
                 pull.enter()?;
+                let mut at = 0;
                 while let Some(name) = pull.next_key()? {
-                    let value = pull.value()?;
-                    let Some(column) = schema.column(&name) else {
-                        let json = Json::object([(name.clone(), value)]);
-                        let message = format!("No column {name} in table {}.", schema.name);
-                        return Err(Error::syntax_tagged(&json, "unknown column", message).into());
+                    // Rows of one table name the same columns in the same order.
+                    let expected = order.get(at).and_then(|&c: &usize| schema.columns.get(c));
+                    let column = match expected.filter(|c| *c.name == *name) {
+                        Some(column) => column,
+                        None => {
+                            let Some(column) = schema.column(&name) else {
+                                let json = Json::object([(&*name, pull.value()?)]);
+                                let message = format!("No column {name} in table {}.", schema.name);
+                                return Err(Error::syntax_tagged(&json, "unknown column", message).into());
+                            };
+                            order.truncate(at);
+                            order.push(column.index);
+                            column
+                        }
                     };
-                    let datum = match old {
-                        Some(old) if is_diff && column.kind.is_composite() => {
+                    at += 1;
+                    let diff_of = old.filter(|_| is_diff && column.kind.is_composite());
+                    if diff_of.is_none() {
+                        let start = pull.position();
+                        if builder.set_with(column.index, |out| pack_json(&column.kind, pull, out)) {
+                            continue;
+                        }
+                        pull.rewind(start);
+                    }
+                    let value = pull.value()?;
+                    let datum = match diff_of {
+                        Some(old) => {
                             let any = column.kind.unconstrained();
                             let diff = Datum::from_json_unchecked(&any, &value, None)?;
                             old.get(column.index).apply_diff(&diff, &column.kind)?
                         }
-                        _ => Datum::from_json(&column.kind, &value, None)?,
+                        None => Datum::from_json(&column.kind, &value, None)?,
                     };
                     builder.set(column.index, &datum);
                 }

@@ -16,6 +16,7 @@ pub mod idl;
 pub mod log;
 pub mod monitor;
 pub mod mutation;
+mod pack_json;
 pub mod parser;
 pub mod row;
 pub mod schema;

@@ -73,6 +73,17 @@ impl BaseType {
         *self != BaseType::new(self.kind)
     }
 
+    /// True if every atom of the kind is allowed, so that [`BaseType::check`] need not be asked. References do not matter.
+    pub fn allows_all(&self) -> bool {
+        self.enumeration.is_none()
+            && match self.kind {
+                AtomicType::Integer => self.min_integer == i64::MIN && self.max_integer == i64::MAX,
+                AtomicType::Real => self.min_real == -f64::MAX && self.max_real == f64::MAX,
+                AtomicType::String => self.min_length == 0 && self.max_length == u32::MAX,
+                AtomicType::Boolean | AtomicType::Uuid => true,
+            }
+    }
+
     /// True for references that hold their rows.
     pub fn is_strong_ref(&self) -> bool {
         self.reference.as_ref().is_some_and(|r| r.ref_type == RefType::Strong)

@@ -8,6 +8,7 @@
 //! them; tries on unfinished input happen each time the buffer has doubled.
 
 use super::{Json, Object};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -52,7 +53,6 @@ pub(super) struct Cursor<'a> {
     pub(super) pos: usize,
     /// True if no bytes follow the slice, so that a number or keyword at its end is complete.
     last: bool,
-    scratch: Vec<u8>,
     /// Strings seen before, to be shared rather than made again; none in ordinary parsing.
     seen: Option<HashSet<Arc<str>>>,
 }
@@ -67,7 +67,7 @@ const END: &str = "unexpected end of input";
 impl<'a> Cursor<'a> {
     /// A cursor over a whole text that shares strings equal to some `seen` before.
     pub(super) fn sharing(text: &'a [u8], seen: HashSet<Arc<str>>) -> Cursor<'a> {
-        Cursor { text, pos: 0, last: true, scratch: Vec::new(), seen: Some(seen) }
+        Cursor { text, pos: 0, last: true, seen: Some(seen) }
     }
 
     /// The strings seen.
@@ -231,6 +231,24 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn string(&mut self) -> Step<Arc<str>> {
+        let s = self.str()?;
+        match &mut self.seen {
+            Some(seen) if s.len() <= SHARE_BYTES => {
+                if let Some(shared) = seen.get(&*s) {
+                    return Ok(shared.clone());
+                }
+                let new: Arc<str> = s.into();
+                if seen.len() < SHARE_STRINGS {
+                    seen.insert(new.clone());
+                }
+                Ok(new)
+            }
+            _ => Ok(s.into()),
+        }
+    }
+
+    /// The string at a quotation mark; it is in the text itself unless it has escapes.
+    pub(super) fn str(&mut self) -> Step<Cow<'a, str>> {
         let start = self.pos + 1;
         let mut i = start;
         let mut escaped = false;
@@ -250,27 +268,13 @@ impl<'a> Cursor<'a> {
         }
         self.pos = i + 1;
         let raw = &self.text[start..i];
-        let bytes = if escaped {
-            self.scratch.clear();
-            unescape_bytes(raw, &mut self.scratch).map_err(|m| Bad(i, m))?;
-            &self.scratch[..]
-        } else {
-            raw
-        };
-        match (std::str::from_utf8(bytes), &mut self.seen) {
-            (Ok(s), Some(seen)) if s.len() <= SHARE_BYTES => {
-                if let Some(shared) = seen.get(s) {
-                    return Ok(shared.clone());
-                }
-                let new: Arc<str> = s.into();
-                if seen.len() < SHARE_STRINGS {
-                    seen.insert(new.clone());
-                }
-                Ok(new)
-            }
-            (Ok(s), _) => Ok(s.into()),
-            (Err(_), _) => Err(Bad(i, "invalid UTF-8 sequence in quoted string".to_string())),
+        let invalid = || Bad(i, "invalid UTF-8 sequence in quoted string".to_string());
+        if !escaped {
+            return std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_| invalid());
         }
+        let mut plain = Vec::with_capacity(raw.len());
+        unescape_bytes(raw, &mut plain).map_err(|m| Bad(i, m))?;
+        String::from_utf8(plain).map(Cow::Owned).map_err(|_| invalid())
     }
 }
 
@@ -452,7 +456,7 @@ fn error_at(text: &[u8], byte: usize, extra: usize, message: String) -> JsonErro
 }
 
 pub(super) fn parse_text(text: &[u8]) -> Result<Json, JsonError> {
-    let mut cursor = Cursor { text, pos: 0, last: true, scratch: Vec::new(), seen: None };
+    let mut cursor = Cursor { text, pos: 0, last: true, seen: None };
     let json = match cursor.top() {
         Ok(json) => json,
         Err(Bad(at, message)) => return Err(error_at(text, at, 0, message)),
@@ -559,7 +563,7 @@ impl Parser {
             return self.check_limit(size);
         }
         let text = &self.buf[self.start..];
-        let mut cursor = Cursor { text, pos: 0, last: false, scratch: Vec::new(), seen: None };
+        let mut cursor = Cursor { text, pos: 0, last: false, seen: None };
         match cursor.top() {
             Ok(json) => {
                 let taken = cursor.pos;

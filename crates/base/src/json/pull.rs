@@ -3,9 +3,13 @@
 //! A database of hundreds of megabytes is one object; as a tree of values it would take several times that. [`Pull`] walks
 //! the outer objects and makes values only of what is inside. Equal short strings are made once and shared, which in
 //! databases, with their maps of ever the same keys, saves most of them.
+//!
+//! Who expects certain content can take that piece by piece without any value: [`Pull::take_byte`], [`Pull::take_str`] and their
+//! like say whether it is there. Where it is not, one goes back by [`Pull::rewind`] and takes the value whole.
 
 use super::Json;
 use super::parse::{Cursor, JsonError, Stop};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -63,7 +67,7 @@ impl<'a> Pull<'a> {
     }
 
     /// The name of the next member of the object that was entered last; none at its end, which leaves it.
-    pub fn next_key(&mut self) -> Result<Option<Arc<str>>, JsonError> {
+    pub fn next_key(&mut self) -> Result<Option<Cow<'a, str>>, JsonError> {
         let first = self.first.last().copied().unwrap_or(true);
         match (self.peek()?, first) {
             (b'}', _) => {
@@ -81,12 +85,45 @@ impl<'a> Pull<'a> {
         if self.peek()? != b'"' {
             return Err(self.fail("syntax error parsing object expecting string"));
         }
-        let key = self.cursor.string().map_err(|stop| self.cursor.error(stop))?;
+        let key = self.cursor.str().map_err(|stop| self.cursor.error(stop))?;
         if self.peek()? != b':' {
             return Err(self.fail("syntax error parsing object expecting ':'"));
         }
         self.cursor.pos += 1;
         Ok(Some(key))
+    }
+
+    /// Where the walk is; see [`Pull::rewind`].
+    pub fn position(&self) -> usize {
+        self.cursor.pos
+    }
+
+    /// Goes back to a [`Pull::position`] inside of the same value.
+    pub fn rewind(&mut self, position: usize) {
+        self.cursor.pos = position;
+    }
+
+    /// Takes a bracket or comma, if it is what comes.
+    pub fn take_byte(&mut self, byte: u8) -> bool {
+        let found = self.cursor.peek().is_ok_and(|b| b == byte);
+        self.cursor.pos += usize::from(found);
+        found
+    }
+
+    /// Takes a string, if one comes and it is in order.
+    pub fn take_str(&mut self) -> Option<Cow<'a, str>> {
+        match self.cursor.peek() {
+            Ok(b'"') => self.cursor.str().ok(),
+            _ => None,
+        }
+    }
+
+    /// Takes a number, `true` or `false`, if one comes and it is in order.
+    pub fn take_scalar(&mut self) -> Option<Json> {
+        match self.cursor.peek() {
+            Ok(b'-' | b'0'..=b'9' | b't' | b'f') => self.cursor.value(0).ok(),
+            _ => None,
+        }
     }
 
     /// The whole value here.
@@ -126,6 +163,35 @@ mod tests {
         }
         pull.finish().unwrap();
         assert_eq!(seen, r#"T.a=[1,{"x":"v"}];T.b=null;n=5;"#);
+    }
+
+    #[test]
+    fn takes_what_is_expected_or_goes_back() {
+        let text = br#"{"a":["set",[1, 2]],"b":["set",["x\n"]]}"#;
+        let mut pull = Pull::new(text);
+        let numbers = |pull: &mut Pull<'_>| -> Option<Vec<Json>> {
+            let mut found = Vec::new();
+            let begins = pull.take_byte(b'[') && pull.take_str()? == "set" && pull.take_byte(b',');
+            if !begins || !pull.take_byte(b'[') {
+                return None;
+            }
+            loop {
+                found.push(pull.take_scalar()?);
+                if !pull.take_byte(b',') {
+                    return (pull.take_byte(b']') && pull.take_byte(b']')).then_some(found);
+                }
+            }
+        };
+        pull.enter().unwrap();
+        pull.next_key().unwrap();
+        assert_eq!(numbers(&mut pull), Some(vec![Json::Integer(1), Json::Integer(2)]));
+        assert_eq!(pull.next_key().unwrap().as_deref(), Some("b"));
+        let start = pull.position();
+        assert_eq!(numbers(&mut pull), None);
+        pull.rewind(start);
+        assert_eq!(pull.value().unwrap().to_string(), r#"["set",["x\n"]]"#);
+        assert_eq!(pull.next_key().unwrap(), None);
+        pull.finish().unwrap();
     }
 
     #[test]
