@@ -6,6 +6,8 @@
 //! Nothing here does I/O but [`log`], which reads and appends database files.
 
 pub mod atom;
+#[doc(hidden)]
+pub mod audit;
 pub mod cell;
 pub mod condition;
 pub mod database;

@@ -97,6 +97,16 @@ impl Index {
         self.by_hash.get(&hash).copied().into_iter().chain(others.into_iter().flatten().copied())
     }
 
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.by_hash.len() + self.others.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// True if there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.by_hash.is_empty()
+    }
+
     /// Adds a row whose values have this hash.
     pub fn insert(&mut self, hash: u64, uuid: Uuid) {
         match self.by_hash.entry(hash) {
@@ -179,7 +189,8 @@ impl Sources {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
         self.count == 0 && self.more.as_ref().is_none_or(|m| m.is_empty())
     }
 

@@ -135,16 +135,9 @@ impl Txn {
         self.count_references(tables)?;
         self.collect_garbage(tables);
         self.check_max_rows(tables)?;
-        let mut done = 0;
-        loop {
+        // Dropping a map's pair may drop a strong reference, and a row deleted for that may have been weakly referenced.
+        while self.drop_weak_references(tables)? {
             self.collect_garbage(tables);
-            let before = self.ref_delta.len();
-            let next = self.touched.len();
-            self.drop_weak_references(tables, &mut done)?;
-            // Dropping a map's pair may drop a strong reference, and a row deleted above may have been weakly referenced.
-            if self.ref_delta.len() == before && self.touched.len() == next {
-                break;
-            }
         }
         let mut changes = Vec::with_capacity(self.touched.len());
         for t in &self.touched {
@@ -262,11 +255,12 @@ impl Txn {
     }
 
     /// Removes weak references to rows that do not exist: from touched rows, and to rows deleted here from all others.
-    /// `done` counts the touched rows that were looked at before.
-    fn drop_weak_references(&mut self, tables: &mut [Table], done: &mut usize) -> Result<()> {
+    /// True if there were any.
+    fn drop_weak_references(&mut self, tables: &mut [Table]) -> Result<bool> {
+        let mut dropped = false;
         let mut sources: Vec<(usize, Uuid)> = Vec::new();
-        for t in &self.touched[*done..] {
-            if tables[t.table].rows.contains_key(&t.uuid) {
+        for t in &self.touched {
+            if tables[t.table].has_weak && tables[t.table].rows.contains_key(&t.uuid) {
                 sources.push((t.table, t.uuid));
             }
         }
@@ -278,7 +272,6 @@ impl Txn {
                 sources.extend(from.iter());
             }
         }
-        *done = self.touched.len();
         for (table, uuid) in sources {
             let mut replace: Vec<(usize, OwnedCell)> = Vec::new();
             let Some(row) = tables[table].row(uuid) else { continue };
@@ -313,10 +306,11 @@ impl Txn {
                 replace.push((r.column, kept));
             }
             if !replace.is_empty() {
+                dropped = true;
                 self.update_cells(tables, table, uuid, &replace);
             }
         }
-        Ok(())
+        Ok(dropped)
     }
 
     /// Makes what was prepared permanent: counts, indexes and back references follow the rows.

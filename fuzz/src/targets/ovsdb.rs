@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::OnceLock;
 
 use ib_base::json::{Json, Style};
+use ib_ovsdb::audit::audit;
 use ib_ovsdb::condition::Condition;
 use ib_ovsdb::database::{Database, Transacted};
 use ib_ovsdb::exec::Context;
@@ -227,6 +228,9 @@ fn run(db: &mut Database, operations: &[Json]) {
     };
     if failed {
         assert_eq!(rows_text(db), before, "a failed transaction changes nothing");
+    }
+    if let Err(fault) = audit(db) {
+        panic!("{fault}");
     }
 }
 
