@@ -123,7 +123,7 @@ pub(crate) fn pack_atom(atom: &Atom, out: &mut Vec<u8>) {
         Atom::Integer(i) => pack_integer(*i, out),
         Atom::Real(r) => pack_real(*r, out),
         Atom::Boolean(b) => out.push(u8::from(*b)),
-        Atom::String(s) => pack_str(s, out),
+        Atom::String(s) => pack_utf8(s.as_bytes(), out),
         Atom::Uuid(u) => pack_uuid(*u, out),
     }
 }
@@ -143,9 +143,9 @@ pub(crate) fn pack_real(r: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&ordered.to_be_bytes());
 }
 
-pub(crate) fn pack_str(s: &str, out: &mut Vec<u8>) {
+pub(crate) fn pack_utf8(s: &[u8], out: &mut Vec<u8>) {
     pack_length(s.len(), out);
-    out.extend_from_slice(s.as_bytes());
+    out.extend_from_slice(s);
 }
 
 fn pack_length(mut n: usize, out: &mut Vec<u8>) {

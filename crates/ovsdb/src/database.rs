@@ -15,12 +15,13 @@ use crate::Uuid;
 use crate::error::{Error, Result};
 use crate::exec::{Context, Executed, execute};
 use crate::log::{Locker, Log, OpenMode, Replaced, Replacement, Retired, Storage};
-use crate::pack_json::pack_json;
+use crate::pack_json::{Scratch, pack_json};
 use crate::schema::{FIRST_COLUMN, Schema, TableSchema};
 use crate::table::{Entry, FastMap, Row, RowBuilder, Table};
 use crate::txn::{Change, Txn};
 use crate::types::RefType;
 use ib_base::json::{Json, JsonError, Pull, Strings, write_string};
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -172,13 +173,18 @@ impl Database {
     fn replay(&mut self, text: &[u8], strings: &mut Strings) -> Result<(), Unreadable> {
         // The mark may follow what it is about. Inside of strings its quotation marks would be escaped.
         const MARK: &[u8] = b"\"_is_diff\":true";
-        let edges = if text.len() > 8192 { [&text[..4096], &text[text.len() - 4096..]] } else { [text, &[]] };
-        let mark = |t: &[u8]| t.windows(MARK.len()).any(|w| w == MARK);
-        // Only rows that are there can be changed by differences.
-        let has_rows = || self.tables.iter().any(|t| !t.rows.is_empty());
-        let is_diff = edges.iter().any(|t| mark(t)) || (text.len() > 8192 && has_rows() && mark(text));
+        const EDGE: usize = 256;
+        let found = |t: &[u8]| t.windows(MARK.len()).any(|w| w == MARK);
+        let marked = OnceCell::new();
+        let is_diff = || {
+            *marked.get_or_init(|| {
+                // It stands at either end, unless somebody else wrote the record.
+                let ends = [&text[..text.len().min(EDGE)], &text[text.len().saturating_sub(EDGE)..]];
+                ends.into_iter().any(found) || found(text)
+            })
+        };
         let mut pull = Pull::with_strings(text, std::mem::take(strings));
-        let rows = self.replay_rows(&mut pull, is_diff);
+        let rows = self.replay_rows(&mut pull, &is_diff);
         *strings = pull.into_strings();
         match rows? {
             None => {
@@ -203,11 +209,12 @@ impl Database {
     fn replay_rows(
         &self,
         pull: &mut Pull<'_>,
-        is_diff: bool,
+        is_diff: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<(usize, Uuid, Option<Row>)>>, Unreadable> {
         let mut rows = Vec::new();
         let mut builder = RowBuilder::default();
         let mut order: Vec<usize> = Vec::new();
+        let mut scratch = Scratch::default();
         pull.enter()?;
         while let Some(name) = pull.next_key()? {
             let Some(schema) = self.schema.table(&name) else {
@@ -260,10 +267,12 @@ impl Database {
                         }
                     };
                     at += 1;
-                    let diff_of = old.filter(|_| is_diff && column.kind.is_composite());
+                    let diff_of = old.filter(|_| column.kind.is_composite() && is_diff());
                     if diff_of.is_none() {
                         let start = pull.position();
-                        if builder.set_with(column.index, |out| pack_json(&column.kind, pull, out)) {
+                        if builder
+                            .set_with(column.index, |out| pack_json(&column.kind, pull, out, &mut scratch))
+                        {
                             continue;
                         }
                         pull.rewind(start);
@@ -281,7 +290,7 @@ impl Database {
                 }
                 let row = match old {
                     Some(old) => builder.edit(old),
-                    None => builder.finish(Some(&table.default_row), uuid, Uuid::random()),
+                    None => builder.finish(Some(&table.default_row), uuid, Uuid::random_version()),
                 };
                 rows.push((schema.index, uuid, Some(row)));
             }

@@ -1,20 +1,38 @@
 //! From JSON text to cells in one step.
 //!
-//! Nearly all of a database file is data in the form in which this program or the original wrote it: elements in order, nothing
+//! Nearly all of a database file is data in the form in which this program or the original wrote it, with nothing
 //! out of bounds. [`pack_json`] reads that form only. Whatever else it meets it leaves to the ordinary way, over values
 //! and [`crate::Datum`], which knows all forms and what is wrong with each.
 
 use crate::Uuid;
 use crate::atom::{Atom, AtomicType};
-use crate::cell::{pack_head, pack_integer, pack_real, pack_str, pack_uuid};
+use crate::cell::{pack_head, pack_integer, pack_real, pack_utf8, pack_uuid};
 use crate::types::{BaseType, ColumnType};
 use ib_base::json::{Json, Pull};
+use std::ops::Range;
 
-/// Appends the cell that the value here is in a column of this type. False if that takes another way; then some bytes may have been
-/// appended and the walk may be anywhere inside of the value.
-pub fn pack_json(kind: &ColumnType, pull: &mut Pull<'_>, out: &mut Vec<u8>) -> bool {
+/// What is used again from one value to the next.
+#[derive(Default)]
+pub struct Scratch {
+    /// Elements (pairs): where they begin, where the bytes are that their order goes by, where they end.
+    spans: Vec<Span>,
+    sorted: Vec<u8>,
+}
+
+struct Span {
+    start: usize,
+    key: Range<usize>,
+    end: usize,
+}
+
+/// Appends the cell that the value here is in a column of this type. False if that takes another way; then the walk may be
+/// anywhere inside of the value.
+pub fn pack_json(kind: &ColumnType, pull: &mut Pull<'_>, out: &mut Vec<u8>, scratch: &mut Scratch) -> bool {
     let start = out.len();
-    let packed = if kind.value.is_some() { map(kind, pull, out) } else { set(kind, pull, out) };
+    let packed = match &kind.value {
+        Some(value) => map(kind, value, pull, out, scratch),
+        None => set(kind, pull, out, scratch),
+    };
     if packed.is_none() {
         out.truncate(start);
     }
@@ -25,88 +43,91 @@ fn yes(b: bool) -> Option<()> {
     b.then_some(())
 }
 
-fn count_fits(kind: &ColumnType, n: usize) -> Option<()> {
-    yes(n >= kind.min as usize && n <= kind.max as usize)
+/// The elements inside of brackets, each appended by `one`, which says where its key is. Puts them in order.
+fn elements(
+    kind: &ColumnType,
+    pull: &mut Pull<'_>,
+    out: &mut Vec<u8>,
+    scratch: &mut Scratch,
+    one: impl Fn(&mut Pull<'_>, &mut Vec<u8>) -> Option<Range<usize>>,
+) -> Option<()> {
+    let spans = &mut scratch.spans;
+    spans.clear();
+    yes(pull.take_byte(b',') && pull.take_byte(b'['))?;
+    if !pull.take_byte(b']') {
+        pack_head(kind.key.kind, kind.value.as_ref().map(|v| v.kind), out);
+        let begin = out.len();
+        let mut ordered = true;
+        loop {
+            let start = out.len();
+            let key = one(pull, out)?;
+            ordered &= spans.last().is_none_or(|before| out[before.key.clone()] < out[key.clone()]);
+            spans.push(Span { start, key, end: out.len() });
+            if !pull.take_byte(b',') {
+                break;
+            }
+        }
+        yes(pull.take_byte(b']'))?;
+        if !ordered {
+            spans.sort_by(|a, b| out[a.key.clone()].cmp(&out[b.key.clone()]));
+            yes(spans.windows(2).all(|w| out[w[0].key.clone()] != out[w[1].key.clone()]))?;
+            scratch.sorted.clear();
+            spans.iter().for_each(|s| scratch.sorted.extend_from_slice(&out[s.start..s.end]));
+            out.truncate(begin);
+            out.extend_from_slice(&scratch.sorted);
+        }
+    }
+    let n = spans.len();
+    yes(pull.take_byte(b']') && n >= kind.min as usize && n <= kind.max as usize)
 }
 
 /// `["map",[[key,value],...]]`
-fn map(kind: &ColumnType, pull: &mut Pull<'_>, out: &mut Vec<u8>) -> Option<()> {
-    let value = kind.value.as_ref()?;
-    yes(pull.take_byte(b'[') && pull.take_str()? == "map" && pull.take_byte(b',') && pull.take_byte(b'['))?;
-    let mut n = 0;
-    let mut before = 0..0;
-    if !pull.take_byte(b']') {
-        pack_head(kind.key.kind, Some(value.kind), out);
-        loop {
-            yes(pull.take_byte(b'['))?;
-            let key = element(&kind.key, pull, out, out.len())?;
-            yes(n == 0 || out[before] < out[key.clone()])?;
-            before = key;
-            yes(pull.take_byte(b','))?;
-            element(value, pull, out, out.len())?;
-            yes(pull.take_byte(b']'))?;
-            n += 1;
-            if !pull.take_byte(b',') {
-                break;
-            }
-        }
-        yes(pull.take_byte(b']'))?;
-    }
-    yes(pull.take_byte(b']'))?;
-    count_fits(kind, n)
+fn map(
+    kind: &ColumnType,
+    value: &BaseType,
+    pull: &mut Pull<'_>,
+    out: &mut Vec<u8>,
+    scratch: &mut Scratch,
+) -> Option<()> {
+    yes(pull.take_byte(b'[') && *pull.take_utf8()? == *b"map")?;
+    elements(kind, pull, out, scratch, |pull, out| {
+        yes(pull.take_byte(b'['))?;
+        let key = element(&kind.key, pull, out)?;
+        yes(pull.take_byte(b','))?;
+        element(value, pull, out)?;
+        yes(pull.take_byte(b']')).map(|()| key)
+    })
 }
 
 /// `element`, `["set",[element,...]]`
-fn set(kind: &ColumnType, pull: &mut Pull<'_>, out: &mut Vec<u8>) -> Option<()> {
+fn set(kind: &ColumnType, pull: &mut Pull<'_>, out: &mut Vec<u8>, scratch: &mut Scratch) -> Option<()> {
     let start = pull.position();
-    let is_set = pull.take_byte(b'[') && pull.take_str()? == "set";
-    if !is_set {
-        pull.rewind(start);
-        pack_head(kind.key.kind, None, out);
-        element(&kind.key, pull, out, out.len())?;
-        return Some(());
+    let is_set = pull.take_byte(b'[') && *pull.take_utf8()? == *b"set";
+    if is_set {
+        return elements(kind, pull, out, scratch, |pull, out| element(&kind.key, pull, out));
     }
-    yes(pull.take_byte(b',') && pull.take_byte(b'['))?;
-    let mut n = 0;
-    let mut before = 0..0;
-    if !pull.take_byte(b']') {
-        pack_head(kind.key.kind, None, out);
-        loop {
-            let element = element(&kind.key, pull, out, out.len())?;
-            yes(n == 0 || out[before] < out[element.clone()])?;
-            before = element;
-            n += 1;
-            if !pull.take_byte(b',') {
-                break;
-            }
-        }
-        yes(pull.take_byte(b']'))?;
-    }
-    yes(pull.take_byte(b']'))?;
-    count_fits(kind, n)
+    pull.rewind(start);
+    pack_head(kind.key.kind, None, out);
+    element(&kind.key, pull, out).map(drop)
 }
 
 /// Appends an element. Returns where the bytes are that its order goes by.
-fn element(
-    base: &BaseType,
-    pull: &mut Pull<'_>,
-    out: &mut Vec<u8>,
-    start: usize,
-) -> Option<std::ops::Range<usize>> {
+fn element(base: &BaseType, pull: &mut Pull<'_>, out: &mut Vec<u8>) -> Option<Range<usize>> {
+    let start = out.len();
     let checked = !base.allows_all();
     let check = |atom: &Atom| yes(!checked || base.check(atom).is_ok());
     match base.kind {
         AtomicType::String => {
-            let s = pull.take_str()?;
+            let s = pull.take_utf8()?;
             if checked {
-                check(&Atom::from(&*s))?;
+                check(&Atom::from(std::str::from_utf8(&s).ok()?))?;
             }
-            pack_str(&s, out);
+            pack_utf8(&s, out);
             return Some(out.len() - s.len()..out.len());
         }
         AtomicType::Uuid => {
-            yes(pull.take_byte(b'[') && pull.take_str()? == "uuid" && pull.take_byte(b','))?;
-            let uuid = Uuid::parse(&pull.take_str()?)?;
+            yes(pull.take_byte(b'[') && *pull.take_utf8()? == *b"uuid" && pull.take_byte(b','))?;
+            let uuid = Uuid::from_utf8(&pull.take_utf8()?)?;
             yes(pull.take_byte(b']'))?;
             check(&Atom::Uuid(uuid))?;
             pack_uuid(uuid, out);
@@ -204,7 +225,7 @@ mod tests {
                 pull.enter().unwrap();
                 pull.next_key().unwrap();
                 let mut cell = Vec::new();
-                let packed = pack_json(&kind, &mut pull, &mut cell);
+                let packed = pack_json(&kind, &mut pull, &mut cell, &mut Scratch::default());
                 let json = Json::parse(&text).unwrap();
                 let datum = Datum::from_json(&kind, json.get("c").unwrap(), None);
                 if packed {

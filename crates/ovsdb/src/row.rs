@@ -195,27 +195,31 @@ impl RowBuilder {
             (None, None) => &[],
         };
         let n = parts.len();
-        let total: usize = (0..n).map(|i| cell(i).len()).sum();
-        let wide = total > usize::from(u16::MAX);
         // A schema's text is much longer than the number of its columns.
         let columns = u32::try_from(n + FIRST_COLUMN).unwrap_or(WIDE - 1);
         out.clear();
-        out.extend_from_slice(&(columns | if wide { WIDE } else { 0 }).to_le_bytes());
+        out.extend_from_slice(&columns.to_le_bytes());
         for id in [uuid, version] {
             out.push(UUID_HEAD);
             out.extend_from_slice(&id.as_u128().to_be_bytes());
         }
-        let mut end = 0;
-        for i in 0..n {
-            end += cell(i).len();
-            if wide {
-                out.extend_from_slice(&u32::try_from(end).unwrap_or(u32::MAX).to_le_bytes());
-            } else {
-                out.extend_from_slice(&u16::try_from(end).unwrap_or(u16::MAX).to_le_bytes());
-            }
-        }
+        out.resize(OFFSETS + 2 * n, 0);
+        let mut fits = true;
         for i in 0..n {
             out.extend_from_slice(cell(i));
+            let end = out.len() - OFFSETS - 2 * n;
+            fits &= end <= usize::from(u16::MAX);
+            out[OFFSETS + 2 * i..][..2].copy_from_slice(&(end as u16).to_le_bytes());
+        }
+        if !fits {
+            out[..4].copy_from_slice(&(columns | WIDE).to_le_bytes());
+            out.truncate(OFFSETS);
+            let mut end = 0;
+            for i in 0..n {
+                end += cell(i).len();
+                out.extend_from_slice(&u32::try_from(end).unwrap_or(u32::MAX).to_le_bytes());
+            }
+            (0..n).for_each(|i| out.extend_from_slice(cell(i)));
         }
         let row = Row(Arc::from(&**out));
         if out.capacity() > 1 << 20 {

@@ -273,7 +273,7 @@ impl Table {
         for (column, datum) in data {
             builder.set(*column, datum);
         }
-        builder.finish(Some(&self.default_row), uuid, Uuid::random())
+        builder.finish(Some(&self.default_row), uuid, Uuid::random_version())
     }
 
     /// The row with this identifier.

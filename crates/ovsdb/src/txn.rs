@@ -149,7 +149,7 @@ impl Txn {
                     if old.as_ref().is_some_and(|o| o.same_content(&entry.row)) {
                         continue;
                     }
-                    entry.row.set_version(Uuid::random());
+                    entry.row.set_version(Uuid::random_version());
                     Some(entry.row.clone())
                 }
             };

@@ -249,10 +249,26 @@ impl<'a> Cursor<'a> {
 
     /// The string at a quotation mark; it is in the text itself unless it has escapes.
     pub(super) fn str(&mut self) -> Step<Cow<'a, str>> {
+        match self.bytes()? {
+            Cow::Borrowed(raw) => std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_| self.not_utf8()),
+            Cow::Owned(plain) => String::from_utf8(plain).map(Cow::Owned).map_err(|_| self.not_utf8()),
+        }
+    }
+
+    fn not_utf8(&self) -> Stop {
+        Bad(self.pos - 1, "invalid UTF-8 sequence in quoted string".to_string())
+    }
+
+    /// The UTF-8 of the string at a quotation mark; it is in the text itself unless it has escapes.
+    pub(super) fn bytes(&mut self) -> Step<Cow<'a, [u8]>> {
         let start = self.pos + 1;
         let mut i = start;
         let mut escaped = false;
+        let mut ascii = true;
         loop {
+            let (next, plain) = skip_plain(self.text, i);
+            i = next;
+            ascii &= plain;
             match self.text.get(i) {
                 None => return Err(Incomplete("unexpected end of input in quoted string")),
                 Some(b'"') => break,
@@ -263,19 +279,50 @@ impl<'a> Cursor<'a> {
                 Some(&b) if b < 0x20 => {
                     return Err(Bad(i, format!("U+{b:04X} must be escaped in quoted string")));
                 }
-                Some(_) => i += 1,
+                Some(&b) => {
+                    ascii &= b < 0x80;
+                    i += 1;
+                }
             }
         }
         self.pos = i + 1;
         let raw = &self.text[start..i];
-        let invalid = || Bad(i, "invalid UTF-8 sequence in quoted string".to_string());
-        if !escaped {
-            return std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_| invalid());
+        if escaped {
+            let mut plain = Vec::with_capacity(raw.len());
+            unescape_bytes(raw, &mut plain).map_err(|m| Bad(i, m))?;
+            return match std::str::from_utf8(&plain) {
+                Ok(_) => Ok(Cow::Owned(plain)),
+                Err(_) => Err(self.not_utf8()),
+            };
         }
-        let mut plain = Vec::with_capacity(raw.len());
-        unescape_bytes(raw, &mut plain).map_err(|m| Bad(i, m))?;
-        String::from_utf8(plain).map(Cow::Owned).map_err(|_| invalid())
+        if !ascii && std::str::from_utf8(raw).is_err() {
+            return Err(self.not_utf8());
+        }
+        Ok(Cow::Borrowed(raw))
     }
+}
+
+/// Goes on from `i` over bytes that mean themselves in a string, eight at a time: where it stopped, and whether all were ASCII.
+fn skip_plain(text: &[u8], mut i: usize) -> (usize, bool) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // In each byte the top bit if it is zero; above the lowest such byte perhaps in others.
+    let zeros = |w: u64| w.wrapping_sub(ONES) & !w & HIGH;
+    let mut high = 0;
+    while let Some(chunk) = text.get(i..).and_then(<[u8]>::first_chunk::<8>) {
+        let w = u64::from_le_bytes(*chunk);
+        let control = w.wrapping_sub(ONES * 0x20) & !w & HIGH;
+        let special = zeros(w ^ ONES * u64::from(b'"')) | zeros(w ^ ONES * u64::from(b'\\')) | control;
+        if special != 0 {
+            let before = (special & special.wrapping_neg()) - 1;
+            i += (special.trailing_zeros() / 8) as usize;
+            high |= w & HIGH & before;
+            break;
+        }
+        high |= w;
+        i += 8;
+    }
+    (i, high & HIGH == 0)
 }
 
 /// The value of a token made of digits, sign, point and exponent characters.
@@ -711,6 +758,27 @@ mod tests {
         assert_eq!(unescape("a\\").unwrap_err(), "quoted string may not end with backslash");
         assert_eq!(unescape("a\"").unwrap_err(), "quoted string may not include unescaped \"");
         assert_eq!(unescape("\\u12g4").unwrap_err(), "malformed \\u escape");
+    }
+
+    /// What ends a run of plain bytes is found wherever it stands.
+    #[test]
+    fn strings_of_every_length() {
+        for n in 0..40 {
+            for insert in ["", "\\n", "é", "\\u00e9", "\u{1}", "\u{ff}"] {
+                for at in 0..=n {
+                    let inside = format!("{}{insert}{}", "a".repeat(at), "b".repeat(n - at));
+                    let text = format!("[\"{inside}\",1]");
+                    let expect = inside.replace("\\n", "\n").replace("\\u00e9", "é");
+                    match Json::parse(&text) {
+                        Ok(json) => assert_eq!(json.as_array().unwrap()[0].as_str(), Some(&*expect)),
+                        Err(e) => assert!(insert == "\u{1}" && e.byte == at + 2, "{text} {e}"),
+                    }
+                    let mut broken = text.clone().into_bytes();
+                    broken[2 + at.min(n.saturating_sub(1))] = 0xff;
+                    assert!(n == 0 || Json::parse_bytes(&broken).is_err());
+                }
+            }
+        }
     }
 
     #[test]

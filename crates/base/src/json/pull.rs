@@ -118,6 +118,14 @@ impl<'a> Pull<'a> {
         }
     }
 
+    /// [`Pull::take_str`] as UTF-8.
+    pub fn take_utf8(&mut self) -> Option<Cow<'a, [u8]>> {
+        match self.cursor.peek() {
+            Ok(b'"') => self.cursor.bytes().ok(),
+            _ => None,
+        }
+    }
+
     /// Takes a number, `true` or `false`, if one comes and it is in order.
     pub fn take_scalar(&mut self) -> Option<Json> {
         match self.cursor.peek() {
