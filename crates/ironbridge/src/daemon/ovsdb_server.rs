@@ -28,7 +28,7 @@ use ib_stream::unixctl::{self, standard};
 use ib_sys::daemon::{self, Daemon};
 use ib_sys::lockfile::LockFile;
 use ib_sys::{dirs, signal};
-use ib_tools::io::Io;
+use ib_tools::io::{Io, argv0};
 use remotes::Remotes;
 
 const PROGRAM: &str = "ovsdb-server";
@@ -175,8 +175,9 @@ fn fatal(message: impl std::fmt::Display) -> ! {
 fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Settings, i32> {
     let mut settings = Settings::default();
     let mut no_dbs = false;
+    let called = argv0(args);
     let mut options =
-        Getopt::new(PROGRAM, args, "p:c:C:hVv::", OPTIONS).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
+        Getopt::new(&called, args, "p:c:C:hVv::", OPTIONS).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
     for found in options.by_ref() {
         let found = found.map_err(|message| {
             io.err(format!("{message}\n"));
@@ -185,7 +186,10 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
         match daemon.option(&found) {
             Ok(true) => continue,
             Ok(false) => {}
-            Err(message) => fatal(message),
+            Err(line) => {
+                io.err(format!("{line}\n"));
+                return Err(1);
+            }
         }
         match found.id {
             OPT_REMOTE => settings.remotes.push(found.arg_str()),

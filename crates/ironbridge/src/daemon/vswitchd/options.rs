@@ -6,6 +6,7 @@ use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_netdev::DummyLevel;
 use ib_stream::unixctl::standard::version_line;
 use ib_sys::daemon::{self, Daemon};
+use ib_tools::io::argv0;
 
 const PROGRAM: &str = "ovs-vswitchd";
 
@@ -75,8 +76,9 @@ pub fn parse(args: &[OsString]) -> Parsed {
         lock_memory: false,
         without_tun: false,
     };
+    let called = argv0(args);
     let mut opts =
-        Getopt::new(PROGRAM, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
+        Getopt::new(&called, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
     let usage_error = |text: &str| {
         eprintln!("{text}");
         Parsed::Done(1)
@@ -111,7 +113,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
             }
             _ => match daemon.option(&found) {
                 Ok(_) => {}
-                Err(e) => return usage_error(&format!("{PROGRAM}: {e}")),
+                Err(line) => return usage_error(&line),
             },
         }
     }
