@@ -171,13 +171,14 @@ fn fatal(message: impl std::fmt::Display) -> ! {
     ib_sys::process::fatal(&OVSDB_SERVER, &message.to_string())
 }
 
-/// Reads the command line. `Err` is the exit code of a program that is to end at once.
+/// Reads the command line, the program's name first. `Err` is the exit code of a program that is to end at once.
 fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Settings, i32> {
     let mut settings = Settings::default();
     let mut no_dbs = false;
     let called = argv0(args);
-    let mut options =
-        Getopt::new(&called, args, "p:c:C:hVv::", OPTIONS).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
+    let mut options = Getopt::new(&called, args.get(1..).unwrap_or_default(), "p:c:C:hVv::", OPTIONS)
+        .with(daemon::OPTIONS)
+        .with(daemon::VLOG_OPTIONS);
     for found in options.by_ref() {
         let found = found.map_err(|message| {
             io.err(format!("{message}\n"));
@@ -232,7 +233,7 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
 /// Runs the daemon. `args` begins with the program's name. Returns the exit code.
 pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     let mut daemon = Daemon::new(PROGRAM);
-    let settings = match parse(args.get(1..).unwrap_or_default(), &mut daemon, io) {
+    let settings = match parse(args, &mut daemon, io) {
         Ok(settings) => settings,
         Err(code) => return code,
     };

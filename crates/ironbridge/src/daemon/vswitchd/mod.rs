@@ -369,7 +369,7 @@ impl TimeCommands for Vswitchd {
 
 /// The program; `args` begin with its name.
 pub fn run(args: &[OsString], _io: &mut Io<'_>) -> i32 {
-    let (options, mut daemon) = match options::parse(args.get(1..).unwrap_or_default()) {
+    let (options, mut daemon) = match options::parse(args) {
         options::Parsed::Run(options, daemon) => (options, daemon),
         options::Parsed::Done(code) => return code,
     };

@@ -65,7 +65,7 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("ssl-server-name", HasArg::Required, TLS),
 ];
 
-/// Reads the command line; prints help, version and errors itself.
+/// Reads the command line, the program's name first; prints help, version and errors itself.
 pub fn parse(args: &[OsString]) -> Parsed {
     let mut daemon = Daemon::new(PROGRAM);
     let mut options = Options {
@@ -77,8 +77,9 @@ pub fn parse(args: &[OsString]) -> Parsed {
         without_tun: false,
     };
     let called = argv0(args);
-    let mut opts =
-        Getopt::new(&called, args, "hVv::p:c:C:", LONG).with(daemon::OPTIONS).with(daemon::VLOG_OPTIONS);
+    let mut opts = Getopt::new(&called, args.get(1..).unwrap_or_default(), "hVv::p:c:C:", LONG)
+        .with(daemon::OPTIONS)
+        .with(daemon::VLOG_OPTIONS);
     let usage_error = |text: &str| {
         eprintln!("{text}");
         Parsed::Done(1)
@@ -153,4 +154,21 @@ fn help() -> String {
         daemon::usage(PROGRAM),
         daemon::vlog_usage(PROGRAM),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_argument_is_the_name() {
+        let args = ["/usr/sbin/ovs-vswitchd", "--enable-dummy=override", "unix:/x"].map(OsString::from);
+        let Parsed::Run(options, _) = parse(&args) else { panic!("not to run") };
+        assert_eq!(options.remote, "unix:/x");
+        assert!(matches!(options.dummy, DummyLevel::Override));
+        let Parsed::Done(code) = parse(&["ovs-vswitchd", "--bogus"].map(OsString::from)) else {
+            panic!("runs")
+        };
+        assert_eq!(code, 1);
+    }
 }
