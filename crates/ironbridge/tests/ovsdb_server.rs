@@ -157,6 +157,276 @@ fn what_was_answered_survives_sigkill() {
     }
 }
 
+/// A client that asks and waits.
+struct Client {
+    stream: UnixStream,
+    parser: Parser,
+}
+
+impl Client {
+    fn connect(path: &Path) -> Client {
+        Client { stream: connect(path), parser: Parser::new() }
+    }
+
+    fn receive(&mut self) -> Option<Json> {
+        let mut buf = vec![0; 65536];
+        loop {
+            if let Some(answer) = self.parser.next_value().unwrap() {
+                return Some(answer);
+            }
+            match self.stream.read(&mut buf) {
+                Ok(n) if n > 0 => self.parser.feed(&buf[..n]),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Runs the operations, given as JSON text, and returns the results.
+    fn transact(&mut self, operations: &str) -> String {
+        let request = format!(r#"{{"method":"transact","params":["S",{operations}],"id":0}}"#);
+        self.stream.write_all(request.as_bytes()).unwrap();
+        self.receive().expect("an answer").get("result").unwrap().to_string()
+    }
+
+    /// The names in table `T`, sorted.
+    fn names(&mut self) -> Vec<String> {
+        let rows = self.transact(r#"{"op":"select","table":"T","where":[],"columns":["name"]}"#);
+        let rows = Json::parse(&rows).unwrap();
+        let rows = rows.as_array().unwrap()[0].get("rows").unwrap().as_array().unwrap();
+        let mut names: Vec<String> =
+            rows.iter().map(|r| r.get("name").unwrap().as_str().unwrap().to_string()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn insert(name: &str, durable: bool) -> String {
+    format!(
+        r#"{{"op":"insert","table":"T","row":{{"name":"{name}"}}}},{{"op":"commit","durable":{durable}}}"#
+    )
+}
+
+/// Killed at a random time among pipelined transactions while one compaction follows the other: what was answered is there, in order and
+/// without gaps, and what Open vSwitch's tool reads from the file is the same.
+#[test]
+fn what_was_answered_survives_sigkill_during_compaction() {
+    let dir = Dir::new("sigkill-compaction");
+    small_database(&dir.file("s.db"));
+    let names_in_file = || -> std::collections::BTreeSet<String> {
+        let loaded = Database::open(&dir.file("s.db"), false, None).unwrap();
+        let table = loaded.database.table("T").unwrap();
+        table.rows.values().map(|e| e.row.get(2).as_str().unwrap().to_string()).collect()
+    };
+    let control = dir.file("s.ctl");
+    let unixctl = format!("--unixctl={}", control.display());
+    let mut expected = std::collections::BTreeSet::new();
+    for round in 0..8_u64 {
+        let mut server = Server::start(&dir, &[&unixctl, "s.db"]);
+        let mut client = Client::connect(&dir.file("db.sock"));
+        if round == 0 {
+            // So much that writing it takes a while.
+            for i in 0..20 {
+                let name = format!("big{i}-{}", "x".repeat(50_000));
+                assert!(!client.transact(&insert(&name, false)).contains("error"));
+                expected.insert(name);
+            }
+        }
+        let mut writer = client.stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            for i in 0.. {
+                let operations = insert(&format!("r{round}-{i:06}"), i % 3 == 0);
+                let request = format!(r#"{{"method":"transact","params":["S",{operations}],"id":{i}}}"#);
+                if writer.write_all(request.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        });
+        let binary = env!("CARGO_BIN_EXE_ironbridge");
+        let mut compact = dir.command("sh");
+        compact.args([
+            "-c",
+            &format!("while {binary} ovs-appctl -t {} ovsdb-server/compact; do :; done", control.display()),
+        ]);
+        let mut compact = compact.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_millis(150 + 97 * round % 400);
+        let (mut killed, mut answered) = (false, 0);
+        while let Some(answer) = client.receive() {
+            let result = answer.get("result").unwrap().to_string();
+            assert!(result.starts_with("[{\"uuid\":") && !result.contains("error"), "{result}");
+            assert_eq!(answer.get("id").and_then(Json::as_integer), Some(answered));
+            answered += 1;
+            if !killed && Instant::now() > end {
+                server.kill();
+                killed = true;
+            }
+        }
+        sender.join().unwrap();
+        compact.wait().unwrap();
+        assert!(killed && answered > 0);
+        let found = names_in_file();
+        let new = found.iter().filter(|n| n.starts_with(&format!("r{round}-"))).count();
+        assert!(new >= usize::try_from(answered).unwrap(), "{new} of {answered} answered");
+        // Those that were not answered any more are the next in line.
+        expected.extend((0..new).map(|i| format!("r{round}-{i:06}")));
+        assert!(found == expected, "{} found, {} expected", found.len(), expected.len());
+        let _ = std::fs::remove_file(dir.file("db.sock"));
+        let _ = std::fs::remove_file(&control);
+    }
+    if installed("ovsdb-tool") {
+        let query = r#"["S",{"op":"select","table":"T","where":[],"columns":["name"]}]"#;
+        let rows = text(&dir.command("ovsdb-tool").args(["query", "s.db", query]).output().unwrap());
+        assert_eq!(rows.matches("\"name\"").count(), expected.len());
+    }
+}
+
+/// A file system of 1 MB that is nearly full, unmounted at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf) -> Option<SmallDisk> {
+        std::fs::create_dir(&path).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&path).status();
+        if !mount.is_ok_and(|s| s.success()) {
+            println!("skipped: may not mount here");
+            return None;
+        }
+        std::fs::write(path.join("ballast"), vec![0; 800_000]).unwrap();
+        Some(SmallDisk(path))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A full disk: errors for what cannot be written, service for the rest, nothing lost, nothing half there; and when there is room
+/// again, on it goes.
+#[test]
+fn a_full_disk_is_survived() {
+    let dir = Dir::new("full");
+    let Some(disk) = SmallDisk::mount(dir.file("disk")) else { return };
+    small_database(&disk.0.join("s.db"));
+    let control = dir.file("s.ctl");
+    let unixctl = format!("--unixctl={}", control.display());
+    let mut server = Server::start(&dir, &[&unixctl, "disk/s.db"]);
+    let mut client = Client::connect(&dir.file("db.sock"));
+    let mut kept = Vec::new();
+    let mut refused = 0;
+    for i in 0..60 {
+        let name = format!("{i:02}{}", "x".repeat(8_000));
+        let result = client.transact(&insert(&name, i % 2 == 0));
+        if result.contains("error") {
+            refused += 1;
+            let error = r#"{"details":"disk/s.db: write failed","error":"I/O error","io-error":"No space left on device"}]"#;
+            assert!(result.ends_with(error), "{result}");
+        } else {
+            kept.push(name);
+        }
+    }
+    assert!(refused > 0 && !kept.is_empty());
+    assert!(client.names() == kept);
+    let compact = || {
+        let binary = env!("CARGO_BIN_EXE_ironbridge");
+        let mut appctl = dir.command(binary);
+        appctl.args(["ovs-appctl", "-t"]).arg(&control).arg("ovsdb-server/compact").output().unwrap()
+    };
+    let failed = compact();
+    assert!(!failed.status.success());
+    let message = String::from_utf8_lossy(&failed.stderr);
+    assert!(message.contains("s.db.tmp: write failed (No space left on device)"), "{message}");
+    assert!(!disk.0.join("s.db.tmp").exists(), "what is left behind keeps the disk full");
+    std::fs::remove_file(disk.0.join("ballast")).unwrap();
+    assert!(!client.transact(&insert("zz later", true)).contains("error"));
+    kept.push("zz later".to_string());
+    assert!(compact().status.success());
+    assert!(client.names() == kept);
+    server.kill();
+    let _ = std::fs::remove_file(dir.file("db.sock"));
+    let mut server = Server::start(&dir, &["disk/s.db"]);
+    assert!(Client::connect(&dir.file("db.sock")).names() == kept);
+    server.kill();
+}
+
+/// Files go back and forth between the two servers' tools, with differences of columns in them.
+#[test]
+fn files_are_the_original_s() {
+    if !installed("ovsdb-tool") {
+        return;
+    }
+    let dir = Dir::new("files");
+    let schema = r#"{"name":"S","version":"1.0.0","tables":{
+        "T":{"isRoot":true,"columns":{"name":{"type":"string"},
+            "set":{"type":{"key":"integer","min":0,"max":"unlimited"}},
+            "map":{"type":{"key":"string","value":"string","min":0,"max":"unlimited"}},
+            "opt":{"type":{"key":"real","min":0,"max":1}},
+            "kids":{"type":{"key":{"type":"uuid","refTable":"C"},"min":0,"max":"unlimited"}}}},
+        "C":{"columns":{"x":{"type":"string"}}}}}"#;
+    std::fs::write(dir.file("schema"), schema).unwrap();
+    let tool = |ours: bool, args: &[&str]| {
+        let mut command = dir.command(if ours { env!("CARGO_BIN_EXE_ironbridge") } else { "ovsdb-tool" });
+        if ours {
+            command.arg("ovsdb-tool");
+        }
+        text(&command.args(args).output().unwrap())
+    };
+    let steps = [
+        r#"{"op":"insert","table":"T","row":{"name":"a","set":["set",[1,2,3]],"map":["map",[["k","v"],["l","w"]]],"kids":["named-uuid","c"]}},
+           {"op":"insert","table":"C","row":{"x":"\u20ac \"quoted\" \n"},"uuid-name":"c"}"#,
+        r#"{"op":"mutate","table":"T","where":[],"mutations":[["set","insert",["set",[4,5]]],["set","delete",1]]}"#,
+        r#"{"op":"mutate","table":"T","where":[],"mutations":[["map","delete",["set",["k"]]],["map","insert",["map",[["m","x"]]]]]}"#,
+        r#"{"op":"update","table":"T","where":[],"row":{"opt":1.5,"map":["map",[["l","other"]]]}},{"op":"comment","comment":"two\nlines"}"#,
+        r#"{"op":"mutate","table":"T","where":[],"mutations":[["kids","insert",["named-uuid","d"]]]},
+           {"op":"insert","table":"C","row":{"x":"d"},"uuid-name":"d"}"#,
+        r#"{"op":"update","table":"T","where":[],"row":{"opt":["set",[]],"set":["set",[]]}}"#,
+        r#"{"op":"update","table":"T","where":[],"row":{"kids":["set",[]]}},{"op":"insert","table":"T","row":{"name":"b"}}"#,
+        r#"{"op":"delete","table":"T","where":[["name","==","a"]]}"#,
+    ];
+    let everything = r#"["S",{"op":"select","table":"T","where":[]},{"op":"select","table":"C","where":[],"columns":["_uuid","x"]}]"#;
+    // Versions are made up on loading; rows and kids come in any order.
+    let content = |ours: bool| {
+        let json = Json::parse(&tool(ours, &["query", "s.db", everything])).unwrap();
+        let mut lines = Vec::new();
+        for result in json.as_array().unwrap() {
+            let rows = result.get("rows").unwrap().as_array().unwrap();
+            let start = lines.len();
+            for row in rows {
+                let columns = row.as_object().unwrap().iter().filter(|(name, _)| &***name != "_version");
+                let mut columns: Vec<String> = columns.map(|(n, v)| format!("{n}={v}")).collect();
+                columns.sort();
+                lines.push(columns.join(" "));
+            }
+            lines[start..].sort();
+        }
+        lines
+    };
+    for (first, compact) in [(true, false), (false, true)] {
+        let _ = std::fs::remove_file(dir.file("s.db"));
+        tool(first, &["create", "s.db", "schema"]);
+        for (i, step) in steps.iter().enumerate() {
+            let ours = (i % 2 == 0) == first;
+            tool(ours, &["transact", "s.db", &format!("[\"S\",{step}]")]);
+            assert_eq!(content(true), content(false), "after step {i}");
+            if compact && i % 3 == 2 {
+                tool(!ours, &["compact", "s.db"]);
+                assert_eq!(content(true), content(false), "compact after step {i}");
+            }
+        }
+        // Rows of a record, and columns of a row, come in any order.
+        let log = |ours: bool| {
+            let text = tool(ours, &["-mm", "show-log", "s.db"]);
+            let sorted = |record: &str| {
+                let mut lines: Vec<String> = record.lines().map(str::to_string).collect();
+                lines.sort();
+                lines
+            };
+            text.split("record ").map(sorted).collect::<Vec<_>>()
+        };
+        assert_eq!(log(true), log(false));
+    }
+}
+
 #[test]
 fn an_idle_server_uses_no_processor_time() {
     let dir = Dir::new("idle");
