@@ -87,6 +87,11 @@ impl Handle {
         self.0.registry.register(source, Token(key.0), interest)
     }
 
+    /// Watches `source`, which is watched already, for something else. What is the case already counts as new.
+    pub fn reregister(&self, source: &mut impl Source, key: Key, interest: Interest) -> io::Result<()> {
+        self.0.registry.reregister(source, Token(key.0), interest)
+    }
+
     /// No longer watches `source`. Dropping a socket does as much.
     pub fn deregister(&self, source: &mut impl Source) -> io::Result<()> {
         self.0.registry.deregister(source)

@@ -115,6 +115,9 @@ pub struct Stream {
     handle: Handle,
     key: Key,
     dscp: Option<u8>,
+    /// The reactor watches for room to send. While all goes at once it does not: each read of the peer's would wake
+    /// the loop for nothing.
+    watches_room: bool,
 }
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
@@ -133,6 +136,7 @@ impl Stream {
             handle: handle.clone(),
             key,
             dscp: None,
+            watches_room: true,
         };
         match scheme {
             "unix" => {
@@ -181,7 +185,7 @@ impl Stream {
     ) -> io::Result<Stream> {
         socket.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(socket);
-        handle.register(&mut socket, key, BOTH)?;
+        handle.register(&mut socket, key, Interest::READABLE)?;
         Ok(Stream::accepted(Socket::Unix(socket), name.to_string(), handle, key))
     }
 
@@ -195,6 +199,25 @@ impl Stream {
             handle: handle.clone(),
             key,
             dscp: None,
+            watches_room: false,
+        }
+    }
+
+    /// Has the reactor watch for room to send, or not.
+    fn watch_room(&mut self, on: bool) {
+        if self.watches_room == on {
+            return;
+        }
+        let interest = if on { BOTH } else { Interest::READABLE };
+        let done = match &mut self.socket {
+            Socket::Tcp(s) => self.handle.reregister(s, self.key, interest),
+            Socket::Unix(s) => self.handle.reregister(s, self.key, interest),
+            Socket::Resolving(_) => return,
+        };
+        match done {
+            Ok(()) => self.watches_room = on,
+            // Better to be woken too often than never.
+            Err(_) => self.wake(),
         }
     }
 
@@ -205,6 +228,7 @@ impl Stream {
             let _ = socket::set_dscp(&socket, addr.is_ipv6(), dscp);
         }
         self.handle.register(&mut socket, self.key, BOTH)?;
+        self.watches_room = true;
         self.peer = format!("tcp:{}", format_addr(addr));
         self.socket = Socket::Tcp(socket);
         Ok(())
@@ -303,9 +327,11 @@ impl Stream {
                 Socket::Resolving(_) => Err(io::ErrorKind::WouldBlock.into()),
             };
             match result {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(n) => self.watch_room(n < bytes.len()),
+                Err(ref e) => self.watch_room(e.kind() == io::ErrorKind::WouldBlock),
             }
+            return result;
         }
     }
 
@@ -403,7 +429,7 @@ impl Listener {
             let key = self.handle.new_key();
             let result = match &mut self.socket {
                 ListenSocket::Tcp(listener) => listener.accept().and_then(|(mut socket, addr)| {
-                    self.handle.register(&mut socket, key, BOTH)?;
+                    self.handle.register(&mut socket, key, Interest::READABLE)?;
                     // As for active connections.
                     let _ = socket.set_nodelay(true);
                     if let Some(dscp) = self.dscp {
@@ -413,7 +439,7 @@ impl Listener {
                     Ok(Stream::accepted(Socket::Tcp(socket), name, &self.handle, key))
                 }),
                 ListenSocket::Unix { socket, .. } => socket.accept().and_then(|(mut socket, _)| {
-                    self.handle.register(&mut socket, key, BOTH)?;
+                    self.handle.register(&mut socket, key, Interest::READABLE)?;
                     let name = format!("unix#{}", self.accepted);
                     Ok(Stream::accepted(Socket::Unix(socket), name, &self.handle, key))
                 }),
