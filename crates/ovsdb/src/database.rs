@@ -4,7 +4,7 @@
 //! and is remembered for clients that come back (`monitor_cond_since`).
 //!
 //! A transaction is answered only after its record is in the file: if the write fails, the tables are as before and the
-//! answer is an I/O error. Changes of ephemeral columns alone are not written. Durable transactions wait for the disk one by one, or,
+//! answer is an I/O error. Changes of ephemeral columns alone are not written. Transactions are written, and durable ones wait for the disk, one by one, or,
 //! if whoever runs them holds the answers back ([`Database::defer_flush`]), many at once in [`Database::flush`].
 //!
 //! When the disk fails to make records durable, the file is rewritten from memory before it takes another durable
@@ -64,11 +64,19 @@ pub struct Database {
     /// Its tables, in the schema's order.
     pub tables: Vec<Table>,
     log: Option<Box<dyn Storage>>,
-    /// Durable transactions wait for [`Database::flush`].
+    /// Transactions wait for [`Database::flush`].
     defer_flush: bool,
-    /// Transactions from the first durable one on that is not flushed, and where its record begins.
+    /// Records of these that are not in the file yet.
+    unwritten: Vec<String>,
+    /// Why they could not be written, once that was tried.
+    write_error: Option<Error>,
+    /// One of them is to be durable.
+    must_sync: bool,
+    /// Transactions that are not flushed, and where the first one's record begins.
     unflushed: Vec<Arc<Commit>>,
     unflushed_from: u64,
+    /// How many commits were before them.
+    unflushed_since: u64,
     /// The state's name, and the ways from earlier states to it.
     last_id: Uuid,
     history: VecDeque<Arc<Commit>>,
@@ -105,8 +113,12 @@ impl Database {
             schema,
             log: None,
             defer_flush: false,
+            unwritten: Vec::new(),
+            write_error: None,
+            must_sync: false,
             unflushed: Vec::new(),
             unflushed_from: 0,
+            unflushed_since: 0,
             last_id: Uuid::random(),
             history: VecDeque::new(),
             history_changes: 0,
@@ -452,33 +464,40 @@ impl Database {
             txn.abort(&mut self.tables);
             return Ok(None);
         }
-        let mut must_flush = false;
+        if self.defer_flush && txn.durable && !self.must_sync && self.write_out().is_ok() {
+            // Those before do not depend on the disk as this one will.
+            self.unflushed.clear();
+        }
         if let Some(log) = &mut self.log {
             let record =
                 record_text(&self.schema, &prepared.changes, &txn.comments, wall_ms, self.write_diffs);
-            let before = log.end();
-            let mut written = record.map_or(Ok(()), |record| log.append(&record));
-            if written.is_ok() && txn.durable {
-                if let Some(fault) = log.fault() {
-                    written = Err(fault.clone());
-                } else if self.defer_flush {
-                    must_flush = true;
-                } else {
-                    written = log.flush();
+            let fault = log.fault().filter(|_| txn.durable).cloned();
+            let written = match (fault, record) {
+                (Some(fault), _) => Err(fault),
+                (None, record) if self.defer_flush => {
+                    if self.unflushed.is_empty() {
+                        self.unflushed_from = log.end();
+                        self.unflushed_since = self.commits;
+                    }
+                    self.unwritten.extend(record);
+                    self.must_sync |= txn.durable;
+                    Ok(())
                 }
-            }
+                (None, record) => {
+                    let before = log.end();
+                    let appended = record.map_or(Ok(()), |record| log.append(&record));
+                    let done = appended.and_then(|()| if txn.durable { log.flush() } else { Ok(()) });
+                    done.inspect_err(|_| log.take_back(before))
+                }
+            };
             if let Err(error) = written {
-                log.take_back(before);
                 txn.abort(&mut self.tables);
                 return Err(error);
-            }
-            if must_flush && self.unflushed.is_empty() {
-                self.unflushed_from = before;
             }
         }
         txn.commit(&mut self.tables, &prepared);
         let commit = self.committed(prepared.changes);
-        if must_flush || !self.unflushed.is_empty() {
+        if self.defer_flush && self.log.is_some() {
             self.unflushed.push(commit.clone());
         }
         Ok(Some(commit))
@@ -499,8 +518,8 @@ impl Database {
         commit
     }
 
-    /// From now on durable transactions are not on the disk before [`Database::flush`]: whoever runs them holds their answers, and
-    /// those of all transactions after them, until then.
+    /// From now on transactions are not in the file before [`Database::flush`]: whoever runs them holds their answers until then. What
+    /// arrives together is written together, and where durability is asked for waits for the disk together.
     pub fn defer_flush(&mut self) {
         self.defer_flush = true;
     }
@@ -510,14 +529,34 @@ impl Database {
         !self.unflushed.is_empty()
     }
 
-    /// Makes transactions durable whose answers wait for that. If that fails, they and those after them have not happened: the rows
-    /// are as before, as the commit in the error says.
+    /// Writes the records that wait for that. After an error nothing more is written until the flush.
+    fn write_out(&mut self) -> Result<()> {
+        let records = std::mem::take(&mut self.unwritten);
+        if let Some(error) = &self.write_error {
+            return Err(error.clone());
+        }
+        match &mut self.log {
+            Some(log) if !records.is_empty() => {
+                log.append_all(&records).inspect_err(|error| self.write_error = Some(error.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts transactions into the file whose answers wait for that, and those that are to be durable on the disk. If that fails, none
+    /// of them has happened: the rows are as before, as the commit in the error says.
     pub fn flush(&mut self) -> Result<(), Unflushed> {
+        let mut done = self.write_out();
+        self.write_error = None;
         let commits = std::mem::take(&mut self.unflushed);
+        let must_sync = std::mem::take(&mut self.must_sync);
         let Some(log) = self.log.as_mut().filter(|_| !commits.is_empty()) else { return Ok(()) };
-        let Err(error) = log.flush() else { return Ok(()) };
+        if must_sync && done.is_ok() {
+            done = log.flush();
+        }
+        let Err(error) = done else { return Ok(()) };
         log.take_back(self.unflushed_from);
-        Err(Unflushed { error, undone: self.undo(&commits) })
+        Err(Unflushed { error, since: self.unflushed_since, undone: self.undo(&commits) })
     }
 
     /// Puts back the rows that these commits, the last ones, have changed. Nothing is written.
@@ -560,6 +599,7 @@ impl Database {
 
     /// Writes the file anew from memory, at once.
     fn rewrite(&mut self, wall_ms: u64) -> Result<()> {
+        self.write_out()?;
         let records = self.snapshot("", wall_ms);
         self.log.as_mut().map_or(Ok(()), |log| log.replace(&records))
     }
@@ -572,6 +612,7 @@ impl Database {
 
     /// Rewrites the file to hold the current state and nothing else.
     pub fn compact(&mut self, comment: &str, wall_ms: u64, now_ms: i64) -> Result<()> {
+        self.write_out()?;
         let records = self.snapshot(comment, wall_ms);
         let Some(log) = &mut self.log else { return Ok(()) };
         let replaced = log.begin_replacement().write(&records)?;
@@ -581,6 +622,8 @@ impl Database {
     /// Begins to compact the file: the current rows, which are shared rather than copied, are to be written
     /// elsewhere. None if there is no file.
     pub fn begin_compaction(&mut self, comment: &str, wall_ms: u64, now_ms: i64) -> Option<Compaction> {
+        // What is among the rows must not be appended behind them. If it cannot be written, the flush will say so.
+        self.write_out().ok()?;
         let replacement = self.log.as_mut()?.begin_replacement();
         let rows = |t: &Table| (t.schema.clone(), t.rows.values().map(|e| e.row.clone()).collect());
         self.compacted_commits = 0;
@@ -693,6 +736,8 @@ impl Database {
 pub struct Unflushed {
     /// What the disk said.
     pub error: Error,
+    /// [`Database::commits`] before the first of them.
+    pub since: u64,
     /// The way back to the state before them, if it differs.
     pub undone: Option<Arc<Commit>>,
 }

@@ -54,6 +54,9 @@ pub trait Storage: Send {
     /// Appends a record, which must be one line of JSON without its line feed. An error means that it is not there.
     fn append(&mut self, record: &str) -> Result<()>;
 
+    /// Appends several records at once. An error means that none of them is there.
+    fn append_all(&mut self, records: &[String]) -> Result<()>;
+
     /// Makes all that was appended durable. After an error the storage has a [`Storage::fault`], and the caller has to
     /// [`Storage::take_back`] what nobody may be told of.
     fn flush(&mut self) -> Result<()>;

@@ -21,7 +21,7 @@ pub const CLUSTER_MAGIC: &str = "CLUSTER";
 /// A record may have at most this many bytes.
 const MAX_RECORD: u64 = 4 << 30;
 /// A header line may have at most this many bytes.
-const MAX_HEADER: usize = 128;
+pub(super) const MAX_HEADER: usize = 128;
 /// Small records are read this many bytes at a time.
 const READ_AHEAD: usize = 1 << 18;
 
@@ -158,12 +158,16 @@ pub(super) fn header(magic: &str, record: &str) -> String {
 
 /// The bytes of a record: header line, content, line feed.
 pub fn frame(magic: &str, record: &str) -> Vec<u8> {
-    let header = header(magic, record);
-    let mut out = Vec::with_capacity(header.len() + record.len() + 1);
-    out.extend_from_slice(header.as_bytes());
+    let mut out = Vec::with_capacity(MAX_HEADER + record.len());
+    frame_into(magic, record, &mut out);
+    out
+}
+
+/// Appends what [`frame`] makes.
+pub(super) fn frame_into(magic: &str, record: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(header(magic, record).as_bytes());
     out.extend_from_slice(record.as_bytes());
     out.push(b'\n');
-    out
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use super::Storage;
 use super::disk::{Disk, DiskFile, OpenMode, OsDisk, read_full, write_all};
-use super::record::{CLUSTER_MAGIC, MAGIC, Reader, Record, TextRecord, frame};
+use super::record::{CLUSTER_MAGIC, MAGIC, MAX_HEADER, Reader, Record, TextRecord, frame, frame_into};
 use super::replace::{Replaced, Replacement, Retired, Turn};
 use crate::error::{Error, Result};
 use ib_base::json::{Json, JsonError};
@@ -186,6 +186,23 @@ impl Log {
         Retired(Some(old))
     }
 
+    /// Appends framed records: all of them or nothing.
+    fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.reader = None;
+        if self.has_tail {
+            self.cut_tail()?;
+            self.read_error = None;
+        }
+        let end = self.end();
+        if let Err(e) = write_all(&*self.file, bytes, end) {
+            // A part may be there; the next append cuts it off if this cannot.
+            self.has_tail = self.file.truncate(end).is_err();
+            return Err(self.failed(&e, "write"));
+        }
+        self.end.store(end + bytes.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
     fn sync_name(&mut self) -> Result<()> {
         if self.name_unsynced {
             let target = self.disk.resolve(&self.path);
@@ -243,20 +260,13 @@ impl Storage for Log {
     }
 
     fn append(&mut self, record: &str) -> Result<()> {
-        self.reader = None;
-        if self.has_tail {
-            self.cut_tail()?;
-            self.read_error = None;
-        }
-        let bytes = frame(MAGIC, record);
-        let end = self.end();
-        if let Err(e) = write_all(&*self.file, &bytes, end) {
-            // A part of the record may be there; the next append cuts it off if this cannot.
-            self.has_tail = self.file.truncate(end).is_err();
-            return Err(self.failed(&e, "write"));
-        }
-        self.end.store(end + bytes.len() as u64, Ordering::Release);
-        Ok(())
+        self.append_bytes(&frame(MAGIC, record))
+    }
+
+    fn append_all(&mut self, records: &[String]) -> Result<()> {
+        let mut bytes = Vec::with_capacity(records.iter().map(|r| r.len() + MAX_HEADER).sum());
+        records.iter().for_each(|record| frame_into(MAGIC, record, &mut bytes));
+        self.append_bytes(&bytes)
     }
 
     fn flush(&mut self) -> Result<()> {

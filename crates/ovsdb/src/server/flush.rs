@@ -1,8 +1,8 @@
 //! Answers that wait for the disk.
 //!
-//! A durable transaction's answer is among the actions as soon as it has run, but actions are handed out only after a flush: what arrived
-//! together shares one. If it fails, the transactions have not happened. Their answers, and those of all that
-//! committed to the same database after them, become I/O errors before anybody has seen them, and monitors, which were
+//! A transaction's answer is among the actions as soon as it has run, but actions are handed out only after a flush: what arrived
+//! together is written, and if need be synchronised, together. If that fails, the transactions have not happened. Their answers, and
+//! those of all that have seen their rows, become I/O errors before anybody has read them, and monitors, which were
 //! told already, are told that the rows are back.
 
 use super::{Action, Server};
@@ -13,36 +13,39 @@ use std::sync::Arc;
 pub(super) struct Unflushed {
     /// Its place among the actions.
     action: usize,
-    database: String,
+    database: Arc<str>,
+    /// What the database had committed then.
+    commits: u64,
 }
 
 impl Server {
-    /// The last action is the answer to a transaction that has changed `database`.
+    /// The last action is the answer to a transaction on `database`.
     pub(super) fn answered(&mut self, database: &str) {
-        let waits = self.databases.get(database).is_some_and(|d| d.is_unflushed());
-        if let Some(action) = self.actions.len().checked_sub(1).filter(|_| waits) {
-            self.unflushed.push(Unflushed { action, database: database.to_string() });
+        let Some(database) = self.databases.get(database).filter(|d| d.is_unflushed()) else { return };
+        if let Some(action) = self.actions.len().checked_sub(1) {
+            let (database, commits) = (database.schema.name.clone(), database.commits);
+            self.unflushed.push(Unflushed { action, database, commits });
         }
     }
 
-    /// Makes durable what has to be.
+    /// Writes what was committed, and makes durable what has to be.
     pub(super) fn flush(&mut self) {
         let unflushed = std::mem::take(&mut self.unflushed);
-        let mut flushed: Vec<&str> = Vec::new();
-        for u in &unflushed {
-            let name = u.database.as_str();
-            if flushed.contains(&name) {
-                continue;
+        let mut failures = Vec::new();
+        for (name, database) in self.databases.iter_mut().filter(|(_, d)| d.is_unflushed()) {
+            if let Err(failure) = database.flush() {
+                failures.push((name.clone(), failure));
             }
-            flushed.push(name);
-            let Some(Err(failure)) = self.databases.get_mut(name).map(|d| d.flush()) else { continue };
-            for u in unflushed.iter().filter(|u| u.database == name) {
+        }
+        for (name, failure) in failures {
+            let seen = |u: &&Unflushed| *u.database == *name && u.commits > failure.since;
+            for u in unflushed.iter().filter(seen) {
                 if let Some(Action::Send(_, text)) = self.actions.get_mut(u.action) {
                     *text = failed_answer(text, &failure.error);
                 }
             }
             if let Some(commit) = failure.undone {
-                self.committed(name, &commit, None);
+                self.committed(&name, &commit, None);
             }
         }
     }

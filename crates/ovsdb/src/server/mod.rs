@@ -402,9 +402,7 @@ impl Server {
                     self.log_commit(&trigger.database, commit);
                 }
                 self.reply(id, &trigger.request_id, Ok(Json::Serialized(results.into())));
-                if commit.is_some() {
-                    self.answered(&trigger.database);
-                }
+                self.answered(&trigger.database);
             }
         }
     }
