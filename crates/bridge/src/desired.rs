@@ -4,6 +4,7 @@
 //! value, never a failure of its neighbours. Reading is O(rows) and touches neither devices nor datapaths.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ib_flow::OfPort;
 use ib_ofproto::config::{
@@ -69,8 +70,8 @@ pub struct BridgeDesired {
     pub mirrors: Vec<MirrorConfig>,
     /// OpenFlow description strings.
     pub desc: DescConfig,
-    /// Ports by name; always has the bridge's own.
-    pub ports: BTreeMap<String, PortDesired>,
+    /// Ports by name; always has the bridge's own. Shared with what runs.
+    pub ports: BTreeMap<String, Arc<PortDesired>>,
 }
 
 /// A row of the Port table.
@@ -196,7 +197,7 @@ fn read_bridge(row: &Row<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<W
     if !bridge.ports.contains_key(&bridge.name) {
         let own = local_port(&bridge.name);
         taken.insert(bridge.name.clone());
-        bridge.ports.insert(bridge.name.clone(), own);
+        bridge.ports.insert(bridge.name.clone(), Arc::new(own));
     }
     for mirror in row.refs("mirrors") {
         bridge.mirrors.push(read_mirror(&mirror));
@@ -295,7 +296,8 @@ fn read_mirror(row: &Row<'_>) -> MirrorConfig {
     }
 }
 
-fn read_port(
+/// Reads a port into its bridge. `taken` are the names of interfaces that other ports have.
+pub(crate) fn read_port(
     row: &Row<'_>,
     bridge: &mut BridgeDesired,
     taken: &mut BTreeSet<String>,
@@ -322,7 +324,8 @@ fn read_port(
     }
     let bundle = read_bundle(row, interfaces.len(), warnings);
     let mac = row.str_opt("mac").and_then(|m| m.parse().ok()).filter(|m: &Mac| usable_mac(*m));
-    bridge.ports.insert(name, PortDesired { uuid: Some(row.uuid()), bundle, mac, interfaces });
+    let port = PortDesired { uuid: Some(row.uuid()), bundle, mac, interfaces };
+    bridge.ports.insert(name, Arc::new(port));
 }
 
 fn read_interface(row: &Row<'_>, bridge: &str, warnings: &mut Vec<Warning>) -> InterfaceDesired {

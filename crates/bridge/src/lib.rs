@@ -1,11 +1,12 @@
 //! Database rows to switch state and back.
 //!
-//! [`desired::read`] turns rows into plain values, [`BridgeLayer::apply`] makes what runs equal to them, and
+//! [`desired::read`] turns rows into plain values, [`BridgeLayer::follow`] makes what runs equal to them, and
 //! [`StatusWriter`] tells the database what runs. None of it owns a socket: the daemon feeds the replica and commits
-//! the transactions.
+//! the transactions. A change of one port costs that port, however many there are.
 
 mod columns;
 pub mod desired;
+mod reader;
 mod reconfigure;
 mod status;
 

@@ -1,8 +1,11 @@
 //! Making what runs equal to what the database wants.
 //!
-//! [`BridgeLayer::apply`] compares [`Desired`] with what it built before and acts on the difference: first what
-//! goes, then what comes, then settings. What fails (a device that is not there) is remembered under the interface's
-//! name, shows in its `error` column, and is tried again at the next change of the database or of a device.
+//! [`BridgeLayer::follow`] takes in changes of the database and acts on the difference between [`Desired`] and what it
+//! built before: first what goes, then what comes, then settings. What fails (a device that is not there) is remembered
+//! under the interface's name, shows in its `error` column, and is tried again at the next change of the database or of a device.
+//!
+//! Where a change touches ports alone only these are looked at; [`BridgeLayer::fresh`] are those whose status the
+//! database has yet to hear.
 //!
 //! Belongs to the main thread.
 
@@ -14,15 +17,20 @@ use ib_netdev::{Netdev, Registry};
 use ib_ofproto::config::{ConfigError, NetdevStatus, PortConfig};
 use ib_ofproto::{Bridge, Switch};
 use ib_ovsdb::Uuid;
+use ib_ovsdb::idl::{Change, Idl};
 use ib_packet::Mac;
 
-use crate::desired::{BridgeDesired, Desired, InterfaceDesired, PortDesired};
+use crate::desired::{BridgeDesired, Desired, InterfaceDesired, PortDesired, Warning};
 use crate::log::BRIDGE;
+use crate::reader::{Reader, Touched};
 
 /// A bridge that runs.
 pub(crate) struct RunningBridge {
+    /// Its row, but for the ports.
     pub(crate) desired: BridgeDesired,
     pub(crate) ports: BTreeMap<String, RunningPort>,
+    /// Addresses of its ports that it may take for its own, with their ports.
+    macs: BTreeSet<(Mac, String)>,
     pub(crate) mac: Mac,
     pub(crate) datapath_id: u64,
 }
@@ -30,6 +38,27 @@ pub(crate) struct RunningBridge {
 /// A port that runs: at least one of its interfaces does.
 pub(crate) struct RunningPort {
     pub(crate) interfaces: BTreeMap<String, RunningInterface>,
+    /// What of it is in the bridge's `macs`.
+    mac: Option<Mac>,
+}
+
+/// Why an interface could not be made, and where it belongs.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) uuid: Option<Uuid>,
+    pub(crate) why: String,
+    bridge: String,
+    port: String,
+}
+
+type Failures = BTreeMap<String, Failure>;
+
+/// Ports whose status is news.
+pub(crate) enum Fresh {
+    /// All of them.
+    All,
+    /// These: bridge and port.
+    Ports(Vec<(String, String)>),
 }
 
 /// An interface that is a port of the datapath.
@@ -48,8 +77,10 @@ pub struct BridgeLayer {
     pub(crate) registry: Arc<Registry>,
     pub(crate) bridges: BTreeMap<String, RunningBridge>,
     pub(crate) desired: Desired,
-    /// Why interfaces could not be made, by name, with their rows.
-    pub(crate) failed: BTreeMap<String, (Option<Uuid>, String)>,
+    reader: Reader,
+    /// Interfaces that could not be made, by name.
+    pub(crate) failed: Failures,
+    fresh: Fresh,
 }
 
 impl BridgeLayer {
@@ -60,7 +91,9 @@ impl BridgeLayer {
             registry,
             bridges: BTreeMap::new(),
             desired: Desired::default(),
-            failed: BTreeMap::new(),
+            reader: Reader::default(),
+            failed: Failures::new(),
+            fresh: Fresh::All,
         }
     }
 
@@ -90,12 +123,41 @@ impl BridgeLayer {
 
     /// Tries again what failed.
     pub fn retry(&mut self) {
-        let desired = std::mem::take(&mut self.desired);
-        self.apply(desired);
+        self.apply_all();
     }
 
-    /// Makes what runs equal to `desired`.
-    pub fn apply(&mut self, desired: Desired) {
+    /// Takes in what changed in the database, and makes it so.
+    pub fn follow(&mut self, idl: &Idl, changes: &[Change]) -> Vec<Warning> {
+        let (touched, warnings) = self.reader.update(&mut self.desired, idl, changes);
+        match touched {
+            Touched::Ports(ports) if self.bridges.len() == self.desired.bridges.len() => {
+                self.apply_ports(ports);
+            }
+            _ => self.apply_all(),
+        }
+        warnings
+    }
+
+    /// Takes down all bridges, and forgets what the database wants.
+    pub fn clear(&mut self) {
+        self.reader.forget();
+        self.desired = Desired::default();
+        self.apply_all();
+    }
+
+    /// The ports whose status is news, once.
+    pub(crate) fn take_fresh(&mut self) -> Fresh {
+        std::mem::replace(&mut self.fresh, Fresh::Ports(Vec::new()))
+    }
+
+    /// Has the status of all ports looked at: a device has changed.
+    pub fn devices_changed(&mut self) {
+        self.fresh = Fresh::All;
+    }
+
+    fn apply_all(&mut self) {
+        self.fresh = Fresh::All;
+        let desired = std::mem::take(&mut self.desired);
         let failed_before = std::mem::take(&mut self.failed);
         self.remove_bridges(&desired);
         for (name, want) in &desired.bridges {
@@ -103,17 +165,49 @@ impl BridgeLayer {
                 continue;
             }
             let Some(mut running) = self.bridges.remove(name) else { continue };
-            self.remove_ports(&mut running, want);
+            let all: Vec<String> = running.ports.keys().cloned().collect();
+            self.remove_ports(&mut running, want, &all);
             self.bridges.insert(name.clone(), running);
         }
         // Every device that goes is gone before one comes: a port may move between bridges.
         for (name, want) in &desired.bridges {
             let Some(mut running) = self.bridges.remove(name) else { continue };
-            self.add_ports(&mut running, want, &failed_before);
+            let all: Vec<&String> = want.ports.keys().collect();
+            self.add_ports(&mut running, want, &all, &failed_before);
             self.configure(&mut running, want);
             self.bridges.insert(name.clone(), running);
         }
         self.desired = desired;
+        self.switch.publish();
+    }
+
+    /// Makes these ports, and those that failed before, equal to what is wanted.
+    fn apply_ports(&mut self, mut touched: BTreeMap<String, BTreeSet<String>>) {
+        let failed_before = std::mem::take(&mut self.failed);
+        for failure in failed_before.values() {
+            touched.entry(failure.bridge.clone()).or_default().insert(failure.port.clone());
+        }
+        let desired = std::mem::take(&mut self.desired);
+        let each = |name: &String| Some((desired.bridges.get(name)?, name.clone()));
+        for (want, name) in touched.keys().filter_map(each) {
+            let Some(mut running) = self.bridges.remove(&name) else { continue };
+            self.remove_ports(&mut running, want, &touched[&name]);
+            self.bridges.insert(name, running);
+        }
+        for (want, name) in touched.keys().filter_map(each) {
+            let Some(mut running) = self.bridges.remove(&name) else { continue };
+            let ports: Vec<&String> = touched[&name].iter().collect();
+            self.add_ports(&mut running, want, &ports, &failed_before);
+            self.set_address(&mut running, want);
+            self.bridges.insert(name, running);
+        }
+        self.desired = desired;
+        if let Fresh::Ports(fresh) = &mut self.fresh {
+            let of_bridge = |(bridge, ports): (String, BTreeSet<String>)| {
+                ports.into_iter().map(move |port| (bridge.clone(), port))
+            };
+            fresh.extend(touched.into_iter().flat_map(of_bridge));
+        }
         self.switch.publish();
     }
 
@@ -154,8 +248,9 @@ impl BridgeLayer {
             return false;
         }
         let running = RunningBridge {
-            desired: BridgeDesired { ports: BTreeMap::new(), ..want.clone() },
+            desired: without_ports(want),
             ports: BTreeMap::new(),
+            macs: BTreeSet::new(),
             mac: Mac::ZERO,
             datapath_id: 0,
         };
@@ -163,9 +258,16 @@ impl BridgeLayer {
         true
     }
 
-    fn remove_ports(&mut self, running: &mut RunningBridge, want: &BridgeDesired) {
+    /// Takes away what of `names` is not wanted any more, or not as it is.
+    fn remove_ports<'n>(
+        &mut self,
+        running: &mut RunningBridge,
+        want: &BridgeDesired,
+        names: impl IntoIterator<Item = &'n String>,
+    ) {
         let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
-        running.ports.retain(|port_name, port| {
+        for port_name in names {
+            let Some(port) = running.ports.get_mut(port_name) else { continue };
             let wanted = want.ports.get(port_name);
             port.interfaces.retain(|name, iface| {
                 let keep = wanted.and_then(|p| p.interfaces.get(name)).is_some_and(|w| {
@@ -178,33 +280,40 @@ impl BridgeLayer {
                 }
                 keep
             });
-            let keep = !port.interfaces.is_empty();
-            if !keep {
+            if port.interfaces.is_empty() {
                 bridge.bundle_del(port_name);
+                offer_mac(running, port_name, None);
+                running.ports.remove(port_name);
             }
-            keep
-        });
+        }
     }
 
+    /// Makes those of `names` that are wanted, and what has changed about them.
     fn add_ports(
         &mut self,
         running: &mut RunningBridge,
         want: &BridgeDesired,
-        failed_before: &BTreeMap<String, (Option<Uuid>, String)>,
+        names: &[&String],
+        failed_before: &Failures,
     ) {
         let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
         // Those with a number of their own come first, so that nobody else takes it.
-        let mut order: Vec<(&String, &PortDesired, &InterfaceDesired)> = want
-            .ports
+        let mut order: Vec<(&String, &InterfaceDesired)> = names
             .iter()
-            .flat_map(|(name, port)| port.interfaces.values().map(move |i| (name, port, i)))
+            .filter_map(|name| Some((*name, want.ports.get(*name)?)))
+            .flat_map(|(name, port)| port.interfaces.values().map(move |i| (name, i)))
             .collect();
-        order.sort_by_key(|(_, _, i)| i.ofport_request.is_none());
-        for (port_name, _, iface) in order {
+        order.sort_by_key(|(_, i)| i.ofport_request.is_none());
+        for (port_name, iface) in order {
+            let mut note = |why| {
+                let failure =
+                    Failure { uuid: iface.uuid, why, bridge: want.name.clone(), port: port_name.clone() };
+                note_failure(&mut self.failed, failed_before, &iface.name, failure);
+            };
             let present = running.ports.get_mut(port_name).and_then(|p| p.interfaces.get_mut(&iface.name));
             if let Some(there) = present {
                 if let Err(why) = update_interface(bridge, there, iface) {
-                    note_failure(&mut self.failed, failed_before, iface, why);
+                    note(why);
                 }
                 continue;
             }
@@ -213,36 +322,51 @@ impl BridgeLayer {
                     let port = running
                         .ports
                         .entry(port_name.clone())
-                        .or_insert_with(|| RunningPort { interfaces: BTreeMap::new() });
+                        .or_insert_with(|| RunningPort { interfaces: BTreeMap::new(), mac: None });
                     port.interfaces.insert(iface.name.clone(), made);
                 }
-                Err(why) => note_failure(&mut self.failed, failed_before, iface, why),
+                Err(why) => note(why),
             }
         }
-        for (name, port) in &running.ports {
-            let Some(wanted) = want.ports.get(name) else { continue };
+        for name in names {
+            let (Some(port), Some(wanted)) = (running.ports.get(*name), want.ports.get(*name)) else {
+                continue;
+            };
             let mut bundle = wanted.bundle.clone();
             bundle.ports = port.interfaces.values().map(|i| i.ofport).collect();
             if let Err(e) = bridge.bundle_set(bundle) {
                 vlog_warn!(BRIDGE, "bridge {}: port {name}: {e}", want.name);
             }
+            // Devices may have changed while they were configured.
+            for iface in port.interfaces.values() {
+                bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
+            }
+            let mac = usable_mac(port, wanted, *name == &want.name);
+            offer_mac(running, name, mac);
         }
     }
 
-    /// Settings of a bridge whose ports are in place.
-    fn configure(&mut self, running: &mut RunningBridge, want: &BridgeDesired) {
+    /// The bridge's address, which its datapath ID may follow.
+    fn set_address(&mut self, running: &mut RunningBridge, want: &BridgeDesired) {
         let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
-        let mac = pick_mac(running, want);
+        let of_ports = running.macs.first().map(|(mac, _)| *mac);
+        let mac = want.hwaddr.or(of_ports).unwrap_or_else(|| default_mac(want.uuid));
         let datapath_id = want.datapath_id.unwrap_or_else(|| mac.to_u64());
         if mac != running.mac {
             running.mac = mac;
-            set_local_mac(running, want, mac);
+            set_local_mac(bridge, running, want, mac);
         }
         if datapath_id != running.datapath_id {
             running.datapath_id = datapath_id;
             bridge.set_datapath_id(datapath_id);
             vlog_info!(BRIDGE, "bridge {}: using datapath ID {datapath_id:016x}", want.name);
         }
+    }
+
+    /// Settings of a bridge whose ports are in place.
+    fn configure(&mut self, running: &mut RunningBridge, want: &BridgeDesired) {
+        self.set_address(running, want);
+        let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
         let old = &running.desired;
         bridge.set_desc(want.desc.clone());
         bridge.set_versions(want.versions);
@@ -268,25 +392,23 @@ impl BridgeLayer {
                 vlog_warn!(BRIDGE, "{e}");
             }
         }
-        // Devices may have changed while they were configured.
-        for iface in running.ports.values().flat_map(|p| p.interfaces.values()) {
-            bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
-        }
-        running.desired = want.clone();
+        running.desired = without_ports(want);
     }
 }
 
+/// The row without its ports.
+fn without_ports(want: &BridgeDesired) -> BridgeDesired {
+    let mut row = want.clone();
+    row.ports.clear();
+    row
+}
+
 /// Remembers and logs a failure; one that was there before is not logged again.
-fn note_failure(
-    failed: &mut BTreeMap<String, (Option<Uuid>, String)>,
-    before: &BTreeMap<String, (Option<Uuid>, String)>,
-    iface: &InterfaceDesired,
-    why: String,
-) {
-    if before.get(&iface.name).is_none_or(|(_, old)| *old != why) {
-        vlog_warn!(BRIDGE, "{why}");
+fn note_failure(failed: &mut Failures, before: &Failures, iface: &str, failure: Failure) {
+    if before.get(iface).is_none_or(|old| old.why != failure.why) {
+        vlog_warn!(BRIDGE, "{}", failure.why);
     }
-    failed.insert(iface.name.clone(), (iface.uuid, why));
+    failed.insert(iface.to_owned(), failure);
 }
 
 fn remove_interface(bridge: &mut Bridge, name: &str, ofport: ib_flow::OfPort) {
@@ -378,21 +500,31 @@ pub(crate) fn device_status(dev: &dyn Netdev) -> NetdevStatus {
     }
 }
 
-/// The bridge's address: the configured one; else the lowest globally unique one among its ports; else
-/// one made from the row's UUID, which stays the same over restarts.
-fn pick_mac(running: &RunningBridge, want: &BridgeDesired) -> Mac {
-    if let Some(mac) = want.hwaddr {
-        return mac;
+/// The address of a port that the bridge may take for its own: the bridge takes the lowest globally unique one among its
+/// ports; without any, one made from the row's UUID, which stays the same over restarts.
+fn usable_mac(port: &RunningPort, want: &PortDesired, is_local: bool) -> Option<Mac> {
+    if is_local {
+        return None;
     }
-    let of_ports = running.ports.iter().filter(|(name, _)| **name != want.name).filter_map(|(name, port)| {
-        let configured = want.ports.get(name).and_then(|p| p.mac);
-        let first = port.interfaces.values().next()?;
-        let internal = first.desired.kind == "internal" || first.desired.kind == "patch";
-        configured.or_else(|| if internal { None } else { first.desired.mac.or(first.dev.mac().ok()) })
-    });
+    let first = port.interfaces.values().next()?;
+    let internal = first.desired.kind == "internal" || first.desired.kind == "patch";
+    let of_device = || if internal { None } else { first.desired.mac.or(first.dev.mac().ok()) };
     let local_bit = |m: &Mac| m.0[0] & 2 != 0;
     let usable = |m: &Mac| !m.is_multicast() && !m.is_zero() && !m.is_reserved() && !local_bit(m);
-    of_ports.filter(usable).min().unwrap_or_else(|| default_mac(want.uuid))
+    want.mac.or_else(of_device).filter(usable)
+}
+
+/// Replaces what a port offers the bridge as its address.
+fn offer_mac(running: &mut RunningBridge, name: &str, mac: Option<Mac>) {
+    let Some(port) = running.ports.get_mut(name) else { return };
+    if let Some(old) = std::mem::replace(&mut port.mac, mac)
+        && Some(old) != mac
+    {
+        running.macs.remove(&(old, name.to_owned()));
+    }
+    if let Some(mac) = mac {
+        running.macs.insert((mac, name.to_owned()));
+    }
 }
 
 /// Made from the first bytes of the row's UUID as the original lays them out, unicast and locally
@@ -403,13 +535,14 @@ fn default_mac(uuid: Uuid) -> Mac {
 }
 
 /// Gives the bridge's own device the bridge's address, unless its row has one of its own.
-fn set_local_mac(running: &RunningBridge, want: &BridgeDesired, mac: Mac) {
+fn set_local_mac(bridge: &mut Bridge, running: &RunningBridge, want: &BridgeDesired, mac: Mac) {
     let own = running.ports.get(&want.name).and_then(|p| p.interfaces.get(&want.name));
     let Some(local) = own else { return };
-    if local.desired.mac.is_none()
-        && let Err(e) = local.dev.set_mac(mac)
-    {
-        vlog_err!(BRIDGE, "bridge {}: failed to set bridge Ethernet address: {e}", want.name);
+    if local.desired.mac.is_none() {
+        if let Err(e) = local.dev.set_mac(mac) {
+            vlog_err!(BRIDGE, "bridge {}: failed to set bridge Ethernet address: {e}", want.name);
+        }
+        bridge.port_netdev(local.ofport, device_status(&*local.dev));
     }
 }
 

@@ -1,14 +1,16 @@
 //! What runs, written back into the database.
 //!
 //! [`StatusWriter::refresh`] computes columns of what changed since the last call and puts the differences into one
-//! transaction; an idle switch makes none. Counters go in every `stats-update-interval`.
+//! transaction; an idle switch makes none. Counters go in every `stats-update-interval`. Where ports alone were
+//! configured it looks at these alone; all are looked at when a device has changed, and for counters.
 
 use ib_base::time::Instant;
+use ib_ofproto::Bridge;
 use ib_ovsdb::idl::{Idl, Txn};
 use ib_ovsdb::{Atom, Datum};
 
 use crate::columns::{self, Written};
-use crate::reconfigure::{BridgeLayer, device_status};
+use crate::reconfigure::{BridgeLayer, Fresh, RunningInterface, device_status};
 
 /// Remembers what the database was told.
 #[derive(Default)]
@@ -17,6 +19,8 @@ pub struct StatusWriter {
     next_stats: Instant,
     /// The process-wide columns of Open_vSwitch are in.
     root_done: bool,
+    /// The database may know nothing of any port.
+    all_due: bool,
 }
 
 impl StatusWriter {
@@ -24,6 +28,7 @@ impl StatusWriter {
     pub fn forget(&mut self) {
         self.written.forget();
         self.root_done = false;
+        self.all_due = true;
     }
 
     /// When [`Self::refresh`] is next due if nothing happens.
@@ -41,13 +46,26 @@ impl StatusWriter {
         if !self.root_done {
             self.root(layer, idl, txn);
         }
-        self.interfaces(layer, idl, txn, with_stats);
+        if with_stats || std::mem::take(&mut self.all_due) {
+            layer.devices_changed();
+        }
+        match layer.take_fresh() {
+            Fresh::All => {
+                self.interfaces(layer, idl, txn, with_stats);
+                self.written.retain(|uuid| {
+                    ["Interface", "Bridge", "Controller", "Mirror", "Open_vSwitch"]
+                        .iter()
+                        .any(|t| idl.row(t, uuid).is_some())
+                });
+            }
+            Fresh::Ports(ports) => {
+                for (bridge, port) in ports {
+                    self.port(layer, idl, txn, &bridge, &port);
+                }
+            }
+        }
+        self.failures(layer, idl, txn);
         self.bridges(layer, idl, txn, now, with_stats);
-        self.written.retain(|uuid| {
-            ["Interface", "Bridge", "Controller", "Mirror", "Open_vSwitch"]
-                .iter()
-                .any(|t| idl.row(t, uuid).is_some())
-        });
     }
 
     fn root(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
@@ -68,37 +86,65 @@ impl StatusWriter {
         for (name, running) in &mut layer.bridges {
             let Some(bridge) = layer.switch.bridge_mut(name) else { continue };
             for (iface_name, iface) in running.ports.values_mut().flat_map(|p| p.interfaces.iter_mut()) {
-                let Some(uuid) = iface.desired.uuid else { continue };
-                let seq = iface.dev.change_seq();
-                if seq != iface.seen_seq {
-                    iface.seen_seq = seq;
-                    bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
-                    let mut columns = columns::of_device(&*iface.dev, iface.ofport.0);
-                    if let Some((_, why)) = layer.failed.get(iface_name) {
-                        columns.retain(|(c, _)| *c != "error");
-                        columns.push(("error", Datum::scalar(why.as_str())));
-                    }
-                    self.written.write(idl, txn, "Interface", uuid, columns);
-                }
-                if with_stats {
-                    let stats = match bridge.patch_stats(iface.ofport) {
-                        Some([rx_packets, rx_bytes, tx_packets, tx_bytes]) => columns::counters(&[
-                            ("rx_bytes", rx_bytes),
-                            ("rx_packets", rx_packets),
-                            ("tx_bytes", tx_bytes),
-                            ("tx_packets", tx_packets),
-                        ]),
-                        None => columns::statistics(&*iface.dev),
-                    };
-                    self.written.write(idl, txn, "Interface", uuid, vec![("statistics", stats)]);
-                }
+                let why = layer.failed.get(iface_name).map(|f| f.why.as_str());
+                self.interface(bridge, iface, why, idl, txn);
+                let Some(uuid) = iface.desired.uuid.filter(|_| with_stats) else { continue };
+                let stats = match bridge.patch_stats(iface.ofport) {
+                    Some([rx_packets, rx_bytes, tx_packets, tx_bytes]) => columns::counters(&[
+                        ("rx_bytes", rx_bytes),
+                        ("rx_packets", rx_packets),
+                        ("tx_bytes", tx_bytes),
+                        ("tx_packets", tx_packets),
+                    ]),
+                    None => columns::statistics(&*iface.dev),
+                };
+                self.written.write(idl, txn, "Interface", uuid, vec![("statistics", stats)]);
             }
         }
-        for (name, (uuid, why)) in &layer.failed {
+    }
+
+    /// One port, if it runs.
+    fn port(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn, bridge: &str, port: &str) {
+        let running = layer.bridges.get_mut(bridge).and_then(|b| b.ports.get_mut(port));
+        let (Some(running), Some(bridge)) = (running, layer.switch.bridge_mut(bridge)) else { return };
+        for (name, iface) in &mut running.interfaces {
+            let why = layer.failed.get(name).map(|f| f.why.as_str());
+            self.interface(bridge, iface, why, idl, txn);
+        }
+    }
+
+    /// One interface, if its device has changed.
+    fn interface(
+        &mut self,
+        bridge: &mut Bridge,
+        iface: &mut RunningInterface,
+        why: Option<&str>,
+        idl: &Idl,
+        txn: &mut Txn,
+    ) {
+        let Some(uuid) = iface.desired.uuid else { return };
+        let seq = iface.dev.change_seq();
+        if seq == iface.seen_seq {
+            return;
+        }
+        iface.seen_seq = seq;
+        bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
+        let mut columns = columns::of_device(&*iface.dev, iface.ofport.0);
+        if let Some(why) = why {
+            columns.retain(|(c, _)| *c != "error");
+            columns.push(("error", Datum::scalar(why)));
+        }
+        self.written.write(idl, txn, "Interface", uuid, columns);
+    }
+
+    fn failures(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
+        for (name, failure) in &layer.failed {
             let runs =
-                layer.bridges.values().any(|b| b.ports.values().any(|p| p.interfaces.contains_key(name)));
-            if let (Some(uuid), false) = (uuid, runs) {
-                self.written.write(idl, txn, "Interface", *uuid, columns::failed(why));
+                || layer.bridges.values().any(|b| b.ports.values().any(|p| p.interfaces.contains_key(name)));
+            if let Some(uuid) = failure.uuid
+                && !runs()
+            {
+                self.written.write(idl, txn, "Interface", uuid, columns::failed(&failure.why));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Bundles and mirrors of a bridge as the main thread keeps them, and their translation-side form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ib_flow::OfPort;
@@ -64,6 +64,17 @@ impl Bundles {
     /// The bundle of a port.
     pub fn id_of_port(&self, port: OfPort) -> Option<BundleId> {
         self.bundles.values().find(|(_, b)| b.ports.contains(&port)).map(|(id, _)| *id)
+    }
+
+    /// The bundles of all ports that are in one.
+    pub fn owners(&self) -> HashMap<OfPort, BundleId> {
+        let mut owners = HashMap::with_capacity(self.bundles.len());
+        for (id, bundle) in self.bundles.values() {
+            for port in &bundle.ports {
+                owners.entry(*port).or_insert(*id);
+            }
+        }
+        owners
     }
 
     fn id(&self, name: &str) -> Option<BundleId> {

@@ -533,10 +533,11 @@ impl Bridge {
             return;
         }
         let (bundles, mirrors) = self.bundles.publish(&self.ports);
-        let ports: BTreeMap<_, _> =
-            self.ports.iter().map(|(n, p)| (*n, p.publish(self.bundles.id_of_port(*n)))).collect();
         let bundled: Vec<OfPort> = bundles.values().flat_map(|b| b.ports.iter().copied()).collect();
-        let loose = ports.keys().copied().filter(|p| !bundled.contains(p));
+        let owners = self.bundles.owners();
+        let ports: BTreeMap<_, _> =
+            self.ports.iter().map(|(n, p)| (*n, p.publish(owners.get(n).copied()))).collect();
+        let loose = ports.keys().copied().filter(|p| !owners.contains_key(p));
         let in_bundles = bundled.iter().copied().filter(|p| ports.contains_key(p));
         let flood_order = crate::xcfg::flood_order(in_bundles.chain(loose));
         let bridge = Arc::new(XBridge {

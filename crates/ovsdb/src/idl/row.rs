@@ -33,6 +33,17 @@ impl<'a> View<'a> {
         old.chain(new).filter_map(move |uuid| self.row_at(t, uuid))
     }
 
+    /// The rows whose `column` holds what `wanted` looks for. O(rows), at the cost of a comparison each.
+    pub fn rows_where<F: Fn(&Datum) -> bool>(
+        self,
+        table: &str,
+        column: &str,
+        wanted: F,
+    ) -> impl Iterator<Item = Row<'a>> + use<'a, F> {
+        let c = self.idl.tables[self.idl.table(table)].column(column);
+        self.rows(table).filter(move |row| wanted(row.at(c)))
+    }
+
     /// One row.
     pub fn row(self, table: &str, uuid: Uuid) -> Option<Row<'a>> {
         self.row_at(self.idl.table(table), uuid)
@@ -79,8 +90,12 @@ impl<'a> Row<'a> {
 
     /// The value of a column.
     pub fn get(&self, column: &str) -> &'a Datum {
+        self.at(self.view.idl.tables[self.t].column(column))
+    }
+
+    /// The value of a column by its place among the sorted names of the schema.
+    fn at(&self, c: usize) -> &'a Datum {
         let table = &self.view.idl.tables[self.t];
-        let c = table.column(column);
         if let Some(value) = self.pending.and_then(|p| p.value(c)) {
             return value;
         }

@@ -213,11 +213,19 @@ impl Txn {
     fn mutate(&mut self, idl: &Idl, table: &str, uuid: Uuid, column: &str, more: &Datum, less: &Datum) {
         let t = idl.table(table);
         let c = idl.tables[t].column(column);
+        let current = self.current(idl, t, uuid, c);
+        let is_new = |key: &Atom| !current.contains(key);
+        let grows = less.is_empty() && more.keys().all(is_new);
+        let result = current.subtract(less, false).updated_with(more);
         let original = idl.tables[t].rows.get(&uuid).map(|row| row[c].clone());
-        let result = self.current(idl, t, uuid, c).subtract(less, false).updated_with(more);
         let row = self.entry(t, uuid);
         let pending = match (row.columns.remove(&c), original) {
             (Some(Pending::Set(_)), _) | (None, None) => Pending::Set(result),
+            // Another element is the usual case, maybe the thousandth: what was found out before holds, unless it
+            // is one that was removed.
+            (Some(Pending::Mutate { add, remove, .. }), Some(_)) if grows && remove.is_empty() => {
+                Pending::Mutate { result, add: add.updated_with(more), remove }
+            }
             (_, Some(original)) => {
                 // Relative to the replica, whatever the way to here was.
                 let remove = original.subtract(&result, false);
@@ -235,7 +243,7 @@ impl Txn {
         let c = idl.tables[t].column(column);
         if let Some(row) = idl.tables[t].rows.get(&uuid) {
             let value = row[c].clone();
-            self.entry(t, uuid).verify.insert(c, value);
+            self.entry(t, uuid).verify.entry(c).or_insert(value);
         }
     }
 

@@ -401,8 +401,8 @@ pub fn apply_settings<X: Extension>(
             Assignment::Whole(datum) => ctl.set(table, uuid, &column, datum),
             Assignment::Pair(pair) => ctl.add_to(table, uuid, &column, &pair),
         }
+        ctl.ext.changed(table, Some(&column));
     }
-    ctl.ext.invalidate();
     Ok(())
 }
 
@@ -427,7 +427,7 @@ fn add<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
         let elements = datum_from_string(&kind, argument, Some(&mut ctl.symbols))?;
         ctl.add_to(&table, uuid, &column, &elements);
     }
-    ctl.ext.invalidate();
+    ctl.ext.changed(&table, Some(&column));
     Ok(())
 }
 
@@ -458,7 +458,7 @@ fn remove<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
         let gone = content.subtract(&less, false);
         ctl.remove_from(&table, uuid, &column, &gone);
     }
-    ctl.ext.invalidate();
+    ctl.ext.changed(&table, Some(&column));
     Ok(())
 }
 
@@ -483,8 +483,8 @@ fn clear<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
             )));
         }
         ctl.set(&table, uuid, &column, Datum::EMPTY);
+        ctl.ext.changed(&table, Some(&column));
     }
-    ctl.ext.invalidate();
     Ok(())
 }
 
@@ -552,7 +552,7 @@ fn destroy<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     for uuid in rows {
         ctl.txn.delete_at(ctl.idl, &table, uuid);
     }
-    ctl.ext.invalidate();
+    ctl.ext.changed(&table, None);
     Ok(())
 }
 

@@ -111,17 +111,12 @@ fn find_by_name(view: View<'_>, name: &RowName, id: &str) -> Result<Option<Uuid>
             Err(_) => return Ok(None),
         },
     };
-    let mut found = None;
-    for row in view.rows(name.via_table) {
-        if row.get(name_column).as_scalar() != Some(&wanted) {
-            continue;
-        }
-        if found.is_some() {
-            return Err(format!("multiple rows in {} match \"{id}\"", name.table));
-        }
-        found = Some(row);
+    let mut matches =
+        view.rows_where(name.via_table, name_column, |datum| datum.as_scalar() == Some(&wanted));
+    let Some(row) = matches.next() else { return Ok(None) };
+    if matches.next().is_some() {
+        return Err(format!("multiple rows in {} match \"{id}\"", name.table));
     }
-    let Some(row) = found else { return Ok(None) };
     let Some(ref_column) = name.ref_column else { return Ok(Some(row.uuid())) };
     let target = row.get(ref_column).as_uuid();
     Ok(target.and_then(|uuid| view.row(name.table, uuid)).map(|row| row.uuid()))

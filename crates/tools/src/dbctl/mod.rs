@@ -56,8 +56,8 @@ pub struct Tool {
 
 /// State that a tool keeps between the commands of one run.
 pub trait Extension: Default {
-    /// A generic command changed the database: what was derived from it is stale.
-    fn invalidate(&mut self) {}
+    /// A generic command changed a column, or (`None`) deleted rows: what was derived from that is stale.
+    fn changed(&mut self, _table: &str, _column: Option<&str>) {}
 }
 
 impl Extension for () {}

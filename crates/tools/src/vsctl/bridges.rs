@@ -1,7 +1,7 @@
 //! Commands on bridges, ports, bonds and interfaces.
 
 use super::State;
-use super::cache::{Bridge, Fake, Iface, Port, cache};
+use super::cache::{Bridge, Fake, Iface, Port, SOURCES, cache};
 use crate::dbctl::generic::{apply_settings, prepare_settings};
 use crate::dbctl::{Call, Command, Ctl, Outcome, Preparation, Stop};
 use ib_ovsdb::{Atom, Datum, Uuid};
@@ -86,15 +86,13 @@ pub const COMMANDS: &[Command<State>] = &[
 
 /// Registers what the cache is made from.
 pub fn prepare(prep: &mut Preparation<'_>, _: &L) -> Outcome {
-    for (table, columns) in [
-        ("Open_vSwitch", &["bridges"][..]),
-        ("Bridge", &["name", "ports"]),
-        ("Port", &["name", "fake_bridge", "tag", "interfaces"]),
-        ("Interface", &["name", "ofport", "error"]),
-    ] {
-        for column in columns {
+    for (table, columns) in SOURCES {
+        for column in *columns {
             prep.idl.register_column(table, column);
         }
+    }
+    for column in ["ofport", "error"] {
+        prep.idl.register_column("Interface", column);
     }
     Ok(())
 }
@@ -482,17 +480,14 @@ fn new_port(ctl: &mut C<'_>, call: &L, ifaces: &[String], settings: usize) -> Ou
         ctl.set("Port", port, "tag", Datum::scalar(Atom::Integer(fake.vlan)));
     }
     ctl.add_to("Bridge", bridge.uuid, "ports", &reference(port));
-    if settings < call.argc() {
-        // Settings may change what the cache is made from.
-        return apply_settings(ctl, "Port", port, &call.args[settings..]);
-    }
     let cache = cache(ctl);
     let bridge = bridge.name;
     cache.ports.insert(name.clone(), Port { name: name.clone(), uuid: port, bridge });
     for (iface, uuid) in ifaces.iter().zip(rows) {
         cache.ifaces.insert(iface.clone(), Iface { name: iface.clone(), uuid, port: name.clone() });
     }
-    Ok(())
+    // Settings may change what the cache is made from; then it goes.
+    apply_settings(ctl, "Port", port, &call.args[settings..])
 }
 
 fn add_bond_iface(ctl: &mut C<'_>, call: &mut L) -> Outcome {

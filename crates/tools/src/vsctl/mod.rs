@@ -42,8 +42,10 @@ pub struct State {
 }
 
 impl Extension for State {
-    fn invalidate(&mut self) {
-        self.cache = None;
+    fn changed(&mut self, table: &str, column: Option<&str>) {
+        if cache::depends_on(table, column) {
+            self.cache = None;
+        }
     }
 }
 

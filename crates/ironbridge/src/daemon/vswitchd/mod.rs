@@ -17,7 +17,7 @@ use ib_base::memory::Usage;
 use ib_base::time::{Clock, Instant};
 use ib_base::vlog::module::{BRIDGE, VSWITCHD};
 use ib_base::{coverage, memory, vlog_err, vlog_info};
-use ib_bridge::{BridgeLayer, StatusWriter, desired};
+use ib_bridge::{BridgeLayer, StatusWriter};
 use ib_dp_userspace::{Config, DpUserspaceClass};
 use ib_dpif::{Datapaths, DpifClass};
 use ib_netdev::{DummyLevel, Registry};
@@ -131,6 +131,7 @@ impl Database {
                 idl.omit_alert(table, column);
             }
         }
+        idl.track_changes();
         idl.set_lock(Some(LOCK));
         let session = Session::open(&[remote.to_owned()], true, handle, handle.new_key());
         let session_seqno = session.seqno();
@@ -237,6 +238,7 @@ impl Vswitchd {
         self.take_database(now);
         if self.registry.run() || ready.contains(&self.registry_key) {
             self.status_due = true;
+            self.layer.devices_changed();
             if self.layer.has_failures() {
                 self.layer.retry();
             }
@@ -293,7 +295,7 @@ impl Vswitchd {
                 "another ovs-vswitchd process is running, disabling this process (pid {}) until it goes away",
                 std::process::id()
             );
-            self.layer.apply(desired::Desired::default());
+            self.layer.clear();
             db.applied_seqno = None;
             self.configured = true;
         }
@@ -302,11 +304,10 @@ impl Vswitchd {
             return;
         }
         db.applied_seqno = Some(db.idl.seqno());
-        let (wanted, warnings) = desired::read(&db.idl);
-        for warning in warnings {
+        let changes = db.idl.take_changes();
+        for warning in self.layer.follow(&db.idl, &changes) {
             ib_base::vlog_warn_rl!(BRIDGE, (60, 60), "{warning}");
         }
-        self.layer.apply(wanted);
         self.layer.switch.run(now);
         self.configured = true;
         self.status_due = true;
