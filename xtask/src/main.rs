@@ -2,32 +2,37 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `ci` | all that a change must pass: `fmt`, `clippy`, `doc`, `tidy`, `test` |
+//! | `ci` | all that a change must pass: `fmt`, `clippy`, `doc`, `tidy`, `instructions`, `test` |
 //! | `tidy` | house rules: layers, module essays, words that must not appear |
 //! | `test` | every test; names what is missing on this machine first |
 //! | `bench` | builds for release and runs the benches |
+//! | `instructions` | counts the instructions of each hot path and holds them against the record |
 //! | `fuzz` | runs the fuzz targets for longer than the tests do |
 //! | `diff` | compares with the original under random flow tables, from a seed |
 
 use std::process::{Command, ExitCode};
 
+mod instructions;
 mod requirements;
 mod tidy;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let rest: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
-    let done = match args.first().map(String::as_str) {
-        Some("ci") => ci(),
-        Some("tidy") => tidy::run(),
-        Some("test") => test(&rest),
-        Some("bench") => cargo(&[&["bench", "--workspace", "--"], rest.as_slice()].concat()),
-        Some("fuzz") => {
-            cargo(&[&["run", "--release", "--quiet", "-p", "fuzz", "--"], rest.as_slice()].concat())
-        }
-        Some("diff") => diff(&rest),
-        _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|fuzz|diff [ARGS]".into()),
-    };
+    let done =
+        match args.first().map(String::as_str) {
+            Some("ci") => ci(),
+            Some("tidy") => tidy::run(),
+            Some("test") => test(&rest),
+            Some("bench") => cargo(&[&["bench", "--workspace", "--"], rest.as_slice()].concat()),
+            Some("instructions") => instructions::run(&rest),
+            Some("fuzz") => {
+                cargo(&[&["run", "--release", "--quiet", "-p", "fuzz", "--"], rest.as_slice()].concat())
+            }
+            Some("diff") => diff(&rest),
+            _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|instructions|fuzz|diff [ARGS]"
+                .into()),
+        };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -63,6 +68,7 @@ fn ci() -> Done {
     tidy::run()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo_doc()?;
+    instructions::run(&[])?;
     test(&[])
 }
 

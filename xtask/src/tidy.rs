@@ -32,6 +32,7 @@ const LAYERS: &[&str] = &[
     "ib-bridge",
     "ib-tools",
     "ironbridge",
+    "benches",
     "fuzz",
     "differ",
     "xtask",
@@ -50,7 +51,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
 pub fn run() -> Result<(), String> {
     let mut problems = layers()?;
     let mut files = Vec::new();
-    for root in ["crates", "xtask", "fuzz", "differ"] {
+    for root in ["crates", "xtask", "fuzz", "differ", "benches"] {
         collect(Path::new(root), &mut files);
     }
     for file in &files {

@@ -262,9 +262,10 @@ impl Eq for Field {}
 pub fn by_name(name: &str) -> Option<&'static Field> {
     use std::collections::HashMap;
     use std::sync::LazyLock;
-    static NAMES: LazyLock<HashMap<&'static str, FieldId>> = LazyLock::new(|| {
-        FIELDS.iter().flat_map(|f| std::iter::once(f.name).chain(f.alias).map(|n| (n, f.id))).collect()
-    });
+    static NAMES: LazyLock<HashMap<&'static str, FieldId, foldhash::fast::FixedState>> =
+        LazyLock::new(|| {
+            FIELDS.iter().flat_map(|f| std::iter::once(f.name).chain(f.alias).map(|n| (n, f.id))).collect()
+        });
     NAMES.get(name).map(|id| id.field())
 }
 

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use crate::fields::{FIELDS, Field, FieldId, FieldValue, by_name};
 use crate::key::{Flow, Mask, Match};
 
@@ -170,7 +173,13 @@ pub fn field_by_any_name(name: &str) -> Option<(&'static Field, bool)> {
     if let Some(f) = by_name(name) {
         return Some((f, false));
     }
-    let find = |n: &str| FIELDS.iter().find(|f| f.codes.iter().any(|c| c.name == n));
+    static CODES: LazyLock<HashMap<&'static str, FieldId, foldhash::fast::FixedState>> =
+        LazyLock::new(|| {
+            // The first field of a name has it.
+            let all = FIELDS.iter().rev().flat_map(|f| f.codes.iter().map(|c| (c.name, f.id)));
+            all.collect()
+        });
+    let find = |n: &str| CODES.get(n).map(|id| id.field());
     find(name).map(|f| (f, false)).or_else(|| name.strip_suffix("_W").and_then(find).map(|f| (f, true)))
 }
 

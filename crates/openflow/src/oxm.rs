@@ -30,16 +30,8 @@ pub fn pull_header(c: &mut Cursor<'_>, bad_len: OfError) -> Result<HeaderInfo, O
     if class == 0xffff {
         payload = payload.checked_sub(4).ok_or(OfError::OFPBMC_BAD_LEN)?;
     }
-    let (field, code) = ib_flow::fields::FIELDS
-        .iter()
-        .find_map(|f| {
-            let code = f
-                .codes
-                .iter()
-                .find(|k| k.class == class && k.experimenter == experimenter && k.number == number)?;
-            Some((f, code))
-        })
-        .ok_or(OfError::OFPBMC_BAD_FIELD)?;
+    let (field, code) =
+        ib_flow::wire::nxm::code_point(class, experimenter, number).ok_or(OfError::OFPBMC_BAD_FIELD)?;
     let n_bytes = if masked { payload / 2 } else { payload };
     if (masked && !payload.is_multiple_of(2))
         || (!field.is_tun_metadata() && n_bytes != code.n_bytes as usize)

@@ -85,10 +85,12 @@ pub fn code_point(class: u16, experimenter: u32, number: u8) -> Option<(&'static
     use std::collections::HashMap;
     use std::sync::LazyLock;
     type Key = (u16, u32, u8);
-    static CODES: LazyLock<HashMap<Key, (FieldId, &'static Code)>> = LazyLock::new(|| {
-        let all = FIELDS.iter().flat_map(|f| f.codes.iter().map(move |c| (f.id, c)));
-        all.map(|(f, c)| ((c.class, c.experimenter, c.number), (f, c))).collect()
-    });
+    // The keys are ours; what peers send is only looked up, so no seed is needed.
+    static CODES: LazyLock<HashMap<Key, (FieldId, &'static Code), foldhash::fast::FixedState>> =
+        LazyLock::new(|| {
+            let all = FIELDS.iter().flat_map(|f| f.codes.iter().map(move |c| (f.id, c)));
+            all.map(|(f, c)| ((c.class, c.experimenter, c.number), (f, c))).collect()
+        });
     CODES.get(&(class, experimenter, number)).map(|(f, c)| (f.field(), *c))
 }
 
