@@ -24,6 +24,10 @@ const MAX_RECORD: u64 = 4 << 30;
 pub(super) const MAX_HEADER: usize = 128;
 /// Small records are read this many bytes at a time.
 const READ_AHEAD: usize = 1 << 18;
+/// Records from this size on are summed by another thread while they are read.
+const LARGE_RECORD: usize = 4 << 20;
+/// In pieces of this size.
+const PIECE: usize = 1 << 20;
 
 /// One record: where it began and what it says.
 pub struct Record {
@@ -42,6 +46,9 @@ pub struct TextRecord {
     /// Its content.
     pub data: Vec<u8>,
 }
+
+/// A SHA-1.
+type Sum = sha1::digest::Output<Sha1>;
 
 /// Reads a file's records from its beginning.
 pub(super) struct Reader {
@@ -75,8 +82,8 @@ impl Reader {
         Ok(byte)
     }
 
-    /// Up to `length` bytes: less at the end of the file.
-    fn bytes(&mut self, length: u64) -> io::Result<Vec<u8>> {
+    /// Up to `length` bytes, less at the end of the file, and their sum.
+    fn bytes(&mut self, length: u64) -> io::Result<(Vec<u8>, Sum)> {
         let buffered = &self.buf[self.used..];
         let from_buffer = usize::try_from(length).unwrap_or(usize::MAX).min(buffered.len());
         let rest = (length - from_buffer as u64).min(self.limit.saturating_sub(self.next));
@@ -85,12 +92,45 @@ impl Reader {
         let mut data = vec![0; from_buffer + rest];
         data[..from_buffer].copy_from_slice(&buffered[..from_buffer]);
         self.used += from_buffer;
-        if rest > 0 {
+        let (n, sum) = if rest < LARGE_RECORD {
             let n = read_full(&*self.file, &mut data[from_buffer..], self.next)?;
-            data.truncate(from_buffer + n);
-            self.next += n as u64;
-        }
-        Ok(data)
+            (n, Sha1::digest(&data[..from_buffer + n]))
+        } else {
+            self.read_large(&mut data, from_buffer)?
+        };
+        data.truncate(from_buffer + n);
+        self.next += n as u64;
+        Ok((data, sum))
+    }
+
+    /// Fills `data` from `from` on, and sums it up, at the same time.
+    fn read_large(&self, data: &mut [u8], from: usize) -> io::Result<(usize, Sum)> {
+        std::thread::scope(|scope| {
+            let (send, receive) = std::sync::mpsc::channel::<&[u8]>();
+            let summing = scope.spawn(move || {
+                let mut hasher = Sha1::new();
+                receive.into_iter().for_each(|piece| hasher.update(piece));
+                hasher.finalize()
+            });
+            let (first, mut rest) = data.split_at_mut(from);
+            // The other end lives until this one is dropped.
+            let _ = send.send(first);
+            let mut read = 0;
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at_mut(PIECE.min(rest.len()));
+                rest = behind;
+                let n = read_full(&*self.file, piece, self.next + read as u64)?;
+                read += n;
+                let whole = n == piece.len();
+                let _ = send.send(&piece[..n]);
+                if !whole {
+                    break;
+                }
+            }
+            drop(send);
+            let sum = summing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((read, sum))
+        })
     }
 
     /// The record that begins at `offset`, up to which all was read; none at the end of the file. `name` is the file's.
@@ -114,11 +154,11 @@ impl Reader {
         };
         let data_offset = offset + line.len() as u64 + 1;
         let where_ = || format!("{name}: error reading {length} bytes starting at offset {data_offset}");
-        let data = self.bytes(length).map_err(|e| Error::io(&e, where_()))?;
+        let (data, sum) = self.bytes(length).map_err(|e| Error::io(&e, where_()))?;
         if (data.len() as u64) < length {
             return Err(Error::io_eof(where_()));
         }
-        let actual = hex(&Sha1::digest(&data));
+        let actual = hex(&sum);
         if actual.as_bytes() != sha1 {
             return Err(Error::syntax_plain(format!(
                 "{name}: {length} bytes starting at offset {data_offset} have SHA-1 hash {actual} but should have hash {}",

@@ -392,6 +392,28 @@ mod tests {
         );
     }
 
+    /// Large records are summed while they are read.
+    #[test]
+    fn large_records_are_read_and_torn_ones_noticed() {
+        let path = temp("large");
+        let mut log = Log::open(&path, OpenMode::CreateExcl, None).unwrap();
+        let large = format!("{{\"x\":\"{}\"}}", "y".repeat(5_300_000));
+        for record in ["{\"a\":1}", &large, "{\"b\":2}"] {
+            log.append(record).unwrap();
+        }
+        drop(log);
+        assert_eq!(records(&path), (vec!["{\"a\":1}".into(), large.clone(), "{\"b\":2}".into()], None));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[3_000_000] = b'z';
+        std::fs::write(&path, &bytes).unwrap();
+        let (whole, error) = records(&path);
+        assert_eq!(whole.len(), 1);
+        assert!(error.unwrap().contains("5300009 bytes starting at offset 122 have SHA-1 hash"));
+        bytes.truncate(4_500_000);
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(records(&path).1.unwrap().contains("error reading 5300009 bytes starting at offset 122"));
+    }
+
     #[test]
     fn replacement_is_whole_and_goes_on() {
         let path = temp("replace");
