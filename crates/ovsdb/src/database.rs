@@ -800,7 +800,7 @@ fn share_rows(table: &Table) -> Vec<Row> {
             return shared;
         }
         std::hint::black_box(ahead.iter().fold(0, |sum, row| sum ^ row.columns()));
-        shared.extend(ahead.iter().map(|row| Row::clone(row)));
+        shared.extend(ahead.iter().copied().cloned());
     }
 }
 

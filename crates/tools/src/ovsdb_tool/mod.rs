@@ -8,11 +8,9 @@ mod show_log;
 use crate::io::{Io, argv0, program_name, version_text};
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::json::{Json, Style};
-use ib_base::vlog::module::OVSDB_TOOL;
-use ib_base::vlog_warn;
 use ib_ovsdb::database::{Database, Transacted};
 use ib_ovsdb::exec::Context;
-use ib_ovsdb::log::{Log, OpenMode, Storage};
+use ib_ovsdb::log::{Log, OpenMode, Storage, lock_path};
 use ib_ovsdb::schema::parse_version;
 use ib_ovsdb::{Schema, schemas};
 use ib_sys::lockfile::LockFile;
@@ -220,12 +218,21 @@ fn lock(path: &Path) -> std::io::Result<Box<dyn Send>> {
     Ok(Box::new(LockFile::lock(path)?))
 }
 
+/// Reads a whole file. A tool works on all of it or not at all: what is behind a damage may be what matters.
 fn open(path: &Path, writable: bool) -> Result<Database, Stop> {
     let loaded = Database::open(path, writable, writable.then_some(&lock))?;
-    if let Some(warning) = loaded.warning {
-        vlog_warn!(OVSDB_TOOL, "{warning}");
+    match loaded.warning {
+        Some(error) => Err(error.into()),
+        None => Ok(loaded.database),
     }
-    Ok(loaded.database)
+}
+
+/// Locks a file that is to be written anew.
+fn lock_to_rewrite(path: &Path) -> Result<Box<dyn Send>, Stop> {
+    lock(&lock_path(path)).map_err(|e| {
+        let why = ib_base::errno::strerror(&e);
+        Stop::Fatal(format!("{}: failed to lock lockfile ({why})", path.display()))
+    })
 }
 
 fn now_ms() -> u64 {
@@ -242,39 +249,38 @@ fn no_clusters(_: &mut Session<'_, '_>, _: &[String]) -> Done {
     Err(Stop::Fatal("clustered databases are not supported yet".to_string()))
 }
 
-/// Writes `database` to `destination`, or over its own file.
-fn rewrite(database: Database, source: &Path, destination: Option<&String>, comment: &str) -> Done {
+/// Writes `database` to `target`, in place of what is there. The caller has the lock.
+fn rewrite(mut database: Database, target: &Path, comment: &str) -> Done {
+    // Such a file can be read by programs from before there were differences of columns.
+    database.write_diffs = false;
     let records = database.snapshot(comment, now_ms());
     drop(database);
-    let target = destination.map_or(source, Path::new);
-    let mut log = if destination.is_some() {
-        // What was there is replaced.
-        let _ = std::fs::remove_file(target);
-        Log::open(target, OpenMode::CreateExcl, Some(&lock))?
-    } else {
-        Log::open(target, OpenMode::ReadWrite, Some(&lock))?
-    };
+    let mut log = Log::open(target, OpenMode::Create, None)?;
     log.replace(&records)?;
     Ok(())
 }
 
 fn compact(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     let path = path_or(arguments, 0, default_db);
+    let target = arguments.get(1).map_or(&*path, Path::new);
+    let _lock = lock_to_rewrite(target)?;
     let version = ib_stream::unixctl::standard::OVS_VERSION;
     let comment = format!("compacted by {} {version}", session.program);
-    rewrite(open(&path, false)?, &path, arguments.get(1), &comment)
+    rewrite(open(&path, false)?, target, &comment)
 }
 
 fn convert(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     let path = path_or(arguments, 0, default_db);
     let schema = read_schema(&path_or(arguments, 1, default_schema))?;
+    let target = arguments.get(2).map_or(&*path, Path::new);
+    let _lock = lock_to_rewrite(target)?;
     let mut database = open(&path, false)?;
     // A failure leaves the file alone.
     database.detach_file();
     database.convert(schema, now_ms())?;
     let version = ib_stream::unixctl::standard::OVS_VERSION;
     let comment = format!("converted by {} {version}", session.program);
-    rewrite(database, &path, arguments.get(2), &comment)
+    rewrite(database, target, &comment)
 }
 
 fn needs_conversion(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
@@ -315,10 +321,14 @@ fn db_cksum(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
 fn is_clustered(path: &Path) -> Result<bool, Stop> {
     use std::io::Read;
     let mut start = Vec::new();
-    let opened = std::fs::File::open(path).and_then(|f| f.take(16).read_to_end(&mut start));
-    if let Err(error) = opened {
+    let failed = |error: std::io::Error, what: &str| {
         let why = ib_base::errno::strerror(&error);
-        return Err(Stop::Fatal(format!("I/O error: {}: open failed ({why})", path.display())));
+        Stop::Fatal(format!("I/O error: {}: {what} ({why})", path.display()))
+    };
+    let file = std::fs::File::open(path).map_err(|e| failed(e, "open failed"))?;
+    file.take(16).read_to_end(&mut start).map_err(|e| failed(e, "read error"))?;
+    if start.is_empty() {
+        return Err(Stop::Fatal(format!("ovsdb error: {}: cannot identify file type", path.display())));
     }
     if start.starts_with(b"OVSDB JSON ") {
         Ok(false)
