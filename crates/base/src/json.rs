@@ -22,7 +22,7 @@ mod write;
 
 pub use parse::{JsonError, MAX_DEPTH, Parser, unescape};
 pub use pull::{Pull, Strings};
-pub use write::{Style, format_real, write_string};
+pub use write::{Style, format_real, write_integer, write_string};
 
 use std::collections::HashMap;
 use std::fmt;

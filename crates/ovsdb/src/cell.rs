@@ -15,7 +15,7 @@ use crate::Uuid;
 use crate::atom::{Atom, AtomicType};
 use crate::datum::Datum;
 use crate::types::ColumnType;
-use ib_base::json::write_string;
+use ib_base::json::{write_integer, write_string};
 use std::cmp::Ordering;
 
 const MAP: u8 = 0x40;
@@ -84,6 +84,12 @@ impl OwnedCell {
 }
 
 impl std::borrow::Borrow<[u8]> for OwnedCell {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for &OwnedCell {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
@@ -251,6 +257,7 @@ impl<'a> Element<'a> {
     pub fn write_json(self, out: &mut String) {
         match self.kind {
             AtomicType::String => write_string(out, self.as_str().unwrap_or_default()),
+            AtomicType::Integer => write_integer(out, self.integer()),
             _ => self.to_atom().write_json(out),
         }
     }

@@ -9,7 +9,7 @@ use crate::cell::{Cell, OwnedCell};
 use crate::datum::Datum;
 use crate::error::{Error, Result};
 use crate::schema::{TableSchema, UUID_COLUMN};
-use crate::table::{FastSet, Row};
+use crate::table::{FastSet, Row, Table};
 use crate::types::{ColumnType, UNLIMITED};
 use crate::{AtomicType, Uuid};
 use ib_base::json::Json;
@@ -58,7 +58,7 @@ impl Function {
 }
 
 /// One comparison, or a constant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Clause {
     /// Always or never.
     Constant(bool),
@@ -263,34 +263,64 @@ impl AnyOf {
         self.columns.iter().copied()
     }
 
-    /// The only rows that can satisfy the condition, if it names them by their UUIDs.
-    pub fn row_uuids(&self) -> Option<Vec<Uuid>> {
-        match &self.equal[..] {
-            [(UUID_COLUMN, values)] if !self.always && self.others.is_empty() => {
-                Some(values.iter().filter_map(|v| v.cell().as_uuid()).collect())
-            }
-            [] if !self.always && self.others.is_empty() => Some(Vec::new()),
-            _ => None,
-        }
+    /// For each column the values of which a row must have one, if that is all that the condition asks.
+    fn only_values(&self) -> Option<impl Iterator<Item = (usize, Vec<Cell<'_>>)>> {
+        (!self.always && self.others.is_empty())
+            .then(|| self.equal.iter().map(|(c, values)| (*c, values.iter().map(OwnedCell::cell).collect())))
     }
 
-    /// The rows about which two conditions may differ, if both compare by UUID where they do.
-    pub fn differing_uuids(&self, other: &AnyOf) -> Option<Vec<Uuid>> {
-        if self.always || other.always || !self.others.is_empty() || !other.others.is_empty() {
-            return None;
+    /// The rows of `table` that may satisfy the condition, if they can be found without looking at all.
+    pub fn candidates(&self, table: &Table) -> Option<Vec<Uuid>> {
+        find_rows(table, self.only_values()?)
+    }
+
+    /// Calls `f` with each row of `table` about which this condition and `other` differ, and whether `other` wants it. Costs no
+    /// more than a look at each row, and a lookup for each value that is in one of the conditions only where an index helps.
+    pub fn each_difference<'a>(&self, other: &AnyOf, table: &'a Table, mut f: impl FnMut(&'a Row, bool)) {
+        let mut judge = |row: &'a Row| {
+            let is = other.matches(row);
+            if self.matches(row) != is {
+                f(row, is);
+            }
+        };
+        // Where both ask the same of other columns, only rows with values that came or went matter.
+        let mut changed: Vec<(usize, FastSet<&OwnedCell>)> = Vec::new();
+        let same_otherwise = !self.always && !other.always && self.others == other.others;
+        if !same_otherwise {
+            return table.rows.values().for_each(|e| judge(&e.row));
         }
-        let none = FastSet::default();
         let of = |any: &AnyOf, column: usize| any.equal.iter().position(|(c, _)| *c == column);
-        for (column, values) in self.equal.iter().filter(|(c, _)| *c != UUID_COLUMN) {
-            if of(other, *column).is_none_or(|i| other.equal[i].1 != *values) {
-                return None;
+        let none = FastSet::default();
+        for column in self.columns().chain(other.columns().filter(|c| !self.columns.contains(c))) {
+            let a = of(self, column).map_or(&none, |i| &self.equal[i].1);
+            let b = of(other, column).map_or(&none, |i| &other.equal[i].1);
+            let differ: FastSet<&OwnedCell> = a.symmetric_difference(b).collect();
+            if !differ.is_empty() {
+                changed.push((column, differ));
             }
         }
-        if other.equal.iter().any(|(c, _)| *c != UUID_COLUMN && of(self, *c).is_none()) {
-            return None;
+        let cells = changed.iter().map(|(c, values)| (*c, values.iter().map(|v| v.cell()).collect()));
+        if let Some(found) = find_rows(table, cells) {
+            return found.into_iter().filter_map(|uuid| table.row(uuid)).for_each(judge);
         }
-        let a = of(self, UUID_COLUMN).map_or(&none, |i| &self.equal[i].1);
-        let b = of(other, UUID_COLUMN).map_or(&none, |i| &other.equal[i].1);
-        Some(a.symmetric_difference(b).filter_map(|v| v.cell().as_uuid()).collect())
+        let may_differ = |row: &Row| changed.iter().any(|(c, values)| values.contains(row.cell(*c).packed()));
+        table.rows.values().map(|e| &e.row).filter(|row| may_differ(row)).for_each(judge);
     }
+}
+
+/// The rows that may have one of the given values in the given columns, each once; none if a column has no index.
+fn find_rows<'a>(table: &Table, values: impl Iterator<Item = (usize, Vec<Cell<'a>>)>) -> Option<Vec<Uuid>> {
+    let mut found: FastSet<Uuid> = FastSet::default();
+    for (column, values) in values {
+        if column == UUID_COLUMN {
+            found.extend(values.iter().filter_map(|v| v.as_uuid()).filter(|u| table.rows.contains_key(u)));
+            continue;
+        }
+        let index = table.schema.indexes.iter().position(|columns| *columns == [column])?;
+        for value in values {
+            let hash = table.hash_values([value].into_iter());
+            found.extend(table.indexes[index].candidates(hash));
+        }
+    }
+    Some(found.into_iter().collect())
 }

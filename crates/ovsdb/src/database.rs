@@ -20,13 +20,14 @@ use crate::schema::{FIRST_COLUMN, Schema, TableSchema};
 use crate::table::{Entry, FastMap, Row, RowBuilder, Table};
 use crate::txn::{Change, Txn};
 use crate::types::RefType;
-use ib_base::json::{Json, JsonError, Object, Pull, Strings, write_string};
+use ib_base::json::{Json, JsonError, Object, Pull, Strings, write_integer, write_string};
 use std::cell::OnceCell;
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Room for the text of a small transaction's record.
+const RECORD_BYTES: usize = 512;
 /// How many transactions are remembered for clients that come back.
 const HISTORY_COMMITS: usize = 1000;
 /// How many changed rows are.
@@ -904,10 +905,11 @@ fn record_text(
     let mut tables: Vec<usize> = changes.iter().map(|c| c.table).collect();
     tables.sort_unstable();
     tables.dedup();
-    let mut out = String::from("{");
+    let mut out = String::with_capacity(RECORD_BYTES);
+    out.push('{');
     for t in tables {
         let table = &schema.tables[t];
-        let mut rows = String::new();
+        let mut rows = String::with_capacity(RECORD_BYTES);
         for change in changes.iter().filter(|c| c.table == t) {
             let start = rows.len();
             if start > 0 {
@@ -969,7 +971,8 @@ fn record_text(
         out.push_str(",\"_comment\":");
         write_string(&mut out, &comments.join("\n"));
     }
-    let _ = write!(out, ",\"_date\":{wall_ms}");
+    out.push_str(",\"_date\":");
+    write_integer(&mut out, i64::try_from(wall_ms).unwrap_or(i64::MAX));
     if diffs {
         out.push_str(",\"_is_diff\":true");
     }

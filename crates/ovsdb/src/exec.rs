@@ -67,7 +67,8 @@ pub fn execute(
     operations: &[Json],
     context: &Context<'_>,
 ) -> Executed {
-    let out = String::from("[");
+    let mut out = String::with_capacity(256);
+    out.push('[');
     let mut x = Executor { tables, names, txn, symbols: SymbolTable::new(), context, out };
     for (i, operation) in operations.iter().enumerate() {
         let mut parser = Parser::new(operation, Name::Operation(i + 1, operations.len()));

@@ -151,14 +151,18 @@ impl MonitorSpec {
     pub fn initial(&self, database: &Database) -> Arc<str> {
         let mut out = Writer::new();
         for table in self.tables.iter().filter(|t| t.select & INITIAL != 0) {
-            for (uuid, entry) in &database.tables[table.schema.index].rows {
-                if !table.condition.matches(&entry.row) {
-                    continue;
+            let word = if self.version == Version::V1 { "new" } else { "initial" };
+            let mut write = |row: &Row| {
+                if table.condition.matches(row) {
+                    out.row(&table.schema.name, row.uuid());
+                    table.write_row(&mut out.text, word, row, INITIAL, self.version != Version::V1);
+                    out.text.push('}');
                 }
-                let word = if self.version == Version::V1 { "new" } else { "initial" };
-                out.row(&table.schema.name, *uuid);
-                table.write_row(&mut out.text, word, &entry.row, INITIAL, self.version != Version::V1);
-                out.text.push('}');
+            };
+            let rows = &database.tables[table.schema.index];
+            match table.condition.candidates(rows) {
+                Some(found) => found.into_iter().filter_map(|uuid| rows.row(uuid)).for_each(write),
+                None => rows.rows.values().for_each(|e| write(&e.row)),
             }
             out.end_table();
         }
@@ -209,12 +213,10 @@ impl MonitorSpec {
         let mut out = Writer::new();
         for i in changed {
             let (before, after) = (&self.tables[i], &new.tables[i]);
-            for (uuid, entry) in &database.tables[after.schema.index].rows {
-                let (was, is) = (before.condition.matches(&entry.row), after.condition.matches(&entry.row));
-                if was != is {
-                    after.write_match(&mut out, *uuid, &entry.row, is, self.version);
-                }
-            }
+            let table = &database.tables[after.schema.index];
+            before.condition.each_difference(&after.condition, table, |row, is| {
+                after.write_match(&mut out, row.uuid(), row, is, self.version);
+            });
             out.end_table();
         }
         Ok((new, out.finish()))

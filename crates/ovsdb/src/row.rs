@@ -14,6 +14,7 @@ use crate::Uuid;
 use crate::cell::{Cell, UUID_HEAD, pack};
 use crate::datum::Datum;
 use crate::schema::{FIRST_COLUMN, UUID_COLUMN, VERSION_COLUMN};
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -92,12 +93,13 @@ impl Row {
 
     /// Another row with some data changed.
     pub fn with<'a>(&self, changes: impl IntoIterator<Item = &'a (usize, Datum)>) -> Row {
-        let mut builder = RowBuilder::default();
-        builder.begin(self.columns());
-        for (column, datum) in changes {
-            builder.set(*column, datum);
-        }
-        builder.edit(self)
+        RowBuilder::with_shared(|builder| {
+            builder.begin(self.columns());
+            for (column, datum) in changes {
+                builder.set(*column, datum);
+            }
+            builder.edit(self)
+        })
     }
 
     /// Replaces data.
@@ -148,6 +150,18 @@ pub struct RowBuilder {
 }
 
 impl RowBuilder {
+    /// Lends the thread's builder.
+    pub(crate) fn with_shared<T>(f: impl FnOnce(&mut RowBuilder) -> T) -> T {
+        thread_local! {
+            static BUILDER: RefCell<RowBuilder> = RefCell::default();
+        }
+        // Whoever asks inside of `f` gets another.
+        let mut builder = BUILDER.take();
+        let result = f(&mut builder);
+        BUILDER.set(builder);
+        result
+    }
+
     /// Forgets the row before and begins one of so many columns, `_uuid` and `_version` included.
     pub fn begin(&mut self, columns: usize) {
         self.bytes.clear();

@@ -268,12 +268,13 @@ impl Table {
 
     /// A new row with this identifier of these data and defaults.
     pub fn filled_row(&self, uuid: Uuid, data: &[(usize, Datum)]) -> Row {
-        let mut builder = RowBuilder::default();
-        builder.begin(self.schema.columns.len());
-        for (column, datum) in data {
-            builder.set(*column, datum);
-        }
-        builder.finish(Some(&self.default_row), uuid, Uuid::random_version())
+        RowBuilder::with_shared(|builder| {
+            builder.begin(self.schema.columns.len());
+            for (column, datum) in data {
+                builder.set(*column, datum);
+            }
+            builder.finish(Some(&self.default_row), uuid, Uuid::random_version())
+        })
     }
 
     /// The row with this identifier.

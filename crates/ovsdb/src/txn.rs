@@ -33,6 +33,22 @@ struct Touched {
     old: Option<Entry>,
 }
 
+/// Fewer touched rows than this are searched one by one.
+const INDEX_FROM: usize = 16;
+
+fn place(
+    touched: &[Touched],
+    index: &FastMap<(usize, Uuid), usize>,
+    table: usize,
+    uuid: Uuid,
+) -> Option<usize> {
+    if touched.len() < INDEX_FROM {
+        touched.iter().position(|t| t.uuid == uuid && t.table == table)
+    } else {
+        index.get(&(table, uuid)).copied()
+    }
+}
+
 /// A transaction in progress.
 #[derive(Default)]
 pub struct Txn {
@@ -43,7 +59,6 @@ pub struct Txn {
     /// The answer must wait for the disk.
     pub durable: bool,
     ref_delta: FastMap<(usize, Uuid), i64>,
-    builder: RowBuilder,
 }
 
 /// The outcome of [`Txn::prepare`], ready to be written and committed.
@@ -60,15 +75,24 @@ impl Txn {
     }
 
     fn remember(&mut self, tables: &[Table], table: usize, uuid: Uuid) {
-        if let std::collections::hash_map::Entry::Vacant(slot) = self.index.entry((table, uuid)) {
-            slot.insert(self.touched.len());
+        if self.place(table, uuid).is_none() {
             self.touched.push(Touched { table, uuid, old: tables[table].rows.get(&uuid).cloned() });
+            if self.touched.len() == INDEX_FROM {
+                self.index = self.touched.iter().enumerate().map(|(i, t)| ((t.table, t.uuid), i)).collect();
+            } else if self.touched.len() > INDEX_FROM {
+                self.index.insert((table, uuid), self.touched.len() - 1);
+            }
         }
+    }
+
+    /// Where a row is among those touched.
+    fn place(&self, table: usize, uuid: Uuid) -> Option<usize> {
+        place(&self.touched, &self.index, table, uuid)
     }
 
     /// True if the transaction has touched this row, even if it is gone.
     pub fn has_touched(&self, table: usize, uuid: Uuid) -> bool {
-        self.index.contains_key(&(table, uuid))
+        self.place(table, uuid).is_some()
     }
 
     /// The rows of a table that the transaction has touched.
@@ -106,11 +130,13 @@ impl Txn {
     ) {
         self.remember(tables, table, uuid);
         if let Some(entry) = tables[table].rows.get_mut(&uuid) {
-            self.builder.begin(entry.row.columns());
-            for (column, cell) in changes {
-                self.builder.set_cell(*column, cell.cell());
-            }
-            entry.row = self.builder.edit(&entry.row);
+            RowBuilder::with_shared(|builder| {
+                builder.begin(entry.row.columns());
+                for (column, cell) in changes {
+                    builder.set_cell(*column, cell.cell());
+                }
+                entry.row = builder.edit(&entry.row);
+            });
         }
     }
 
@@ -173,14 +199,15 @@ impl Txn {
                 let (before, after) = (Row::cell_of(old, r.column), Row::cell_of(new, r.column));
                 let mut missing = None;
                 // Of a large set, look at what came and went only.
+                let (touched, index, ref_delta) = (&self.touched, &self.index, &mut self.ref_delta);
                 before.changes(after, |came, pair| {
                     r.each_in(pair, RefType::Strong, |t, u| {
                         // A row that references itself does not hold itself.
                         if (t, u) == (table, uuid) {
                             return;
                         }
-                        *self.ref_delta.entry((t, u)).or_insert(0) += if came { 1 } else { -1 };
-                        if came && !tables[t].rows.contains_key(&u) && !self.index.contains_key(&(t, u)) {
+                        *ref_delta.entry((t, u)).or_insert(0) += if came { 1 } else { -1 };
+                        if came && !tables[t].rows.contains_key(&u) && place(touched, index, t, u).is_none() {
                             missing.get_or_insert((t, u));
                         }
                     });
@@ -293,8 +320,7 @@ impl Txn {
                 }
                 let column = &tables[table].schema.columns[r.column];
                 if kept_len < column.kind.min as usize {
-                    let inserted =
-                        self.index.get(&(table, uuid)).is_some_and(|&i| self.touched[i].old.is_none());
+                    let inserted = self.place(table, uuid).is_some_and(|i| self.touched[i].old.is_none());
                     return Err(empty_weak_column(
                         &tables[table].schema.name,
                         &column.name,
@@ -414,7 +440,7 @@ fn duplicate_index(tables: &[Table], txn: &Txn, change: &Change, i: usize, other
     let names = columns.iter().map(|&c| format!("\"{}\"", table.schema.columns[c].name)).collect::<Vec<_>>();
     let noun = if columns.len() == 1 { "column" } else { "columns" };
     let describe = |uuid: Uuid| {
-        let touched = txn.index.get(&(change.table, uuid)).map(|&t| &txn.touched[t]);
+        let touched = txn.place(change.table, uuid).map(|t| &txn.touched[t]);
         match touched {
             None => "existed in the database before this transaction and was not modified by the transaction"
                 .into(),

@@ -9,6 +9,7 @@
 
 use super::{Json, Object};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -61,6 +62,16 @@ pub(super) struct Cursor<'a> {
 const SHARE_BYTES: usize = 64;
 /// So many different strings are remembered.
 const SHARE_STRINGS: usize = 1 << 17;
+
+/// Words have at most so many bytes.
+const WORD_BYTES: usize = 24;
+/// So many of them are remembered.
+const WORD_SLOTS: usize = 256;
+
+thread_local! {
+    /// Words seen lately, by a hash of them.
+    static WORDS: RefCell<[Option<Arc<str>>; WORD_SLOTS]> = const { RefCell::new([const { None }; WORD_SLOTS]) };
+}
 
 const END: &str = "unexpected end of input";
 
@@ -133,7 +144,7 @@ impl<'a> Cursor<'a> {
 
     pub(super) fn value(&mut self, depth: usize) -> Step<Json> {
         match self.peek()? {
-            b'"' => Ok(Json::String(self.string()?)),
+            b'"' => Ok(Json::String(self.word()?)),
             b'-' | b'0'..=b'9' => self.number(),
             b'a'..=b'z' => self.keyword(),
             b'[' => self.array(depth + 1),
@@ -181,7 +192,7 @@ impl<'a> Cursor<'a> {
             if self.peek()? != b'"' {
                 return self.reject("syntax error parsing object expecting string");
             }
-            let name = self.string()?;
+            let name = self.word()?;
             if self.peek()? != b':' {
                 return self.reject("syntax error parsing object expecting ':'");
             }
@@ -247,6 +258,34 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// As [`Cursor::string`], sharing words that come again and again: names of members, methods, tables, columns.
+    fn word(&mut self) -> Step<Arc<str>> {
+        let start = self.pos + 1;
+        let text = &self.text[start..self.text.len().min(start + WORD_BYTES + 1)];
+        let n = text
+            .iter()
+            .take_while(|b| b.is_ascii_lowercase() || **b == b'_' || b.is_ascii_uppercase())
+            .count();
+        if n == 0 || text.get(n) != Some(&b'"') || self.seen.is_some() {
+            return self.string();
+        }
+        let word = &text[..n];
+        self.pos = start + n + 1;
+        WORDS.with_borrow_mut(|words| {
+            let hash =
+                usize::from(word[0]) * 31 + usize::from(word[n / 2]) * 7 + usize::from(word[n - 1]) + n * 61;
+            let slot = &mut words[hash % WORD_SLOTS];
+            match slot {
+                Some(known) if known.as_bytes() == word => Ok(known.clone()),
+                _ => {
+                    let new: Arc<str> = std::str::from_utf8(word).unwrap_or_default().into();
+                    *slot = Some(new.clone());
+                    Ok(new)
+                }
+            }
+        })
+    }
+
     /// The string at a quotation mark; it is in the text itself unless it has escapes.
     pub(super) fn str(&mut self) -> Step<Cow<'a, str>> {
         match self.bytes()? {
@@ -303,7 +342,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Goes on from `i` over bytes that mean themselves in a string, eight at a time: where it stopped, and whether all were ASCII.
-fn skip_plain(text: &[u8], mut i: usize) -> (usize, bool) {
+pub(super) fn skip_plain(text: &[u8], mut i: usize) -> (usize, bool) {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     // In each byte the top bit if it is zero; above the lowest such byte perhaps in others.
@@ -312,7 +351,8 @@ fn skip_plain(text: &[u8], mut i: usize) -> (usize, bool) {
     while let Some(chunk) = text.get(i..).and_then(<[u8]>::first_chunk::<8>) {
         let w = u64::from_le_bytes(*chunk);
         let control = w.wrapping_sub(ONES * 0x20) & !w & HIGH;
-        let special = zeros(w ^ ONES * u64::from(b'"')) | zeros(w ^ ONES * u64::from(b'\\')) | control;
+        let is = |b: u8| zeros(w ^ (ONES * u64::from(b)));
+        let special = is(b'"') | is(b'\\') | control;
         if special != 0 {
             let before = (special & special.wrapping_neg()) - 1;
             i += (special.trailing_zeros() / 8) as usize;

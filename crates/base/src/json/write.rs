@@ -5,6 +5,7 @@
 //! reverse solidus and controls below U+0020, the latter by their short form where there is one.
 
 use super::Json;
+use super::parse::skip_plain;
 use std::fmt::Write as _;
 
 /// How to lay a value out.
@@ -36,9 +37,7 @@ fn write_value(out: &mut String, json: &Json, style: Style, depth: usize) {
         Json::Null => out.push_str("null"),
         Json::Bool(true) => out.push_str("true"),
         Json::Bool(false) => out.push_str("false"),
-        Json::Integer(i) => {
-            let _ = write!(out, "{i}");
-        }
+        Json::Integer(i) => write_integer(out, *i),
         Json::Real(r) if r.is_finite() => write_real(out, *r),
         Json::Real(_) => out.push_str("null"),
         Json::String(s) => write_string(out, s),
@@ -79,11 +78,31 @@ fn separate(out: &mut String, style: Style, depth: usize, i: usize) {
     }
 }
 
+/// Appends a whole number.
+pub fn write_integer(out: &mut String, i: i64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut n = i.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    if i < 0 {
+        out.push('-');
+    }
+    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
+}
+
 /// Appends `s` as a JSON string with its quotation marks.
 pub fn write_string(out: &mut String, s: &str) {
     out.push('"');
     let mut plain = 0;
-    for (i, b) in s.bytes().enumerate() {
+    let (begin, _) = skip_plain(s.as_bytes(), 0);
+    for (i, b) in s.bytes().enumerate().skip(begin) {
         let escape = match b {
             b'"' => "\\\"",
             b'\\' => "\\\\",
@@ -167,9 +186,24 @@ mod tests {
     }
 
     #[test]
+    fn integers_print_as_elsewhere() {
+        for i in [0, 1, -1, 9, 10, -10, 123_456, i64::MAX, i64::MIN] {
+            let mut out = String::new();
+            write_integer(&mut out, i);
+            assert_eq!(out, i.to_string());
+        }
+    }
+
+    #[test]
     fn strings_escape_what_they_must() {
         let mut out = String::new();
         write_string(&mut out, "é\u{1}\u{7f}/\u{8}\u{c}\n\r\t\\\"<𝄞");
+        // Wherever in a run of eight bytes it stands.
+        for n in 0..20 {
+            let mut out = String::new();
+            write_string(&mut out, &format!("{}\"{}", "a".repeat(n), "é".repeat(n)));
+            assert_eq!(out, format!("\"{}\\\"{}\"", "a".repeat(n), "é".repeat(n)));
+        }
         assert_eq!(out, "\"é\\u0001\u{7f}/\\b\\f\\n\\r\\t\\\\\\\"<𝄞\"");
     }
 

@@ -10,6 +10,7 @@
 use super::disk::{DiskFile, read_full};
 use crate::error::{Error, Result};
 use ib_base::json::Json;
+use ib_base::json::write_integer;
 use sha1::{Digest, Sha1};
 use std::io;
 use std::sync::Arc;
@@ -193,7 +194,15 @@ pub(super) fn header(magic: &str, record: &str) -> String {
     let mut hasher = Sha1::new();
     hasher.update(record.as_bytes());
     hasher.update(b"\n");
-    format!("OVSDB {magic} {} {}\n", record.len() + 1, hex(&hasher.finalize()))
+    let mut out = String::with_capacity(MAX_HEADER);
+    out.push_str("OVSDB ");
+    out.push_str(magic);
+    out.push(' ');
+    write_integer(&mut out, i64::try_from(record.len()).unwrap_or(i64::MAX).saturating_add(1));
+    out.push(' ');
+    out.push_str(&hex(&hasher.finalize()));
+    out.push('\n');
+    out
 }
 
 /// The bytes of a record: header line, content, line feed.

@@ -23,7 +23,7 @@ use crate::Uuid;
 use crate::database::{Commit, Database, Transacted};
 use crate::error::Error;
 use crate::exec::Context;
-use crate::table::Table;
+use crate::table::{FastMap, Table};
 use crate::txn::Txn;
 use flush::Unflushed;
 use ib_base::json::{Json, Object, write_string};
@@ -64,7 +64,7 @@ pub enum Action {
 /// Databases and sessions.
 pub struct Server {
     databases: BTreeMap<String, Database>,
-    sessions: HashMap<SessionId, Session>,
+    sessions: FastMap<SessionId, Session>,
     monitors: Monitors,
     locks: Locks,
     server_id: Uuid,
@@ -93,7 +93,7 @@ impl Server {
     pub fn new() -> Server {
         let mut server = Server {
             databases: BTreeMap::new(),
-            sessions: HashMap::new(),
+            sessions: FastMap::default(),
             monitors: Monitors::default(),
             locks: Locks::default(),
             server_id: Uuid::random(),
@@ -401,7 +401,7 @@ impl Server {
                     self.committed(&trigger.database, commit, Some(id));
                     self.log_commit(&trigger.database, commit);
                 }
-                self.reply(id, &trigger.request_id, Ok(Json::Serialized(results.into())));
+                self.reply_text(id, &trigger.request_id, &results);
                 self.answered(&trigger.database);
             }
         }
@@ -528,6 +528,17 @@ impl Server {
                 self.push_close(id, why, false);
             }
         }
+    }
+
+    /// Answers with a result that is JSON text already.
+    fn reply_text(&mut self, id: SessionId, request_id: &Json, result: &str) {
+        let mut text = String::with_capacity(result.len() + 64);
+        text.push_str("{\"id\":");
+        request_id.write_to(&mut text);
+        text.push_str(",\"result\":");
+        text.push_str(result);
+        text.push_str(",\"error\":null}");
+        self.send(id, text.into());
     }
 
     fn reply(&mut self, id: SessionId, request_id: &Json, answer: Result<Json, Json>) {

@@ -201,7 +201,7 @@ impl Server {
         for group in groups.values_mut() {
             group.initial = None;
             let Some(update) = group.spec.update(&changes) else { continue };
-            let mut last: Option<(Arc<str>, Arc<str>)> = None;
+            let mut last: Option<(&Arc<str>, Arc<str>)> = None;
             for (id, name) in &group.members {
                 let Some(session) = self.sessions.get_mut(id) else { continue };
                 if session.lagging || session.unsent > LAG_BYTES {
@@ -217,12 +217,14 @@ impl Server {
                     continue;
                 }
                 let text = match &last {
-                    Some((n, text)) if n == name => text.clone(),
-                    _ => notification(group.spec.version, name, commit.id, &update),
+                    Some((n, text)) if *n == name => text,
+                    _ => {
+                        let text = notification(group.spec.version, name, commit.id, &update);
+                        &last.insert((name, text)).1
+                    }
                 };
-                last = Some((name.clone(), text.clone()));
                 session.unsent += text.len();
-                self.actions.push(super::Action::Send(*id, text));
+                self.actions.push(super::Action::Send(*id, text.clone()));
             }
         }
     }

@@ -16,7 +16,7 @@ use ib_base::vlog::module::{OVSDB_JSONRPC_SERVER, OVSDB_SERVER};
 use ib_base::{vlog_err_rl, vlog_info, vlog_warn, vlog_warn_rl};
 use ib_ovsdb::database::Database;
 use ib_ovsdb::server::{Action, Now, Server, SessionId};
-use ib_ovsdb::table::Row;
+use ib_ovsdb::table::{FastMap, Row};
 use ib_ovsdb::{Atom, AtomicType, Datum, TableSchema, Uuid};
 use ib_stream::jsonrpc::Message;
 use ib_stream::reactor::{Handle, Key};
@@ -90,8 +90,8 @@ pub(crate) struct Remotes {
     configured: BTreeMap<String, Option<RemoteOptions>>,
     remotes: BTreeMap<String, Remote>,
     listeners: HashMap<Key, String>,
-    connections: HashMap<Key, Connection>,
-    by_session: HashMap<SessionId, Key>,
+    connections: FastMap<Key, Connection>,
+    by_session: FastMap<SessionId, Key>,
     timers: BTreeSet<(Instant, Key)>,
     /// What databases that configure remotes had committed when they were looked at.
     seen: BTreeMap<String, Option<u64>>,
@@ -135,8 +135,8 @@ impl Remotes {
             configured: BTreeMap::new(),
             remotes: BTreeMap::new(),
             listeners: HashMap::new(),
-            connections: HashMap::new(),
-            by_session: HashMap::new(),
+            connections: FastMap::default(),
+            by_session: FastMap::default(),
             timers: BTreeSet::new(),
             seen: BTreeMap::new(),
             dirty: true,
