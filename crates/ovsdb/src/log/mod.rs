@@ -22,7 +22,7 @@ mod disk;
 mod record;
 mod replace;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 mod standalone;
 
 pub use disk::{Disk, DiskFile, OpenMode, OsDisk};

@@ -10,6 +10,8 @@
 //! Order is as RFC 7047 wants it: before a transaction's answer, its client is told of all changes up to and
 //! including the transaction.
 
+#[cfg(test)]
+mod crash;
 mod flush;
 mod locks;
 mod monitors;
