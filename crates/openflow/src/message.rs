@@ -1688,12 +1688,14 @@ pub struct FlowMonitorRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum FlowUpdateEvent {
-    /// Added (or present initially).
+    /// Added.
     Added = 0,
     /// Removed.
     Removed = 1,
     /// Modified.
     Modified = 2,
+    /// Present when the monitor began. Before OpenFlow 1.4 the same as added.
+    Initial = 3,
 }
 
 /// One monitor update.

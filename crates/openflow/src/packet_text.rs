@@ -10,7 +10,7 @@ pub fn packet_to_string(data: &[u8], packet_type: u32) -> String {
     let mut flow = Flow::zeroed();
     let l3 = (packet_type >> 16 == 1).then(|| Be16::new(packet_type as u16));
     let layers = ib_flow::extract::extract_bytes(data, l3, &Metadata::default(), &mut flow);
-    let mut out = ib_flow::text::matching::flow_to_string(&flow, None);
+    let mut out = ib_flow::text::matching::packet_to_string(&flow);
     // Where the checksum is behind the start of the transport header.
     let (name, ofs) = match (flow.dl_type.get(), flow.nw_proto) {
         (0x0800 | 0x86dd, 6) => ("tcp", 16),

@@ -477,7 +477,9 @@ fn packet_out(out: &mut String, p: &PacketOut, v: Version, o: &PrintOptions<'_>)
     } else {
         write!(out, " buffer={:#010x}", p.buffer_id)?;
     }
-    out.push('\n');
+    if !out.ends_with('\n') {
+        out.push('\n');
+    }
     Ok(())
 }
 

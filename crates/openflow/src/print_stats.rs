@@ -791,13 +791,14 @@ fn flow_update(out: &mut String, u: &FlowUpdate, v: Version, n: &Names<'_>) {
             reason,
             match_,
             table_id,
-            priority,
             idle_timeout,
             hard_timeout,
             cookie,
             actions,
+            ..
         } => {
             match event {
+                FlowUpdateEvent::Initial => out.push_str("INITIAL"),
                 FlowUpdateEvent::Added => out.push_str("ADDED"),
                 FlowUpdateEvent::Modified => out.push_str("MODIFIED"),
                 FlowUpdateEvent::Removed => {
@@ -820,9 +821,12 @@ fn flow_update(out: &mut String, u: &FlowUpdate, v: Version, n: &Names<'_>) {
             if *hard_timeout != 0 {
                 let _ = write!(out, " hard_timeout={hard_timeout}");
             }
-            let _ = write!(out, " cookie={cookie:#x}");
-            out.push(' ');
-            format_match_priority(out, match_, *priority, n);
+            // A number as C's `%#x` has it: zero without the prefix.
+            let _ = match cookie {
+                0 => write!(out, " cookie=0 "),
+                _ => write!(out, " cookie={cookie:#x} "),
+            };
+            ib_flow::text::matching::format_match(match_, n.ports, out);
             if !actions.is_empty() {
                 if !out.ends_with(' ') {
                     out.push(' ');

@@ -207,8 +207,10 @@ kinds! {
     NxFlowReply "NXST_FLOW reply" VendorReply(NX) 1..1 0 0 8;
     NxAggregateRequest "NXST_AGGREGATE request" VendorRequest(NX) 1..1 1 8 8;
     NxAggregateReply "NXST_AGGREGATE reply" VendorReply(NX) 1..1 1 24 0;
-    NxFlowMonitorRequest "NXST_FLOW_MONITOR request" VendorRequest(NX) 1..4 2 0 8;
-    NxFlowMonitorReply "NXST_FLOW_MONITOR reply" VendorReply(NX) 1..4 2 0 8;
+    NxFlowMonitorRequest "NXST_FLOW_MONITOR request" VendorRequest(NX) 1..3 2 0 8;
+    NxFlowMonitorReply "NXST_FLOW_MONITOR reply" VendorReply(NX) 1..3 2 0 8;
+    OnfFlowMonitorRequest "ONFST_FLOW_MONITOR request" VendorRequest(ONF) 4..4 1870 0 8;
+    OnfFlowMonitorReply "ONFST_FLOW_MONITOR reply" VendorReply(ONF) 4..4 1870 0 8;
     NxIpfixBridgeRequest "NXST_IPFIX_BRIDGE request" VendorRequest(NX) 1..6 3 0 0;
     NxIpfixBridgeReply "NXST_IPFIX_BRIDGE reply" VendorReply(NX) 1..6 3 0 96;
     NxIpfixFlowRequest "NXST_IPFIX_FLOW request" VendorRequest(NX) 1..6 4 0 0;

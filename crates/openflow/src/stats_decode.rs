@@ -59,6 +59,7 @@ pub(crate) fn request(
         Raw::PortDescRequest15 => R::PortDesc(port32(c)?),
         Raw::TableDescRequest => R::TableDesc,
         Raw::NxFlowMonitorRequest => R::FlowMonitor(nx_monitor_requests(c, tlv)?),
+        Raw::OnfFlowMonitorRequest => R::FlowMonitor(onf_monitor_requests(c, v, tlv)?),
         Raw::FlowMonitorRequest14 => R::FlowMonitor(monitor_requests14(c, v, tlv)?),
         Raw::NxIpfixBridgeRequest => R::IpfixBridge,
         Raw::NxIpfixFlowRequest => R::IpfixFlow,
@@ -123,32 +124,48 @@ fn nx_monitor_requests(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorRe
     Ok(out)
 }
 
+/// The extension of OpenFlow 1.3 by the ONF: between Nicira's form and that of OpenFlow 1.4.
+fn onf_monitor_requests(
+    c: &mut Cursor<'_>,
+    v: Version,
+    tlv: u32,
+) -> Result<Vec<FlowMonitorRequest>, OfError> {
+    let mut out = Vec::new();
+    while !c.is_empty() {
+        let (id, flags) = (c.u32()?, c.u16()?);
+        c.skip(2)?;
+        let (out_port, table_id) = (port32(c)?, c.u8()?);
+        c.zeros(3, OfError::NXBRC_MUST_BE_ZERO)?;
+        if flags & !0x3f != 0 {
+            return Err(OfError::OFPMOFC_BAD_FLAGS);
+        }
+        let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+        out.push(FlowMonitorRequest {
+            id,
+            command: 0,
+            flags,
+            out_port,
+            out_group: OFPG_ANY,
+            table_id,
+            match_,
+        });
+    }
+    Ok(out)
+}
+
 fn monitor_requests14(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<Vec<FlowMonitorRequest>, OfError> {
     let mut out = Vec::new();
     while !c.is_empty() {
         let (id, out_port, out_group, wire, table_id, command) =
             (c.u32()?, port32(c)?, c.u32()?, c.u16()?, c.u8()?, c.u8()?);
-        if wire & !0x7f != 0 {
+        if wire & !0x5f != 0 {
             return Err(OfError::OFPMOFC_BAD_FLAGS);
         }
         if command > 2 {
             return Err(OfError::OFPMOFC_BAD_COMMAND);
         }
-        let mut flags = 0;
-        // INITIAL, ADD, REMOVED, MODIFY, INSTRUCTIONS, NO_ABBREV, ONLY_OWN.
-        for (bit, ours) in [
-            (1, MonitorFlags::INITIAL),
-            (2, MonitorFlags::ADD),
-            (4, MonitorFlags::DELETE),
-            (8, MonitorFlags::MODIFY),
-            (16, MonitorFlags::ACTIONS),
-            (32, MonitorFlags::OWN),
-        ] {
-            if wire & bit != 0 {
-                flags |= ours;
-            }
-        }
-        flags |= wire & 0x40;
+        // The bits are the same but for that of own changes.
+        let flags = wire & 0x1f | (wire & 0x40) >> 1;
         let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
         out.push(FlowMonitorRequest { id, command, flags, out_port, out_group, table_id, match_ });
     }
@@ -244,6 +261,7 @@ pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Resul
         Raw::PortDescReply10 | Raw::PortDescReply11 | Raw::PortDescReply14 => B::PortDesc(ports(c, v)?),
         Raw::TableDescReply => B::TableDesc(all(c, table_desc)?),
         Raw::NxFlowMonitorReply => B::FlowMonitor(all(c, |c| nx_flow_update(c, v, tlv))?),
+        Raw::OnfFlowMonitorReply => B::FlowMonitor(all(c, |c| nx_flow_update(c, v, tlv))?),
         Raw::FlowMonitorReply14 => B::FlowMonitor(all(c, |c| flow_update14(c, v, tlv))?),
         Raw::NxIpfixBridgeReply => B::Ipfix { flow: false, stats: all(c, ipfix)? },
         Raw::NxIpfixFlowReply => B::Ipfix { flow: true, stats: all(c, ipfix)? },
@@ -772,7 +790,11 @@ fn nx_flow_update(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate
     let (match_len, table_id) = (usize::from(p.u16()?), p.u8()?);
     p.skip(1)?;
     let cookie = p.u64()?;
-    let match_ = mw::pull_nxm(&mut p, match_len, tlv, true)?.match_;
+    let onf = v >= Version::V13;
+    let match_ = match onf {
+        true => mw::pull_ofp11_match(&mut p, v, tlv, true)?.0,
+        false => mw::pull_nxm(&mut p, match_len, tlv, true)?.match_,
+    };
     Ok(FlowUpdate::Full {
         event,
         reason: removed_reason_checked(reason).unwrap_or(FlowRemovedReason::Delete),
@@ -782,7 +804,7 @@ fn nx_flow_update(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate
         idle_timeout,
         hard_timeout,
         cookie,
-        actions: decode_actions(p.rest(), v)?,
+        actions: if onf { decode_instructions(p.rest(), v)? } else { decode_actions(p.rest(), v)? },
     })
 }
 
@@ -794,7 +816,8 @@ fn flow_update14(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate,
     }
     let mut p = Cursor::new(&c.take(len)?[4..], LEN);
     let event = match event {
-        0 | 1 => FlowUpdateEvent::Added,
+        0 => FlowUpdateEvent::Initial,
+        1 => FlowUpdateEvent::Added,
         2 => FlowUpdateEvent::Removed,
         3 => FlowUpdateEvent::Modified,
         4 => return Ok(FlowUpdate::Abbrev { xid: p.u32()? }),

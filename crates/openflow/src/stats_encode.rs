@@ -126,8 +126,30 @@ fn flow_request(
     }
 }
 
+/// Appends a match and returns its length, padding not counted.
+fn put_measured_match(b: &mut Buf, m: &ib_flow::Match, v: Version) -> u16 {
+    let at = b.len();
+    mw::put_ofp11_match(b, m, v);
+    u16::from_be_bytes([b.0[at + 2], b.0[at + 3]])
+}
+
 fn monitor_requests(b: &mut Buf, list: &[FlowMonitorRequest], v: Version, xid: u32) {
-    if v < Version::V14 {
+    if v == Version::V13 {
+        begin(b, Raw::OnfFlowMonitorRequest, v, xid);
+        for r in list {
+            b.u32(r.id);
+            b.u16(r.flags & 0x3f);
+            let len_at = b.len();
+            b.u16(0);
+            b.u32(port_to_wire32(r.out_port));
+            b.u8(r.table_id);
+            b.zeros(3);
+            let len = put_measured_match(b, &r.match_, v);
+            b.patch_u16(len_at, len);
+        }
+        return;
+    }
+    if v < Version::V13 {
         begin(b, Raw::NxFlowMonitorRequest, v, xid);
         for r in list {
             b.u32(r.id);
@@ -147,8 +169,8 @@ fn monitor_requests(b: &mut Buf, list: &[FlowMonitorRequest], v: Version, xid: u
         b.u32(r.id);
         b.u32(port_to_wire32(r.out_port));
         b.u32(r.out_group);
-        // The bits are the same in both, in the same order.
-        b.u16(r.flags & 0x7f);
+        // The bits are the same but for that of own changes.
+        b.u16(r.flags & 0x1f | (r.flags & MonitorFlags::OWN) << 1);
         b.u8(r.table_id);
         b.u8(r.command);
         mw::put_ofp11_match(b, &r.match_, v);
@@ -322,7 +344,11 @@ pub(crate) fn reply(b: &mut Buf, r: &MultipartReply, v: Version, xid: u32, optio
             list.iter().for_each(|t| table_desc(b, t));
         }
         B::FlowMonitor(list) => {
-            head(if v >= Version::V14 { Raw::FlowMonitorReply14 } else { Raw::NxFlowMonitorReply });
+            head(match v {
+                Version::V14 | Version::V15 => Raw::FlowMonitorReply14,
+                Version::V13 => Raw::OnfFlowMonitorReply,
+                _ => Raw::NxFlowMonitorReply,
+            });
             list.iter().for_each(|u| flow_update(b, u, v));
         }
         B::Ipfix { flow, stats } => {
@@ -688,7 +714,7 @@ fn flow_update(b: &mut Buf, u: &FlowUpdate, v: Version) {
             let removed = *event == FlowUpdateEvent::Removed;
             let reason = if removed { *reason as u16 } else { 0 };
             if new {
-                b.u16(*event as u16 + 1);
+                b.u16((*event as u16 + 1) % 4);
                 b.u8(*table_id);
                 b.u8(reason as u8);
                 b.u16(*idle_timeout);
@@ -699,7 +725,7 @@ fn flow_update(b: &mut Buf, u: &FlowUpdate, v: Version) {
                 mw::put_ofp11_match(b, match_, v);
                 encode_instructions(b, actions, v);
             } else {
-                b.u16(*event as u16);
+                b.u16(*event as u16 % 3);
                 b.u16(reason);
                 b.u16(*priority);
                 b.u16(*idle_timeout);
@@ -709,9 +735,15 @@ fn flow_update(b: &mut Buf, u: &FlowUpdate, v: Version) {
                 b.u8(*table_id);
                 b.u8(0);
                 b.u64(*cookie);
-                let n = mw::put_nxm(b, match_, 0, 0);
-                b.patch_u16(at, n);
-                encode_actions(b, actions, v);
+                if v == Version::V13 {
+                    let len = put_measured_match(b, match_, v);
+                    b.patch_u16(at, len);
+                    encode_instructions(b, actions, v);
+                } else {
+                    let n = mw::put_nxm(b, match_, 0, 0);
+                    b.patch_u16(at, n);
+                    encode_actions(b, actions, v);
+                }
             }
         }
     }

@@ -37,6 +37,19 @@ pub fn match_to_string(m: &Match, ports: Option<&PortMap>) -> String {
 
 /// Appends a packet key's text.
 pub fn format_flow(flow: &Flow, ports: Option<&PortMap>, out: &mut String) {
+    format_match(&match_of_flow(flow), ports, out);
+}
+
+/// The text of a packet that came from nowhere: its key without a port of entry.
+pub fn packet_to_string(flow: &Flow) -> String {
+    let mut m = match_of_flow(flow);
+    m.mask.0.in_port = 0;
+    m.normalize();
+    match_to_string(&m, None)
+}
+
+/// A match on everything that a key says.
+fn match_of_flow(flow: &Flow) -> Match {
     let mut m = Match { flow: flow.clone(), mask: mask_for_packet(flow), ..Match::default() };
     let w = &mut m.mask.0;
     // Context that is all zeros says nothing.
@@ -82,7 +95,7 @@ pub fn format_flow(flow: &Flow, ports: Option<&PortMap>, out: &mut String) {
     // Whoever reads a key's text need not be told that it is a megaflow's.
     w.recirc_id = if flow.recirc_id == 0 { 0 } else { w.recirc_id };
     m.normalize();
-    format_match(&m, ports, out);
+    m
 }
 
 /// [`format_flow`] into a new string.

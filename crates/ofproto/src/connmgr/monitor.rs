@@ -123,7 +123,7 @@ fn initial(cx: &Cx<'_>, ids: &[u32]) -> Vec<FlowUpdate> {
                 continue;
             }
             let with_actions = r.flags & MonitorFlags::ACTIONS != 0;
-            updates.push(full(&rule, FlowUpdateEvent::Added, FlowRemovedReason::Delete, with_actions, tlv));
+            updates.push(full(&rule, FlowUpdateEvent::Initial, FlowRemovedReason::Delete, with_actions, tlv));
             if ids.len() > 1 {
                 seen.push(rule);
             }

@@ -19,6 +19,8 @@ use crate::io::{Io, argv0, program_name, version_text};
 mod conn;
 mod flows;
 mod groups;
+mod help;
+mod matches;
 mod monitor;
 mod offline;
 mod show;
@@ -57,7 +59,7 @@ pub struct Criterion {
 }
 
 /// The command line's options.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     versions: Versions,
     protocols: Protocols,
@@ -75,6 +77,10 @@ pub struct Options {
     packet_in_format: Option<PacketInFormat>,
     unixctl: Option<String>,
     bare: bool,
+    /// `--pcap`: packets as a capture.
+    pcap: bool,
+    /// `--bad-csum`: packets with wrong checksums.
+    bad_csum: bool,
 }
 
 /// A run of the tool.
@@ -162,7 +168,7 @@ const COMMANDS: &[Command] = commands! {
     "add-tlv-map" "switch map" 2..2, true, groups::add_tlv_map;
     "del-tlv-map" "switch [map]" 1..2, true, groups::del_tlv_map;
     "dump-tlv-map" "switch" 1..1, false, groups::dump_tlv_map;
-    "help" "" 0..MANY, false, help;
+    "help" "" 0..MANY, false, print_help;
     "list-commands" "" 0..MANY, false, list_commands;
     "parse-flow" "" 1..1, false, offline::parse_flow;
     "parse-flows" "" 1..1, false, offline::parse_flows;
@@ -172,10 +178,10 @@ const COMMANDS: &[Command] = commands! {
     "parse-oxm" "" 1..1, false, offline::parse_oxm;
     "parse-actions" "" 1..1, false, offline::parse_actions;
     "parse-instructions" "" 1..1, false, offline::parse_instructions;
-    "parse-ofp10-match" "" 0..0, false, offline::parse_ofp10_match;
-    "parse-ofp11-match" "" 0..0, false, offline::parse_ofp11_match;
+    "parse-ofp10-match" "" 0..0, false, matches::parse_ofp10_match;
+    "parse-ofp11-match" "" 0..0, false, matches::parse_ofp11_match;
     "parse-pcap" "" 1..MANY, false, offline::parse_pcap;
-    "check-vlan" "" 2..2, false, offline::check_vlan;
+    "check-vlan" "" 2..2, false, matches::check_vlan;
     "print-error" "" 1..1, false, offline::print_error;
     "encode-error-reply" "" 2..2, false, offline::encode_error_reply;
     "ofp-print" "" 1..2, false, offline::ofp_print;
@@ -201,7 +207,12 @@ const O_STATS: u32 = 1012;
 const O_NO_STATS: u32 = 1013;
 const O_TLS: u32 = 1014;
 const O_BARE: u32 = 1015;
+const O_PCAP: u32 = 1016;
+const O_RAW: u32 = 1017;
+const O_BAD_CSUM: u32 = 1018;
 const O_VERSION: u32 = 'V' as u32;
+
+const SHORT: &str = "mP:F:O:t:hVv::p:c:C:o";
 
 const LONG: &[LongOpt] = &[
     LongOpt::new("timeout", HasArg::Required, 't' as u32),
@@ -217,14 +228,17 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("no-names", HasArg::No, O_NO_NAMES),
     LongOpt::new("stats", HasArg::No, O_STATS),
     LongOpt::new("no-stats", HasArg::No, O_NO_STATS),
-    LongOpt::new("bare", HasArg::No, O_BARE),
     LongOpt::new("unixctl", HasArg::Required, O_UNIXCTL),
     LongOpt::new("help", HasArg::No, 'h' as u32),
     LongOpt::new("option", HasArg::No, 'o' as u32),
     LongOpt::new("bundle", HasArg::No, O_BUNDLE),
     LongOpt::new("color", HasArg::Optional, O_COLOR),
     LongOpt::new("may-create", HasArg::No, O_MAY_CREATE),
+    LongOpt::new("pcap", HasArg::No, O_PCAP),
+    LongOpt::new("raw", HasArg::No, O_RAW),
     LongOpt::new("read-only", HasArg::No, O_READ_ONLY),
+    LongOpt::new("bare", HasArg::No, O_BARE),
+    LongOpt::new("bad-csum", HasArg::No, O_BAD_CSUM),
     LongOpt::new("version", HasArg::No, O_VERSION),
     LongOpt::new("protocols", HasArg::Required, 'O' as u32),
     LongOpt::new("private-key", HasArg::Required, 'p' as u32),
@@ -272,10 +286,12 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
         packet_in_format: None,
         unixctl: None,
         bare: false,
+        pcap: false,
+        bad_csum: false,
     };
     let mut daemon = Daemon::new(program);
     let name = argv0(args);
-    let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), "mP:F:O:t:hVv::p:c:C:o", LONG)
+    let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), SHORT, LONG)
         .with(daemon::OPTIONS)
         .with(daemon::VLOG_OPTIONS);
     let mut timeout = None;
@@ -301,11 +317,11 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
             }
             id if id == 'm' as u32 => o.verbosity += 1,
             id if id == 'h' as u32 => {
-                io.out(usage());
+                io.out(help::usage());
                 return Err(Fail::Code(0));
             }
             id if id == 'o' as u32 => {
-                io.out(option_list());
+                io.out(help::option_list());
                 return Err(Fail::Code(0));
             }
             id if id == 'O' as u32 => o.versions = parse_versions(program, &arg)?,
@@ -338,6 +354,10 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
                     return Err(format!("incorrect value `{arg}'").into());
                 }
             }
+            O_PCAP => o.pcap = true,
+            // Packets are raw bytes anyway.
+            O_BAD_CSUM => o.bad_csum = true,
+            O_RAW => {}
             O_MAY_CREATE => o.may_create = true,
             O_READ_ONLY => o.read_only = true,
             O_TLS => return Err("SSL connections are not supported yet".into()),
@@ -486,64 +506,11 @@ impl Ctl {
 }
 
 fn list_commands(_: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<()> {
-    for c in COMMANDS {
-        io.out(format!("  {:<23} {}\n", c.name, c.usage).trim_end_matches(' '));
-    }
+    io.out(help::commands());
     Ok(())
 }
 
-fn help(_: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<()> {
-    io.out(usage());
+fn print_help(_: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<()> {
+    io.out(help::usage());
     Ok(())
-}
-
-fn option_list() -> String {
-    let mut out = String::new();
-    for l in [LONG, daemon::OPTIONS, daemon::VLOG_OPTIONS].into_iter().flatten() {
-        let arg = match l.arg {
-            HasArg::No => "",
-            HasArg::Required => "=ARG",
-            HasArg::Optional => "[=ARG]",
-        };
-        out.push_str(&format!("--{}{arg}\n", l.name));
-    }
-    out
-}
-
-fn usage() -> String {
-    let mut out = String::from(
-        "ovs-ofctl: OpenFlow switch management utility\n\
-         usage: ovs-ofctl [OPTIONS] COMMAND [ARG...]\n\nCommands:\n",
-    );
-    for c in COMMANDS.iter().filter(|c| !c.usage.is_empty()) {
-        out.push_str(&format!("  {} {}\n", c.name, c.usage));
-    }
-    out.push_str(
-        "\nSWITCH is a bridge's name, tcp:HOST[:PORT] (default port 6653) or unix:FILE.\n\
-         \nOpenFlow version options:\n\
-         \x20 -V, --version           display version information\n\
-         \x20 -O, --protocols         set allowed OpenFlow versions\n",
-    );
-    out.push_str(&daemon::usage("ovs-ofctl"));
-    out.push_str(&daemon::vlog_usage("ovs-ofctl"));
-    out.push_str(
-        "\nOther options:\n\
-         \x20 --strict                    use strict match for flow commands\n\
-         \x20 --read-only                 do not execute read/write commands\n\
-         \x20 --readd                     replace flows that haven't changed\n\
-         \x20 -F, --flow-format=FORMAT    force particular flow format\n\
-         \x20 -P, --packet-in-format=FRMT force particular packet in format\n\
-         \x20 -m, --more                  be more verbose printing OpenFlow\n\
-         \x20 --timestamp                 (monitor, snoop) print timestamps\n\
-         \x20 -t, --timeout=SECS          give up after SECS seconds\n\
-         \x20 --sort[=field]              sort in ascending order\n\
-         \x20 --rsort[=field]             sort in descending order\n\
-         \x20 --names                     show port names instead of numbers\n\
-         \x20 --no-names                  show port numbers, but not names\n\
-         \x20 --unixctl=SOCKET            set control socket name\n\
-         \x20 --color[=always|never|auto] control use of color in output\n\
-         \x20 -h, --help                  display this help message\n\
-         \x20 -V, --version               display version information\n",
-    );
-    out
 }

@@ -31,6 +31,9 @@ struct Monitor {
     stream: Blocking,
     version: Version,
     next_xid: u32,
+    /// Fetches names for `ofctl/packet-out`, from there.
+    names: Ctl,
+    switch: String,
     exiting: Vec<Call>,
     blocked: bool,
     barrier: Option<Call>,
@@ -47,10 +50,23 @@ impl Monitor {
         xid
     }
 
+    /// A message's text, with the names of ports if the user wants them.
+    fn text(&mut self, bytes: &[u8], verbosity: i32) -> String {
+        if self.names.shows_names() {
+            self.names.xid = self.next_xid;
+            // Without names there are the numbers.
+            let _ = self.names.load_ports(&self.switch);
+            self.next_xid = self.names.xid;
+        }
+        let names =
+            if self.names.shows_names() { Names { tables: None, ..self.names.names() } } else { NO_NAMES };
+        message_text(bytes, &PrintOptions { names, verbosity })
+    }
+
     /// Prints and sends a message; the result is for the caller of a command.
-    fn send_logged(&mut self, bytes: &[u8]) -> std::result::Result<(), String> {
-        let text = message_text(bytes, &PrintOptions { verbosity: self.verbosity, ..Default::default() });
-        let _ = write!(self.out, "send: {text}");
+    fn send_logged(&mut self, prefix: &str, bytes: &[u8]) -> std::result::Result<(), String> {
+        let text = self.text(bytes, self.verbosity);
+        let _ = write!(self.out, "{prefix}{text}");
         self.stream.write_all(bytes).map_err(|e| ib_base::errno::strerror(&e))
     }
 }
@@ -74,7 +90,7 @@ const COMMANDS: &[Command<Monitor>] = &[
         max: 0,
         handler: |m, call| {
             if m.blocked {
-                call.err("already blocking");
+                call.ok("already blocking");
             } else {
                 m.blocked = true;
                 call.ok("");
@@ -91,7 +107,7 @@ const COMMANDS: &[Command<Monitor>] = &[
                 m.blocked = false;
                 call.ok("");
             } else {
-                call.err("already unblocked");
+                call.ok("already unblocked");
             }
         },
     },
@@ -101,48 +117,39 @@ fn send(m: &mut Monitor, call: Call) {
     let mut out = String::new();
     let mut ok = true;
     for a in &call.args {
-        let digits: String = a.chars().filter(|c| !c.is_whitespace()).collect();
-        let bytes: Option<Vec<u8>> = digits
-            .len()
-            .is_multiple_of(2)
-            .then(|| {
-                digits
-                    .as_bytes()
-                    .chunks(2)
-                    .map(|p| u8::from_str_radix(std::str::from_utf8(p).ok()?, 16).ok())
-                    .collect()
-            })
-            .flatten();
-        let Some(bytes) = bytes else {
-            out.push_str("bad hex data\n");
-            ok = false;
-            break;
-        };
-        if bytes.len() < 8 {
-            out.push_str("message too short for OpenFlow header\n");
-            ok = false;
-            break;
-        }
-        match m.send_logged(&bytes) {
-            Ok(()) => out.push_str("sent\n"),
-            Err(e) => {
-                out.push_str(&format!("{e}\n"));
-                ok = false;
-                break;
+        let result = match super::offline::hex_bytes(a) {
+            None => Err("Trailing garbage in hex data".to_string()),
+            Some(bytes) if bytes.len() < 8 => Err("Message too short for OpenFlow".into()),
+            Some(bytes) if usize::from(u16::from_be_bytes([bytes[2], bytes[3]])) != bytes.len() => {
+                Err("Message size does not match length in OpenFlow header".into())
             }
+            Some(bytes) => m.send_logged("send: ", &bytes).map(|()| "sent".into()),
+        };
+        ok = result.is_ok();
+        let (Ok(line) | Err(line)) = result;
+        out.push_str(&line);
+        out.push('\n');
+        if !ok {
+            break;
         }
     }
     call.answer_text(if ok { Ok(out) } else { Err(out) });
 }
 
 fn packet_out(m: &mut Monitor, call: Call) {
-    let parsed = parse_packet_out(call.arg(0).unwrap_or(""), NO_NAMES);
-    match parsed {
+    // A second connection asks for the names, with the same transaction ids.
+    m.names.xid = m.next_xid;
+    let loaded = m.names.load_names_tables_first(&m.switch);
+    m.next_xid = m.names.xid;
+    if let Err(Fail::Msg(e) | Fail::Text(e)) = loaded {
+        return call.err(format!("{e}\n"));
+    }
+    match parse_packet_out(call.arg(0).unwrap_or(""), m.names.names()) {
         Err(e) => call.err(format!("{e}\n")),
         Ok((po, _)) => {
             let xid = m.xid();
             let bytes = encode_with(&Message::PacketOut(po), m.version, xid, EncodeOptions::default());
-            match m.send_logged(&bytes) {
+            match m.send_logged("", &bytes) {
                 Ok(()) => call.ok(""),
                 Err(e) => call.err(e),
             }
@@ -266,7 +273,7 @@ pub(super) fn monitor(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result
             }
         } else if let Some(w) = a.strip_prefix("watch:") {
             if ctl.accepts_names() {
-                ctl.load_names_ports_first(&args[0])?;
+                ctl.load_names_tables_first(&args[0])?;
             }
             watches.push(parse_watch(ctl, w, watches.len() as u32)?);
         } else if a == "resume" {
@@ -313,9 +320,6 @@ pub(super) fn snoop(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Result<()
 
 /// Prints what arrives until `exit` or the switch closes the connection.
 fn run(ctl: &mut Ctl, switch: &str, conn: Conn, answer_echo: bool, resume: bool) -> Result<()> {
-    if ctl.shows_names() {
-        ctl.load_ports(switch)?;
-    }
     let version = conn.version;
     let io_error = |e: std::io::Error| Fail::Msg(ib_base::errno::strerror(&e));
     let err = std::io::stderr().as_fd().try_clone_to_owned().map_err(io_error)?;
@@ -337,6 +341,14 @@ fn run(ctl: &mut Ctl, switch: &str, conn: Conn, answer_echo: bool, resume: bool)
         stream: writer,
         version,
         next_xid: ctl.next_xid(),
+        names: Ctl {
+            options: ctl.options.clone(),
+            daemon: ib_sys::daemon::Daemon::new("ovs-ofctl"),
+            xid: 0,
+            ports: None,
+            tables: None,
+        },
+        switch: switch.to_string(),
         exiting: Vec::new(),
         blocked: false,
         barrier: None,
@@ -365,15 +377,13 @@ fn run(ctl: &mut Ctl, switch: &str, conn: Conn, answer_echo: bool, resume: bool)
         }
     });
     let timestamp = ctl.options.timestamp;
-    let names = if ctl.shows_names() { Names { tables: None, ..ctl.names() } } else { NO_NAMES };
-    let options = PrintOptions { names, verbosity: ctl.options.verbosity + 2 };
     let mut received = Vec::new();
     for bytes in pending {
-        m.message(&bytes, &options, answer_echo, resume, timestamp);
+        m.message(&bytes, answer_echo, resume, timestamp);
     }
     loop {
         server.run(&mut m);
-        let open = m.drain(&rx, &mut received, &options, answer_echo, resume, timestamp);
+        let open = m.drain(&rx, &mut received, answer_echo, resume, timestamp);
         if !m.exiting.is_empty() {
             for call in m.exiting.drain(..) {
                 call.ok("");
@@ -395,7 +405,6 @@ impl Monitor {
         &mut self,
         rx: &Receiver<Vec<u8>>,
         received: &mut Vec<u8>,
-        options: &PrintOptions<'_>,
         answer_echo: bool,
         resume: bool,
         timestamp: bool,
@@ -411,26 +420,19 @@ impl Monitor {
             while let Frame::Message(n) = next_message(&received[at..]) {
                 let one = received[at..at + n].to_vec();
                 at += n;
-                self.message(&one, options, answer_echo, resume, timestamp);
+                self.message(&one, answer_echo, resume, timestamp);
             }
             received.drain(..at);
         }
         true
     }
 
-    fn message(
-        &mut self,
-        bytes: &[u8],
-        options: &PrintOptions<'_>,
-        answer_echo: bool,
-        resume: bool,
-        timestamp: bool,
-    ) {
+    fn message(&mut self, bytes: &[u8], answer_echo: bool, resume: bool, timestamp: bool) {
         let mut text = String::new();
         if timestamp {
             text.push_str(&strftime("%Y-%m-%d %H:%M:%S.###: ", self.clock.wall_ms(), true));
         }
-        text.push_str(&message_text(bytes, options));
+        text.push_str(&self.text(bytes, self.verbosity + 2));
         // A reader that went away is no reason to stop.
         let _ = self.out.write_all(text.as_bytes());
         let _ = self.out.flush();

@@ -14,7 +14,7 @@ use ib_openflow::error::OfError;
 use ib_openflow::flow_text::*;
 use ib_openflow::message::*;
 use ib_openflow::names::NO_NAMES;
-use ib_openflow::print::{hex_dump, message_text};
+use ib_openflow::print::{hex_dump, message_text, packet_text};
 use ib_openflow::wire::Buf;
 use ib_packet::pcap::PcapReader;
 
@@ -23,7 +23,7 @@ use super::{Ctl, Fail, Result};
 use crate::io::Io;
 
 /// Reads hexadecimal digits, spaces between them as one likes; `None` if something else is there.
-fn hex_bytes(s: &str) -> Option<Vec<u8>> {
+pub(super) fn hex_bytes(s: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = s.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     if !digits.len().is_multiple_of(2) {
         return None;
@@ -85,21 +85,21 @@ fn version_arg(s: &str) -> Result<Version> {
     Version::from_name(s).ok_or_else(|| Fail::Msg(format!("unknown version \"{s}\"")))
 }
 
-fn stdin_lines(io: &mut Io<'_>) -> Vec<String> {
+pub(super) fn stdin_lines(io: &mut Io<'_>) -> Vec<String> {
     let mut bytes = Vec::new();
     // What cannot be read is not there.
     let _ = io.stdin.read_to_end(&mut bytes);
     lines(&String::from_utf8_lossy(&bytes)).into_iter().map(|(_, l)| l).collect()
 }
 
-fn put_differences(out: &mut String, input: &[u8], output: &[u8]) {
+pub(super) fn put_differences(out: &mut String, prefix: &str, input: &[u8], output: &[u8]) {
     use std::fmt::Write;
     for i in 0..input.len().max(output.len()) {
         let _ = match (input.get(i), output.get(i)) {
             (Some(a), Some(b)) if a == b => Ok(()),
-            (Some(a), Some(b)) => writeln!(out, "{i:>2}: {a:02x} -> {b:02x}"),
-            (Some(a), None) => writeln!(out, "{i:>2}: {a:02x} -> (none)"),
-            (None, Some(b)) => writeln!(out, "{i:>2}: (none) -> {b:02x}"),
+            (Some(a), Some(b)) => writeln!(out, "{prefix}{i:>2}: {a:02x} -> {b:02x}"),
+            (Some(a), None) => writeln!(out, "{prefix}{i:>2}: {a:02x} -> (none)"),
+            (None, Some(b)) => writeln!(out, "{prefix}{i:>2}: (none) -> {b:02x}"),
             (None, None) => Ok(()),
         };
     }
@@ -130,7 +130,7 @@ fn parse_wire(args: &[String], io: &mut Io<'_>, instructions: bool) -> Result<()
                 } else {
                     put_actions(&mut b, &list, version);
                 }
-                put_differences(&mut out, &bytes, &b.0);
+                put_differences(&mut out, "", &bytes, &b.0);
                 out.push('\n');
                 io.out(out);
             }
@@ -179,23 +179,12 @@ pub(super) fn parse_oxm(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Resu
     parse_entries(ctl, version.to_wire(), io)
 }
 
-pub(super) fn parse_ofp10_match(_: &mut Ctl, _: &[String], _: &mut Io<'_>) -> Result<()> {
-    Err("parse-ofp10-match is not supported yet".into())
-}
-
-pub(super) fn parse_ofp11_match(_: &mut Ctl, _: &[String], _: &mut Io<'_>) -> Result<()> {
-    Err("parse-ofp11-match is not supported yet".into())
-}
-
-pub(super) fn check_vlan(_: &mut Ctl, _: &[String], _: &mut Io<'_>) -> Result<()> {
-    Err("check-vlan is not supported yet".into())
-}
-
 pub(super) fn parse_pcap(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     for name in args {
         for frame in read_pcap(name)? {
             let mut flow = Flow::zeroed();
-            ib_flow::extract::extract_bytes(&frame, None, &Metadata::default(), &mut flow);
+            let metadata = Metadata { in_port: ib_flow::OdpPort::NONE, ..Metadata::default() };
+            ib_flow::extract::extract_bytes(&frame, None, &metadata, &mut flow);
             io.out(format!("{}\n", ib_flow::text::flow_to_string(&flow, None)));
         }
     }
@@ -344,7 +333,14 @@ pub(super) fn compose_packet(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
         Some(b) => ib_flow::compose::Payload::Bytes(b),
         None => ib_flow::compose::Payload::default(),
     };
-    let packet = ib_flow::compose::compose(&flow, payload);
+    let packet = ib_flow::compose::compose_with(&flow, payload, ctl.options.bad_csum);
+    if ctl.options.pcap {
+        let now = ib_base::time::Clock::new().wall_ms();
+        let mut capture =
+            ib_packet::pcap::PcapWriter::new(&mut *io.stdout).map_err(|e| Fail::Msg(e.to_string()))?;
+        let time = std::time::Duration::from_millis(now.try_into().unwrap_or(0));
+        return capture.write(time, packet.data()).map_err(|e| Fail::Msg(e.to_string()));
+    }
     if ctl.options.bare {
         let hex: String = packet.data().iter().map(|b| format!("{b:02x}")).collect();
         io.out(format!("{hex}\n"));
@@ -357,8 +353,6 @@ pub(super) fn compose_packet(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
 pub(super) fn parse_packet(_: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<()> {
     let mut bytes = Vec::new();
     io.stdin.read_to_end(&mut bytes).map_err(|e| Fail::Msg(format!("{e}")))?;
-    let mut flow = Flow::zeroed();
-    ib_flow::extract::extract_bytes(&bytes, None, &Metadata::default(), &mut flow);
-    io.out(format!("{}\n", ib_flow::text::flow_to_string(&flow, None)));
+    io.out(packet_text(&bytes, 0));
     Ok(())
 }
