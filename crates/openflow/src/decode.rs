@@ -66,8 +66,8 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError>
             M::FeaturesReply(features(&mut c, v)?)
         }
         Raw::GetConfigRequest => M::GetConfigRequest,
-        Raw::GetConfigReply => M::GetConfigReply(config(&mut c, v)?),
-        Raw::SetConfig => M::SetConfig(config(&mut c, v)?),
+        Raw::GetConfigReply => M::GetConfigReply(config(&mut c, v, false)?),
+        Raw::SetConfig => M::SetConfig(config(&mut c, v, true)?),
         Raw::PacketIn10 | Raw::PacketIn11 | Raw::PacketIn12 | Raw::PacketIn13 => {
             M::PacketIn(packet_in(&mut c, v, tlv)?)
         }
@@ -155,7 +155,7 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError>
             M::TlvTableReply(TlvTableReply { max_space, max_fields, maps: tlv_maps(&mut c)? })
         }
         Raw::NxCtFlushZone => {
-            c.zeros(6, OfError::NXBRC_MUST_BE_ZERO)?;
+            c.skip(6)?;
             M::CtFlushZone(c.u16()?)
         }
         Raw::NxCtFlush => M::CtFlush(ct_flush(&mut c)?),
@@ -183,6 +183,21 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError>
 }
 
 /// The sender's versions: the bitmap if there is one, else all up to the header's.
+/// Whether a hello says what this program cannot read.
+pub(crate) fn is_odd_hello(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or(&[]);
+    while !rest.is_empty() {
+        let (Some([0, 1]), Some(len)) = (rest.get(..2), rest.get(2..4)) else { return true };
+        let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+        let Some(bitmap) = rest.get(4..len.max(4)) else { return true };
+        if bitmap.len() < 4 || bitmap[..4] == [0; 4] {
+            return true;
+        }
+        rest = rest.get(len.next_multiple_of(8)..).unwrap_or(&[]);
+    }
+    false
+}
+
 fn hello(bytes: &[u8]) -> Versions {
     let version = u32::from(bytes[0]);
     let by_header = Versions(if version >= 31 { !1 } else { ((1u64 << (version + 1)) - 2) as u32 });
@@ -364,7 +379,7 @@ fn features(c: &mut Cursor<'_>, v: Version) -> Result<SwitchFeatures, OfError> {
     Ok(SwitchFeatures { ports: if v < Version::V13 { ports(c, v)? } else { Vec::new() }, ..out })
 }
 
-fn config(c: &mut Cursor<'_>, v: Version) -> Result<SwitchConfig, OfError> {
+fn config(c: &mut Cursor<'_>, v: Version, strict: bool) -> Result<SwitchConfig, OfError> {
     let (flags, miss_send_len) = (c.u16()?, c.u16()?);
     let frag = match flags & 3 {
         0 => FragHandling::Normal,
@@ -374,7 +389,7 @@ fn config(c: &mut Cursor<'_>, v: Version) -> Result<SwitchConfig, OfError> {
     };
     let ttl = v < Version::V13;
     let known = if ttl { 7 } else { 3 };
-    if flags & !known != 0 {
+    if strict && flags & !known != 0 {
         return Err(OfError::OFPSCFC_BAD_FLAGS);
     }
     Ok(SwitchConfig { frag, invalid_ttl_to_controller: ttl.then_some(flags & 4 != 0), miss_send_len })
@@ -1063,7 +1078,7 @@ fn ct_flush(c: &mut Cursor<'_>) -> Result<CtFlush, OfError> {
         match kind {
             0 => out.orig = ct_tuple(body)?,
             1 => out.reply = ct_tuple(body)?,
-            2 => out.zone = Some(b.u16()?),
+            2 => out.zone = Some(u16_property(&mut b)?),
             3 => out.mark = Some((b.u32()?, out.mark.map_or(u32::MAX, |m| m.1))),
             4 => out.mark = Some((out.mark.map_or(0, |m| m.0), b.u32()?)),
             5 | 6 => {
@@ -1072,10 +1087,19 @@ fn ct_flush(c: &mut Cursor<'_>) -> Result<CtFlush, OfError> {
                 let (label, mask) = out.labels.unwrap_or((0, u128::MAX));
                 out.labels = Some(if kind == 5 { (v, mask) } else { (label, v) });
             }
-            _ => return Err(OfError::OFPBPC_BAD_TYPE),
+            // What later versions may say more.
+            _ => {}
         }
     }
     Ok(out)
+}
+
+/// A property of 16 bits; its padding belongs to it.
+fn u16_property(b: &mut Cursor<'_>) -> Result<u16, OfError> {
+    if b.len() != 4 {
+        return Err(OfError::OFPBPC_BAD_LEN);
+    }
+    b.u16()
 }
 
 fn ct_tuple(body: &[u8]) -> Result<CtTuple, OfError> {
@@ -1094,12 +1118,14 @@ fn ct_tuple(body: &[u8]) -> Result<CtTuple, OfError> {
         match kind {
             0 => t.src = Some(addr()?),
             1 => t.dst = Some(addr()?),
-            2 => t.src_port = Some(b.u16()?),
-            3 => t.dst_port = Some(b.u16()?),
-            4 => t.icmp.0 = Some(b.u16()?),
-            5 => t.icmp.1 = Some(b.u8()?),
-            6 => t.icmp.2 = Some(b.u8()?),
-            _ => return Err(OfError::OFPBPC_BAD_TYPE),
+            2 => t.src_port = Some(u16_property(&mut b)?),
+            3 => t.dst_port = Some(u16_property(&mut b)?),
+            4 => t.icmp.0 = Some(u16_property(&mut b)?),
+            5 if body.len() == 1 => t.icmp.1 = Some(b.u8()?),
+            6 if body.len() == 1 => t.icmp.2 = Some(b.u8()?),
+            5 | 6 => return Err(bad),
+            // What later versions may say more.
+            _ => {}
         }
     }
     Ok(t)

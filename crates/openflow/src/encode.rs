@@ -868,33 +868,33 @@ fn ct_flush(b: &mut Buf, f: &CtFlush) {
     b.u8(f.ip_proto);
     b.zeros(7);
     for (kind, t) in [(0, &f.orig), (1, &f.reply)] {
-        if *t == CtTuple::default() {
+        let icmp = matches!(f.ip_proto, 1 | 58);
+        if *t == CtTuple::default() && !icmp {
             continue;
         }
         prop(b, kind, |b| {
             b.u32(0);
             for (kind, a) in [(0, t.src), (1, t.dst)] {
                 if let Some(a) = a {
-                    prop(b, kind, |b| {
-                        b.u32(0);
-                        b.u128(a.into());
-                    });
+                    prop(b, kind, |b| b.u128(a.into()));
                 }
             }
-            for (kind, p) in [(2, t.src_port), (3, t.dst_port), (4, t.icmp.0)] {
-                if let Some(p) = p {
-                    prop(b, kind, |b| b.u16(p));
-                }
-            }
-            for (kind, p) in [(5, t.icmp.1), (6, t.icmp.2)] {
-                if let Some(p) = p {
-                    prop(b, kind, |b| b.u8(p));
+            if icmp {
+                prop(b, 4, |b| b.u32(u32::from(t.icmp.0.unwrap_or(0)) << 16));
+                prop(b, 5, |b| b.u8(t.icmp.1.unwrap_or(0)));
+                prop(b, 6, |b| b.u8(t.icmp.2.unwrap_or(0)));
+            } else {
+                for (kind, p) in [(2, t.src_port), (3, t.dst_port)] {
+                    if let Some(p) = p.filter(|p| *p != 0) {
+                        prop(b, kind, |b| b.u32(u32::from(p) << 16));
+                    }
                 }
             }
         });
     }
+    // 16 bits, padded to 32.
     if let Some(zone) = f.zone {
-        prop(b, 2, |b| b.u16(zone));
+        prop(b, 2, |b| b.u32(u32::from(zone) << 16));
     }
     if let Some((mark, mask)) = f.mark {
         prop(b, 3, |b| b.u32(mark));

@@ -17,9 +17,10 @@ pub(crate) fn put_group_id(out: &mut String, id: u32) {
     match id {
         OFPG_ALL => out.push_str("ALL"),
         OFPG_ANY => out.push_str("ANY"),
-        _ => {
+        0..=OFPM_MAX => {
             let _ = write!(out, "{id}");
         }
+        _ => out.push_str("unknown"),
     }
 }
 
@@ -239,7 +240,7 @@ pub(crate) fn features(out: &mut String, g: &GroupFeatures, v: Version) {
     }
 }
 
-fn put_meter_flags(out: &mut String, flags: u16) {
+fn put_meter_flags(out: &mut String, flags: u32) {
     if flags == 0 {
         return;
     }
@@ -249,14 +250,14 @@ fn put_meter_flags(out: &mut String, flags: u16) {
         (MeterFlags::BURST, "burst"),
         (MeterFlags::STATS, "stats"),
     ] {
-        if flags & bit != 0 {
+        if flags & u32::from(bit) != 0 {
             out.push_str(name);
             out.push(' ');
         }
     }
     let left = flags & !0xf;
     if left != 0 {
-        let _ = write!(out, "flags:{left:#x} ");
+        let _ = write!(out, "{left:#x} ");
     }
 }
 
@@ -281,7 +282,7 @@ pub(crate) fn meter(out: &mut String, m: &MeterConfig) {
     out.push_str("meter=");
     put_meter_id(out, m.meter_id);
     out.push(' ');
-    put_meter_flags(out, m.flags);
+    put_meter_flags(out, m.flags.into());
     out.push_str("bands=");
     for b in &m.bands {
         put_band(out, m.flags, b);
@@ -319,15 +320,10 @@ pub(crate) fn meter_stats(out: &mut String, m: &MeterStats) {
 pub(crate) fn meter_features(out: &mut String, m: &MeterFeatures) {
     let _ = write!(out, "\nmax_meter:{} max_bands:{} max_color:{}\n", m.max_meters, m.max_bands, m.max_color);
     out.push_str("band_types: ");
-    if m.band_types & 2 != 0 {
-        out.push_str("drop ");
-    }
-    if m.band_types & 4 != 0 {
-        out.push_str("dscp_remark ");
-    }
+    crate::print_stats::put_bits(out, m.band_types, &[(2, "drop"), (4, "dscp_remark")]);
     out.push('\n');
     out.push_str("capabilities: ");
-    put_meter_flags(out, m.capabilities as u16);
+    put_meter_flags(out, m.capabilities);
     out.push('\n');
 }
 

@@ -119,6 +119,10 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                 match decode(bytes) {
                     Ok(d) => {
                         body(&mut out, &d, id.flags, options);
+                        if matches!(d.message, Message::Hello(_)) && crate::decode::is_odd_hello(bytes) {
+                            out.push_str(" unknown data in hello:\n");
+                            out.push_str(&hex_dump(bytes, true));
+                        }
                         if !out.ends_with('\n') {
                             out.push('\n');
                         }
@@ -141,7 +145,22 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
 
 /// The name of a message's kind, whatever its length.
 fn identify_prefix(bytes: &[u8]) -> Result<&'static str, OfError> {
-    identify(bytes).map(|i| i.kind.name)
+    crate::raw::identify_kind(bytes).map(|i| i.kind.name)
+}
+
+fn multipart_flags(out: &mut String, flags: u16, may_have_more: bool) {
+    if flags == 0 {
+        return;
+    }
+    out.push_str(" flags=");
+    let mut left = flags;
+    if may_have_more && flags & 1 != 0 {
+        out.push_str("[more]");
+        left &= !1;
+    }
+    if left != 0 {
+        let _ = write!(out, "[***unknown flags {left:#06x}***]");
+    }
 }
 
 fn put_header(out: &mut String, name: &str, h: Header) {
@@ -291,7 +310,9 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
                 _ => "CLEAR",
             };
             let _ = write!(out, "\n {what}");
-            tlv_maps(out, &t.maps);
+            if what != "CLEAR" {
+                tlv_maps(out, &t.maps);
+            }
             Ok(())
         }
         M::TlvTableReply(t) => {
@@ -335,13 +356,13 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
             Ok(())
         }
         M::MultipartRequest(r) => {
+            // Requests in parts came with OpenFlow 1.3.
+            multipart_flags(out, flags, v >= Version::V13);
             print_stats::request(out, r, o);
             Ok(())
         }
         M::MultipartReply(r) => {
-            if flags & 1 != 0 {
-                out.push_str(" ***more***");
-            }
+            multipart_flags(out, flags, true);
             print_stats::reply(out, &r.body, v, o);
             Ok(())
         }
@@ -687,33 +708,29 @@ fn ct_flush(out: &mut String, f: &CtFlush) {
     if let Some((l, m)) = f.labels {
         let _ = write!(out, " labels={l:#x}/{m:#x}");
     }
-    for (name, t) in [("ct_orig_tuple", &f.orig), ("ct_reply_tuple", &f.reply)] {
-        if *t == CtTuple::default() && f.ip_proto == 0 {
-            continue;
-        }
-        let mut parts = Vec::new();
+    let addresses = [f.orig.src, f.orig.dst, f.reply.src, f.reply.dst];
+    let v4 = addresses.iter().flatten().any(|a| a.to_ipv4_mapped().is_some());
+    let family = if v4 { "nw" } else { "ipv6" };
+    for (original, t) in [(true, &f.orig), (false, &f.reply)] {
+        out.push_str(" '");
         for (side, a) in [("src", t.src), ("dst", t.dst)] {
-            if let Some(a) = a {
-                match a.to_ipv4_mapped() {
-                    Some(v4) => parts.push(format!("ct_nw_{side}={v4}")),
-                    None => parts.push(format!("ct_ipv6_{side}={a}")),
-                }
-            }
+            let a = a.unwrap_or(std::net::Ipv6Addr::UNSPECIFIED);
+            let _ = match a.to_ipv4_mapped() {
+                Some(a) => write!(out, "ct_{family}_{side}={a},"),
+                None => write!(out, "ct_{family}_{side}={a},"),
+            };
         }
-        if f.ip_proto != 0 {
-            parts.push(format!("ct_nw_proto={}", f.ip_proto));
+        let or_0 = |n: Option<u16>| n.unwrap_or(0);
+        let _ = if matches!(f.ip_proto, 1 | 58) {
+            let (kind, code) = (t.icmp.1.unwrap_or(0), t.icmp.2.unwrap_or(0));
+            write!(out, "icmp_id={},icmp_type={kind},icmp_code={code}", or_0(t.icmp.0))
+        } else {
+            write!(out, "ct_tp_src={},ct_tp_dst={}", or_0(t.src_port), or_0(t.dst_port))
+        };
+        if original {
+            let _ = write!(out, ",ct_nw_proto={}", f.ip_proto);
         }
-        for (key, p) in [("ct_tp_src", t.src_port), ("ct_tp_dst", t.dst_port), ("icmp_id", t.icmp.0)] {
-            if let Some(p) = p {
-                parts.push(format!("{key}={p}"));
-            }
-        }
-        for (key, p) in [("icmp_type", t.icmp.1), ("icmp_code", t.icmp.2)] {
-            if let Some(p) = p {
-                parts.push(format!("{key}={p}"));
-            }
-        }
-        let _ = write!(out, " {name}='{}'", parts.join(","));
+        out.push('\'');
     }
 }
 

@@ -131,9 +131,11 @@ pub(crate) fn features(out: &mut String, f: &SwitchFeatures, v: Version, _n: &Na
         let _ = write!(out, ", auxiliary_id:{}", f.auxiliary_id);
     }
     out.push_str("\ncapabilities: ");
+    // OpenFlow 1.1 took that bit away.
+    let known = if v == Version::V10 { u32::MAX } else { !Capabilities::ARP_MATCH_IP };
     put_bits(
         out,
-        f.capabilities,
+        f.capabilities & known,
         &[
             (Capabilities::FLOW_STATS, "FLOW_STATS"),
             (Capabilities::TABLE_STATS, "TABLE_STATS"),
@@ -240,9 +242,6 @@ pub(crate) fn request(out: &mut String, r: &MultipartRequest, o: &PrintOptions<'
             }
             if f.out_group != OFPG_ANY {
                 let _ = write!(out, " out_group={}", f.out_group);
-            }
-            if f.cookie_mask != 0 {
-                let _ = write!(out, " cookie={:#x}/{:#x}", f.cookie, f.cookie_mask);
             }
             out.push(' ');
             format_match_priority(out, &f.match_, 0x8000, n);
@@ -400,12 +399,8 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, o: &PrintOp
         }
         B::MeterFeatures(m) => group_text::meter_features(out, m),
         B::TableFeatures(list) => {
-            let mut last: Option<&TableFeatures> = None;
-            for t in list {
-                out.push('\n');
-                table_features(out, t, last, None, v, n);
-                last = Some(t);
-            }
+            out.push('\n');
+            out.push_str(crate::print::table_features_text(list, v, n).trim_end_matches('\n'));
         }
         B::PortDesc(list) => {
             out.push('\n');

@@ -116,7 +116,7 @@ kinds! {
     GetAsyncReply14 "OFPT_GET_ASYNC_REPLY" Type 5..6 27 0 1;
     SetAsync13 "OFPT_SET_ASYNC" Type 4..4 28 24 0;
     SetAsync14 "OFPT_SET_ASYNC" Type 5..6 28 0 1;
-    MeterMod "OFPT_METER_MOD" Type 4..6 29 8 1;
+    MeterMod "OFPT_METER_MOD" Type 4..6 29 8 8;
     RoleStatus "OFPT_ROLE_STATUS" Type 5..6 30 16 1;
     TableStatus "OFPT_TABLE_STATUS" Type 5..6 31 8 1;
     RequestForward "OFPT_REQUESTFORWARD" Type 5..6 32 8 1;
@@ -256,6 +256,17 @@ pub struct Identified<'a> {
 
 /// Finds a whole message's kind and checks its length.
 pub fn identify(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
+    let found = identify_kind(bytes)?;
+    let (kind, len) = (found.kind, found.body.len());
+    let fits = match kind.step {
+        0 => len == kind.min,
+        step => len >= kind.min && (len - kind.min).is_multiple_of(step),
+    };
+    if fits { Ok(found) } else { Err(OfError::OFPBRC_BAD_LEN) }
+}
+
+/// Finds the kind of a message of which the headers at least are there.
+pub(crate) fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
     let header = parse_header(bytes).ok_or(OfError::OFPBRC_BAD_LEN)?;
     let version = match Version::from_wire(header.version) {
         Some(v) => v,
@@ -299,13 +310,6 @@ pub fn identify(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
         Class::Request | Class::Reply => OfError::OFPBRC_BAD_STAT,
     })?;
     let body = c.rest();
-    let fits = match kind.step {
-        0 => body.len() == kind.min,
-        step => body.len() >= kind.min && (body.len() - kind.min).is_multiple_of(step),
-    };
-    if !fits {
-        return Err(OfError::OFPBRC_BAD_LEN);
-    }
     Ok(Identified { kind, version, body, flags })
 }
 

@@ -66,10 +66,11 @@ pub(crate) fn to_fields11(f: &TableFeatures) -> (u32, u32) {
 }
 
 /// The OXM basic class number of a field in OpenFlow 1.2, if it has one.
-fn oxm_number(f: FieldId) -> Option<u8> {
+/// What is sent has the fields of OpenFlow 1.3 to 1.5 too, as Open vSwitch sends them; received, they are unknown.
+fn oxm_number(f: FieldId, sent: bool) -> Option<u8> {
     // Numbers that later versions gave to fields with other codes do not count.
     let code = f.codes.iter().find(|c| c.class == 0x8000)?;
-    (code.since <= 3 || f.codes.len() == 1).then_some(code.number)
+    (code.since <= 3 || sent && f.codes.len() == 1).then_some(code.number)
 }
 
 /// Fields from a bitmap by OXM number.
@@ -77,13 +78,13 @@ pub(crate) fn fields_from12(bits: u64) -> Vec<FieldId> {
     FIELDS
         .iter()
         .map(|f| f.id)
-        .filter(|f| oxm_number(*f).is_some_and(|n| n < 64 && bits >> n & 1 != 0))
+        .filter(|f| oxm_number(*f, false).is_some_and(|n| n < 64 && bits >> n & 1 != 0))
         .collect()
 }
 
 /// A bitmap by OXM number.
 pub(crate) fn fields_to12(list: &[FieldId]) -> u64 {
-    list.iter().filter_map(|f| oxm_number(*f)).filter(|n| *n < 64).fold(0, |b, n| b | 1 << n)
+    list.iter().filter_map(|f| oxm_number(*f, true)).filter(|n| *n < 64).fold(0, |b, n| b | 1 << n)
 }
 
 /// Actions from OpenFlow 1.1's numbers. Those that 1.2 dropped for set_field stay at their numbers.

@@ -251,20 +251,27 @@ pub(super) fn ct_flush(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Result
     let mut tuples = 0;
     for a in &args[1..] {
         if let Some(z) = a.strip_prefix("zone=") {
-            f.zone = Some(z.parse().map_err(|_| Fail::Msg("failed to parse zone".into()))?);
+            f.zone = Some(z.parse().map_err(|_| Fail::Msg("Failed to parse zone".into()))?);
         } else if let Some(m) = a.strip_prefix("mark=") {
             let (v, m) = m.split_once('/').unwrap_or((m, "0xffffffff"));
             let n = |s| wide_number(s).and_then(|v| u32::try_from(v).ok());
-            let (Some(v), Some(m)) = (n(v), n(m)) else { return Err("failed to parse mark".into()) };
+            let (Some(v), Some(m)) = (n(v), n(m)) else { return Err("Failed to parse mark".into()) };
             f.mark = Some((v, m));
         } else if let Some(l) = a.strip_prefix("labels=") {
             let (v, m) = l.split_once('/').map_or((l, None), |(v, m)| (v, Some(m)));
             let value = wide_number(v);
             let mask = m.map_or(Some(u128::MAX), wide_number);
-            let (Some(v), Some(m)) = (value, mask) else { return Err("failed to parse labels".into()) };
+            let (Some(v), Some(m)) = (value, mask) else { return Err("Failed to parse labels".into()) };
             f.labels = Some((v, m));
         } else {
-            let (t, proto) = ct_tuple(a)?;
+            let (t, proto) = ct_tuple(a).map_err(|e| format!("Failed to parse ct-tuple: {e}"))?;
+            let v4 =
+                |t: &CtTuple| [t.src, t.dst].iter().flatten().next().map(|a| a.to_ipv4_mapped().is_some());
+            if let (Some(a), Some(b), Some(at)) = (v4(&f.orig), v4(&t), t.src.or(t.dst))
+                && a != b
+            {
+                return Err(format!("Failed to parse ct-tuple: the L3 protocol does not match {at}").into());
+            }
             if proto != 0 {
                 f.ip_proto = proto;
             }
@@ -280,14 +287,12 @@ pub(super) fn ct_flush(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Result
     send_all(ctl, &mut conn, &Message::CtFlush(f))
 }
 
-fn ct_tuple(s: &str) -> Result<(CtTuple, u8)> {
+fn ct_tuple(s: &str) -> std::result::Result<(CtTuple, u8), String> {
     let mut t = CtTuple::default();
     let mut proto = 0;
     for part in s.split([',', ' ']).filter(|p| !p.is_empty()) {
-        let (k, v) = part
-            .split_once('=')
-            .ok_or_else(|| Fail::Msg(format!("invalid conntrack tuple field: {part}")))?;
-        let bad = || Fail::Msg(format!("failed to parse field {k}"));
+        let (k, v) = part.split_once('=').ok_or_else(|| format!("invalid conntrack tuple field: {part}"))?;
+        let bad = || format!("failed to parse field {k}");
         let v4 = || v.parse::<Ipv4Addr>().map(|a| a.to_ipv6_mapped()).map_err(|_| bad());
         let v6 = || v.parse::<Ipv6Addr>().map_err(|_| bad());
         match k {
@@ -301,8 +306,16 @@ fn ct_tuple(s: &str) -> Result<(CtTuple, u8)> {
             "icmp_id" => t.icmp.0 = Some(v.parse().map_err(|_| bad())?),
             "icmp_type" => t.icmp.1 = Some(v.parse().map_err(|_| bad())?),
             "icmp_code" => t.icmp.2 = Some(v.parse().map_err(|_| bad())?),
-            _ => return Err(format!("invalid conntrack tuple field: {k}").into()),
+            _ => return Err(format!("invalid conntrack tuple field: {k}")),
         }
+    }
+    let ports = t.src_port.is_some() || t.dst_port.is_some();
+    let icmp = t.icmp != Default::default();
+    if proto == 0 && (ports || icmp) {
+        return Err("port is set without protocol".into());
+    }
+    if icmp != matches!(proto, 1 | 58) && icmp || ports && matches!(proto, 1 | 58) {
+        return Err("invalid L4 fields".into());
     }
     Ok((t, proto))
 }

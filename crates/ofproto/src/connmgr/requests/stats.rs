@@ -229,6 +229,10 @@ fn secs(now: Instant, then: Instant) -> u16 {
 /// tunnels are those of the table `tlv`.
 pub(in crate::connmgr) fn rule_match(rule: &Rule, tlv: u32) -> Match {
     let mut m = ib_classifier::AsClsRule::cls(rule).match_();
+    // Inside, rules on Ethernet packets all say that they are; peers before OpenFlow 1.5 don't know how.
+    if m.flow.packet_type.is_zero() {
+        m.mask.0.packet_type = Default::default();
+    }
     if m.mask.0.tunnel.opts_present != 0 {
         m.flow.tunnel.set_tlv_table(tlv);
     }

@@ -1,0 +1,66 @@
+//! Messages as `ovs-ofctl ofp-print` shows them, from literal bytes; what it says is Open vSwitch's own.
+
+use ib_openflow::print::{PrintOptions, message_text};
+
+fn check(hex: &str, expect: &str) {
+    let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    let bytes: Vec<u8> =
+        digits.chunks(2).map(|p| u8::from_str_radix(std::str::from_utf8(p).unwrap(), 16).unwrap()).collect();
+    assert_eq!(message_text(&bytes, &PrintOptions { verbosity: 2, ..Default::default() }), expect);
+}
+
+#[test]
+fn flow_monitors() {
+    check(
+        "0412003800000002ffff0000000000004f4e46000000074e00000000003f000c00000003030000000001000c80000004
+         0000000500000000",
+        "ONFST_FLOW_MONITOR request (OF1.3) (xid=0x2):\n \
+         id=0 flags=initial,add,delete,modify,actions,own out_port=3 table=3 in_port=5\n",
+    );
+    check(
+        "0413005800000002ffff0000000000004f4e46000000074e004000000000000700000000000c03000000000000000003
+         0001000c800000040000000500000000000400180000000000000010000000040000000000000000",
+        "ONFST_FLOW_MONITOR reply (OF1.3) (xid=0x2):\n \
+         event=ADDED table=3 cookie=0x3 in_port=5 actions=output:4\n",
+    );
+    check(
+        "0512002800000003001000000000000000000001ffffffffffffffff005fff000001000400000000",
+        "OFPST_FLOW_MONITOR request (OF1.4) (xid=0x3):\n \
+         id=1 flags=initial,add,delete,modify,actions,own\n",
+    );
+    check(
+        "05130050000000030010000000000000004000000300000000000007000000000000000000000003
+         0001000c800000040000000500000000000400180000000000000010000000040000000000000000",
+        "OFPST_FLOW_MONITOR reply (OF1.4) (xid=0x3):\n \
+         event=INITIAL table=3 cookie=0x3 in_port=5 actions=output:4\n",
+    );
+}
+
+#[test]
+fn connection_flush() {
+    check(
+        "01040048000000020000232000000020060000000000000000000028000000000000001400000000000000000000ffff
+         010203040000000000020008000500000002000800050000",
+        "NXT_CT_FLUSH (xid=0x2): zone=5 'ct_nw_src=1.2.3.4,ct_nw_dst=::,ct_tp_src=5,ct_tp_dst=0,ct_nw_proto=6' \
+         'ct_nw_src=::,ct_nw_dst=::,ct_tp_src=0,ct_tp_dst=0'\n",
+    );
+}
+
+#[test]
+fn flags_and_strange_parts() {
+    check(
+        "041200100000000200000 0ff00000000",
+        "OFPST_DESC request (OF1.3) (xid=0x2): flags=[more][***unknown flags 0x00fe***]\n",
+    );
+    check(
+        "0300000a000000030001",
+        "OFPT_HELLO (OF1.2) (xid=0x3):\n version bitmap: 0x01, 0x02, 0x03\n unknown data in hello:\n\
+         00000000  03 00 00 0a 00 00 00 03-00 01                   |..........      |\n",
+    );
+    check(
+        "010e004800000004003820ff",
+        "OFPT_FLOW_MOD (xid=0x4):\n(***truncated to 12 bytes from 72***)\n\
+         00000000  01 0e 00 48 00 00 00 04-00 38 20 ff             |...H.....8 .    |\n",
+    );
+    check("010400180000000400002320000000180002000000000000", "NXT_TLV_TABLE_MOD (xid=0x4):\n CLEAR\n");
+}
