@@ -349,19 +349,34 @@ impl Datum {
         Ok(())
     }
 
-    /// Reads the wire form and checks the constraints.
+    /// Reads the wire form and checks the constraints, each atom's in its turn.
     pub fn from_json(kind: &ColumnType, json: &Json, symbols: Option<&mut SymbolTable>) -> Result<Datum> {
-        let datum = Datum::from_json_unchecked(kind, json, symbols)?;
-        datum.check(kind)?;
-        Ok(datum)
+        Datum::parse_json(kind, json, symbols, true)
     }
 
     /// Reads the wire form; checks only the number of elements.
     pub fn from_json_unchecked(
         kind: &ColumnType,
         json: &Json,
-        mut symbols: Option<&mut SymbolTable>,
+        symbols: Option<&mut SymbolTable>,
     ) -> Result<Datum> {
+        Datum::parse_json(kind, json, symbols, false)
+    }
+
+    fn parse_json(
+        kind: &ColumnType,
+        json: &Json,
+        mut symbols: Option<&mut SymbolTable>,
+        checked: bool,
+    ) -> Result<Datum> {
+        let check_key = checked && !kind.key.allows_all();
+        let element = |base: &BaseType, json: &Json, symbols: Option<&mut SymbolTable>, check: bool| {
+            let atom = element(base, json, symbols)?;
+            if check {
+                base.check(&atom)?;
+            }
+            Ok::<Atom, Error>(atom)
+        };
         let is_set_form = matches!(json.as_array(), Some([Json::String(s), ..]) if &**s == "set");
         if let Some(value_type) = &kind.value {
             let Some([Json::String(word), Json::Array(pairs)]) = json.as_array() else {
@@ -371,13 +386,14 @@ impl Datum {
                 return Err(Error::syntax(json, "expected [\"map\", <array>]"));
             }
             check_members(kind, pairs.len(), json)?;
+            let check_value = checked && !value_type.allows_all();
             let mut out = Vec::with_capacity(pairs.len());
             for pair in pairs {
                 let Some([key, value]) = pair.as_array() else {
                     return Err(Error::syntax(pair, "expected 2-element array"));
                 };
-                let key = element(&kind.key, key, symbols.as_deref_mut())?;
-                let value = element(value_type, value, symbols.as_deref_mut())?;
+                let key = element(&kind.key, key, symbols.as_deref_mut(), check_key)?;
+                let value = element(value_type, value, symbols.as_deref_mut(), check_value)?;
                 out.push((key, value));
             }
             out.sort_by(|a, b| a.0.cmp(&b.0));
@@ -392,7 +408,7 @@ impl Datum {
             check_members(kind, elements.len(), json)?;
             let mut out = Vec::with_capacity(elements.len());
             for e in elements {
-                out.push(element(&kind.key, e, symbols.as_deref_mut())?);
+                out.push(element(&kind.key, e, symbols.as_deref_mut(), check_key)?);
             }
             out.sort_unstable();
             if out.windows(2).any(|w| w[0] == w[1]) {
@@ -400,7 +416,7 @@ impl Datum {
             }
             Ok(Datum::from_sorted_set(out))
         } else {
-            Ok(Datum(Repr::One(element(&kind.key, json, symbols)?)))
+            Ok(Datum(Repr::One(element(&kind.key, json, symbols, check_key)?)))
         }
     }
 

@@ -401,26 +401,35 @@ fn empty_weak_column(table: &str, column: &str, uuid: Uuid, removed: usize, zero
 }
 
 fn check_indexes(tables: &[Table], changes: &[Change], txn: &Txn) -> Result<()> {
-    // For each index and hash, the rows of this transaction that have taken a place.
+    // For each index and hash, the changed rows looked at so far.
     let mut claimed: FastMap<(usize, usize, u64), Vec<&Change>> = FastMap::default();
-    for (n, change) in changes.iter().enumerate() {
+    for change in changes {
         let Some(new) = &change.new else { continue };
         let table = &tables[change.table];
         for (i, columns) in table.schema.indexes.iter().enumerate() {
-            if same_values(columns, change) {
+            // Other rows that changed are compared with the same way, so that of several faults the right one is told.
+            let alone = changes.len() == 1;
+            let same = same_values(columns, change);
+            if alone && same {
                 continue;
             }
             let equals = |row: &Row| columns.iter().all(|&c| row.cell(c) == new.cell(c));
             let hash = table.index_hash(i, new);
-            // The index still shows the state before the transaction.
-            let mut rival = table.indexes[i]
-                .candidates(hash)
-                .find(|other| *other != change.uuid && table.row(*other).is_some_and(equals));
-            if changes.len() > 1 {
+            let mut rival = None;
+            if !alone {
                 let slot = claimed.entry((change.table, i, hash)).or_default();
-                let earlier = || slot.iter().find(|c| c.new.as_ref().is_some_and(equals)).map(|c| c.uuid);
-                rival = rival.or_else(earlier);
-                slot.push(&changes[n]);
+                rival = slot.iter().find(|c| c.new.as_ref().is_some_and(equals)).map(|c| c.uuid);
+                slot.push(change);
+            }
+            if rival.is_none() && !same {
+                // The index still shows the state before the transaction.
+                rival = table.indexes[i].candidates(hash).find(|other| {
+                    let Some(row) = table.row(*other) else { return false };
+                    let touched = txn.place(change.table, *other).map(|t| &txn.touched[t]);
+                    let unchanged =
+                        touched.is_none_or(|t| t.old.as_ref().is_some_and(|old| old.row.same_content(row)));
+                    unchanged && equals(row)
+                });
             }
             if let Some(other) = rival {
                 return Err(duplicate_index(tables, txn, change, i, other));
@@ -435,7 +444,7 @@ fn duplicate_index(tables: &[Table], txn: &Txn, change: &Change, i: usize, other
     let columns = &table.schema.indexes[i];
     let values = |row: &Row| {
         let text = |&c: &usize| row.get(c).to_text(&table.schema.columns[c].kind);
-        columns.iter().map(text).collect::<Vec<_>>().join(", ")
+        and_list(&columns.iter().map(text).collect::<Vec<_>>())
     };
     let names = columns.iter().map(|&c| format!("\"{}\"", table.schema.columns[c].name)).collect::<Vec<_>>();
     let noun = if columns.len() == 1 { "column" } else { "columns" };
@@ -460,11 +469,7 @@ fn duplicate_index(tables: &[Table], txn: &Txn, change: &Change, i: usize, other
         }
     };
     let shown = change.new.as_ref().map(values).unwrap_or_default();
-    let and = match names.as_slice() {
-        [a, b] => format!("{a} and {b}"),
-        [all @ .., last] if !all.is_empty() => format!("{}, and {last}", all.join(", ")),
-        _ => names.concat(),
-    };
+    let and = and_list(&names);
     Error::constraint(format!(
         "Transaction causes multiple rows in \"{}\" table to have identical values ({shown}) for index on {noun} {and}.  \
          First row, with UUID {other}, {}.  Second row, with UUID {}, {}.",
@@ -473,4 +478,13 @@ fn duplicate_index(tables: &[Table], txn: &Txn, change: &Change, i: usize, other
         change.uuid,
         describe(change.uuid)
     ))
+}
+
+/// `a`, `a and b`, `a, b, and c`.
+fn and_list(words: &[String]) -> String {
+    match words {
+        [a, b] => format!("{a} and {b}"),
+        [all @ .., last] if !all.is_empty() => format!("{}, and {last}", all.join(", ")),
+        _ => words.concat(),
+    }
 }
