@@ -475,6 +475,7 @@ mod tests {
         let cls: Classifier<ClsRule> = Classifier::new();
         cls.insert(Arc::new(ClsRule::new(&on_port(0, Some(0x0a00_0001)), 1, &[], 0)));
         let mut f = Flow::zeroed();
+        f.dl_type = Be16::new(0x800);
         f.nw_dst = Be32::new(0xc000_0001);
         let mut wc = Mask::default();
         assert!(cls.lookup(0, &f, Some(&mut wc)).is_none());

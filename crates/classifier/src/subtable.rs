@@ -295,7 +295,7 @@ impl<R: AsClsRule> Subtable<R> {
                 continue;
             }
             let (field, trie) = &tries.tries[n];
-            if !words.iter().any(|w| w.0 == field.word()) {
+            if !words.iter().any(|w| w.0 == field.word()) || !field.is_in(flow) {
                 continue;
             }
             let found = *tries.found[n].get_or_insert_with(|| trie.lookup(field.load(flow), field.bits()));

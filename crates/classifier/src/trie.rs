@@ -78,6 +78,17 @@ impl PrefixField {
             _ => return None,
         })
     }
+    /// Whether a packet has this field: what shares a place in the key with another one of another packet
+    /// type (the addresses of IP and of ARP) is found by no trie then.
+    pub(crate) fn is_in(self, flow: &Flow) -> bool {
+        let dl_type = flow.dl_type.get();
+        match self {
+            PrefixField::NW_SRC | PrefixField::NW_DST => dl_type == 0x0800,
+            PrefixField::IPV6_SRC | PrefixField::IPV6_DST => dl_type == 0x86dd,
+            PrefixField::ND_TARGET => dl_type == 0x86dd && flow.nw_proto == 58,
+            _ => true,
+        }
+    }
     /// Index of the field's first word in a key.
     pub(crate) fn word(self) -> u8 {
         (self.offset / 8) as u8

@@ -101,6 +101,13 @@ impl Worker {
                 Action::PopMpls(ethertype) => modify::pop_mpls(p, *ethertype),
                 Action::PushEth { dst, src } => modify::push_eth(p, *dst, *src),
                 Action::PopEth => modify::pop_eth(p),
+                Action::AddMpls { lse, ethertype } => modify::add_mpls(p, *lse, *ethertype),
+                Action::PushNsh { nsh, md2 } => modify::push_nsh(p, nsh, md2),
+                Action::PopNsh => {
+                    if !modify::pop_nsh(p) {
+                        return self.drop_rest(packet, DropReason::NshDecap);
+                    }
+                }
                 Action::Trunc(len) => limit = Some(*len),
                 Action::Hash { alg, basis } => md.dp_hash = self.hash(p, &md, *alg, *basis),
                 Action::Recirc(id) => {

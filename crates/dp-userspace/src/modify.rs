@@ -291,6 +291,62 @@ pub fn pop_eth(p: &mut Packet) {
     }
 }
 
+/// Puts an MPLS label in front of everything.
+pub fn add_mpls(p: &mut Packet, lse: Be32, ethertype: Be16) {
+    p.push_front(4).copy_from_slice(&lse.to_bytes());
+    p.ethernet = false;
+    p.l3_type = ethertype;
+}
+
+/// Puts a Network Service Header (RFC 8300, 2.2) in front of everything.
+pub fn push_nsh(p: &mut Packet, nsh: &Nsh, md2: &[u8]) {
+    let rest = match nsh.mdtype {
+        1 => 16,
+        // The length counts words and has 6 bits.
+        _ => md2.len().min(0x3f * 4 - 8) / 4 * 4,
+    };
+    let len = 8 + rest;
+    let d = p.push_front(len);
+    let words = u16::try_from(len / 4).unwrap_or(0x3f) & 0x3f;
+    let head = u16::from(nsh.flags & 3) << 12 | u16::from(nsh.ttl & 0x3f) << 6 | words;
+    d[..2].copy_from_slice(&head.to_be_bytes());
+    d[2] = nsh.mdtype & 0x0f;
+    d[3] = nsh.np;
+    d[4..8].copy_from_slice(&nsh.path_hdr.to_bytes());
+    if nsh.mdtype == 1 {
+        for (at, c) in d[8..24].chunks_mut(4).zip(&nsh.context) {
+            at.copy_from_slice(&c.to_bytes());
+        }
+    } else {
+        d[8..len].copy_from_slice(&md2[..rest]);
+    }
+    p.ethernet = false;
+    p.l3_type = Be16::new(0x894f);
+}
+
+/// Takes the Network Service Header off. False, and the packet as it was, if there is none or it is broken.
+pub fn pop_nsh(p: &mut Packet) -> bool {
+    let d = p.data();
+    if p.ethernet || p.l3_type.get() != 0x894f || d.len() < 8 {
+        return false;
+    }
+    let len = usize::from(d[1] & 0x3f) * 4;
+    let inner = match d[3] {
+        1 => 0x0800,
+        2 => 0x86dd,
+        3 => 0,
+        4 => 0x894f,
+        _ => return false,
+    };
+    if len < 8 || len > d.len() {
+        return false;
+    }
+    p.pull_front(len);
+    p.ethernet = inner == 0;
+    p.l3_type = Be16::new(inner);
+    true
+}
+
 /// Decrements TTL or hop limit. False if it has run out; the packet is unchanged then. Other packets pass.
 pub fn dec_ttl(p: &mut Packet) -> bool {
     match Layout::of(p).map(|l| l.l3) {
@@ -404,6 +460,23 @@ mod tests {
         assert!(!p.ethernet && p.l3_type == Be16::new(0x800));
         push_eth(&mut p, Mac(frame[..6].try_into().unwrap()), Mac(frame[6..12].try_into().unwrap()));
         assert_eq!(p.data(), frame);
+    }
+
+    #[test]
+    fn service_headers_go_in_front_and_come_off() {
+        let frame = udp_v4(1, 2, 3, 4);
+        let mut p = Packet::from_frame(&frame);
+        let nsh = Nsh { ttl: 63, mdtype: 1, np: 3, path_hdr: Be32::new(0x5ff), ..Nsh::default() };
+        push_nsh(&mut p, &nsh, &[]);
+        // RFC 8300, 2.2: six words in all.
+        assert_eq!(p.data()[..8], [0x0f, 0xc6, 1, 3, 0, 0, 5, 0xff]);
+        assert!(!p.ethernet && p.l3_type == Be16::new(0x894f));
+        assert!(pop_nsh(&mut p) && p.ethernet);
+        assert_eq!(p.data(), frame);
+        assert!(!pop_nsh(&mut p));
+        push_nsh(&mut p, &Nsh { mdtype: 2, np: 9, ..nsh }, &[0x10, 0, 10, 4, 1, 2, 3, 4]);
+        assert_eq!(p.data()[..2], [0x0f, 0xc4]);
+        assert!(!pop_nsh(&mut p), "unknown next protocol");
     }
 
     #[test]

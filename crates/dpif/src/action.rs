@@ -60,6 +60,22 @@ pub enum Action {
     },
     /// Take the Ethernet header off.
     PopEth,
+    /// Put a Network Service Header in front (RFC 8300); the packet has no Ethernet header then.
+    PushNsh {
+        /// The header's fields.
+        nsh: ib_flow::key::Nsh,
+        /// TLVs of MD type 2, as on the wire.
+        md2: Arc<[u8]>,
+    },
+    /// Take the Network Service Header off; what follows is said by its next protocol.
+    PopNsh,
+    /// Put an MPLS label in front of the whole packet, Ethernet header included if there is one.
+    AddMpls {
+        /// Label, TC, S, TTL.
+        lse: Be32,
+        /// MPLS ethertype.
+        ethertype: Be16,
+    },
     /// Connection tracking.
     Ct(Box<CtAction>),
     /// Forget the packet's connection state.

@@ -462,11 +462,64 @@ pub fn format_flow(flow: &FlowInfo, names: &PortNames, more: bool, now_ms: u64) 
     }
     let _ = write!(out, ", actions:{}", format_actions(&flow.actions, names));
     if more && flow.dp_layer == "ovs" {
-        let bits = |words: &[u64]| words.iter().filter(|w| **w != 0).count();
-        let (low, high) = flow.mask.0.words().split_at(64);
-        let _ = write!(out, ", dp-extra-info:miniflow_bits({},{})", bits(low), bits(high));
+        let (low, high) = miniflow_bits(&flow.mask.0);
+        let _ = write!(out, ", dp-extra-info:miniflow_bits({low},{high})");
     }
     out
+}
+
+/// How many 64-bit words of a mask are in use, as Open vSwitch lays its keys out: those of its first 64
+/// words and of the others. With 32 registers the ports of entry and what is before them are in the first
+/// part, the packet's headers in the second.
+fn miniflow_bits(m: &ib_flow::Flow) -> (usize, usize) {
+    let count = |words: &[bool]| words.iter().filter(|w| **w).count();
+    let t = &m.tunnel;
+    let pairs = m.regs.chunks(2).filter(|p| p.iter().any(|r| *r != 0)).count();
+    let wide = |v: ib_packet::Be128| {
+        let v = v.get();
+        usize::from(v >> 64 != 0) + usize::from(v as u64 != 0)
+    };
+    let (src, dst) = (m.dl_src.0, m.dl_dst.0);
+    let any = |b: &[u8]| b.iter().any(|b| *b != 0);
+    let opts = t.opts.chunks(8).filter(|w| any(w)).count() + usize::from(t.opts_present != 0);
+    let low = count(&[
+        !t.ip_dst.is_zero() || !t.ip_src.is_zero(),
+        !t.tun_id.is_zero(),
+        t.flags != 0 || t.ip_tos != 0 || t.ip_ttl != 0 || !t.tp_src.is_zero() || !t.tp_dst.is_zero(),
+        !m.metadata.is_zero(),
+        m.skb_priority != 0 || m.pkt_mark != 0,
+        m.dp_hash != 0 || m.in_port != 0,
+        m.recirc_id != 0 || m.ct_state != 0 || m.ct_nw_proto != 0 || m.ct_zone != 0,
+        m.ct_mark != 0 || !m.packet_type.is_zero(),
+    ]) + wide(t.ipv6_src)
+        + wide(t.ipv6_dst)
+        + opts
+        + pairs;
+    let lse = |i: usize| m.mpls_lse.get(i).is_some_and(|l| !l.is_zero());
+    let high = count(&[
+        m.conj_id != 0 || m.actset_output.0 != 0,
+        any(&dst) || any(&src[..2]),
+        any(&src[2..]) || !m.dl_type.is_zero(),
+        m.vlans.iter().any(|v| !v.tci.is_zero() || !v.tpid.is_zero()),
+        lse(0) || lse(1),
+        lse(2),
+        !m.nw_src.is_zero() || !m.nw_dst.is_zero(),
+        !m.ct_nw_src.is_zero() || !m.ct_nw_dst.is_zero(),
+        !m.ipv6_label.is_zero() || m.nw_frag != 0 || m.nw_tos != 0 || m.nw_ttl != 0 || m.nw_proto != 0,
+        !m.arp_sha.is_zero() || any(&m.arp_tha.0[..2]),
+        any(&m.arp_tha.0[2..]) || !m.tcp_flags.is_zero(),
+        m.nsh.flags != 0 || m.nsh.ttl != 0 || m.nsh.mdtype != 0 || m.nsh.np != 0 || !m.nsh.path_hdr.is_zero(),
+        !m.nsh.context[0].is_zero() || !m.nsh.context[1].is_zero(),
+        !m.nsh.context[2].is_zero() || !m.nsh.context[3].is_zero(),
+        !m.tp_src.is_zero() || !m.tp_dst.is_zero() || !m.ct_tp_src.is_zero() || !m.ct_tp_dst.is_zero(),
+        !m.igmp_group_ip4.is_zero(),
+    ]) + wide(m.ct_label)
+        + wide(m.ipv6_src)
+        + wide(m.ipv6_dst)
+        + wide(m.ct_ipv6_src)
+        + wide(m.ct_ipv6_dst)
+        + wide(m.nd_target);
+    (low, high)
 }
 
 const FLOW_TYPES: [&str; 6] = ["ovs", "tc", "dpdk", "offloaded", "non-offloaded", "partially-offloaded"];
@@ -523,7 +576,7 @@ fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
 }
 
 /// The rest of a key's text from the field on in which byte `at` is, as errors show it.
-fn failing_field(text: &str, at: usize) -> &str {
+pub fn failing_field(text: &str, at: usize) -> &str {
     let (mut depth, mut start) = (0_u32, 0);
     for (i, c) in text.char_indices().take_while(|(i, _)| *i < at) {
         match c {
@@ -558,9 +611,11 @@ fn put_flow(
 ) -> Out {
     let names = names_of(dpif);
     let (ufid, text) = split_ufid(flow)?;
-    let (key, mask) = parse_key(text, &names).map_err(|e| {
+    let (key, mut mask) = parse_key(text, &names).map_err(|e| {
         format!("parsing flow key (syntax error at {}) (Invalid argument)", failing_field(text, e.at))
     })?;
+    // No flow is for packets of any pass.
+    mask.0.recirc_id = u32::MAX;
     let actions =
         parse_actions(actions, &names).map_err(|_| "parsing actions (Invalid argument)".to_owned())?;
     let before = if options.statistics && modify {

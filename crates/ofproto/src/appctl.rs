@@ -61,7 +61,9 @@ commands! {
     "ofproto/trace-packet-out"
         "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions" 2..MANY
         => crate::trace_cmd::trace_packet_out;
+    "revalidator/pause" "" 0..0 => pause;
     "revalidator/purge" "" 0..0 => purge;
+    "revalidator/resume" "" 0..0 => resume;
     "revalidator/wait" "" 0..0 => wait;
     "upcall/disable-megaflows" "" 0..0 => disable_megaflows;
     "upcall/disable-ufid" "" 0..0 => disable_ufid;
@@ -96,13 +98,16 @@ fn list_tunnels(_: &mut Switch, _: &[&str]) -> Result<String, String> {
 // Flow tables.
 
 /// A rule as `bridge/dump-flows` prints it.
-fn rule_line(rule: &Rule, now: ib_base::time::Instant, out: &mut String) {
+fn rule_line(rule: &Rule, offload: bool, now: ib_base::time::Instant, out: &mut String) {
     let (packets, bytes) = rule.stats();
     if rule.table != 0 {
         let _ = write!(out, "table_id={}, ", rule.table);
     }
     let secs = now.since(rule.created).as_secs();
     let _ = write!(out, "duration={secs}s, n_packets={packets}, n_bytes={bytes}, ");
+    if offload {
+        out.push_str("n_offload_packets=0, n_offload_bytes=0, ");
+    }
     if rule.priority() != 0x8000 {
         let _ = write!(out, "priority={}", rule.priority());
     }
@@ -116,13 +121,14 @@ fn rule_line(rule: &Rule, now: ib_base::time::Instant, out: &mut String) {
 
 fn dump_openflow(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let name = args.iter().find(|a| **a != "--offload-stats").copied().unwrap_or_default();
+    let offload = args.contains(&"--offload-stats");
     let of = Arc::clone(&bridge(switch, name).map_err(|_| "Unknown bridge".to_owned())?.of);
     let now = switch.clock.now();
     let version = of.current_version();
     let mut out = String::new();
     for table in &of.tables {
         for rule in table.cls.collect_loose(&ib_flow::Match::catch_all(), version) {
-            rule_line(&rule, now, &mut out);
+            rule_line(&rule, offload, now, &mut out);
         }
     }
     Ok(out)
@@ -234,11 +240,12 @@ fn show_features(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
 }
 
 fn set_features(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let force = args.contains(&"--force");
     let args: Vec<&str> = args.iter().copied().filter(|a| *a != "--force").collect();
     let name = args.first().copied().unwrap_or_default();
     let backer = Arc::clone(&bridge(switch, name)?.backer);
     let mut features = (*backer.features()).clone();
-    let text = features.set(&backer.boot_features, args.get(1).copied(), args.get(2).copied())?;
+    let text = features.set(&backer.boot_features, args.get(1).copied(), args.get(2).copied(), force)?;
     if features != *backer.features() {
         *backer.features.write() = Arc::new(features);
         for b in switch.bridges.values_mut().filter(|b| Arc::ptr_eq(&b.backer, &backer)) {
@@ -354,6 +361,21 @@ fn wait(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
         b.of.expire(now);
     }
     Ok(String::new())
+}
+
+fn set_paused(switch: &Switch, paused: bool) -> Result<String, String> {
+    for backer in switch.backers.values() {
+        backer.paused.store(paused, Ordering::Relaxed);
+    }
+    Ok(String::new())
+}
+
+fn pause(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    set_paused(switch, true)
+}
+
+fn resume(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    set_paused(switch, false)
 }
 
 fn purge(switch: &mut Switch, _: &[&str]) -> Result<String, String> {

@@ -84,6 +84,8 @@ pub struct Backer {
     pub megaflows: AtomicBool,
     /// `upcall/disable-ufid` unsets it.
     pub use_ufid: AtomicBool,
+    /// `revalidator/pause` sets it: no rounds until `revalidator/resume`.
+    pub paused: AtomicBool,
 }
 
 impl Backer {
@@ -105,6 +107,7 @@ impl Backer {
             flow_limit: AtomicU32::new(10_000),
             megaflows: AtomicBool::new(true),
             use_ufid: AtomicBool::new(true),
+            paused: AtomicBool::new(false),
         })
     }
 

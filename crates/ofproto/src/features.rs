@@ -131,6 +131,7 @@ impl Features {
         boot: &Features,
         name: Option<&str>,
         value: Option<&str>,
+        force: bool,
     ) -> Result<String, String> {
         let mut boot = boot.clone();
         let show = |v: &Value<'_>| match v {
@@ -153,11 +154,15 @@ impl Features {
                     *b = match v {
                         "true" | "1" | "yes" | "on" => true,
                         "false" | "0" | "no" | "off" => false,
-                        _ => return Err("Boolean value expected".to_owned()),
+                        _ => return Ok("Boolean value expected\n".to_owned()),
                     };
                 }
                 (Value::Number(n), Some(v)) => {
-                    *n = v.parse().map_err(|_| "Integer number expected".to_owned())?;
+                    let Ok(v) = v.parse() else { return Ok("Integer number expected\n".to_owned()) };
+                    if !force && matches!(at_boot, Value::Number(max) if v > *max) {
+                        return Ok("Can not set value beyond the datapath capability\n".to_owned());
+                    }
+                    *n = v;
                 }
             }
         }

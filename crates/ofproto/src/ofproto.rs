@@ -22,6 +22,7 @@ use crate::config::TableConfig;
 use crate::flow_mod::FlowState;
 use crate::group::Group;
 use crate::meter::Meter;
+use crate::recirc::RecircEntry;
 use crate::rule::{NewRule, Rule};
 use crate::switch::Waker;
 
@@ -31,6 +32,9 @@ pub const N_TABLES: usize = 255;
 pub const INTERNAL_TABLE: u8 = 254;
 /// Packet-ins that may wait for the main thread, per bridge.
 const MAX_QUEUED: usize = 4096;
+
+/// Packets that controllers may hold with different states, per bridge.
+const MAX_PAUSED: usize = 1024;
 
 /// Names a bundle of one bridge.
 pub type BundleId = u32;
@@ -138,6 +142,8 @@ pub struct Ofproto {
     /// Bumped by whatever may change a translation's result.
     pub changed: Arc<Version>,
     queue: Mutex<VecDeque<QueuedPacketIn>>,
+    /// States of packets that controllers hold (`controller(pause)`), the latest ones.
+    paused: Mutex<VecDeque<Arc<RecircEntry>>>,
     waker: OnceLock<Waker>,
     /// Packet-ins that did not fit into the queue.
     pub queue_drops: AtomicU64,
@@ -171,6 +177,7 @@ impl Ofproto {
             frag: AtomicU8::new(0),
             changed,
             queue: Mutex::default(),
+            paused: Mutex::default(),
             waker: OnceLock::new(),
             queue_drops: AtomicU64::new(0),
             wants_misses: AtomicBool::new(false),
@@ -241,6 +248,18 @@ impl Ofproto {
         if self.frag.swap(n, Ordering::Relaxed) != n {
             self.changed.bump();
         }
+    }
+
+    /// Keeps the state of a packet that a controller will send back.
+    pub(crate) fn keep_paused(&self, entry: &Arc<RecircEntry>) {
+        let mut paused = self.paused.lock();
+        if paused.iter().any(|e| e.id == entry.id) {
+            return;
+        }
+        if paused.len() >= MAX_PAUSED {
+            paused.pop_front();
+        }
+        paused.push_back(Arc::clone(entry));
     }
 
     /// Queues a packet for controllers; drops and counts when the queue is full.

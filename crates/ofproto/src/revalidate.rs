@@ -53,6 +53,9 @@ enum Fate {
 impl Backer {
     /// When the next round is due.
     pub fn revalidate_deadline(&self) -> Option<Instant> {
+        if self.paused.load(Ordering::Relaxed) {
+            return None;
+        }
         let state = self.reval.lock();
         let last = state.last?;
         let settings = self.settings.read();
@@ -63,7 +66,8 @@ impl Backer {
 
     /// Runs a round if it is due. Returns whether it did.
     pub fn revalidate_if_due(&self, now: Instant) -> bool {
-        if self.revalidate_deadline().is_some_and(|at| now < at) {
+        let paused = self.paused.load(Ordering::Relaxed);
+        if paused || self.revalidate_deadline().is_some_and(|at| now < at) {
             return false;
         }
         self.revalidate(now);

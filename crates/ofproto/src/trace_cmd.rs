@@ -46,27 +46,40 @@ pub(crate) fn trace_packet_out(switch: &mut Switch, args: &[&str]) -> Result<Str
         rest.iter().copied().filter(|a| !matches!(*a, "-consistent" | "--consistent")).collect();
     let request = parse(switch, &rest)?;
     let map = port_map(&request.bridge);
-    let (list, _) = parse_actions(actions, Names { ports: Some(&map), tables: None })
-        .map_err(|e| format!("Bad actions: {e}"))?;
+    let (list, _) =
+        parse_actions(actions, Names { ports: Some(&map), tables: None }).map_err(|e| e.to_string())?;
     Ok(run(&request, Some(&list)))
 }
 
 fn parse_ct_state(s: &str) -> Result<u8, String> {
     let mut state = 0u8;
-    for word in s.split(['|', ',', ' ']).filter(|w| !w.is_empty()) {
+    for word in s.split([',', ' ']).filter(|w| !w.is_empty()) {
         let bit = CT_STATES
             .iter()
             .position(|n| *n == word)
             .ok_or_else(|| format!("{word}: unknown connection tracking state flag"))?;
         state |= 1 << bit;
     }
-    if state & CtState::TRK == 0 && state != 0 {
-        return Err("invalid connection tracking state: \"trk\" flag must be set".into());
-    }
-    if state & CtState::NEW != 0 && state & CtState::EST != 0 {
-        return Err("invalid connection state: when \"new\" is set, \"est\" must be unset".into());
-    }
+    check_ct_state(state).map_err(|e| format!("{s}: invalid connection state: {e}"))?;
     Ok(state)
+}
+
+/// Whether the flags go together, as ovs-fields(7) has it.
+fn check_ct_state(state: u8) -> Result<(), &'static str> {
+    let has = |bit: u8| state & bit != 0;
+    if !has(CtState::TRK) {
+        return if state == 0 { Ok(()) } else { Err("If \"trk\" is unset, no other flags are set") };
+    }
+    if has(CtState::INV) && state & !(CtState::TRK | CtState::INV) != 0 {
+        return Err("when \"inv\" is set, only \"trk\" can be set in addition");
+    }
+    if has(CtState::NEW) && has(CtState::EST) {
+        return Err("\"new\" and \"est\" are mutually exclusive");
+    }
+    if has(CtState::NEW) && has(CtState::RPL) {
+        return Err("\"new\" and \"rpy\" are mutually exclusive");
+    }
+    Ok(())
 }
 
 /// A packet as hexadecimal digits, if that is what the argument is.
@@ -113,12 +126,14 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
             }
             "--l7-len" | "-l7-len" => {
                 let value = args.next().ok_or("Missing argument for option --l7-len")?;
-                payload_len = value
-                    .parse()
-                    .ok()
-                    .filter(|n| *n <= 64_000)
-                    .ok_or_else(|| format!("{value}: Invalid l7 length"))?;
+                // A text that is no number counts as zero, a negative one is too much.
+                let n = value.parse().unwrap_or(if value.starts_with('-') { usize::MAX } else { 0 });
+                if n > 64_000 {
+                    return Err(format!("{value}: too much L7 data"));
+                }
+                payload_len = n;
             }
+            other if other.starts_with("--") => return Err(format!("{other}: unknown option")),
             other => rest.push(other),
         }
     }
@@ -129,9 +144,11 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
     {
         packet = Some(result?);
         rest.pop();
+    } else if rest.len() == 3 {
+        return Err("Trailing garbage in packet data".into());
     }
     if generate && packet.is_some() {
-        return Err("cannot both generate a packet and specify one".into());
+        return Err("Syntax error".into());
     }
     let flow_text = *rest.last().ok_or("Syntax error")?;
     let backer = match rest.len() {
@@ -139,10 +156,9 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
         1 => None,
         2 => {
             let kind = rest[0].strip_prefix("ovs-").unwrap_or(rest[0]);
-            let kind = kind.split('@').next().unwrap_or(kind);
             switch.backers.get(kind)
         }
-        _ => return Err("Syntax error".into()),
+        _ => return Err("too many arguments".into()),
     };
     let datapath_names = backer.map_or_else(PortNames::none, |b| port_names(b));
     let (backer, bridge, mut flow) = match parse_key(flow_text, &datapath_names) {
@@ -154,12 +170,16 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
             };
             let mut flow = key;
             flow.in_port = port.ofport.0.into();
+            let id = flow.recirc_id;
+            if id != 0 && backer.recirc.find(id).is_none() {
+                return Err(format!("no recirculation data for recirc_id {id:#x}"));
+            }
             (Arc::clone(backer), Arc::clone(bridge), flow)
         }
         parsed => {
             if rest.len() != 2 {
                 let what = match parsed {
-                    Err(e) => e.to_string(),
+                    Err(e) => format!("syntax error at {}", ib_dpif::dpctl::failing_field(flow_text, e.at)),
                     Ok(_) => format!("syntax error at {flow_text}"),
                 };
                 return Err(format!("{what} (or the bridge name was omitted)"));

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 
 use crate::backer::Backer;
 use crate::ofproto::{Ofproto, QueuedPacketIn};
-use crate::recirc::FrozenMetadata;
+use crate::recirc::{FrozenMetadata, RecircEntry};
 use crate::rule::PushStats;
 use crate::ukey::{Ukey, UkeyState};
 use crate::xlate::{self, Xin, XlateError, Xout};
@@ -201,6 +201,9 @@ fn send_to_controllers(backer: &Backer, upcall: &Upcall<'_>, recirc_id: u32, to:
     if !state.conntracked {
         flow.ct_state = 0;
     }
+    if to.continuation {
+        of.keep_paused(&entry);
+    }
     let reason = reason_of(to.reason);
     let data = upcall.packet.data().to_vec();
     let pin = PacketIn {
@@ -211,7 +214,7 @@ fn send_to_controllers(backer: &Backer, upcall: &Upcall<'_>, recirc_id: u32, to:
         cookie: to.rule_cookie,
         metadata: packet_metadata(&flow),
         userdata: state.userdata.clone(),
-        continuation: if to.continuation { recirc_id.to_be_bytes().to_vec() } else { Vec::new() },
+        continuation: if to.continuation { continuation(&entry) } else { Vec::new() },
         ..PacketIn::default()
     };
     of.send_packet_in(QueuedPacketIn {
@@ -221,6 +224,41 @@ fn send_to_controllers(backer: &Backer, upcall: &Upcall<'_>, recirc_id: u32, to:
         is_miss: matches!(reason, PacketInReason::NoMatch | PacketInReason::ImplicitMiss),
     });
 }
+
+/// NXPINT_CONTINUATION, with properties that tools print; the bridge's identifier carries the state's number.
+fn continuation(entry: &RecircEntry) -> Vec<u8> {
+    let mut props = Vec::new();
+    let mut put = |kind: u16, body: &[u8]| {
+        props.extend_from_slice(&kind.to_be_bytes());
+        props.extend_from_slice(&u16::try_from(4 + body.len()).unwrap_or(u16::MAX).to_be_bytes());
+        props.extend_from_slice(body);
+        props.resize(props.len().next_multiple_of(8), 0);
+    };
+    let mut bridge = [0; 16];
+    bridge[..4].copy_from_slice(b"iron");
+    bridge[8..12].copy_from_slice(&entry.state.bridge.to_be_bytes());
+    bridge[12..].copy_from_slice(&entry.id.to_be_bytes());
+    put(CONTINUATION_BRIDGE, &bridge);
+    put(CONTINUATION_TABLE, &[entry.state.table]);
+    let mut out = CONTINUATION.to_be_bytes().to_vec();
+    out.extend_from_slice(&u16::try_from(8 + props.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&props);
+    out
+}
+
+/// The number of the state that a continuation resumes: what [`continuation`] put in.
+pub(crate) fn continued(bytes: &[u8]) -> Option<u32> {
+    let body = bytes.get(8..)?;
+    let (head, bridge) = (body.get(..8)?, body.get(4..20)?);
+    let ours = head[..2] == CONTINUATION_BRIDGE.to_be_bytes() && bridge[..4] == *b"iron";
+    ours.then(|| u32::from_be_bytes([bridge[12], bridge[13], bridge[14], bridge[15]]))
+}
+
+/// Property types: NXPINT_CONTINUATION, and two within it.
+const CONTINUATION: u16 = 8;
+const CONTINUATION_BRIDGE: u16 = 0x8000;
+const CONTINUATION_TABLE: u16 = 0x8004;
 
 fn thaw_metadata(m: &FrozenMetadata, flow: &mut Flow) {
     flow.tunnel = (*m.tunnel).clone();

@@ -10,6 +10,22 @@
 use ib_flow::{FieldId, OfPort, Subfield};
 use ib_packet::{Be16, Be32, Be128, Mac};
 
+/// How `strip_vlan` arrived and prints: lists that differ in it alone are equal.
+#[derive(Clone, Copy, Debug)]
+pub enum TagWord {
+    /// OpenFlow 1.0 and texts: `strip_vlan`.
+    Strip,
+    /// OpenFlow 1.1+: `pop_vlan`.
+    Pop,
+}
+
+impl PartialEq for TagWord {
+    fn eq(&self, _: &TagWord) -> bool {
+        true
+    }
+}
+impl Eq for TagWord {}
+
 /// One action or instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -75,7 +91,7 @@ pub enum Action {
         push_if_needed: bool,
     },
     /// `strip_vlan`, `pop_vlan`: no-op on packets without a tag.
-    StripVlan,
+    StripVlan(TagWord),
     /// `push_vlan:ETHERTYPE`.
     PushVlan(Be16),
     /// `mod_dl_src:MAC`.

@@ -150,7 +150,7 @@ pub fn name(a: &Action) -> &'static str {
         Action::StackPop(_) => "pop",
         Action::SetVlanVid { .. } => "set_vlan_vid",
         Action::SetVlanPcp { .. } => "set_vlan_pcp",
-        Action::StripVlan => "strip_vlan",
+        Action::StripVlan(_) => "strip_vlan",
         Action::PushVlan(_) => "push_vlan",
         Action::SetEthSrc(_) => "mod_dl_src",
         Action::SetEthDst(_) => "mod_dl_dst",
@@ -358,7 +358,7 @@ impl Checker<'_> {
                 self.m.flow.vlans[0].tci |= Be16::new(Vlan::CFI);
                 Ok(())
             }
-            Action::StripVlan => {
+            Action::StripVlan(_) => {
                 let ok = self.has_vlan();
                 self.need(ok)?;
                 self.m.flow.vlans.rotate_left(1);
@@ -477,7 +477,11 @@ impl Checker<'_> {
             }
             Action::DeleteField(f) if !f.is_tun_metadata() => Err(OfError::OFPBAC_BAD_ARGUMENT),
             Action::Meter(id) if *id == 0 || *id > OFPM_MAX => Err(OfError::OFPMMFC_INVALID_METER),
-            Action::WriteActions(inner) => self.list(inner),
+            Action::WriteActions(inner) => {
+                // The order in which a set executes is not known here: what it needs can't be held against it.
+                let mut any = Protocols::ANY;
+                Checker { m: self.m.clone(), params: self.params, usable: &mut any }.list(inner)
+            }
             Action::GotoTable(t) => {
                 let p = &self.params;
                 let bad = (p.table != 255 && *t <= p.table) || (p.n_tables != 255 && *t >= p.n_tables);

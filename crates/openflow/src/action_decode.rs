@@ -156,7 +156,7 @@ fn standard10(kind: u16, n: usize, c: &mut Cursor<'_>) -> Result<Action, OfError
             }
             Action::SetVlanPcp { pcp, push_if_needed: true }
         }
-        3 => Action::StripVlan,
+        3 => Action::StripVlan(TagWord::Strip),
         4 => Action::SetEthSrc(c.mac()?),
         5 => Action::SetEthDst(c.mac()?),
         6 => Action::SetIpv4Src(Be32::new(c.u32()?)),
@@ -248,7 +248,7 @@ fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Resu
             }
             Action::PushVlan(Be16::new(ethertype))
         }
-        18 => Action::StripVlan,
+        18 => Action::StripVlan(TagWord::Pop),
         19 => push_mpls(c.u16()?)?,
         20 => Action::PopMpls(Be16::new(c.u16()?)),
         21 => Action::SetQueue(c.u32()?),
@@ -999,7 +999,8 @@ pub fn allowed_in_action_set(a: &Action) -> bool {
             | SetTunnel { .. }
             | SetVlanPcp { .. }
             | SetVlanVid { .. }
-            | StripVlan
+            | StripVlan(_)
+            | Resubmit { .. }
             | Ct(_)
             | CtClear
             | Encap(_)

@@ -261,7 +261,7 @@ fn encode_one(b: &mut Buf, a: &Action, version: Version) {
                 set(b, FieldId::VlanPcp, (*pcp).into());
             }
         }
-        Action::StripVlan => std_action(b, if v10 { 3 } else { 18 }, |_| {}),
+        Action::StripVlan(_) => std_action(b, if v10 { 3 } else { 18 }, |_| {}),
         Action::PushVlan(t) => {
             // OpenFlow 1.0 pushes a tag by setting one.
             if !v10 {

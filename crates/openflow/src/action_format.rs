@@ -50,8 +50,8 @@ pub fn reason_text(reason: u8) -> String {
         3 => "action_set",
         4 => "group",
         5 => "packet_out",
-        6 => "explicit_miss",
-        7 => "implicit_miss",
+        // Known to the switch only.
+        6 | 7 => "",
         n => return n.to_string(),
     }
     .into()
@@ -152,7 +152,9 @@ fn try_format(out: &mut String, a: &Action, pops: bool, names: &Names<'_>) -> st
         Action::SetVlanPcp { pcp, push_if_needed } => {
             write!(out, "{}_vlan_pcp:{pcp}", if *push_if_needed { "mod" } else { "set" })?;
         }
-        Action::StripVlan => out.push_str(if pops { "pop_vlan" } else { "strip_vlan" }),
+        Action::StripVlan(word) => {
+            out.push_str(if pops || matches!(word, TagWord::Pop) { "pop_vlan" } else { "strip_vlan" });
+        }
         Action::PushVlan(t) => write!(out, "push_vlan:0x{:04x}", t.get())?,
         Action::SetEthSrc(m) => write!(out, "mod_dl_src:{m}")?,
         Action::SetEthDst(m) => write!(out, "mod_dl_dst:{m}")?,

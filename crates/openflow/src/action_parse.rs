@@ -120,7 +120,7 @@ impl ActionParser<'_> {
                 }
                 Action::SetVlanPcp { pcp, push_if_needed: lower.starts_with("mod") }
             }
-            "strip_vlan" | "pop_vlan" => Action::StripVlan,
+            "strip_vlan" | "pop_vlan" => Action::StripVlan(TagWord::Strip),
             "push_vlan" => {
                 self.limit(OF11_UP);
                 let ethertype = u16_arg(value, "ethertype")?;

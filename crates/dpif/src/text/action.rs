@@ -86,6 +86,32 @@ fn format_one(out: &mut String, action: &Action, names: &PortNames) {
         Action::Trunc(len) => write!(out, "trunc({len})"),
         Action::PushEth { dst, src } => write!(out, "push_eth(src={src},dst={dst})"),
         Action::PopEth => write!(out, "pop_eth"),
+        Action::PushNsh { nsh, md2 } => {
+            let (path, c) = (nsh.path_hdr.get(), nsh.context.map(ib_packet::Be32::get));
+            let _ = write!(
+                out,
+                "push_nsh(flags={},ttl={},mdtype={},np={},spi={:#x},si={}",
+                nsh.flags,
+                nsh.ttl,
+                nsh.mdtype,
+                nsh.np,
+                path >> 8,
+                path & 0xff
+            );
+            if nsh.mdtype == 1 {
+                let _ = write!(out, ",c1={:#x},c2={:#x},c3={:#x},c4={:#x}", c[0], c[1], c[2], c[3]);
+            } else if nsh.mdtype == 2 && !md2.is_empty() {
+                let bytes: String = md2.iter().map(|b| format!("{b:02x}")).collect();
+                let _ = write!(out, ",md2=0x{bytes}");
+            }
+            write!(out, ")")
+        }
+        Action::PopNsh => write!(out, "pop_nsh()"),
+        Action::AddMpls { lse, ethertype } => {
+            let _ = write!(out, "add_mpls(");
+            format_lse(out, *lse);
+            write!(out, ",eth_type=0x{:x})", ethertype.get())
+        }
         Action::Ct(ct) => {
             format_ct(out, ct);
             Ok(())
@@ -415,7 +441,7 @@ fn parse_port(s: &mut Scan<'_>, names: &PortNames) -> Res<OdpPort> {
 }
 
 fn parse_one(s: &mut Scan<'_>, names: &PortNames, depth: usize) -> Res<Action> {
-    const PAREN: [&str; 15] = [
+    const PAREN: [&str; 17] = [
         "userspace(",
         "set(",
         "push_vlan(",
@@ -423,6 +449,8 @@ fn parse_one(s: &mut Scan<'_>, names: &PortNames, depth: usize) -> Res<Action> {
         "recirc(",
         "hash(",
         "push_mpls(",
+        "add_mpls(",
+        "push_nsh(",
         "pop_mpls(",
         "trunc(",
         "push_eth(",
@@ -442,6 +470,9 @@ fn parse_one(s: &mut Scan<'_>, names: &PortNames, depth: usize) -> Res<Action> {
     }
     if s.eat("pop_vlan") {
         return Ok(Action::PopVlan);
+    }
+    if s.eat("pop_nsh()") || s.eat("pop_nsh") {
+        return Ok(Action::PopNsh);
     }
     if s.eat("pop_eth") {
         return Ok(Action::PopEth);
@@ -509,7 +540,7 @@ fn parse_call(s: &mut Scan<'_>, word: &str, names: &PortNames, depth: usize) -> 
             s.expect(")")?;
             Action::Hash { alg, basis }
         }
-        "push_mpls(" => {
+        "push_mpls(" | "add_mpls(" => {
             let (mut lse, mut ethertype) = (0, 0x8847);
             pairs(s, |s, name| {
                 match name {
@@ -522,7 +553,25 @@ fn parse_call(s: &mut Scan<'_>, word: &str, names: &PortNames, depth: usize) -> 
                 }
                 Ok(())
             })?;
-            return Ok(Action::PushMpls { lse: Be32::new(lse), ethertype: Be16::new(ethertype) });
+            let (lse, ethertype) = (Be32::new(lse), Be16::new(ethertype));
+            return Ok(match word {
+                "add_mpls(" => Action::AddMpls { lse, ethertype },
+                _ => Action::PushMpls { lse, ethertype },
+            });
+        }
+        "push_nsh(" => {
+            let mut nsh = ib_flow::key::Nsh { ttl: 63, mdtype: 1, np: 3, ..Default::default() };
+            nsh.path_hdr = Be32::new(0xff);
+            let mut md2 = Vec::new();
+            pairs(s, |s, name| {
+                if name == "md2" {
+                    s.eat("0x");
+                    md2 = parse_hex_bytes(s)?;
+                    return Ok(());
+                }
+                super::key::nsh_field(s, name, &mut nsh, &mut ib_flow::key::Nsh::default())
+            })?;
+            return Ok(Action::PushNsh { nsh, md2: md2.into() });
         }
         "pop_mpls(" => {
             s.expect("eth_type=")?;
@@ -843,6 +892,9 @@ mod tests {
             "push_vlan(vid=12,pcp=3),push_vlan(tpid=0x88a8,vid=12,pcp=0),push_vlan(vid=12,pcp=0,cfi=0),pop_vlan",
             "push_mpls(label=10,tc=0,ttl=64,bos=1,eth_type=0x8847),pop_mpls(eth_type=0x800)",
             "push_eth(src=00:01:02:03:04:05,dst=00:01:02:03:04:06),pop_eth",
+            "push_nsh(flags=0,ttl=63,mdtype=1,np=3,spi=0x5,si=7,c1=0x11,c2=0x0,c3=0x0,c4=0x0),pop_nsh()",
+            "push_nsh(flags=0,ttl=63,mdtype=2,np=1,spi=0x5,si=7,md2=0x10000a0412345678)",
+            "add_mpls(label=3,tc=0,ttl=64,bos=1,eth_type=0x8848)",
             "hash(l4(0)),recirc(0x10),hash(sym_l4(5)),recirc(0x1)",
             "sample(sample=50.0%,actions(1,2)),clone(1,2),trunc(100),1",
             "userspace(pid=1,slow_path(cfm))",

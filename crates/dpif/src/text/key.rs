@@ -103,7 +103,7 @@ impl<'a> Attr<'a> {
         // Two bits matter: the datapath knows no, first and later.
         if m & 3 == 3 {
             self.put("frag", format_args!("{}", frag_name(v)));
-        } else if self.verbose || m != 0 {
+        } else if m != 0 {
             self.put("frag", format_args!("{}/{}", frag_name(v), hex(m.into())));
         }
     }
@@ -283,9 +283,12 @@ fn format_l2(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
     let pt = key.packet_type.get();
     if m.packet_type != Be32::ZERO && !(plain && pt == 0) || verbose && !plain {
         let mut a = Attr::open(out, verbose, "packet_type");
-        a.put("ns", format_args!("{}", pt >> 16));
         let id = pt & 0xffff;
-        if pt >> 16 == 1 {
+        let masked = m.packet_type != Be32::ZERO;
+        a.put("ns", format_args!("{}{}", pt >> 16, if masked { "" } else { "/0" }));
+        if !masked {
+            a.put("id", format_args!("{}/0", hex(id.into())));
+        } else if pt >> 16 == 1 {
             a.put("id", format_args!("{}", hex(id.into())));
         } else {
             a.put("id", format_args!("{id}"));
@@ -293,9 +296,11 @@ fn format_l2(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
         a.close();
     }
     if pt == 0 {
+        // Without the packet type in the mask, that there is an Ethernet header must still be said.
         let mut a = Attr::open(out, verbose, "eth");
         a.mac("src", key.dl_src, m.dl_src);
         a.mac("dst", key.dl_dst, m.dl_dst);
+        a.verbose = verbose || !plain && m.packet_type.is_zero();
         a.close();
     }
     let mut depth = 0;
@@ -547,13 +552,18 @@ fn frag_pair(s: &mut Scan<'_>) -> Res<(u8, u8)> {
 /// Errors: unknown attributes and malformed values, with the place.
 pub fn parse_key(text: &str, names: &PortNames) -> Result<(Flow, Mask), ParseError> {
     let mut s = Scan::new(text);
-    let mut p = KeyParser { f: Flow::zeroed(), m: Flow::zeroed(), names, vlans: 0, has_type: false };
+    let mut p =
+        KeyParser { f: Flow::zeroed(), m: Flow::zeroed(), names, vlans: 0, has_eth: false, has_type: false };
     p.f.in_port = u32::MAX;
     p.attributes(&mut s, 0)?;
     if !s.at_end() {
         return s.err("unexpected text behind the key");
     }
-    if !p.has_type && p.f.packet_type.is_zero() {
+    if !p.has_eth && p.has_type && p.f.packet_type.is_zero() && p.m.dl_type == Be16::MAX {
+        // A key without Ethernet header is one of a packet that begins with what its type says.
+        p.f.packet_type = Be32::new(1 << 16 | u32::from(p.f.dl_type.get()));
+        p.m.packet_type = Be32::MAX;
+    } else if !p.has_type && p.f.packet_type.is_zero() {
         p.f.dl_type = Be16::new(ETH_NONE);
     }
     Ok((p.f, Mask(p.m)))
@@ -564,6 +574,7 @@ struct KeyParser<'a> {
     m: Flow,
     names: &'a PortNames,
     vlans: usize,
+    has_eth: bool,
     has_type: bool,
 }
 
@@ -604,6 +615,7 @@ impl KeyParser<'_> {
 
     /// What naming an attribute says by itself.
     fn implied(&mut self, name: &str) {
+        self.has_eth |= name == "eth";
         if name == "vlan" {
             if let (Some(v), Some(m)) = (self.f.vlans.get_mut(self.vlans), self.m.vlans.get_mut(self.vlans)) {
                 // A `vlan()` attribute is a tag that is present unless it says `cfi=0`.

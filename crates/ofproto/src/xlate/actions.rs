@@ -21,7 +21,7 @@ const MAX_STACK_BYTES: usize = 65536;
 /// Order of an action within an action set, by OpenFlow 1.5, 5.6; `None`: not part of a set.
 fn set_order(a: &Action) -> Option<u8> {
     Some(match a {
-        Action::StripVlan => 0,
+        Action::StripVlan(_) => 0,
         Action::PopMpls(_) => 1,
         Action::Decap(_) => 2,
         Action::Encap(_) => 3,
@@ -139,6 +139,7 @@ impl Ctx<'_> {
                     Action::Resubmit { .. }
                         | Action::GotoTable(_)
                         | Action::DebugRecirc
+                        | Action::Decap(_)
                         | Action::Controller(_)
                 );
                 self.freeze_rest(if skip { rest } else { &list[i..] });
@@ -247,7 +248,7 @@ impl Ctx<'_> {
                 self.wc.0.vlans[0].tci |= Be16::new(Vlan::PCP_MASK | Vlan::CFI);
                 self.set_tci(*push_if_needed, Vlan::PCP_MASK, u16::from(*pcp) << 13);
             }
-            Action::StripVlan => pop_vlan(&mut self.flow, &mut self.wc),
+            Action::StripVlan(_) => pop_vlan(&mut self.flow, &mut self.wc),
             Action::PushVlan(tpid) => {
                 push_vlan(&mut self.flow, &mut self.wc);
                 self.flow.vlans[0] = Vlan { tpid: *tpid, tci: Be16::new(Vlan::CFI) };
@@ -322,6 +323,7 @@ impl Ctx<'_> {
                         self.flow.nsh.ttl -= 1;
                     } else {
                         self.controller_action(u16::MAX, PacketInReason::InvalidTtl as u8, 0, &[]);
+                        self.warn("NSH decrement TTL exception");
                         return Next::Stop;
                     }
                 }
@@ -402,9 +404,11 @@ impl Ctx<'_> {
             }
             Action::DebugRecirc => self.trigger_freeze(),
             Action::DebugSlow => self.slow |= SLOW_ACTION,
-            Action::Encap(_) | Action::Decap(_) => {
-                self.report_error("encapsulation is not supported");
-                self.error = Some(XlateError::UnsupportedPacketType);
+            Action::Encap(e) => self.encap(e),
+            Action::Decap(to) => {
+                if self.decap(*to) && self.error.is_none() {
+                    self.trigger_freeze();
+                }
             }
             Action::Meter(id) => {
                 if self.bridge.of.meters.read().contains_key(id) {
@@ -527,7 +531,8 @@ impl Ctx<'_> {
     fn push_mpls(&mut self, ethertype: Be16) {
         let n = count_mpls(&self.flow, &mut self.wc);
         if n >= N_MPLS {
-            self.report_error(&format!(
+            self.wc.0.mpls_lse[..n].fill(Be32::MAX);
+            self.log_error(&format!(
                 "dropping packet on which an MPLS push action can't be performed as it would have more MPLS \
                  LSEs than the {N_MPLS} supported."
             ));
@@ -739,7 +744,7 @@ fn is_l3_field(f: FieldId) -> bool {
 }
 
 /// Makes everything from the network header up unknown.
-fn clear_l3(flow: &mut Flow) {
+pub(super) fn clear_l3(flow: &mut Flow) {
     let from = std::mem::offset_of!(Flow, nw_src) / 8;
     flow.words_mut()[from..].fill(0);
     flow.dp_hash = 0;

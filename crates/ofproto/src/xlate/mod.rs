@@ -14,6 +14,7 @@
 mod actions;
 pub mod cache;
 pub mod commit;
+mod encap;
 mod freeze;
 mod group;
 mod learn;
@@ -192,6 +193,7 @@ pub(crate) struct Ctx<'a> {
     pub exit: bool,
     pub in_action_set: bool,
     pub in_group: bool,
+    pub pending: encap::Pending,
     pub was_mpls: bool,
     pub conntracked: bool,
     pub nat: Option<Nat>,
@@ -238,6 +240,7 @@ pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
         exit: false,
         in_action_set: false,
         in_group: false,
+        pending: encap::Pending::default(),
         was_mpls: false,
         conntracked: tracked,
         nat: None,
@@ -286,6 +289,13 @@ impl Ctx<'_> {
                     "{text} on bridge {name} while processing {flow}"
                 );
             }
+        }
+    }
+
+    /// An error that a trace does not show.
+    pub fn log_error(&mut self, text: &str) {
+        if self.trace.is_none() {
+            self.report_error(text);
         }
     }
 
@@ -377,6 +387,13 @@ impl Ctx<'_> {
             }
         }
         self.init_wc();
+        if self.frozen.is_none() && self.flow.recirc_id != 0 {
+            let id = self.flow.recirc_id;
+            self.report_error(&format!("Recirculation context not found for ID {id:x}"));
+            self.error = Some(XlateError::NoRecirculationContext);
+            self.finish_wc();
+            return;
+        }
         let in_port = self.port(OfPort(self.flow.in_port as u16));
         if actions.is_none() {
             let of_port = OfPort(self.flow.in_port as u16);
@@ -648,6 +665,7 @@ impl Ctx<'_> {
 
     /// Turns key changes so far into datapath actions.
     pub fn commit(&mut self) {
+        self.commit_encap();
         self.slow |= commit::commit(&self.flow, &mut self.base, &mut self.wc, &mut self.out);
     }
 

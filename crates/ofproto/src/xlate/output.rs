@@ -68,6 +68,10 @@ impl Ctx<'_> {
             self.warn("Flow is between protected ports, skipping output.");
             return;
         }
+        if !self.flow.packet_type.is_zero() {
+            self.warn("Trying to send non-Ethernet packet through legacy L2 port. Dropping packet.");
+            return;
+        }
         if xport.kind == "patch" {
             let peer = self.cfg.patch_peer(&xport).map(|(b, p)| (Arc::clone(b), Arc::clone(p)));
             match peer {
@@ -180,6 +184,9 @@ impl Ctx<'_> {
                 self.warn(&format!("output_trunc does not support port: {name}"));
             }
             _ if target == in_port && port != OfPort::IN_PORT => self.warn("skipping output to input port"),
+            _ if self.port(target).is_none_or(|p| p.odp.is_none()) => {
+                self.report_error(&format!("output_trunc does not support patch port {}", target.0));
+            }
             _ => {
                 let features = Arc::clone(&self.bridge.features);
                 if features.trunc {

@@ -119,3 +119,36 @@ fn endless_resubmits_end() {
     assert!(text.contains("     >>>> over max translation depth 64 <<<<\n"), "{text}");
     assert!(text.ends_with("\nTranslation failed (Recursion too deep), packet is dropped.\n"), "{text}");
 }
+
+#[test]
+fn headers_are_put_in_front_and_taken_off() {
+    check(
+        "ip,actions=encap(nsh(md_type=1)),set_field:5->nsh_spi,set_field:7->nsh_si,encap(ethernet),output:2",
+        "in_port=1,tcp",
+        "Megaflow: recirc_id=0,eth,ip,in_port=1,nw_frag=no\n\
+         Datapath actions: push_nsh(flags=0,ttl=63,mdtype=1,np=3,spi=0x5,si=7,c1=0x0,c2=0x0,c3=0x0,c4=0x0),\
+         push_eth(src=00:00:00:00:00:00,dst=00:00:00:00:00:00),2",
+    );
+    check(
+        "actions=decap(),decap(),output:2",
+        "in_port=1,dl_type=0x894f,nsh_mdtype=1,nsh_np=1",
+        "Megaflow: recirc_id=0,eth,in_port=1,dl_type=0x894f,nsh_np=1\n\
+         Datapath actions: pop_eth,pop_nsh(),recirc(0x1)",
+    );
+    check(
+        "actions=decap(),encap(mpls),encap(ethernet),output:2",
+        "in_port=1,tcp",
+        "Megaflow: recirc_id=0,eth,ip,in_port=1,nw_frag=no\n\
+         Datapath actions: pop_eth,add_mpls(label=0,tc=0,ttl=64,bos=1,eth_type=0x8847),\
+         push_eth(src=00:00:00:00:00:00,dst=00:00:00:00:00:00),2",
+    );
+}
+
+#[test]
+fn tries_of_ip_do_not_look_into_arp() {
+    check(
+        "arp,arp_spa=10.0.0.2,actions=output:2",
+        "in_port=2,arp,arp_spa=10.0.0.1",
+        "Megaflow: recirc_id=0,eth,arp,in_port=2,arp_spa=10.0.0.1\nDatapath actions: drop",
+    );
+}

@@ -96,7 +96,7 @@ fn reconnect(v: &mut Vswitchd, call: Call) {
     for name in &names {
         match v.layer.switch.bridge_mut(name) {
             Some(bridge) => bridge.reconnect(),
-            None => return call.err("unknown bridge"),
+            None => return call.err("Unknown bridge"),
         }
     }
     call.ok("");

@@ -180,6 +180,9 @@ impl Vswitchd {
             registry.unregister("system");
         }
         registry.enable_dummy(options.dummy);
+        if options.dummy != DummyLevel::None {
+            ib_openflow::action_decode::allow_debug_actions();
+        }
         if options.without_tun {
             registry.do_without_tun();
         }

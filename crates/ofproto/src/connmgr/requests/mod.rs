@@ -9,6 +9,7 @@ mod flows;
 mod groups;
 mod packet_out;
 mod ports;
+mod resume;
 mod stats;
 mod tables;
 mod tlv;
@@ -170,7 +171,10 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
         }
         M::TlvTableRequest => tlv::request(cx),
         M::CtFlushZone(_) | M::CtFlush(_) => cx.reject_secondary()?,
-        M::Resume(_) => cx.reject_secondary()?,
+        M::Resume(p) => {
+            cx.reject_secondary()?;
+            resume::resume(cx.bridge, &p, cx.now)?;
+        }
         M::MultipartReply(_) => return Err(OfError::OFPBRC_BAD_STAT),
         M::Hello(_)
         | M::Error(_)

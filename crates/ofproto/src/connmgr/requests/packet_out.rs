@@ -40,13 +40,20 @@ pub(crate) fn packet_out(bridge: &mut Bridge, po: &PacketOut, now: Instant) -> R
     xin.actions = Some(&po.actions);
     xin.packet_out = true;
     xin.side_effects = true;
+    send(bridge, xin, &packet, &flow, now);
+    Ok(())
+}
+
+/// Translates a controller's packet and does what comes of it.
+pub(super) fn send(bridge: &Bridge, xin: Xin<'_>, packet: &Packet, flow: &Flow, now: Instant) {
     let xout = xlate::translate(&bridge.backer, xin);
     let bytes = packet.len() as u64;
     let stats = PushStats { packets: 1, bytes, used_ms: now.as_ms(), tcp_flags: flow.tcp_flags.get() };
     xlate::push(&xout.cache, &stats, false);
     if xout.error.is_some() || xout.actions.is_empty() {
-        return Ok(());
+        return;
     }
+    let in_port = OfPort(flow.in_port as u16);
     let odp = bridge.ports.get(&in_port).and_then(|p| p.odp).unwrap_or(OdpPort::NONE);
     let md = Metadata {
         in_port: odp,
@@ -57,11 +64,10 @@ pub(crate) fn packet_out(bridge: &mut Bridge, po: &PacketOut, now: Instant) -> R
     let execute = Execute { packet: packet.clone(), md: &md, actions: &xout.actions, probe: false };
     // A packet that can't be sent is lost, as on any link.
     let _ = bridge.backer.dpif.execute(execute);
-    Ok(())
 }
 
 /// OpenFlow 1.5 lets a packet-out set what the pipeline knows besides the packet.
-fn copy_pipeline_fields(m: &Match, flow: &mut Flow) {
+pub(super) fn copy_pipeline_fields(m: &Match, flow: &mut Flow) {
     for (i, r) in m.mask.0.regs.iter().enumerate().filter(|(_, r)| **r != 0) {
         flow.regs[i] = m.flow.regs[i] & r;
     }
