@@ -343,6 +343,7 @@ fn small_file(path: &Path) -> Vec<u8> {
             holds_lock: &|_| false,
             read_only: false,
             reserved: None,
+            asker: None,
             elapsed_ms: 0,
         };
         db.transact(&operations, &context, 0);

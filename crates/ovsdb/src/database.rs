@@ -417,6 +417,13 @@ impl Database {
         self.last_id
     }
 
+    /// Calls the present state by a name that another server has for it.
+    pub fn name_state(&mut self, id: Uuid) {
+        if id != self.last_id {
+            self.committed(Vec::new(), Some(id));
+        }
+    }
+
     /// The commits that lead from state `id` to the current one; none if that is not remembered.
     pub fn commits_since(&self, id: Uuid) -> Option<Vec<Arc<Commit>>> {
         if id == self.last_id {
@@ -533,8 +540,9 @@ impl Database {
                 return Err(error);
             }
         }
+        let id = txn.id;
         txn.commit(&mut self.tables, &prepared);
-        let commit = self.committed(prepared.changes);
+        let commit = self.committed(prepared.changes, id);
         if self.defer_flush && self.log.is_some() {
             self.unflushed.push(commit.clone());
         }
@@ -542,10 +550,10 @@ impl Database {
     }
 
     /// Gives the state after these changes a name, and remembers the way to it.
-    fn committed(&mut self, changes: Vec<Change>) -> Arc<Commit> {
+    fn committed(&mut self, changes: Vec<Change>, id: Option<Uuid>) -> Arc<Commit> {
         self.commits += 1;
         self.compacted_commits += 1;
-        let commit = Arc::new(Commit { id: Uuid::random(), changes });
+        let commit = Arc::new(Commit { id: id.unwrap_or_else(Uuid::random), changes });
         self.last_id = commit.id;
         self.history_changes += commit.changes.len();
         self.history.push_back(commit.clone());
@@ -624,7 +632,7 @@ impl Database {
             }
             Ok(prepared) => {
                 txn.commit(&mut self.tables, &prepared);
-                Some(self.committed(prepared.changes))
+                Some(self.committed(prepared.changes, None))
             }
             Err(error) => unreachable!("a state that was valid is not any more: {error}"),
         }

@@ -87,6 +87,13 @@ impl Error {
         Error::new(IO_ERROR, format!("{} (End of file)", details.into()))
     }
 
+    /// The same with another tag.
+    #[must_use]
+    pub fn with_tag(mut self, tag: &'static str) -> Error {
+        self.0.tag = Cow::Borrowed(tag);
+        self
+    }
+
     /// The tag.
     pub fn tag(&self) -> &str {
         &self.0.tag

@@ -8,6 +8,7 @@ use crate::datum::Datum;
 use crate::error::{Error, Result};
 use crate::mutation::Mutation;
 use crate::parser::{Kinds, Name, Parser};
+use crate::rbac::{Asker, Check};
 use crate::schema::{FIRST_COLUMN, TableSchema, UUID_COLUMN};
 use crate::table::{FastSet, Row, Table};
 use crate::txn::Txn;
@@ -22,6 +23,8 @@ pub struct Context<'a> {
     pub read_only: bool,
     /// The name of the database, if it is one that nobody may change.
     pub reserved: Option<&'a str>,
+    /// Who asks, where roles restrict that.
+    pub asker: Option<&'a Asker>,
     /// Milliseconds since the transaction was first tried; limits how long a `wait` may still wait.
     pub elapsed_ms: i64,
 }
@@ -148,6 +151,15 @@ impl Executor<'_> {
         Ok(())
     }
 
+    /// What the asker's role permits to do with a table; none if it may do everything.
+    fn check(&self, table: usize, deed: &'static str) -> Option<Check<'_>> {
+        Check::new(self.tables, self.context.asker, table, deed)
+    }
+
+    fn check_rows(&self, check: &Check<'_>, table: usize, rows: &[Uuid]) -> Result<()> {
+        rows.iter().filter_map(|&uuid| self.tables[table].row(uuid)).try_for_each(|row| check.row(row))
+    }
+
     fn condition(&mut self, table: usize, json: Option<&Json>) -> Result<Condition> {
         let Some(json) = json else { return Err(in_parser()) };
         Condition::from_json(&self.tables[table].schema, json, Some(&mut self.symbols))
@@ -209,6 +221,10 @@ impl Executor<'_> {
         }
         self.may_write("insert")?;
         let row = self.tables[table].filled_row(uuid, &data);
+        if let Some(check) = self.check(table, "row insertion into") {
+            check.insert_delete()?;
+            check.row(&row)?;
+        }
         self.txn.insert(self.tables, table, row);
         self.out.push_str("{\"uuid\":[\"uuid\",\"");
         uuid.write_to(&mut self.out);
@@ -268,6 +284,10 @@ impl Executor<'_> {
         let condition = self.condition(table, where_json)?;
         self.may_write("update")?;
         let found = self.matching(table, &condition);
+        if let Some(check) = self.check(table, "modification of") {
+            check.columns(data.iter().map(|(c, _)| *c))?;
+            self.check_rows(&check, table, &found)?;
+        }
         let cells: Vec<(usize, OwnedCell)> = data.iter().map(|(c, d)| (*c, OwnedCell::new(d))).collect();
         for &uuid in &found {
             let differs = |row: &Row| cells.iter().any(|(c, d)| row.cell(*c) != d.cell());
@@ -292,6 +312,10 @@ impl Executor<'_> {
         let condition = self.condition(table, where_json)?;
         self.may_write("mutate")?;
         let found = self.matching(table, &condition);
+        if let Some(check) = self.check(table, "mutate operation on") {
+            check.mutations(&mutations)?;
+            self.check_rows(&check, table, &found)?;
+        }
         for &uuid in &found {
             for mutation in &mutations {
                 let Some(row) = self.tables[table].row(uuid) else { continue };
@@ -311,6 +335,10 @@ impl Executor<'_> {
         let condition = self.condition(table, where_json)?;
         self.may_write("delete")?;
         let found = self.matching(table, &condition);
+        if let Some(check) = self.check(table, "row deletion from") {
+            check.insert_delete()?;
+            self.check_rows(&check, table, &found)?;
+        }
         for &uuid in &found {
             self.txn.delete(self.tables, table, uuid);
         }

@@ -20,6 +20,7 @@ pub mod monitor;
 pub mod mutation;
 mod pack_json;
 pub mod parser;
+pub mod rbac;
 pub mod row;
 pub mod schema;
 pub mod schemas;

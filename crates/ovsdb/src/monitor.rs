@@ -178,7 +178,7 @@ impl MonitorSpec {
         requests: &Json,
     ) -> Result<(MonitorSpec, Option<Arc<str>>)> {
         let Some(requests) = requests.as_object() else {
-            return Err(Error::syntax(requests, "monitor-requests must be object"));
+            return Err(Error::syntax_plain("monitor-cond-change-requests must be object"));
         };
         let mut new = self.clone();
         let mut changed = Vec::new();
@@ -196,7 +196,7 @@ impl MonitorSpec {
             for request in list {
                 let mut parser = Parser::new(request, format!("table {name}"));
                 let columns = parser.optional("columns", Kinds::ARRAY);
-                let condition = parser.optional("where", Kinds::ARRAY.or(Kinds::BOOL));
+                let condition = parser.optional("where", Kinds::ARRAY);
                 parser.finish()?;
                 if columns.is_some() {
                     return Err(Error::syntax(request, "changing columns is unsupported"));
@@ -239,7 +239,7 @@ impl MonitoredTable {
         let mut parser = Parser::new(json, format!("table {name}"));
         let condition = match version {
             Version::V1 => None,
-            _ => parser.optional("where", Kinds::ARRAY.or(Kinds::BOOL)),
+            _ => parser.optional("where", Kinds::ARRAY),
         };
         let columns = parser.optional("columns", Kinds::ARRAY);
         let select_json = parser.optional("select", Kinds::OBJECT);
@@ -267,7 +267,10 @@ impl MonitoredTable {
                         return Err(Error::syntax(list, format!("{column_name} is not a valid column name")));
                     };
                     if self.columns.iter().any(|c| c.index == column.index) {
-                        return Err(Error::syntax(list, "column name mentioned more than once"));
+                        return Err(Error::syntax(
+                            list,
+                            format!("column {column_name} mentioned more than once"),
+                        ));
                     }
                     self.columns.push(MonitoredColumn { index: column.index, select });
                 }

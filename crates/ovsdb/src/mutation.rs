@@ -68,6 +68,11 @@ pub struct Mutation {
 }
 
 impl Mutation {
+    /// The keys of a map that `insert` or `delete` touches; none for other mutators.
+    pub fn keys(&self) -> Option<Datum> {
+        matches!(self.mutator, Mutator::Insert | Mutator::Delete).then(|| self.argument.cell().to_datum())
+    }
+
     /// Reads `[column, mutator, value]`.
     pub fn from_json(table: &TableSchema, json: &Json, symbols: &mut SymbolTable) -> Result<Mutation> {
         let Some([Json::String(name), Json::String(mutator_name), argument]) = json.as_array() else {

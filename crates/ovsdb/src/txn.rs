@@ -58,6 +58,8 @@ pub struct Txn {
     pub comments: Vec<String>,
     /// The answer must wait for the disk.
     pub durable: bool,
+    /// The name of the state after it; a new one is made up without.
+    pub id: Option<Uuid>,
     ref_delta: FastMap<(usize, Uuid), i64>,
 }
 

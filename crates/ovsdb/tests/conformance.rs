@@ -45,6 +45,7 @@ impl Client {
             match action {
                 Action::Send(_, text) => answers.push(Json::parse(&text).unwrap()),
                 Action::Close { why, .. } => panic!("closed: {why}"),
+                other => panic!("{other:?}"),
             }
         }
         self.server.drained(self.session);

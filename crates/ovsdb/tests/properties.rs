@@ -150,7 +150,7 @@ impl Random {
 
     fn condition(&mut self, table: &str, rows: &[Uuid]) -> String {
         if self.below(5) == 0 {
-            return self.of(&["true", "false"]).to_string();
+            return self.of(&["[true]", "[false]"]).to_string();
         }
         let clauses: Vec<String> = (0..self.below(4))
             .map(|_| match (self.below(4), table) {
@@ -224,9 +224,12 @@ fn apply(schema: &Schema, replica: &mut Replica, update: &Json) {
 
 /// True if a row satisfies any clause of a condition, the slow way.
 fn satisfies(table: &TableSchema, row: &ib_ovsdb::row::Row, condition: &Json) -> bool {
-    let Some(clauses) = condition.as_array() else { return condition.as_bool().unwrap() };
+    let clauses = condition.as_array().unwrap();
     clauses.is_empty()
         || clauses.iter().any(|clause| {
+            if let Some(constant) = clause.as_bool() {
+                return constant;
+            }
             let [column, function, argument] = clause.as_array().unwrap() else { panic!() };
             let column = table.column(column.as_str().unwrap()).unwrap();
             let has = row.get(column.index);

@@ -43,6 +43,7 @@ fn sent(server: &mut Server) -> Vec<(SessionId, String)> {
         .map(|a| match a {
             Action::Send(id, text) => (id, text.to_string()),
             Action::Close { session, why, .. } => (session, format!("close: {why}")),
+            other => panic!("{other:?}"),
         })
         .collect()
 }

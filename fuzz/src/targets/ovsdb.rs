@@ -215,7 +215,8 @@ fn rows_text(db: &Database) -> Vec<String> {
 
 fn run(db: &mut Database, operations: &[Json]) {
     let before = rows_text(db);
-    let context = Context { holds_lock: &|_| false, read_only: false, reserved: None, elapsed_ms: 1000 };
+    let context =
+        Context { holds_lock: &|_| false, read_only: false, reserved: None, asker: None, elapsed_ms: 1000 };
     let failed = match db.transact(operations, &context, 0) {
         Transacted::Wait { .. } => true,
         Transacted::Done { results, commit } => {
@@ -330,6 +331,7 @@ pub fn session(input: &[u8]) {
                     server.drained(to);
                 }
                 Action::Close { session, .. } => server.close_session(session),
+                Action::Ask(..) | Action::Reconnect(_) => {}
             }
         }
     }

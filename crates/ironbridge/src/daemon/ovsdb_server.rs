@@ -7,7 +7,9 @@
 mod commands;
 mod compaction;
 mod config;
+mod copying;
 mod remotes;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,6 +18,7 @@ use std::sync::mpsc;
 
 use super::stop::Stop;
 use compaction::Compactions;
+use copying::Copying;
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::memory::{Monitor, Usage};
 use ib_base::time::{Clock, Instant, machine_wall_ms};
@@ -30,6 +33,7 @@ use ib_sys::lockfile::LockFile;
 use ib_sys::{dirs, signal};
 use ib_tools::io::{Io, argv0};
 use remotes::Remotes;
+use sources::{SourceOptions, Sources};
 
 const PROGRAM: &str = "ovsdb-server";
 
@@ -42,6 +46,9 @@ const OPT_FILE_DIFF: u32 = 261;
 const OPT_UNSUPPORTED: u32 = 262;
 const OPT_DUMMY: u32 = 263;
 const OPT_PKI: u32 = 264;
+const OPT_SYNC_FROM: u32 = 265;
+const OPT_SYNC_EXCLUDE: u32 = 266;
+const OPT_ACTIVE: u32 = 267;
 
 const OPTIONS: &[LongOpt] = &[
     LongOpt::new("remote", HasArg::Required, OPT_REMOTE),
@@ -63,9 +70,9 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("ssl-ciphers", HasArg::Required, OPT_PKI),
     LongOpt::new("ssl-ciphersuites", HasArg::Required, OPT_PKI),
     LongOpt::new("ssl-server-name", HasArg::Required, OPT_PKI),
-    LongOpt::new("sync-from", HasArg::Required, OPT_UNSUPPORTED),
-    LongOpt::new("sync-exclude-tables", HasArg::Required, OPT_UNSUPPORTED + 0x100),
-    LongOpt::new("active", HasArg::No, OPT_UNSUPPORTED + 0x200),
+    LongOpt::new("sync-from", HasArg::Required, OPT_SYNC_FROM),
+    LongOpt::new("sync-exclude-tables", HasArg::Required, OPT_SYNC_EXCLUDE),
+    LongOpt::new("active", HasArg::No, OPT_ACTIVE),
     LongOpt::new("record", HasArg::Optional, OPT_UNSUPPORTED + 0x300),
     LongOpt::new("replay", HasArg::Optional, OPT_UNSUPPORTED + 0x400),
 ];
@@ -85,12 +92,17 @@ struct Settings {
     run: Option<String>,
     config_file: Option<PathBuf>,
     no_file_diff: bool,
+    sync_from: Option<String>,
+    sync_exclude: Option<String>,
+    active: bool,
 }
 
 /// The daemon's state, which the control socket's commands work on.
 pub(crate) struct App {
     pub server: Server,
     pub remotes: Remotes,
+    pub sources: Sources,
+    pub copying: Copying,
     /// Where each database is kept, by name.
     pub files: BTreeMap<String, PathBuf>,
     pub clock: Clock,
@@ -201,6 +213,15 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
                 settings.config_file =
                     Some(dirs::in_dir(&dirs::sysconfdir().join("openvswitch"), found.arg_str()));
             }
+            OPT_SYNC_FROM => settings.sync_from = Some(found.arg_str()),
+            OPT_SYNC_EXCLUDE => {
+                let tables = found.arg_str();
+                if let Err(message) = ib_ovsdb::server::parse_excluded(&tables) {
+                    fatal(message);
+                }
+                settings.sync_exclude = Some(tables);
+            }
+            OPT_ACTIVE => settings.active = true,
             OPT_FILE_DIFF => settings.no_file_diff = true,
             OPT_DUMMY | OPT_PKI => {}
             id if id == 'h' as u32 => {
@@ -221,7 +242,8 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
     }
     settings.databases = options.rest_str();
     if settings.config_file.is_some() {
-        if !settings.databases.is_empty() || !settings.remotes.is_empty() {
+        let syncing = settings.sync_from.is_some() || settings.sync_exclude.is_some() || settings.active;
+        if !settings.databases.is_empty() || !settings.remotes.is_empty() || syncing {
             fatal("--config-file is mutually exclusive with databases and --remote on the command line");
         }
     } else if settings.databases.is_empty() && !no_dbs {
@@ -267,6 +289,13 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
         && let Err(message) = app.load_config()
     {
         fatal(message);
+    }
+    app.copying.exclude = settings.sync_exclude.clone().unwrap_or_default();
+    if let Some(active) = &settings.sync_from {
+        app.copying.active.clone_from(active);
+        if !settings.active {
+            app.become_backup();
+        }
     }
     app.reconfigure();
     let path = unixctl::socket_path(PROGRAM, settings.unixctl.as_deref());
@@ -361,6 +390,8 @@ fn serve(
         for key in keys {
             if control.owns(key) {
                 control.on_ready(key, app);
+            } else if app.sources.owns(key) {
+                app.sources.ready(key, &mut app.server, now_of(now));
             } else {
                 app.remotes.ready(key, &mut app.server, now_of(now));
             }
@@ -416,6 +447,8 @@ impl App {
         App {
             server: Server::new(),
             remotes: Remotes::new(handle),
+            sources: Sources::new(handle),
+            copying: Copying::default(),
             files: BTreeMap::new(),
             clock: clock.clone(),
             config_file: None,
@@ -431,8 +464,15 @@ impl App {
 
     /// Opens a database file and serves it. The error is a sentence.
     pub(crate) fn open_database(&mut self, file: &str) -> Result<(), String> {
-        if file.starts_with("relay:") {
-            return Err(format!("{file}: relay databases are not supported yet"));
+        if let Some(rest) = file.strip_prefix("relay:") {
+            let (name, remotes) = rest
+                .split_once(':')
+                .filter(|(name, _)| !name.is_empty())
+                .ok_or_else(|| format!("ovsdb error: {file}: invalid syntax"))?;
+            if self.server.database_names().any(|n| n == name) {
+                return Err(format!("ovsdb error: {file}: already open"));
+            }
+            return self.add_relay(name, SourceOptions::new(remotes, self.copying.relay_probe_ms));
         }
         let path = Path::new(file);
         if self.files.values().any(|f| same_file(f, path)) {
@@ -461,6 +501,10 @@ impl App {
     pub(crate) fn close_database(&mut self, name: &str) -> bool {
         let now = self.now();
         self.files.remove(name);
+        self.stop_file_backup(name);
+        if let Some((source, _)) = self.copying.relays.remove(name) {
+            self.sources.remove(source);
+        }
         self.server.remove_database(name, now).is_some()
     }
 
@@ -473,6 +517,7 @@ impl App {
         let server_now = now_of(now);
         self.finish_compactions();
         self.remotes.run_timers(now, &mut self.server, server_now);
+        self.sources.run_timers(now, &mut self.server, server_now);
         // A transaction may let another go on that waits for it.
         loop {
             self.server.run(server_now);
@@ -483,22 +528,26 @@ impl App {
         for line in self.server.tlog_lines.drain(..) {
             vlog_info_rl!(TRANSACTION, (30, 60), "{line}");
         }
-        self.remotes.carry_out(&mut self.server);
+        self.remotes.carry_out(&mut self.server, &mut self.sources);
+        self.check_copying();
         self.reconfigure();
         self.remotes.update_status(now, &mut self.server, server_now);
-        self.remotes.carry_out(&mut self.server);
+        self.remotes.carry_out(&mut self.server, &mut self.sources);
         self.compact_grown(now);
     }
 
     /// Follows what databases say about remotes.
     pub(crate) fn reconfigure(&mut self) {
         self.remotes.reconfigure(&mut self.server);
-        self.remotes.carry_out(&mut self.server);
+        self.remotes.carry_out(&mut self.server, &mut self.sources);
     }
 
     fn deadline(&self, memory: Instant) -> Option<Instant> {
         let mut deadline = memory;
         if let Some(d) = self.remotes.deadline() {
+            deadline = deadline.min(d);
+        }
+        if let Some(d) = self.sources.deadline() {
             deadline = deadline.min(d);
         }
         if let Some(ms) = self.server.deadline() {

@@ -14,6 +14,22 @@ impl Locks {
         self.queues.get(name).and_then(|q| q.front().copied())
     }
 
+    /// The locks that a session holds, and those that it waits for, but for those that were `lost`; sorted.
+    pub fn of(&self, id: SessionId, lost: &[String]) -> (Vec<String>, Vec<String>) {
+        let mut held = Vec::new();
+        let mut waiting = Vec::new();
+        for (name, queue) in &self.queues {
+            if queue.front() == Some(&id) {
+                held.push(name.clone());
+            } else if queue.contains(&id) && !lost.contains(name) {
+                waiting.push(name.clone());
+            }
+        }
+        held.sort();
+        waiting.sort();
+        (held, waiting)
+    }
+
     /// True if the session holds the lock or waits for it.
     pub fn wants(&self, name: &str, id: SessionId) -> bool {
         self.queues.get(name).is_some_and(|q| q.contains(&id))

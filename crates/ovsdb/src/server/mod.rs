@@ -17,14 +17,18 @@ mod locks;
 mod monitors;
 mod own;
 mod session;
+mod sources;
+mod updates;
 
 pub use own::SERVER_DATABASE;
 pub use session::{Memory, SessionId};
+pub use sources::{Answer, SourceId, SourceStatus, parse_excluded};
 
 use crate::Uuid;
 use crate::database::{Commit, Database, Transacted};
 use crate::error::Error;
 use crate::exec::Context;
+use crate::rbac::Asker;
 use crate::table::{FastMap, Table};
 use crate::txn::Txn;
 use flush::Unflushed;
@@ -32,6 +36,7 @@ use ib_base::json::{Json, Object, write_string};
 use locks::Locks;
 use monitors::Monitors;
 use session::{Session, Trigger};
+use sources::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -61,6 +66,10 @@ pub enum Action {
         /// The peer is at fault.
         fault: bool,
     },
+    /// Send this text to a server that this one copies.
+    Ask(SourceId, Arc<str>),
+    /// Drop the connection to such a server and make a new one.
+    Reconnect(SourceId),
 }
 
 /// Databases and sessions.
@@ -77,6 +86,9 @@ pub struct Server {
     /// Databases that changed since waiting transactions were last tried.
     changed: Vec<String>,
     triggers: usize,
+    /// Servers that databases are copied from.
+    sources: BTreeMap<SourceId, Source>,
+    next_source: u64,
     /// Sessions that have transactions which wait.
     waiting: BTreeSet<SessionId>,
     tlog: HashMap<(String, String), bool>,
@@ -104,6 +116,8 @@ impl Server {
             unflushed: Vec::new(),
             changed: Vec::new(),
             triggers: 0,
+            sources: BTreeMap::new(),
+            next_source: 0,
             waiting: BTreeSet::new(),
             tlog: HashMap::new(),
             tlog_lines: Vec::new(),
@@ -115,7 +129,7 @@ impl Server {
     /// Serves another database. Fails if there is one of the same name.
     pub fn add_database(&mut self, mut database: Database, now: Now) -> Result<(), Error> {
         let name = database.schema.name.to_string();
-        if self.databases.contains_key(&name) {
+        if self.databases.contains_key(&name) || self.relay_of(&name).is_some() {
             return Err(Error::new("ovsdb error", format!("{name}: duplicate database name")));
         }
         database.defer_flush();
@@ -131,7 +145,18 @@ impl Server {
             return None;
         }
         self.flush();
-        let database = self.databases.remove(name)?;
+        let relay = self.relay_of(name);
+        if let Some(relay) = relay {
+            self.remove_source(relay, now);
+        }
+        let database = match self.databases.remove(name) {
+            Some(database) => database,
+            // A relay that has never seen its source has no schema either.
+            None => {
+                relay?;
+                Database::new(own::schema())
+            }
+        };
         self.database_gone(name, &format!("removing {name} database by user request"));
         self.update_own(now);
         Some(database)
@@ -139,7 +164,9 @@ impl Server {
 
     /// The names of all databases, sorted, the server's own included.
     pub fn database_names(&self) -> impl Iterator<Item = &str> {
-        self.databases.keys().map(String::as_str)
+        let names: BTreeSet<&str> =
+            self.databases.keys().map(String::as_str).chain(self.relay_names()).collect();
+        names.into_iter()
     }
 
     /// A database by name.
@@ -168,9 +195,14 @@ impl Server {
 
     /// A client has connected. `read_only` sessions may not change anything.
     pub fn open_session(&mut self, read_only: bool) -> SessionId {
+        self.open_session_as(read_only, Asker::default())
+    }
+
+    /// A client has connected that has a role or is known by name.
+    pub fn open_session_as(&mut self, read_only: bool, asker: Asker) -> SessionId {
         self.next_session += 1;
         let id = SessionId(self.next_session);
-        self.sessions.insert(id, Session::new(read_only));
+        self.sessions.insert(id, Session::new(read_only, asker));
         id
     }
 
@@ -184,13 +216,25 @@ impl Server {
         for (lock, owner) in self.locks.forget(id) {
             self.notify(owner, "locked", &lock);
         }
+        self.forget_forwards(|session, _| session == id);
     }
 
-    /// Changes whether a session may only read.
-    pub fn set_read_only(&mut self, id: SessionId, read_only: bool) {
+    /// Changes whether a session may only read, and its role.
+    pub fn set_access(&mut self, id: SessionId, read_only: bool, role: &str) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.read_only = read_only;
+            if session.asker.role != role {
+                session.asker.role = role.to_string();
+            }
         }
+    }
+
+    /// The locks that a session holds, waits for and has lost, for its status.
+    pub fn locks_of(&self, id: SessionId) -> [Vec<String>; 3] {
+        let lost: Vec<String> =
+            self.sessions.get(&id).map(|s| s.lost.iter().cloned().collect()).unwrap_or_default();
+        let (held, waiting) = self.locks.of(id, &lost);
+        [held, waiting, lost]
     }
 
     /// All that was sent to the session is on its way: it may be sent more.
@@ -211,18 +255,17 @@ impl Server {
 
     /// When [`Server::run`] must be called at the latest, in the milliseconds of [`Now`]; none if only on events.
     pub fn deadline(&self) -> Option<i64> {
+        let sources = self.sources_deadline();
         if self.triggers == 0 {
-            return None;
+            return sources;
         }
-        self.sessions
-            .values()
-            .flat_map(|s| &s.triggers)
-            .map(|t| t.created_ms.saturating_add(t.timeout_ms))
-            .min()
+        let triggers = self.waiting.iter().filter_map(|id| self.sessions.get(id)).flat_map(|s| &s.triggers);
+        triggers.map(|t| t.created_ms.saturating_add(t.timeout_ms)).chain(sources).min()
     }
 
     /// Tries waiting transactions again whose database has changed or whose time has come.
     pub fn run(&mut self, now: Now) {
+        self.run_sources(now);
         let changed = std::mem::take(&mut self.changed);
         if self.triggers == 0 {
             return;
@@ -315,6 +358,11 @@ impl Server {
             let trigger = session.triggers.remove(i);
             self.triggers -= 1;
             self.reply(id, &trigger.request_id, Err(Json::from("canceled")));
+        } else if method == "cancel"
+            && let [request_id] = params
+            && self.forget_forwards(|session, request| session == id && request == request_id)
+        {
+            self.reply(id, request_id, Err(Json::from("canceled")));
         }
     }
 
@@ -328,16 +376,19 @@ impl Server {
             "monitor_cond_change" => return self.monitor_cond_change(id, Json::Array(params), &request_id),
             "monitor_cancel" => self.monitor_cancel(id, &params),
             "echo" => Ok(Json::Array(params)),
-            "list_dbs" => Ok(Json::array(self.databases.keys().map(|n| Json::from(n.as_str())))),
+            "list_dbs" => Ok(Json::array(self.database_names().map(Json::from))),
             "get_schema" => self
                 .named_database(method, &params)
                 .map(|name| self.databases[&name].schema.to_json())
                 .map_err(|e| e.to_json()),
             "get_server_id" => Ok(Json::from(self.server_id.to_string())),
+            "lock" | "steal" | "unlock" if self.locks_refused(id) => {
+                Err(Json::from("lock and unlock methods not allowed, DB server is read only."))
+            }
             "lock" | "steal" => self.lock(id, method, params),
             "unlock" => self.unlock(id, params),
             "set_db_change_aware" => self.set_db_change_aware(id, params),
-            "convert" => self.convert(id, params, now),
+            "convert" => return self.convert(id, params, request_id, now),
             _ => Err(Json::from("unknown method")),
         };
         self.reply(id, &request_id, answer);
@@ -349,6 +400,13 @@ impl Server {
         let Some(name) = params.first().and_then(Json::as_str) else {
             return Err(Error::syntax(&json(), format!("{method} request params must begin with <db-name>")));
         };
+        if !self.databases.contains_key(name) && self.relay_of(name).is_some() {
+            let message = format!(
+                "{method} request specifies database {name} which is not yet available because it has not completed joining \
+                 its cluster"
+            );
+            return Err(Error::syntax_plain(message).with_tag("database not available"));
+        }
         if !self.databases.contains_key(name) {
             let message = format!("{method} request specifies unknown database {name}");
             return Err(Error::syntax_tagged(&json(), "unknown database", message));
@@ -366,6 +424,11 @@ impl Server {
         if duplicate {
             let error = Error::syntax(&Json::Array(params), "transact: duplicate request ID");
             return self.reply(id, &request_id, Err(error.to_json()));
+        }
+        if let Some(relay) = self.relay_of(&name)
+            && params.iter().skip(1).any(writes)
+        {
+            return self.forward(relay, id, request_id, "transact", params);
         }
         params.remove(0);
         let trigger = Trigger {
@@ -385,7 +448,8 @@ impl Server {
         let holds_lock = |name: &str| locks.owner(name) == Some(id);
         let context = Context {
             holds_lock: &holds_lock,
-            read_only: session.read_only,
+            read_only: session.read_only || self.sources.values().any(|s| s.backs_up(&trigger.database)),
+            asker: Some(&session.asker),
             reserved: (trigger.database == SERVER_DATABASE).then_some(SERVER_DATABASE),
             elapsed_ms: now.ms - trigger.created_ms,
         };
@@ -432,8 +496,14 @@ impl Server {
             return Err(Error::syntax(&Json::Array(params), message).to_json());
         }
         let (locked, victim) = self.locks.lock(name, id, method == "steal");
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.lost.remove(name);
+        }
         if let Some(victim) = victim {
             let name = name.to_string();
+            if let Some(session) = self.sessions.get_mut(&victim) {
+                session.lost.insert(name.clone());
+            }
             self.notify(victim, "stolen", &name);
         }
         Ok(Json::object([("locked", Json::Bool(locked))]))
@@ -448,6 +518,9 @@ impl Server {
             return Err(Error::syntax(&Json::Array(params), message).to_json());
         }
         let name = name.to_string();
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.lost.remove(&name);
+        }
         if let Some(next) = self.locks.unlock(&name, id) {
             self.notify(next, "locked", &name);
         }
@@ -465,51 +538,70 @@ impl Server {
         Ok(Json::Object(Object::new()))
     }
 
-    fn convert(&mut self, id: SessionId, params: Vec<Json>, now: Now) -> Result<Json, Json> {
+    fn convert(&mut self, id: SessionId, params: Vec<Json>, request_id: Json, now: Now) {
         // What waits for the disk must not wait for a file that is no more.
         self.flush();
-        let name = self.named_database("convert", &params).map_err(|e| e.to_json())?;
+        let relay = params.first().and_then(Json::as_str).and_then(|name| self.relay_of(name));
+        if let Some(relay) = relay.filter(|_| self.sessions.get(&id).is_some_and(|s| !s.read_only)) {
+            return self.forward(relay, id, request_id, "convert", params);
+        }
+        match self.try_convert(id, params, now) {
+            Ok(name) => {
+                // Monitors describe columns of a schema that is no more.
+                self.cancel_all_of(&name);
+                self.reply(id, &request_id, Ok(Json::Object(Object::new())));
+                self.disconnect_unaware(&format!("committed {name} database schema conversion"));
+                self.update_own(now);
+            }
+            Err(error) => self.reply(id, &request_id, Err(error.to_json())),
+        }
+    }
+
+    /// Converts a database; which one.
+    fn try_convert(&mut self, id: SessionId, params: Vec<Json>, now: Now) -> Result<String, Error> {
+        let name = self.named_database("convert", &params)?;
         let [_, schema] = &params[..] else {
-            let message = "array expected";
-            return Err(Error::syntax(&Json::Array(params), message).to_json());
+            return Err(Error::syntax(&Json::Array(params), "array expected"));
         };
-        let schema = crate::Schema::from_json(schema).map_err(|e| e.to_json())?;
+        let schema = crate::Schema::from_json(schema)?;
+        if *schema.name != *name {
+            let message = format!("new schema name ({}) does not match database name ({name})", schema.name);
+            return Err(Error::new("invalid parameters", message));
+        }
         let read_only = self.sessions.get(&id).is_none_or(|s| s.read_only);
         if read_only || name == SERVER_DATABASE {
             let message = "convert operation not allowed when database server is in read only mode";
-            return Err(Error::new("not allowed", message).to_json());
-        }
-        if *schema.name != *name {
-            let message = format!("cannot convert database to schema with different name {}", schema.name);
-            return Err(Error::new("invalid database name", message).to_json());
+            return Err(Error::new("not allowed", message));
         }
         if let Some(database) = self.databases.get_mut(&name) {
-            database.convert(schema, now.wall_ms).map_err(|e| e.to_json())?;
+            database.convert(schema, now.wall_ms)?;
         }
-        // Monitors describe columns of a schema that is no more.
-        self.database_gone(&name, &format!("committed {name} database schema conversion"));
-        self.update_own(now);
-        Ok(Json::Object(Object::new()))
+        Ok(name)
     }
 
     /// Ends what depends on a database that was removed or whose schema changed.
     fn database_gone(&mut self, name: &str, why: &str) {
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        self.cancel_all_of(name);
+        self.disconnect_unaware(why);
+    }
+
+    /// Cancels all monitors and waiting transactions of a database. Sessions that do not know how databases come and go are
+    /// not told; they lose their connection instead.
+    fn cancel_all_of(&mut self, name: &str) {
+        let mut ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        ids.sort_unstable();
         for id in ids {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            let before = session.triggers.len();
-            let waiting: Vec<Trigger> = {
-                let (gone, kept) =
-                    std::mem::take(&mut session.triggers).into_iter().partition(|t| t.database == name);
-                session.triggers = kept;
-                gone
-            };
-            self.triggers -= before - self.sessions.get(&id).map_or(0, |s| s.triggers.len());
-            for trigger in waiting {
+            let aware = session.db_change_aware;
+            let (gone, kept) =
+                std::mem::take(&mut session.triggers).into_iter().partition(|t: &Trigger| t.database == name);
+            session.triggers = kept;
+            let gone: Vec<Trigger> = gone;
+            self.triggers -= gone.len();
+            for trigger in gone.iter().filter(|_| aware) {
                 self.reply(id, &trigger.request_id, Err(Json::from("canceled")));
             }
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            let aware = session.db_change_aware;
             let gone: Vec<String> =
                 session.monitors.iter().filter(|(_, m)| m.database == name).map(|(k, _)| k.clone()).collect();
             for key in &gone {
@@ -525,10 +617,6 @@ impl Server {
                     self.send(id, text.into());
                 }
             }
-            if !aware {
-                // It could not know that what it has learned is void.
-                self.push_close(id, why, false);
-            }
         }
     }
 
@@ -541,6 +629,21 @@ impl Server {
         text.push_str(result);
         text.push_str(",\"error\":null}");
         self.send(id, text.into());
+    }
+
+    /// Closes sessions that do not know how databases come and go: what they have learned is void.
+    fn disconnect_unaware(&mut self, why: &str) {
+        let unaware = self.sessions.iter().filter(|(_, s)| !s.db_change_aware);
+        let mut ids: Vec<SessionId> = unaware.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.push_close(id, why, false);
+        }
+    }
+
+    /// True if the session may not take locks, because it or the whole server only reads.
+    fn locks_refused(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|s| s.read_only) || self.sources.values().any(Source::backs_up_all)
     }
 
     fn reply(&mut self, id: SessionId, request_id: &Json, answer: Result<Json, Json>) {
@@ -612,6 +715,12 @@ impl Server {
             self.tlog_lines.push(line);
         }
     }
+}
+
+/// True if an operation may change something, so that a relay has to hand it on.
+fn writes(operation: &Json) -> bool {
+    let op = operation.get("op").and_then(Json::as_str);
+    !matches!(op, None | Some("select" | "wait" | "assert" | "abort"))
 }
 
 fn lock_name(params: &[Json]) -> Option<&str> {

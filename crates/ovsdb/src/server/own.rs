@@ -19,18 +19,36 @@ pub(super) fn schema() -> Schema {
 impl Server {
     /// Makes the rows of `_Server` say what is served now.
     pub(super) fn update_own(&mut self, now: Now) {
-        let wanted: Vec<(String, String)> = self
-            .databases
-            .iter()
-            .map(|(name, database)| (name.clone(), database.schema.to_json().to_string()))
+        let standalone = self.databases.iter().filter(|(name, _)| self.relay_of(name).is_none());
+        let mut wanted: Vec<Wanted> = standalone
+            .map(|(name, database)| Wanted {
+                name: name.clone(),
+                relay: false,
+                connected: true,
+                schema: Some(database.schema.to_json().to_string()),
+            })
             .collect();
+        wanted.extend(self.relays(now).map(|(name, connected)| Wanted {
+            name: name.to_string(),
+            relay: true,
+            connected,
+            schema: self.databases.get(name).map(|d| d.schema.to_json().to_string()),
+        }));
         let done = self.change(SERVER_DATABASE, now, |tables, txn| write_rows(tables, txn, &wanted));
         // A database in memory whose rows satisfy their schema cannot fail to change.
         debug_assert!(done.is_ok());
     }
 }
 
-fn write_rows(tables: &mut [Table], txn: &mut Txn, wanted: &[(String, String)]) {
+/// What the row of a database says.
+struct Wanted {
+    name: String,
+    relay: bool,
+    connected: bool,
+    schema: Option<String>,
+}
+
+fn write_rows(tables: &mut [Table], txn: &mut Txn, wanted: &[Wanted]) {
     let schema = tables[0].schema.clone();
     let column = |name: &str| schema.column(name).map_or(0, |c| c.index);
     let name_column = column("name");
@@ -40,19 +58,20 @@ fn write_rows(tables: &mut [Table], txn: &mut Txn, wanted: &[(String, String)]) 
         .map(|(uuid, e)| (*uuid, e.row.cell(name_column).as_str().unwrap_or_default().to_string()))
         .collect();
     for (uuid, name) in &existing {
-        if !wanted.iter().any(|(n, _)| n == name) {
+        if !wanted.iter().any(|w| w.name == *name) {
             txn.delete(tables, 0, *uuid);
         }
     }
-    for (name, text) in wanted {
+    for w in wanted {
+        let schema = w.schema.as_deref().map(Atom::from);
         let data = [
-            (name_column, Datum::scalar(name.as_str())),
-            (column("model"), Datum::scalar("standalone")),
-            (column("connected"), Datum::scalar(Atom::Boolean(true))),
-            (column("leader"), Datum::scalar(Atom::Boolean(true))),
-            (column("schema"), Datum::scalar(text.as_str())),
+            (name_column, Datum::scalar(w.name.as_str())),
+            (column("model"), Datum::scalar(if w.relay { "relay" } else { "standalone" })),
+            (column("connected"), Datum::scalar(Atom::Boolean(w.connected))),
+            (column("leader"), Datum::scalar(Atom::Boolean(!w.relay))),
+            (column("schema"), Datum::set(schema)),
         ];
-        match existing.iter().find(|(_, n)| n == name) {
+        match existing.iter().find(|(_, n)| *n == w.name) {
             Some((uuid, _)) => txn.update(tables, 0, *uuid, &data),
             None => {
                 let mut row = tables[0].new_row(Uuid::random());

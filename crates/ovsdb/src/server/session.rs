@@ -3,9 +3,10 @@
 use super::{SERVER_DATABASE, Server};
 use crate::Uuid;
 use crate::monitor::{MonitorSpec, Version};
+use crate::rbac::Asker;
 use crate::table::{FastMap, Row};
 use ib_base::json::Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Names a session; never used again.
@@ -37,6 +38,9 @@ pub(super) struct Monitor {
 /// A client.
 pub(super) struct Session {
     pub read_only: bool,
+    pub asker: Asker,
+    /// Names of locks that were stolen from it.
+    pub lost: BTreeSet<String>,
     pub db_change_aware: bool,
     /// By the text of the client's name for it.
     pub monitors: BTreeMap<String, Monitor>,
@@ -47,9 +51,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(read_only: bool) -> Session {
+    pub fn new(read_only: bool, asker: Asker) -> Session {
         Session {
             read_only,
+            asker,
+            lost: BTreeSet::new(),
             db_change_aware: false,
             monitors: BTreeMap::new(),
             triggers: Vec::new(),

@@ -428,7 +428,8 @@ fn run_transaction(session: &mut Session<'_, '_>, arguments: &[String], read_onl
             return Ok(());
         }
     };
-    let context = Context { holds_lock: &|_| false, read_only, reserved: None, elapsed_ms: i64::MAX };
+    let context =
+        Context { holds_lock: &|_| false, read_only, reserved: None, asker: None, elapsed_ms: i64::MAX };
     let results = match database.transact(operations, &context, now_ms()) {
         Transacted::Done { results, .. } => results,
         Transacted::Wait { .. } => return Err(Stop::Fatal("transaction waits for ever".to_string())),

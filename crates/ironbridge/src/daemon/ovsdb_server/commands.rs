@@ -52,57 +52,108 @@ pub(super) const COMMANDS: &[Row] = &[
         max: 0,
         handler: |_, call| call.ok(""),
     },
-    // Replication is not served; what asks about it gets the answers of a server that does not replicate.
     Row {
         name: "ovsdb-server/sync-status",
         usage: "",
         min: 0,
         max: 0,
-        handler: |_, call| call.ok("state: active\n"),
+        handler: |app, call| {
+            let text = app.sync_status();
+            call.ok(text);
+        },
     },
+    Row { name: "ovsdb-server/get-active-ovsdb-server", usage: "", min: 0, max: 0, handler: get_active },
+    Row { name: "ovsdb-server/set-active-ovsdb-server", usage: "", min: 1, max: 1, handler: set_active },
     Row {
-        name: "ovsdb-server/get-active-ovsdb-server",
+        name: "ovsdb-server/connect-active-ovsdb-server",
         usage: "",
         min: 0,
         max: 0,
-        handler: |_, call| call.ok(""),
+        handler: connect_active,
     },
-    Row {
-        name: "ovsdb-server/get-sync-exclude-tables",
-        usage: "",
-        min: 0,
-        max: 0,
-        handler: |_, call| call.ok(""),
-    },
-    Row { name: "ovsdb-server/set-active-ovsdb-server", usage: "", min: 1, max: 1, handler: unsupported },
-    Row { name: "ovsdb-server/connect-active-ovsdb-server", usage: "", min: 0, max: 0, handler: unsupported },
     Row {
         name: "ovsdb-server/disconnect-active-ovsdb-server",
         usage: "",
         min: 0,
         max: 0,
-        handler: |_, call| call.ok(""),
+        handler: disconnect_active,
     },
     Row {
         name: "ovsdb-server/set-active-ovsdb-server-probe-interval",
         usage: "",
         min: 1,
         max: 1,
-        handler: unsupported,
+        handler: |app, call| set_probe(app, call, App::set_active_probe),
     },
     Row {
         name: "ovsdb-server/set-relay-source-probe-interval",
         usage: "",
         min: 1,
         max: 1,
-        handler: unsupported,
+        handler: |app, call| set_probe(app, call, App::set_relay_probe),
     },
-    Row { name: "ovsdb-server/set-sync-exclude-tables", usage: "", min: 0, max: 1, handler: unsupported },
+    Row { name: "ovsdb-server/get-sync-exclude-tables", usage: "", min: 0, max: 0, handler: get_exclude },
+    Row { name: "ovsdb-server/set-sync-exclude-tables", usage: "", min: 0, max: 1, handler: set_exclude },
 ];
 
-fn unsupported(_: &mut App, call: Call) {
-    let text = format!("{}: replication is not supported yet", call.command);
-    call.err(text);
+fn get_active(app: &mut App, call: Call) {
+    call.ok(if app.copying.active.is_empty() { String::new() } else { format!("{}\n", app.copying.active) });
+}
+
+fn set_active(app: &mut App, call: Call) {
+    if let Some(text) = managed(app) {
+        return call.err(text);
+    }
+    app.copying.active = arg(&call, 0);
+    call.ok("");
+}
+
+fn connect_active(app: &mut App, call: Call) {
+    if let Some(text) = managed(app) {
+        return call.err(text);
+    }
+    if app.copying.active.is_empty() {
+        return call.ok("Unable to connect: active server is not specified.\n");
+    }
+    app.become_backup();
+    call.ok("");
+}
+
+fn disconnect_active(app: &mut App, call: Call) {
+    if let Some(text) = managed(app) {
+        return call.err(text);
+    }
+    app.become_active();
+    call.ok("");
+}
+
+fn set_probe(app: &mut App, call: Call, set: fn(&mut App, u64)) {
+    match call.arg(0).and_then(|a| a.trim().parse::<i64>().ok()) {
+        Some(ms) => {
+            set(app, u64::try_from(ms).unwrap_or(0));
+            call.ok("");
+        }
+        None => call.ok("Invalid probe interval, integer value expected\n"),
+    }
+}
+
+fn get_exclude(app: &mut App, call: Call) {
+    call.ok(if app.copying.exclude.is_empty() {
+        String::new()
+    } else {
+        format!("{}\n", app.copying.exclude)
+    });
+}
+
+fn set_exclude(app: &mut App, call: Call) {
+    if let Some(text) = managed(app) {
+        return call.err(text);
+    }
+    app.copying.exclude = arg(&call, 0);
+    if app.is_backup() {
+        app.become_backup();
+    }
+    call.ok("");
 }
 
 fn arg(call: &Call, i: usize) -> String {
@@ -182,6 +233,9 @@ fn remove_db(app: &mut App, call: Call) {
     if let Some(text) = managed(app) {
         return call.err(text);
     }
+    if call.arg(0) == Some(SERVER_DATABASE) {
+        return call.err("Cannot remove reserved database.");
+    }
     if app.close_database(&arg(&call, 0)) {
         app.reconfigure();
         call.ok("");
@@ -196,7 +250,8 @@ fn list_dbs(app: &mut App, call: Call) {
 
 fn tlog_set(app: &mut App, call: Call) {
     let name = arg(&call, 0);
-    let Some((database, table)) = name.split_once(':') else {
+    let parts = name.split_once(':').filter(|(database, table)| !database.is_empty() && !table.is_empty());
+    let Some((database, table)) = parts else {
         return call.err("invalid DB:TABLE argument");
     };
     if app.server.database(database).is_none() {
@@ -205,7 +260,7 @@ fn tlog_set(app: &mut App, call: Call) {
     if app.server.database(database).is_none_or(|d| d.schema.table(table).is_none()) {
         return call.err("no such table");
     }
-    let on = match call.arg(1) {
+    let on = match call.arg(1).map(str::to_ascii_lowercase).as_deref() {
         Some("on") => true,
         Some("off") => false,
         _ => return call.err("invalid command argument"),

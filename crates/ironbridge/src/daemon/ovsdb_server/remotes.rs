@@ -9,12 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::sources::Sources;
 use ib_base::errno::strerror;
 use ib_base::json::Json;
 use ib_base::time::Instant;
 use ib_base::vlog::module::{OVSDB_JSONRPC_SERVER, OVSDB_SERVER};
 use ib_base::{vlog_err_rl, vlog_info, vlog_warn, vlog_warn_rl};
 use ib_ovsdb::database::Database;
+use ib_ovsdb::rbac::Asker;
 use ib_ovsdb::server::{Action, Now, Server, SessionId};
 use ib_ovsdb::table::{FastMap, Row};
 use ib_ovsdb::{Atom, AtomicType, Datum, TableSchema, Uuid};
@@ -38,6 +40,8 @@ pub(crate) struct RemoteOptions {
     pub probe_ms: u64,
     pub max_backoff_ms: u64,
     pub read_only: bool,
+    /// What clients may do, by the database's rules; empty is everything.
+    pub role: String,
     pub dscp: Option<u8>,
 }
 
@@ -49,6 +53,7 @@ impl RemoteOptions {
             probe_ms: if local { 0 } else { 5_000 },
             max_backoff_ms: 8_000,
             read_only: false,
+            role: String::new(),
             dscp: None,
         }
     }
@@ -105,7 +110,7 @@ fn parse_db_target(target: &str) -> Result<Option<[&str; 3]>, String> {
     let Some(rest) = target.strip_prefix("db:") else { return Ok(None) };
     let parts: Vec<&str> = rest.split(',').collect();
     match parts[..] {
-        [db, table, column] if parts.iter().all(|p| !p.is_empty()) => Ok(Some([db, table, column])),
+        [db, table, column, ..] if parts[..3].iter().all(|p| !p.is_empty()) => Ok(Some([db, table, column])),
         _ => Err(format!("\"{target}\": invalid syntax\n")),
     }
 }
@@ -282,7 +287,8 @@ impl Remotes {
                 let Some(c) = self.connections.get_mut(&key) else { continue };
                 apply_options(&mut c.session, &self.remotes[target].options);
                 if let Some(id) = c.id {
-                    server.set_read_only(id, self.remotes[target].options.read_only);
+                    let options = &self.remotes[target].options;
+                    server.set_access(id, options.read_only, &options.role);
                 }
                 self.schedule(key);
             }
@@ -417,8 +423,10 @@ impl Remotes {
                 server.close_session(id);
             }
             if c.session.is_connected() {
-                let read_only = self.remotes.get(&c.remote).is_some_and(|r| r.options.read_only);
-                let id = server.open_session(read_only);
+                let options = self.remotes.get(&c.remote).map(|r| &r.options);
+                let read_only = options.is_some_and(|o| o.read_only);
+                let role = options.map(|o| o.role.clone()).unwrap_or_default();
+                let id = server.open_session_as(read_only, Asker { role, id: None });
                 c.id = Some(id);
                 self.by_session.insert(id, key);
             }
@@ -492,13 +500,14 @@ impl Remotes {
     }
 
     /// Does what the server wants done.
-    pub(crate) fn carry_out(&mut self, server: &mut Server) {
+    pub(crate) fn carry_out(&mut self, server: &mut Server, sources: &mut Sources) {
         loop {
             let actions = server.take_actions();
             if actions.is_empty() {
                 return;
             }
             let mut touched: Vec<Key> = Vec::new();
+            let mut hung_up: Vec<Key> = Vec::new();
             for action in actions {
                 match action {
                     Action::Send(id, text) => {
@@ -518,8 +527,10 @@ impl Remotes {
                         } else {
                             vlog_info!(OVSDB_JSONRPC_SERVER, "{name}: disconnecting ({why})");
                         }
-                        self.hang_up(key, server);
+                        hung_up.push(key);
                     }
+                    Action::Ask(id, text) => sources.send(id, &text),
+                    Action::Reconnect(id) => sources.reconnect(id),
                 }
             }
             for key in touched {
@@ -531,6 +542,10 @@ impl Remotes {
                     self.follow(key, server);
                 }
             }
+            // What was said before the connection was to end still goes out, as far as the peer takes it.
+            for key in hung_up {
+                self.hang_up(key, server);
+            }
         }
     }
 
@@ -541,8 +556,8 @@ impl Remotes {
         }
         self.status_at = now.plus_ms(STATUS_MS);
         let mut updates: BTreeMap<String, Vec<RowUpdate>> = BTreeMap::new();
-        for remote in self.remotes.values() {
-            let (connected, status) = self.status(remote, now);
+        for (target, remote) in &self.remotes {
+            let (connected, status) = self.status(target, remote, now, server);
             for row in &remote.rows {
                 let Some(database) = server.database(&row.database) else { continue };
                 let Some(present) = database.tables[row.table].row(row.row) else { continue };
@@ -572,7 +587,7 @@ impl Remotes {
         }
     }
 
-    fn status(&self, remote: &Remote, now: Instant) -> (bool, Datum) {
+    fn status(&self, target: &str, remote: &Remote, now: Instant, server: &Server) -> (bool, Datum) {
         let mut map: Vec<(Atom, Atom)> = Vec::new();
         let mut put = |key: &str, value: String| map.push((Atom::from(key), Atom::from(value)));
         if let Some(port) = remote.listener.as_ref().and_then(Listener::bound_port) {
@@ -580,7 +595,16 @@ impl Remotes {
         }
         let sessions = || remote.sessions.iter().filter_map(|k| self.connections.get(k));
         let connected = sessions().any(|c| c.session.is_connected());
-        if let Some(c) = sessions().next_back() {
+        if is_passive(target) {
+            // Sessions come and go; the times are there because they were always there.
+            if remote.sessions.len() > 1 {
+                put("n_connections", remote.sessions.len().to_string());
+            }
+            if remote.listener.is_some() {
+                put("sec_since_connect", "0".to_string());
+                put("sec_since_disconnect", "0".to_string());
+            }
+        } else if let Some(c) = sessions().next_back() {
             let reconnect = c.session.reconnect();
             put("state", reconnect.state_name().to_string());
             let since = |at: Instant| now.since(at).as_secs().to_string();
@@ -590,8 +614,11 @@ impl Remotes {
             if let Some(at) = reconnect.stats().last_disconnected {
                 put("sec_since_disconnect", since(at));
             }
-            if remote.sessions.len() > 1 {
-                put("n_connections", remote.sessions.len().to_string());
+            let names = ["locks_held", "locks_waiting", "locks_lost"];
+            for (name, locks) in names.iter().zip(c.id.map(|id| server.locks_of(id)).unwrap_or_default()) {
+                if !locks.is_empty() {
+                    put(name, locks.join(" "));
+                }
             }
         }
         (connected, Datum::map(map))
@@ -663,6 +690,9 @@ fn from_row(table: &TableSchema, row: &Row) -> Option<(String, RemoteOptions)> {
     }
     if let Some(n) = ms("max_backoff") {
         options.max_backoff_ms = n;
+    }
+    if let Some(role) = datum("role").as_ref().and_then(Datum::as_str) {
+        options.role = role.to_string();
     }
     if let Some(b) = datum("read_only").and_then(|d| d.as_bool()) {
         options.read_only = b;
