@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Context, Executed, execute};
 use crate::log::{Locker, Log, OpenMode, Replaced, Replacement, Retired, Storage};
 use crate::pack_json::{Scratch, pack_json};
+use crate::row_map::Snapshot;
 use crate::schema::{FIRST_COLUMN, Schema, TableSchema};
 use crate::table::{Entry, FastMap, Row, RowBuilder, Table};
 use crate::txn::{Change, Txn};
@@ -84,6 +85,8 @@ pub struct Database {
     history_changes: usize,
     /// Transactions committed since the start.
     pub commits: u64,
+    /// A compaction may be reading the tables' rows.
+    has_snapshot: bool,
     /// Size after the last compaction, transactions since, and when that was.
     compacted_size: u64,
     compacted_commits: u64,
@@ -124,6 +127,7 @@ impl Database {
             history: VecDeque::new(),
             history_changes: 0,
             commits: 0,
+            has_snapshot: false,
             compacted_size: 0,
             compacted_commits: 0,
             compacted_ms: None,
@@ -671,12 +675,12 @@ impl Database {
         // What is among the rows must not be appended behind them. If it cannot be written, the flush will say so.
         self.write_out().ok()?;
         let replacement = self.log.as_mut()?.begin_replacement();
-        let rows = |t: &Table| (t.schema.clone(), share_rows(t));
+        self.has_snapshot = true;
         self.compacted_commits = 0;
         self.compacted_ms = Some(now_ms);
         Some(Compaction {
             schema: self.schema.clone(),
-            tables: self.tables.iter().map(rows).collect(),
+            tables: self.tables.iter_mut().map(|t| (t.schema.clone(), t.rows.snapshot())).collect(),
             comment: comment.to_string(),
             wall_ms,
             mark: self.write_diffs,
@@ -684,10 +688,18 @@ impl Database {
         })
     }
 
+    /// Brings changes that were made during a compaction home, once it reads the rows no more.
+    fn settle(&mut self) {
+        if self.has_snapshot {
+            self.has_snapshot = !self.tables.iter_mut().fold(true, |all, table| table.rows.settle() && all);
+        }
+    }
+
     /// Puts the compact file in place, with what was committed since it was begun. The file that was there is best let go elsewhere.
     pub fn finish_compaction(&mut self, replaced: Replaced, now_ms: i64) -> Result<Option<Retired>> {
         self.compacted_commits = 0;
         self.compacted_ms = Some(now_ms);
+        self.settle();
         let Some(log) = &mut self.log else {
             replaced.discard();
             return Ok(None);
@@ -704,6 +716,8 @@ impl Database {
         const INTERVAL_MS: i64 = 10 * 60 * 1000;
         const DAY_MS: i64 = 24 * 3600 * 1000;
         const HEAL_MS: i64 = 10 * 1000;
+        // One that failed has told nobody.
+        self.settle();
         let age_ms = now_ms - *self.compacted_ms.get_or_insert(now_ms);
         let Some(log) = &self.log else { return false };
         if log.fault().is_some() {
@@ -795,24 +809,6 @@ fn is_durable_commit(operation: &Json) -> bool {
         && operation.get("durable").and_then(Json::as_bool) == Some(true)
 }
 
-/// The rows of a table, shared. Counting a reference waits for the row's memory, one row after the other; reading a few rows first lets
-/// the processor fetch them at the same time.
-fn share_rows(table: &Table) -> Vec<Row> {
-    const AHEAD: usize = 64;
-    let mut shared = Vec::with_capacity(table.rows.len());
-    let mut entries = table.rows.values();
-    let mut ahead: Vec<&Row> = Vec::with_capacity(AHEAD);
-    loop {
-        ahead.clear();
-        ahead.extend(entries.by_ref().take(AHEAD).map(|e| &e.row));
-        if ahead.is_empty() {
-            return shared;
-        }
-        std::hint::black_box(ahead.iter().fold(0, |sum, row| sum ^ row.columns()));
-        shared.extend(ahead.iter().copied().cloned());
-    }
-}
-
 /// Why a record cannot be applied.
 enum Unreadable {
     Json(JsonError),
@@ -834,7 +830,7 @@ impl From<Error> for Unreadable {
 /// A compaction that goes on elsewhere while transactions go on here.
 pub struct Compaction {
     schema: Arc<Schema>,
-    tables: Vec<(Arc<TableSchema>, Vec<Row>)>,
+    tables: Vec<(Arc<TableSchema>, Snapshot)>,
     comment: String,
     wall_ms: u64,
     mark: bool,
@@ -845,7 +841,7 @@ impl Compaction {
     /// Writes the compact file beside the present one. Callable from any thread.
     pub fn write(self) -> Result<Replaced> {
         let Compaction { schema, tables, comment, wall_ms, mark, replacement } = self;
-        let rows = tables.iter().map(|(table, rows)| (&**table, rows.iter()));
+        let rows = tables.iter().map(|(table, rows)| (&**table, rows.values().map(|e| &e.row)));
         let records = [schema.to_json().to_string(), snapshot_text(rows, &comment, wall_ms, mark)];
         drop(tables);
         replacement.write(&records)

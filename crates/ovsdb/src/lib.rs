@@ -22,6 +22,7 @@ mod pack_json;
 pub mod parser;
 pub mod rbac;
 pub mod row;
+pub mod row_map;
 pub mod schema;
 pub mod schemas;
 pub mod server;

@@ -8,6 +8,7 @@ use crate::cell::{Cell, Element, OwnedCell, Pair};
 use crate::datum::Datum;
 use crate::error::Error;
 pub use crate::row::{Row, RowBuilder};
+use crate::row_map::RowMap;
 use crate::schema::{FIRST_COLUMN, TableSchema};
 use crate::types::{BaseType, RefType};
 use foldhash::fast::RandomState;
@@ -212,7 +213,7 @@ pub struct Table {
     /// Its declaration.
     pub schema: Arc<TableSchema>,
     /// Rows by identifier.
-    pub rows: FastMap<Uuid, Entry>,
+    pub rows: RowMap,
     /// The indexes of the schema.
     pub indexes: Vec<Index>,
     /// For each row that is weakly referenced: from where.
@@ -249,7 +250,7 @@ impl Table {
             .collect();
         let indexes = schema.indexes.iter().map(|_| Index::default()).collect();
         Table {
-            rows: FastMap::default(),
+            rows: RowMap::default(),
             weak_in: FastMap::default(),
             indexes,
             has_weak: ref_columns.iter().any(|r| r.has(RefType::Weak)),

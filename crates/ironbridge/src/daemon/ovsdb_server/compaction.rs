@@ -1,6 +1,7 @@
 //! Compaction of database files while they are served.
 //!
-//! The loop hands a thread the rows as they are, which costs a pointer a row, and goes on: transactions are appended to the old file.
+//! The loop hands a thread the rows as they are, which costs nothing ([`ib_ovsdb::row_map`]), and goes on: transactions are appended to the
+//! old file, and change copies of rows.
 //! The thread writes the new file, waits for the disk, and copies what was appended meanwhile; the loop copies the little that
 //! is left and gives the new file its name. What takes time after that, letting the old file's blocks and the rows' memory go, is a
 //! thread's business again.
