@@ -21,11 +21,14 @@
 //! an idle replica nothing. Rows iterate in the order of their UUIDs. One thread owns it all.
 
 mod changes;
+mod condition;
 mod row;
+mod server;
 mod session;
 mod txn;
 
 pub use changes::{Change, ChangeKind};
+pub use condition::{Clause, Condition};
 pub use row::{Row, Smap, View};
 pub use session::MonitorVersion;
 pub use txn::{Outcome, Txn, TxnId, TxnStatus};
@@ -45,6 +48,24 @@ struct Column {
     alert: bool,
     /// The server has it, as far as is known.
     on_server: bool,
+    /// [`Idl::seqno`] when it last changed in any row, silently or not.
+    changed: u64,
+}
+
+/// A row of the replica.
+struct Stored {
+    values: Vec<Datum>,
+    /// [`Idl::seqno`] when it came, and when it last changed.
+    inserted: u64,
+    modified: u64,
+}
+
+impl std::ops::Deref for Stored {
+    type Target = [Datum];
+
+    fn deref(&self) -> &[Datum] {
+        &self.values
+    }
 }
 
 /// A table of the replica.
@@ -53,7 +74,10 @@ struct Table {
     is_root: bool,
     columns: Vec<Column>,
     by_name: HashMap<Arc<str>, usize>,
-    rows: BTreeMap<Uuid, Vec<Datum>>,
+    rows: BTreeMap<Uuid, Stored>,
+    /// The rows that are asked for, and those that the server was asked for.
+    condition: Condition,
+    in_force: Condition,
     /// The row travels even if no column does.
     registered: bool,
     on_server: bool,
@@ -75,6 +99,7 @@ impl Table {
                 registered: false,
                 alert: true,
                 on_server: true,
+                changed: 0,
             });
         }
         Table {
@@ -83,6 +108,8 @@ impl Table {
             columns,
             by_name,
             rows: BTreeMap::new(),
+            condition: Condition::All,
+            in_force: Condition::All,
             registered: false,
             on_server: true,
             tracked: BTreeMap::new(),
@@ -190,6 +217,12 @@ impl Idl {
     /// A number that grows whenever content changes, and at each connection that has become usable. 0: never had content.
     pub fn seqno(&self) -> u64 {
         self.seqno
+    }
+
+    /// [`Idl::seqno`] when a column last changed in any row, or a row of the table came or went; 0 never.
+    pub fn column_seqno(&self, table: &str, column: &str) -> u64 {
+        let table = &self.tables[self.table(table)];
+        table.columns[table.column(column)].changed
     }
 
     /// True once the first snapshot has arrived.
@@ -585,5 +618,119 @@ mod tests {
         assert_eq!(idl.len("Bridge"), 1);
         idl.receive(&json(r#"{"id":"echo","method":"echo","params":["a"]}"#));
         assert_eq!(idl.take_messages(), [json(r#"{"result":["a"],"error":null,"id":"echo"}"#)]);
+    }
+
+    #[test]
+    fn conditions_change_one_after_the_other() {
+        let mut idl = live();
+        assert!(idl.conditions_settled());
+        let named = |name: &str| Condition::Any(vec![Clause::equals("name", Datum::scalar(name))]);
+        idl.set_condition("Bridge", named("br0"));
+        idl.set_condition("Bridge", named("br1"));
+        let before = idl.seqno();
+        let asked = r#"[["monid","S"],["monid","S"],{"Bridge":[{"where":[["name","==","br0"]]}]}]"#;
+        let ok = r#""error":null,"result":{}"#;
+        assert_eq!(answer(&mut idl, "monitor_cond_change", ok).to_string(), asked);
+        assert!(!idl.conditions_settled());
+        let asked = answer(&mut idl, "monitor_cond_change", ok).to_string();
+        assert_eq!(asked, r#"[["monid","S"],["monid","S"],{"Bridge":[{"where":[["name","==","br1"]]}]}]"#);
+        assert!(idl.conditions_settled() && idl.seqno() > before);
+        // A new session resumes where the old one was, then asks for what was set meanwhile.
+        idl.disconnected();
+        idl.set_condition("Bridge", Condition::Nothing);
+        greet(&mut idl);
+        let resumed = r#""error":null,"result":[true,"00000000-0000-0000-0000-0000000000fe",{}]"#;
+        let params = answer(&mut idl, "monitor_cond_since", resumed).to_string();
+        assert!(params.contains(r#""where":[["name","==","br1"]]"#) && params.contains("0000000000ff"), "{params}");
+        let asked = idl.take_messages();
+        assert!(asked[0].to_string().contains(r#"{"Bridge":[{"where":[false]}]}"#), "{asked:?}");
+        // Lost before the answer: nobody knows which rows are here, so everything is sent again.
+        idl.disconnected();
+        greet(&mut idl);
+        let params = answer(&mut idl, "monitor_cond_since", SNAPSHOT).to_string();
+        assert!(params.contains(r#""where":[false]"#) && params.contains(r#""00000000-0000-0000-0000-000000000000""#));
+    }
+
+    const SERVER: &str = "00000000-0000-0000-0000-0000000000aa";
+
+    /// A replica that wants a leader, with what `_Server` says of the database.
+    fn following(row: &str) -> Idl {
+        let mut idl = Idl::new(&Schema::parse(SCHEMA).unwrap());
+        idl.register_column("Bridge", "name");
+        idl.set_leader_only(true);
+        idl.connected();
+        let sent = idl.take_messages();
+        let methods: Vec<_> = sent.iter().filter_map(|m| m.get("method").and_then(Json::as_str)).collect();
+        assert_eq!(methods, ["set_db_change_aware", "monitor_cond"]);
+        let id = sent[1].get("id").unwrap();
+        idl.receive(&json(&format!(
+            r#"{{"id":{id},"error":null,"result":{{"Database":{{"{SERVER}":{{"initial":{row}}}}}}}}}"#
+        )));
+        idl
+    }
+
+    fn server_says(idl: &mut Idl, change: &str) {
+        idl.receive(&json(&format!(
+            r#"{{"id":null,"method":"update2","params":[["monid","_Server"],{{"Database":{{"{SERVER}":{{"modify":{change}}}}}}}]}}"#
+        )));
+    }
+
+    #[test]
+    fn a_follower_is_left_for_a_leader() {
+        let row = |more: &str| format!(r#"{{"name":"S","model":"clustered","connected":true,"index":7{more}}}"#);
+        let schema = r#","schema":"{\"tables\":{\"Bridge\":{\"columns\":{\"name\":{}}}}}""#;
+        let mut idl = following(&row(schema));
+        assert_eq!(idl.take_reconnect().as_deref(), Some("clustered database server is not cluster leader"));
+        assert!(idl.take_messages().is_empty());
+        let mut idl = following(&row(""));
+        assert!(idl.take_reconnect().unwrap().contains("not yet joined"));
+        let mut idl = following(&row(&format!(r#","leader":true{schema}"#)));
+        let params = answer(&mut idl, "monitor_cond_since", SNAPSHOT);
+        assert!(params.to_string().contains(r#"{"Bridge":[{"columns":["name"]}]}"#), "{params}");
+        assert!(idl.is_live() && idl.take_reconnect().is_none());
+        server_says(&mut idl, r#"{"leader":false}"#);
+        assert!(idl.take_reconnect().is_some());
+        assert_eq!(idl.len("Bridge"), 1);
+    }
+
+    #[test]
+    fn a_conversion_keeps_the_session() {
+        let schema = r#"{"name":"S","model":"standalone","connected":true,"leader":true,"schema":"{\"tables\":{}}"}"#;
+        let mut idl = following(schema);
+        answer(&mut idl, "monitor_cond_since", r#""error":null,"result":[false,"TOP",{}]"#);
+        assert!(idl.is_live() && !idl.server_has_table("Bridge"));
+        idl.receive(&json(r#"{"id":null,"method":"monitor_canceled","params":[["monid","S"]]}"#));
+        assert!(!idl.is_live());
+        let asked = idl.take_messages();
+        assert_eq!(asked[0].get("method"), Some(&Json::from("get_schema")));
+        server_says(&mut idl, r#"{"schema":"{\"tables\":{\"Bridge\":{\"columns\":{\"name\":{}}}}}"}"#);
+        let asked = idl.take_messages();
+        let methods: Vec<_> = asked.iter().filter_map(|m| m.get("method").and_then(Json::as_str)).collect();
+        assert_eq!(methods, ["monitor_cancel", "monitor_cond_since"]);
+        let id = asked[1].get("id").unwrap();
+        idl.receive(&json(&format!(r#"{{"id":{id},{SNAPSHOT}}}"#)));
+        assert_eq!(idl.first("Bridge").unwrap().str("name"), "br0");
+    }
+
+    #[test]
+    fn seqnos_tell_what_changed_when() {
+        let mut idl = live();
+        let inserted = idl.first("Bridge").unwrap().inserted_seqno();
+        assert!(inserted != 0 && idl.first("Bridge").unwrap().modified_seqno() == 0);
+        let (vlans, tag) = (idl.column_seqno("Bridge", "vlans"), idl.column_seqno("Bridge", "tag"));
+        idl.receive(&json(
+            r#"{"id":null,"method":"update2","params":[["monid","S"],{"Bridge":{"BR0":{"modify":{"tag":3}}}}]}"#,
+        ));
+        assert_eq!(idl.first("Bridge").unwrap().inserted_seqno(), inserted);
+        assert_eq!(idl.first("Bridge").unwrap().modified_seqno(), idl.seqno());
+        assert_eq!(idl.column_seqno("Bridge", "vlans"), vlans);
+        assert!(idl.column_seqno("Bridge", "tag") > tag);
+        idl.take_changes();
+        idl.receive(&json(
+            r#"{"id":null,"method":"update2","params":[["monid","S"],{"Bridge":{"BR0":{"delete":null}}}]}"#,
+        ));
+        let changes = idl.take_changes();
+        assert_eq!(changes[0].last("name"), Some(&Datum::scalar("br0")));
+        assert_eq!(changes[0].last("status"), None);
     }
 }

@@ -54,7 +54,7 @@ impl<'a> View<'a> {
         if pending.is_some_and(|p| p.deleted) {
             return None;
         }
-        let values = self.idl.tables[t].rows.get(&uuid).map(Vec::as_slice);
+        let values = self.idl.tables[t].rows.get(&uuid);
         if values.is_none() && !pending.is_some_and(|p| p.inserted) {
             return None;
         }
@@ -68,7 +68,7 @@ pub struct Row<'a> {
     view: View<'a>,
     pub(super) t: usize,
     pub(super) uuid: Uuid,
-    values: Option<&'a [Datum]>,
+    values: Option<&'a super::Stored>,
     pending: Option<&'a super::txn::PendingRow>,
 }
 
@@ -76,6 +76,16 @@ impl<'a> Row<'a> {
     /// The row's UUID; a placeholder if the transaction inserts it.
     pub fn uuid(&self) -> Uuid {
         self.uuid
+    }
+
+    /// [`Idl::seqno`] when the row came; 0 if only the transaction has it.
+    pub fn inserted_seqno(&self) -> u64 {
+        self.values.map_or(0, |row| row.inserted)
+    }
+
+    /// [`Idl::seqno`] when the row last changed; 0 never.
+    pub fn modified_seqno(&self) -> u64 {
+        self.values.map_or(0, |row| row.modified)
     }
 
     /// The table's name.

@@ -1,19 +1,20 @@
 //! The protocol side of the replica: which request is next, and what an answer or update means.
 //!
 //! ```text
-//!   connected ─► get_schema ─► monitor_cond_since ─► live
-//!                                   │ unknown method   ▲
-//!                                   ▼                  │
-//!                              monitor_cond ───────────┤
-//!                                   │ unknown method   │
-//!                                   ▼                  │
-//!                                monitor ──────────────┘
+//!   connected ─► (_Server) ─► get_schema ─► monitor_cond_since ─► live
+//!                                                │ unknown method   ▲
+//!                                                ▼                  │
+//!                                           monitor_cond ───────────┤
+//!                                                │ unknown method   │
+//!                                                ▼                  │
+//!                                             monitor ──────────────┘
 //! ```
 //!
 //! The server's schema only narrows what is asked for. `monitor_cond_since` names the last transaction that the replica
 //! has; a server that remembers it sends what happened since, any other a snapshot, which is then compared
 //! with the rows at hand.
 
+use super::server::server_monitor;
 use super::txn::{Outcome, Sent, TxnStatus};
 use super::{Idl, Table};
 use crate::{Datum, Uuid};
@@ -51,9 +52,11 @@ impl MonitorVersion {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     #[default]
     Disconnected,
+    /// For the rows of `_Server`, first by an answer, then by updates.
+    AwaitServer(Option<i64>),
     AwaitSchema(i64),
     AwaitMonitor(MonitorVersion, i64),
     Live(MonitorVersion),
@@ -63,13 +66,17 @@ enum Phase {
 
 #[derive(Default)]
 pub(super) struct Session {
-    phase: Phase,
+    pub(super) phase: Phase,
     last_id: i64,
     outbox: Vec<Json>,
-    last_txn: Uuid,
+    pub(super) last_txn: Uuid,
+    pub(super) server: super::server::Server,
+    pub(super) asked: Option<super::condition::Asked>,
     outstanding: HashMap<i64, Sent>,
     decided: HashMap<i64, Outcome>,
     lock: Option<Lock>,
+    /// This session has had a monitor.
+    monitored: bool,
 }
 
 struct Lock {
@@ -89,7 +96,7 @@ impl Session {
         self.last_id
     }
 
-    fn request(&mut self, method: &str, params: Json) -> i64 {
+    pub(super) fn request(&mut self, method: &str, params: Json) -> i64 {
         let id = self.next_id();
         self.send(id, method, params);
         id
@@ -145,6 +152,13 @@ impl Idl {
     /// A session has been established: begins the negotiation.
     pub fn connected(&mut self) {
         self.session.outbox.clear();
+        self.session.monitored = false;
+        if !self.request_server() {
+            self.request_schema();
+        }
+    }
+
+    pub(super) fn request_schema(&mut self) {
         let id = self.session.request("get_schema", Json::array([self.database.as_str().into()]));
         self.session.phase = Phase::AwaitSchema(id);
     }
@@ -153,6 +167,7 @@ impl Idl {
     pub fn disconnected(&mut self) {
         self.session.phase = Phase::Disconnected;
         self.session.outbox.clear();
+        self.forget_conditions();
         for (id, _) in std::mem::take(&mut self.session.outstanding) {
             self.session.decide(id, Outcome::of(TxnStatus::TryAgain));
         }
@@ -241,7 +256,11 @@ impl Idl {
             self.session.decide(id, outcome);
             return;
         }
+        if self.session.asked.as_ref().is_some_and(|asked| asked.is(id)) {
+            return self.conditions_changed(error);
+        }
         match self.session.phase {
+            Phase::AwaitServer(Some(expected)) if expected == id => self.receive_server(result, error),
             Phase::AwaitSchema(expected) if expected == id => self.receive_schema(result, error),
             Phase::AwaitMonitor(version, expected) if expected == id => {
                 self.receive_snapshot(version, result, error);
@@ -265,6 +284,15 @@ impl Idl {
                     [("result", Json::array(params.iter().cloned())), ("error", Json::Null), ("id", id)];
                 self.session.outbox.push(Json::object(reply));
             }
+            ("update2", [monitor, Json::Object(tables)]) if *monitor == server_monitor() => {
+                self.apply_server(tables);
+            }
+            ("monitor_canceled", [monitor]) if *monitor == self.monitor_id() && self.is_live() => {
+                // The database is being converted: its new schema first.
+                self.session.asked = None;
+                self.session.last_txn = Uuid::ZERO;
+                self.request_schema();
+            }
             ("update", [_, Json::Object(tables)]) => self.apply_rows(tables),
             ("update2", [_, Json::Object(tables)]) => self.apply_differences(tables),
             ("update3", [_, Json::String(last), Json::Object(tables)]) => {
@@ -282,7 +310,7 @@ impl Idl {
         }
     }
 
-    fn receive_schema(&mut self, schema: &Json, error: Option<&Json>) {
+    pub(super) fn receive_schema(&mut self, schema: &Json, error: Option<&Json>) {
         if let Some(error) = error {
             let why = format!("{} database schema not available: {error}", self.database);
             ib_base::vlog_warn!(OVSDB_IDL, "{why}");
@@ -300,14 +328,39 @@ impl Idl {
         self.request_monitor(MonitorVersion::MonitorCondSince);
     }
 
+    /// The monitor's name.
+    pub(super) fn monitor_id(&self) -> Json {
+        Json::array(["monid".into(), self.database.as_str().into()])
+    }
+
     fn request_monitor(&mut self, version: MonitorVersion) {
+        // Resuming is from the conditions that were in force; later ones follow.
+        let resumes = version == MonitorVersion::MonitorCondSince && self.session.last_txn != Uuid::ZERO;
         let mut requests = Object::new();
-        for table in self.tables.iter().filter(|t| t.travels()) {
+        for t in 0..self.tables.len() {
+            if !resumes {
+                self.tables[t].in_force = self.tables[t].condition.clone();
+            }
+            let table = &self.tables[t];
+            if !table.travels() {
+                continue;
+            }
             let wanted = table.columns.iter().filter(|c| c.registered && c.on_server);
             let columns = Json::array(wanted.map(|c| c.name.clone().into()));
-            requests.insert(table.name.clone(), Json::array([Json::object([("columns", columns)])]));
+            let mut request = Object::new();
+            request.insert("columns", columns);
+            if version != MonitorVersion::Monitor
+                && let Some(clauses) = self.condition_json(t, &table.in_force)
+            {
+                request.insert("where", clauses);
+            }
+            requests.insert(table.name.clone(), Json::array([request.into()]));
         }
-        let monitor = Json::array(["monid".into(), self.database.as_str().into()]);
+        let monitor = self.monitor_id();
+        if std::mem::take(&mut self.session.monitored) {
+            // The old one may be there still: a schema changes before or after its monitors end.
+            self.session.request("monitor_cancel", Json::array([monitor.clone()]));
+        }
         let mut params = vec![self.database.as_str().into(), monitor, requests.into()];
         if version == MonitorVersion::MonitorCondSince {
             params.push(self.session.last_txn.to_string().into());
@@ -343,8 +396,10 @@ impl Idl {
             _ => self.replace_all(result.as_object().unwrap_or(&none), "new"),
         }
         self.session.phase = Phase::Live(version);
+        self.session.monitored = true;
         self.seqno += 1;
         self.session.ask_for_lock();
+        self.change_conditions();
     }
 
     /// The rows of one table in an update: the table's index, and the UUID and content of each row.
