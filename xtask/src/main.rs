@@ -8,6 +8,7 @@
 //! | `bench` | builds for release and runs the benches |
 //! | `instructions` | counts the instructions of each hot path and holds them against the record |
 //! | `fuzz` | runs the fuzz targets for longer than the tests do |
+//! | `idl` | writes the typed tables of the switch's schema, or prints those of the schema in a file |
 //! | `diff` | compares with the original under random flow tables, from a seed |
 
 use std::process::{Command, ExitCode};
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
                 cargo(&[&["run", "--release", "--quiet", "-p", "fuzz", "--"], rest.as_slice()].concat())
             }
             Some("diff") => diff(&rest),
-            _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|instructions|fuzz|diff [ARGS]"
+            Some("idl") => idl(&rest),
+            _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|instructions|fuzz|diff|idl [ARGS]"
                 .into()),
         };
     match done {
@@ -55,6 +57,20 @@ fn test(args: &[&str]) -> Done {
     // Programs first: tests start them.
     cargo(&["build", "--workspace", "--bins"])?;
     cargo(&[&["test", "--workspace", "--no-fail-fast"], args].concat())
+}
+
+/// Typed tables. The program that makes them is an example of the crate that they are for.
+fn idl(args: &[&str]) -> Done {
+    let run = ["run", "--quiet", "-p", "ib-ovsdb", "--example", "tables", "--"];
+    if !args.is_empty() {
+        return cargo(&[&run[..], args].concat());
+    }
+    let out = Command::new(env!("CARGO")).args(run).output().map_err(|e| format!("cargo: {e}"))?;
+    if !out.status.success() {
+        return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+    }
+    let path = "crates/ovsdb/src/idl/vswitch.rs";
+    std::fs::write(path, out.stdout).map_err(|e| format!("{path}: {e}"))
 }
 
 fn diff(args: &[&str]) -> Done {

@@ -13,7 +13,8 @@ use ib_ofproto::config::{
 };
 use ib_openflow::message::{Version, Versions};
 use ib_ovsdb::Uuid;
-use ib_ovsdb::idl::{Idl, Row};
+use ib_ovsdb::idl::Idl;
+use ib_ovsdb::idl::vswitch::{Bridge, Controller, FlowTable, Interface, Mirror, OpenVSwitch, Port};
 use ib_packet::Mac;
 
 /// Everything that the database wants of this switch.
@@ -113,8 +114,8 @@ pub type Warning = String;
 pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
     let mut warnings = Vec::new();
     let mut desired = Desired::default();
-    let Some(root) = idl.first("Open_vSwitch") else { return (desired, warnings) };
-    let other = root.smap("other_config");
+    let Some(root) = OpenVSwitch::first(idl.view()) else { return (desired, warnings) };
+    let other = root.other_config();
     let number = |key: &str, default: i64| u64::try_from(other.get_int(key, default)).unwrap_or(0);
     desired.flow_restore_wait = other.get_bool("flow-restore-wait", false);
     desired.stats_interval_ms = number("stats-update-interval", 5000).max(5000);
@@ -125,8 +126,8 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
     desired.emc_insert_inv_prob = other.get("emc-insert-inv-prob").and_then(|v| v.parse().ok());
 
     let mut taken = BTreeSet::new();
-    for row in root.refs("bridges") {
-        let name = row.str("name").to_owned();
+    for row in root.bridges() {
+        let name = row.name().to_owned();
         if name.contains('/') {
             // A name with a slash would make its management socket land elsewhere.
             warnings.push(format!("ignoring bridge with invalid name \"{name}\""));
@@ -142,10 +143,10 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
     (desired, warnings)
 }
 
-fn read_bridge(row: &Row<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<Warning>) -> BridgeDesired {
-    let name = row.str("name").to_owned();
-    let other = row.smap("other_config");
-    let datapath_type = match row.str("datapath_type") {
+fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<Warning>) -> BridgeDesired {
+    let name = row.name().to_owned();
+    let other = row.other_config();
+    let datapath_type = match row.datapath_type() {
         "" => "system",
         kind => kind,
     };
@@ -155,20 +156,20 @@ fn read_bridge(row: &Row<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<W
     let mut bridge = BridgeDesired {
         uuid: row.uuid(),
         datapath_type: datapath_type.to_owned(),
-        fail_mode: match row.str_opt("fail_mode") {
+        fail_mode: match row.fail_mode() {
             Some("secure") => FailMode::Secure,
             _ => FailMode::Standalone,
         },
         datapath_id: other.get("datapath-id").and_then(parse_datapath_id),
         hwaddr: other.get("hwaddr").and_then(|v| v.parse().ok()).filter(|m: &Mac| usable_mac(*m)),
-        versions: read_versions(row.strs("protocols"), warnings),
+        versions: read_versions(row.protocols(), warnings),
         controllers: Vec::new(),
         mac_aging_s: seconds("mac-aging-time", 300).clamp(15, 3600),
         mac_table_size: usize::try_from(other.get_int("mac-table-size", 8192))
             .unwrap_or(0)
             .clamp(10, 1_000_000),
         forward_bpdu: other.get_bool("forward-bpdu", false),
-        flood_vlans: row.ints("flood_vlans").filter_map(|v| u16::try_from(v).ok()).collect(),
+        flood_vlans: row.flood_vlans().filter_map(|v| u16::try_from(v).ok()).collect(),
         tables: BTreeMap::new(),
         mirrors: Vec::new(),
         desc: DescConfig {
@@ -180,10 +181,10 @@ fn read_bridge(row: &Row<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<W
         name,
     };
     let in_band = !other.get_bool("disable-in-band", false);
-    for controller in row.refs("controller") {
+    for controller in row.controller() {
         bridge.controllers.push(read_controller(&controller, in_band));
     }
-    for (number, table) in row.int_refs("flow_tables") {
+    for (number, table) in row.flow_tables() {
         match u8::try_from(number) {
             Ok(n) if n < 254 => {
                 bridge.tables.insert(n, read_table(&table));
@@ -191,7 +192,7 @@ fn read_bridge(row: &Row<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<W
             _ => warnings.push(format!("bridge {}: flow table {number} is out of range", bridge.name)),
         }
     }
-    for port in row.refs("ports") {
+    for port in row.ports() {
         read_port(&port, &mut bridge, taken, warnings);
     }
     if !bridge.ports.contains_key(&bridge.name) {
@@ -199,7 +200,7 @@ fn read_bridge(row: &Row<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<W
         taken.insert(bridge.name.clone());
         bridge.ports.insert(bridge.name.clone(), Arc::new(own));
     }
-    for mirror in row.refs("mirrors") {
+    for mirror in row.mirrors() {
         bridge.mirrors.push(read_mirror(&mirror));
     }
     bridge
@@ -250,67 +251,66 @@ fn read_versions<'a>(names: impl Iterator<Item = &'a str>, warnings: &mut Vec<Wa
     if versions.0 == 0 { Versions::ALL } else { versions }
 }
 
-fn read_controller(row: &Row<'_>, bridge_in_band: bool) -> ControllerConfig {
+fn read_controller(row: &Controller<'_>, bridge_in_band: bool) -> ControllerConfig {
     let default = ControllerConfig::default();
-    let number = |column: &str, default: u32| {
-        row.int_opt(column).map_or(default, |v| u32::try_from(v).unwrap_or(default))
-    };
-    let target = row.str("target").to_owned();
+    let number =
+        |value: Option<i64>, default: u32| value.map_or(default, |v| u32::try_from(v).unwrap_or(default));
+    let target = row.target().to_owned();
     ControllerConfig {
         in_band: bridge_in_band
             && !target.starts_with("unix:")
-            && row.str_opt("connection_mode") != Some("out-of-band"),
+            && row.connection_mode() != Some("out-of-band"),
         target,
-        max_backoff_ms: number("max_backoff", default.max_backoff_ms),
-        probe_interval_ms: number("inactivity_probe", default.probe_interval_ms),
-        rate_limit: number("controller_rate_limit", 0),
-        burst_limit: number("controller_burst_limit", 0),
-        enable_async_msgs: row.bool_opt("enable_async_messages").unwrap_or(true),
+        max_backoff_ms: number(row.max_backoff(), default.max_backoff_ms),
+        probe_interval_ms: number(row.inactivity_probe(), default.probe_interval_ms),
+        rate_limit: number(row.controller_rate_limit(), 0),
+        burst_limit: number(row.controller_burst_limit(), 0),
+        enable_async_msgs: row.enable_async_messages().unwrap_or(true),
         versions: None,
     }
 }
 
-fn read_table(row: &Row<'_>) -> TableConfig {
-    let prefixes: Vec<String> = row.strs("prefixes").map(str::to_owned).collect();
+fn read_table(row: &FlowTable<'_>) -> TableConfig {
+    let prefixes: Vec<String> = row.prefixes().map(str::to_owned).collect();
     TableConfig {
-        name: row.str_opt("name").unwrap_or_default().to_owned(),
-        flow_limit: row.int_opt("flow_limit").and_then(|v| u32::try_from(v).ok()),
-        evict: row.str_opt("overflow_policy") == Some("evict"),
-        groups: row.strs("groups").map(str::to_owned).collect(),
+        name: row.name().unwrap_or_default().to_owned(),
+        flow_limit: row.flow_limit().and_then(|v| u32::try_from(v).ok()),
+        evict: row.overflow_policy() == Some("evict"),
+        groups: row.groups().map(str::to_owned).collect(),
         prefixes: if prefixes.is_empty() { None } else { Some(prefixes) },
     }
 }
 
-fn read_mirror(row: &Row<'_>) -> MirrorConfig {
-    let names = |column: &str| row.refs(column).map(|p| p.str("name").to_owned()).collect();
+fn read_mirror(row: &Mirror<'_>) -> MirrorConfig {
+    let name = |port: Port<'_>| port.name().to_owned();
     MirrorConfig {
-        name: row.str("name").to_owned(),
-        select_src: names("select_src_port"),
-        select_dst: names("select_dst_port"),
-        select_all: row.bool("select_all"),
-        select_vlans: row.ints("select_vlan").filter_map(|v| u16::try_from(v).ok()).collect(),
-        output_port: row.ref_opt("output_port").map(|p| p.str("name").to_owned()),
-        output_vlan: row.int_opt("output_vlan").and_then(|v| u16::try_from(v).ok()),
-        snaplen: row.int_opt("snaplen").and_then(|v| u16::try_from(v).ok()).unwrap_or(0),
-        filter: row.str_opt("filter").unwrap_or_default().to_owned(),
+        name: row.name().to_owned(),
+        select_src: row.select_src_port().map(name).collect(),
+        select_dst: row.select_dst_port().map(name).collect(),
+        select_all: row.select_all(),
+        select_vlans: row.select_vlan().filter_map(|v| u16::try_from(v).ok()).collect(),
+        output_port: row.output_port().map(|p| p.name().to_owned()),
+        output_vlan: row.output_vlan().and_then(|v| u16::try_from(v).ok()),
+        snaplen: row.snaplen().and_then(|v| u16::try_from(v).ok()).unwrap_or(0),
+        filter: row.filter().unwrap_or_default().to_owned(),
     }
 }
 
 /// Reads a port into its bridge. `taken` are the names of interfaces that other ports have.
 pub(crate) fn read_port(
-    row: &Row<'_>,
+    row: &Port<'_>,
     bridge: &mut BridgeDesired,
     taken: &mut BTreeSet<String>,
     warnings: &mut Vec<Warning>,
 ) {
-    let name = row.str("name").to_owned();
+    let name = row.name().to_owned();
     if bridge.ports.contains_key(&name) {
         warnings.push(format!("bridge {}: {name} specified twice as bridge port", bridge.name));
         return;
     }
     let mut interfaces = BTreeMap::new();
-    for iface in row.refs("interfaces") {
-        let iface_name = iface.str("name").to_owned();
+    for iface in row.interfaces() {
+        let iface_name = iface.name().to_owned();
         if !taken.insert(iface_name.clone()) {
             warnings.push(format!("{iface_name} interface is in multiple ports, ignoring it in port {name}"));
             continue;
@@ -323,47 +323,47 @@ pub(crate) fn read_port(
         return;
     }
     let bundle = read_bundle(row, interfaces.len(), warnings);
-    let mac = row.str_opt("mac").and_then(|m| m.parse().ok()).filter(|m: &Mac| usable_mac(*m));
+    let mac = row.mac().and_then(|m| m.parse().ok()).filter(|m: &Mac| usable_mac(*m));
     let port = PortDesired { uuid: Some(row.uuid()), bundle, mac, interfaces };
     bridge.ports.insert(name, Arc::new(port));
 }
 
-fn read_interface(row: &Row<'_>, bridge: &str, warnings: &mut Vec<Warning>) -> InterfaceDesired {
-    let name = row.str("name").to_owned();
+fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>) -> InterfaceDesired {
+    let name = row.name().to_owned();
     let is_local = name == bridge;
-    let kind = match row.str("type") {
+    let kind = match row.type_() {
         _ if is_local => "internal",
         "" => "system",
         kind => kind,
     };
-    let request = row.int_opt("ofport_request").and_then(|v| u16::try_from(v).ok()).map(OfPort);
-    let before = row.int_opt("ofport").and_then(|v| u16::try_from(v).ok()).map(OfPort);
+    let request = row.ofport_request().and_then(|v| u16::try_from(v).ok()).map(OfPort);
+    let before = row.ofport().and_then(|v| u16::try_from(v).ok()).map(OfPort);
     let ordinary = |p: &OfPort| p.0 != 0 && *p < OfPort::MAX;
-    let mac = row.str_opt("mac").and_then(|m| m.parse::<Mac>().ok());
+    let mac = row.mac().and_then(|m| m.parse::<Mac>().ok());
     if mac.is_some_and(Mac::is_multicast) {
         warnings.push(format!("interface {name}: cannot set MAC to multicast address"));
     }
     InterfaceDesired {
         uuid: Some(row.uuid()),
         kind: kind.to_owned(),
-        options: row.smap("options").iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        options: row.options().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         ofport_request: if is_local {
             Some(OfPort::LOCAL)
         } else {
             request.filter(ordinary).or(before.filter(ordinary))
         },
         mac: mac.filter(|m| usable_mac(*m)),
-        mtu_request: row.int_opt("mtu_request").and_then(|v| u32::try_from(v).ok()),
+        mtu_request: row.mtu_request().and_then(|v| u32::try_from(v).ok()),
         name,
     }
 }
 
-fn read_bundle(row: &Row<'_>, members: usize, warnings: &mut Vec<Warning>) -> BundleConfig {
-    let name = row.str("name").to_owned();
+fn read_bundle(row: &Port<'_>, members: usize, warnings: &mut Vec<Warning>) -> BundleConfig {
+    let name = row.name().to_owned();
     let vlan = |v: i64| u16::try_from(v).ok().filter(|v| *v < 4096);
-    let tag = row.int_opt("tag").and_then(vlan);
-    let mut trunks: Vec<u16> = row.ints("trunks").filter_map(vlan).collect();
-    let vlan_mode = match row.str_opt("vlan_mode") {
+    let tag = row.tag().and_then(vlan);
+    let mut trunks: Vec<u16> = row.trunks().filter_map(vlan).collect();
+    let vlan_mode = match row.vlan_mode() {
         Some("access") => VlanMode::Access,
         Some("native-tagged") => VlanMode::NativeTagged,
         Some("native-untagged") => VlanMode::NativeUntagged,
@@ -378,37 +378,37 @@ fn read_bundle(row: &Row<'_>, members: usize, warnings: &mut Vec<Warning>) -> Bu
         }
         _ => VlanMode::Trunk,
     };
-    let other = row.smap("other_config");
+    let other = row.other_config();
     BundleConfig {
         vlan_mode,
         tag,
         trunks,
-        cvlans: row.ints("cvlans").filter_map(vlan).collect(),
+        cvlans: row.cvlans().filter_map(vlan).collect(),
         qinq_ethtype: if other.get("qinq-ethtype") == Some("802.1q") { 0x8100 } else { 0x88a8 },
         priority_tags: match other.get("priority-tags") {
             Some("if-nonzero" | "true") => PriorityTags::IfNonzero,
             Some("always") => PriorityTags::Always,
             _ => PriorityTags::No,
         },
-        protected: row.bool("protected"),
+        protected: row.protected(),
         bond: (members > 1).then(|| read_bond(row)),
         ports: Vec::new(),
         name,
     }
 }
 
-fn read_bond(row: &Row<'_>) -> BondConfig {
-    let other = row.smap("other_config");
-    let ms = |column: &str| u32::try_from(row.int(column)).unwrap_or(0);
+fn read_bond(row: &Port<'_>) -> BondConfig {
+    let other = row.other_config();
+    let ms = |value: i64| u32::try_from(value).unwrap_or(0);
     BondConfig {
-        mode: match row.str_opt("bond_mode") {
+        mode: match row.bond_mode() {
             Some("balance-slb") => BondMode::BalanceSlb,
             Some("balance-tcp") => BondMode::BalanceTcp,
             _ => BondMode::ActiveBackup,
         },
         basis: u32::try_from(other.get_int("bond-hash-basis", 0)).unwrap_or(0),
-        updelay_ms: ms("bond_updelay"),
-        downdelay_ms: ms("bond_downdelay"),
+        updelay_ms: ms(row.bond_updelay()),
+        downdelay_ms: ms(row.bond_downdelay()),
         rebalance_interval_ms: u32::try_from(other.get_int("bond-rebalance-interval", 10_000))
             .unwrap_or(10_000),
         primary: other.get("bond-primary").map(str::to_owned),

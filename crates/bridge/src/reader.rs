@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ib_ovsdb::Uuid;
+use ib_ovsdb::idl::vswitch::{Bridge, Port};
 use ib_ovsdb::idl::{Change, ChangeKind, Idl};
 
 use crate::desired::{self, Desired, Warning};
@@ -111,10 +112,10 @@ impl Reader {
                 ("Open_vSwitch", ChangeKind::Modified)
                     if change.columns.iter().all(|c| matches!(&**c, "next_cfg" | "external_ids")) => {}
                 ("Bridge", ChangeKind::Modified) if change.columns.iter().all(|c| &**c == "ports") => {
-                    let row = idl.row("Bridge", change.uuid)?;
-                    let bridge = desired.bridges.get(row.str("name")).filter(|b| b.uuid == change.uuid)?;
+                    let row = Bridge::get(idl.view(), change.uuid)?;
+                    let bridge = desired.bridges.get(row.name()).filter(|b| b.uuid == change.uuid)?;
                     let name: Arc<str> = bridge.name.as_str().into();
-                    let now: BTreeSet<Uuid> = row.uuids("ports").collect();
+                    let now: BTreeSet<Uuid> = row.row().uuids("ports").collect();
                     gone.extend(bridge.ports.values().filter_map(|p| p.uuid).filter(|u| !now.contains(u)));
                     let is_new = |u: &Uuid| self.ports.get(u).is_none_or(|place| place.bridge != name);
                     come.extend(now.into_iter().filter(is_new).map(|u| (u, Arc::clone(&name))));
@@ -162,11 +163,11 @@ impl Reader {
 
     /// Reads one row into its bridge; its name. `None` if it is not in order.
     fn add(&mut self, desired: &mut Desired, idl: &Idl, uuid: Uuid, bridge: &Arc<str>) -> Option<String> {
-        let row = idl.row("Port", uuid)?;
+        let row = Port::get(idl.view(), uuid)?;
         let into = desired.bridges.get_mut(&**bridge)?;
         let mut taken = BTreeSet::new();
         let mut warnings = Vec::new();
-        let name = row.str("name").to_owned();
+        let name = row.name().to_owned();
         desired::read_port(&row, into, &mut taken, &mut warnings);
         let port = into.ports.get(&name).filter(|p| p.uuid == Some(uuid)).map(Arc::clone)?;
         if !warnings.is_empty() || port.interfaces.keys().any(|iface| self.names.contains_key(iface)) {

@@ -6,6 +6,7 @@
 
 use ib_base::time::Instant;
 use ib_ofproto::Bridge;
+use ib_ovsdb::idl::vswitch::{self as rows, OpenVSwitch};
 use ib_ovsdb::idl::{Idl, Txn};
 use ib_ovsdb::{Atom, Datum};
 
@@ -69,7 +70,7 @@ impl StatusWriter {
     }
 
     fn root(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
-        let Some(root) = idl.first("Open_vSwitch") else { return };
+        let Some(root) = OpenVSwitch::first(idl.view()) else { return };
         let set = |names: Vec<String>| Datum::set(names.into_iter().map(Atom::from));
         let kinds = layer.switch.datapath_kinds();
         let root_columns = vec![
@@ -157,10 +158,10 @@ impl StatusWriter {
                 ("datapath_version", Datum::scalar(bridge.backer.dpif.version())),
             ];
             self.written.write(idl, txn, "Bridge", running.desired.uuid, columns);
-            let Some(row) = idl.row("Bridge", running.desired.uuid) else { continue };
+            let Some(row) = rows::Bridge::get(idl.view(), running.desired.uuid) else { continue };
             let known = bridge.controllers(now);
-            for controller in row.refs("controller") {
-                let status = known.iter().find(|c| c.target == controller.str("target"));
+            for controller in row.controller() {
+                let status = known.iter().find(|c| c.target == controller.target());
                 let columns = match status {
                     Some(c) => vec![
                         ("is_connected", Datum::scalar(c.is_connected)),
@@ -176,8 +177,8 @@ impl StatusWriter {
                 self.written.write(idl, txn, "Controller", controller.uuid(), columns);
             }
             if with_stats {
-                for mirror in row.refs("mirrors") {
-                    let Some((packets, bytes)) = bridge.mirror_stats(mirror.str("name")) else { continue };
+                for mirror in row.mirrors() {
+                    let Some((packets, bytes)) = bridge.mirror_stats(mirror.name()) else { continue };
                     let stats = columns::counters(&[("tx_bytes", bytes), ("tx_packets", packets)]);
                     let columns = vec![("statistics", stats)];
                     self.written.write(idl, txn, "Mirror", mirror.uuid(), columns);
@@ -185,7 +186,7 @@ impl StatusWriter {
             }
         }
         // A bridge that could not be made has no datapath to report.
-        for row in idl.rows("Bridge").filter(|r| !layer.bridges.contains_key(r.str("name"))) {
+        for row in rows::Bridge::all(idl.view()).filter(|r| !layer.bridges.contains_key(r.name())) {
             let columns = vec![("datapath_id", columns::none()), ("datapath_version", Datum::scalar(""))];
             self.written.write(idl, txn, "Bridge", row.uuid(), columns);
         }

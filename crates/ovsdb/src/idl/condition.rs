@@ -82,7 +82,9 @@ impl Idl {
 
     /// True if the rows at hand are those of the conditions last set.
     pub fn conditions_settled(&self) -> bool {
-        self.is_live() && self.session.asked.is_none() && self.tables.iter().all(|t| t.condition == t.in_force)
+        self.is_live()
+            && self.session.asked.is_none()
+            && self.tables.iter().all(|t| t.condition == t.in_force)
     }
 
     /// The conditions as a monitor request has them.

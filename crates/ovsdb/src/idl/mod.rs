@@ -26,6 +26,8 @@ mod row;
 mod server;
 mod session;
 mod txn;
+pub mod typed;
+pub mod vswitch;
 
 pub use changes::{Change, ChangeKind};
 pub use condition::{Clause, Condition};
@@ -641,14 +643,20 @@ mod tests {
         greet(&mut idl);
         let resumed = r#""error":null,"result":[true,"00000000-0000-0000-0000-0000000000fe",{}]"#;
         let params = answer(&mut idl, "monitor_cond_since", resumed).to_string();
-        assert!(params.contains(r#""where":[["name","==","br1"]]"#) && params.contains("0000000000ff"), "{params}");
+        assert!(
+            params.contains(r#""where":[["name","==","br1"]]"#) && params.contains("0000000000ff"),
+            "{params}"
+        );
         let asked = idl.take_messages();
         assert!(asked[0].to_string().contains(r#"{"Bridge":[{"where":[false]}]}"#), "{asked:?}");
         // Lost before the answer: nobody knows which rows are here, so everything is sent again.
         idl.disconnected();
         greet(&mut idl);
         let params = answer(&mut idl, "monitor_cond_since", SNAPSHOT).to_string();
-        assert!(params.contains(r#""where":[false]"#) && params.contains(r#""00000000-0000-0000-0000-000000000000""#));
+        assert!(
+            params.contains(r#""where":[false]"#)
+                && params.contains(r#""00000000-0000-0000-0000-000000000000""#)
+        );
     }
 
     const SERVER: &str = "00000000-0000-0000-0000-0000000000aa";
@@ -677,7 +685,8 @@ mod tests {
 
     #[test]
     fn a_follower_is_left_for_a_leader() {
-        let row = |more: &str| format!(r#"{{"name":"S","model":"clustered","connected":true,"index":7{more}}}"#);
+        let row =
+            |more: &str| format!(r#"{{"name":"S","model":"clustered","connected":true,"index":7{more}}}"#);
         let schema = r#","schema":"{\"tables\":{\"Bridge\":{\"columns\":{\"name\":{}}}}}""#;
         let mut idl = following(&row(schema));
         assert_eq!(idl.take_reconnect().as_deref(), Some("clustered database server is not cluster leader"));
@@ -695,7 +704,8 @@ mod tests {
 
     #[test]
     fn a_conversion_keeps_the_session() {
-        let schema = r#"{"name":"S","model":"standalone","connected":true,"leader":true,"schema":"{\"tables\":{}}"}"#;
+        let schema =
+            r#"{"name":"S","model":"standalone","connected":true,"leader":true,"schema":"{\"tables\":{}}"}"#;
         let mut idl = following(schema);
         answer(&mut idl, "monitor_cond_since", r#""error":null,"result":[false,"TOP",{}]"#);
         assert!(idl.is_live() && !idl.server_has_table("Bridge"));

@@ -145,6 +145,16 @@ impl<'a> Row<'a> {
         self.first(column)?.as_integer()
     }
 
+    /// A real number; 0 if there is none.
+    pub fn real(&self, column: &str) -> f64 {
+        self.real_opt(column).unwrap_or(0.0)
+    }
+
+    /// An optional real number.
+    pub fn real_opt(&self, column: &str) -> Option<f64> {
+        self.get(column).as_real()
+    }
+
     /// A Boolean; false if there is none.
     pub fn bool(&self, column: &str) -> bool {
         self.bool_opt(column).unwrap_or(false)

@@ -79,10 +79,8 @@ impl Idl {
         self.session.request("set_db_change_aware", Json::array([true.into()]));
         let columns = ["name", "model", "connected", "leader", "index", "schema"];
         let name = Json::array(["name".into(), "==".into(), self.database.as_str().into()]);
-        let request = Json::object([
-            ("columns", Json::array(columns.map(Json::from))),
-            ("where", Json::array([name])),
-        ]);
+        let request =
+            Json::object([("columns", Json::array(columns.map(Json::from))), ("where", Json::array([name]))]);
         let tables = Json::object([("Database", Json::array([request]))]);
         let params = Json::array(["_Server".into(), server_monitor(), tables]);
         let id = self.session.request("monitor_cond", params);

@@ -22,13 +22,15 @@ use ib_dp_userspace::{Config, DpUserspaceClass};
 use ib_dpif::{Datapaths, DpifClass};
 use ib_netdev::{DummyLevel, Registry};
 use ib_ofproto::Switch;
+use ib_ovsdb::Schema;
+use ib_ovsdb::idl::vswitch::{OpenVSwitch, OpenVSwitchEdit};
 use ib_ovsdb::idl::{Idl, Txn, TxnId, TxnStatus};
-use ib_ovsdb::{Datum, Schema};
 use ib_stream::jsonrpc::Message;
 use ib_stream::reactor::{Handle, Key, Reactor};
 use ib_stream::session::Session;
 use ib_stream::unixctl::standard::{Standard, TimeCommands, TimeWarp};
 use ib_stream::unixctl::{self, Call, Server};
+use ib_tools::client::split_remotes;
 use ib_tools::io::Io;
 
 use super::stop::Stop;
@@ -132,8 +134,10 @@ impl Database {
             }
         }
         idl.track_changes();
+        idl.set_leader_only(true);
         idl.set_lock(Some(LOCK));
-        let session = Session::open(&[remote.to_owned()], true, handle, handle.new_key());
+        let remotes: Vec<String> = split_remotes(remote).map(str::to_owned).collect();
+        let session = Session::open(&remotes, true, handle, handle.new_key());
         let session_seqno = session.seqno();
         Database { idl, session, session_seqno, applied_seqno: None, pending: None, contended: false }
     }
@@ -153,6 +157,9 @@ impl Database {
         }
         while let Some(message) = self.session.recv() {
             self.idl.receive(&message.to_json());
+        }
+        if self.idl.take_reconnect().is_some() {
+            self.session.force_reconnect();
         }
         self.flush();
         renewed
@@ -338,11 +345,11 @@ impl Vswitchd {
         let mut txn = Txn::new();
         self.status.refresh(&mut self.layer, &db.idl, &mut txn, now);
         // The last word: what the database asked for is done.
-        if let Some(root) = db.idl.first("Open_vSwitch")
+        if let Some(root) = OpenVSwitch::first(db.idl.view())
             && db.applied_seqno == Some(db.idl.seqno())
-            && root.int("cur_cfg") != root.int("next_cfg")
+            && root.cur_cfg() != root.next_cfg()
         {
-            txn.set(&root, "cur_cfg", Datum::scalar(root.int("next_cfg")));
+            OpenVSwitchEdit::of(&mut txn, &db.idl, root.uuid()).set_cur_cfg(root.next_cfg());
         }
         if !txn.is_empty() {
             db.pending = Some(db.idl.commit(txn));
