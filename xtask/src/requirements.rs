@@ -7,6 +7,9 @@ use std::path::Path;
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("/usr/sbin/ovs-vswitchd", "openvswitch-switch", "comparison with Open vSwitch"),
     ("/usr/bin/ovsdb-tool", "openvswitch-common", "comparison with Open vSwitch"),
+    ("/usr/bin/vtep-ctl", "openvswitch-vtep", "comparison with Open vSwitch"),
+    ("/usr/bin/ovn-northd", "ovn-central", "OVN on our database"),
+    ("/usr/bin/ovn-nbctl", "ovn-common", "OVN on our database"),
     ("/usr/sbin/ip", "iproute2", "network namespaces"),
     ("/usr/bin/ping", "iputils-ping", "traffic"),
     ("/usr/bin/iperf3", "iperf3", "traffic"),

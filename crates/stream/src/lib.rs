@@ -1,9 +1,10 @@
-//! Streams, JSON-RPC, unixctl, reactor.
+//! Streams, JSON-RPC, unixctl, reactor; database replicas over them.
 
 pub mod blocking;
 pub mod jsonrpc;
 pub mod reactor;
 pub mod reconnect;
+pub mod replica;
 pub mod session;
 pub mod stream;
 pub mod unixctl;

@@ -69,6 +69,8 @@ enum Pending {
 #[derive(Default)]
 pub(super) struct PendingRow {
     pub(super) inserted: bool,
+    /// The UUID is what the row shall have, not a placeholder.
+    persistent: bool,
     pub(super) deleted: bool,
     columns: BTreeMap<usize, Pending>,
     verify: BTreeMap<usize, Datum>,
@@ -151,6 +153,13 @@ impl Txn {
     pub fn insert_as(&mut self, idl: &Idl, table: &str, uuid: Uuid) {
         let t = idl.table(table);
         self.entry(t, uuid).inserted = true;
+    }
+
+    /// Inserts a row with a UUID that stays: others may refer to it before the transaction is in. Servers since 2.17 can.
+    pub fn insert_persistent(&mut self, idl: &Idl, table: &str, uuid: Uuid) {
+        self.insert_as(idl, table, uuid);
+        let t = idl.table(table);
+        self.entry(t, uuid).persistent = true;
     }
 
     /// Deletes a row. Rows of tables that are not root are the server's to delete, when the last reference goes: of
@@ -280,7 +289,7 @@ impl Request<'_> {
 
     /// A row that the transaction inserts is known to the server by name only.
     fn uuid(&self, uuid: Uuid) -> Json {
-        let is_new = |t: usize| self.txn.pending(t, uuid).is_some_and(|row| row.inserted);
+        let is_new = |t: usize| self.txn.pending(t, uuid).is_some_and(|row| row.inserted && !row.persistent);
         if (0..self.idl.tables.len()).any(is_new) {
             Json::array(["named-uuid".into(), row_name(uuid).into()])
         } else {
@@ -380,7 +389,11 @@ impl Request<'_> {
         }
         if row.inserted {
             let mut op = self.operation("insert", t);
-            op.insert("uuid-name", row_name(uuid));
+            if row.persistent {
+                op.insert("uuid", uuid.to_string());
+            } else {
+                op.insert("uuid-name", row_name(uuid));
+            }
             op.insert("row", values);
             self.sent.inserts.push((self.operations.len(), uuid));
             self.operations.push(op.into());

@@ -25,9 +25,8 @@ use ib_ofproto::Switch;
 use ib_ovsdb::Schema;
 use ib_ovsdb::idl::vswitch::{OpenVSwitch, OpenVSwitchEdit};
 use ib_ovsdb::idl::{Idl, Txn, TxnId, TxnStatus};
-use ib_stream::jsonrpc::Message;
 use ib_stream::reactor::{Handle, Key, Reactor};
-use ib_stream::session::Session;
+use ib_stream::replica::Replica;
 use ib_stream::unixctl::standard::{Standard, TimeCommands, TimeWarp};
 use ib_stream::unixctl::{self, Call, Server};
 use ib_tools::client::split_remotes;
@@ -65,11 +64,9 @@ struct Exit {
     calls: Vec<Call>,
 }
 
-/// The replica and its session.
+/// The replica and what is under way with it.
 struct Database {
-    idl: Idl,
-    session: Session,
-    session_seqno: u32,
+    replica: Replica,
     /// Content that was applied.
     applied_seqno: Option<u64>,
     /// The transaction under way.
@@ -137,45 +134,22 @@ impl Database {
         idl.set_leader_only(true);
         idl.set_lock(Some(LOCK));
         let remotes: Vec<String> = split_remotes(remote).map(str::to_owned).collect();
-        let session = Session::open(&remotes, true, handle, handle.new_key());
-        let session_seqno = session.seqno();
-        Database { idl, session, session_seqno, applied_seqno: None, pending: None, contended: false }
+        let replica = Replica::open(idl, &remotes, handle);
+        Database { replica, applied_seqno: None, pending: None, contended: false }
     }
 
     /// Moves messages both ways. Returns whether the connection was lost or made.
     fn pump(&mut self) -> bool {
-        self.session.run();
-        let mut renewed = false;
-        if self.session.seqno() != self.session_seqno {
-            self.session_seqno = self.session.seqno();
-            renewed = true;
+        let renewed = self.replica.run();
+        if renewed {
             self.pending = None;
-            self.idl.disconnected();
-            if self.session.is_connected() {
-                self.idl.connected();
-            }
         }
-        while let Some(message) = self.session.recv() {
-            self.idl.receive(&message.to_json());
-        }
-        if self.idl.take_reconnect().is_some() {
-            self.session.force_reconnect();
-        }
-        self.flush();
         renewed
-    }
-
-    fn flush(&mut self) {
-        for json in self.idl.take_messages() {
-            if let Ok(message) = Message::from_json(json) {
-                self.session.send(&message);
-            }
-        }
     }
 
     /// Whether our transactions may be sent and rows be believed.
     fn is_ours(&self) -> bool {
-        self.idl.is_live() && self.idl.has_lock()
+        self.replica.idl.is_live() && self.replica.idl.has_lock()
     }
 }
 
@@ -277,7 +251,7 @@ impl Vswitchd {
     pub fn end_turn(&mut self) {
         let now = self.clock.now();
         self.run_switch(now);
-        self.database.flush();
+        self.database.replica.flush();
         self.warp.run();
     }
 
@@ -287,7 +261,7 @@ impl Vswitchd {
         let moving = [
             self.layer.switch.deadline(),
             self.conns.deadline(),
-            self.database.session.deadline(),
+            self.database.replica.deadline(),
             self.warp.deadline(),
         ];
         fixed.into_iter().chain(moving).flatten().min()
@@ -299,7 +273,7 @@ impl Vswitchd {
             self.status_due = true;
         }
         let db = &mut self.database;
-        if db.idl.is_lock_contended() && !db.contended {
+        if db.replica.idl.is_lock_contended() && !db.contended {
             vlog_err!(
                 BRIDGE,
                 "another ovs-vswitchd process is running, disabling this process (pid {}) until it goes away",
@@ -309,13 +283,13 @@ impl Vswitchd {
             db.applied_seqno = None;
             self.configured = true;
         }
-        db.contended = db.idl.is_lock_contended();
-        if !db.is_ours() || db.applied_seqno == Some(db.idl.seqno()) {
+        db.contended = db.replica.idl.is_lock_contended();
+        if !db.is_ours() || db.applied_seqno == Some(db.replica.idl.seqno()) {
             return;
         }
-        db.applied_seqno = Some(db.idl.seqno());
-        let changes = db.idl.take_changes();
-        for warning in self.layer.follow(&db.idl, &changes) {
+        db.applied_seqno = Some(db.replica.idl.seqno());
+        let changes = db.replica.idl.take_changes();
+        for warning in self.layer.follow(&db.replica.idl, &changes) {
             ib_base::vlog_warn_rl!(BRIDGE, (60, 60), "{warning}");
         }
         self.layer.switch.run(now);
@@ -326,7 +300,7 @@ impl Vswitchd {
     fn tell_database(&mut self, now: Instant) {
         let db = &mut self.database;
         if let Some(id) = db.pending {
-            match db.idl.status(id) {
+            match db.replica.idl.status(id) {
                 TxnStatus::Incomplete => return,
                 TxnStatus::Success | TxnStatus::Unchanged => {}
                 _ => {
@@ -334,7 +308,7 @@ impl Vswitchd {
                     self.status_due = true;
                 }
             }
-            db.idl.take_outcome(id);
+            db.replica.idl.take_outcome(id);
             db.pending = None;
         }
         let due = self.status_due || now >= self.status.deadline();
@@ -343,18 +317,18 @@ impl Vswitchd {
         }
         self.status_due = false;
         let mut txn = Txn::new();
-        self.status.refresh(&mut self.layer, &db.idl, &mut txn, now);
+        self.status.refresh(&mut self.layer, &db.replica.idl, &mut txn, now);
         // The last word: what the database asked for is done.
-        if let Some(root) = OpenVSwitch::first(db.idl.view())
-            && db.applied_seqno == Some(db.idl.seqno())
+        if let Some(root) = OpenVSwitch::first(db.replica.idl.view())
+            && db.applied_seqno == Some(db.replica.idl.seqno())
             && root.cur_cfg() != root.next_cfg()
         {
-            OpenVSwitchEdit::of(&mut txn, &db.idl, root.uuid()).set_cur_cfg(root.next_cfg());
+            OpenVSwitchEdit::of(&mut txn, &db.replica.idl, root.uuid()).set_cur_cfg(root.next_cfg());
         }
         if !txn.is_empty() {
-            db.pending = Some(db.idl.commit(txn));
+            db.pending = Some(db.replica.idl.commit(txn));
         }
-        db.flush();
+        db.replica.flush();
     }
 
     /// Ends the switch's work as `exit` asked, and answers it.
@@ -368,7 +342,7 @@ impl Vswitchd {
 impl Standard for Vswitchd {
     fn memory_usage(&mut self, usage: &mut Usage) {
         self.layer.memory_usage(usage);
-        usage.add("idl-cells-Open_vSwitch", self.database.idl.cells());
+        usage.add("idl-cells-Open_vSwitch", self.database.replica.idl.cells());
     }
 }
 
