@@ -20,21 +20,20 @@ mod tidy;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let rest: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
-    let done =
-        match args.first().map(String::as_str) {
-            Some("ci") => ci(),
-            Some("tidy") => tidy::run(),
-            Some("test") => test(&rest),
-            Some("bench") => cargo(&[&["bench", "--workspace", "--"], rest.as_slice()].concat()),
-            Some("instructions") => instructions::run(&rest),
-            Some("fuzz") => {
-                cargo(&[&["run", "--release", "--quiet", "-p", "fuzz", "--"], rest.as_slice()].concat())
-            }
-            Some("diff") => diff(&rest),
-            Some("idl") => idl(&rest),
-            _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|instructions|fuzz|diff|idl [ARGS]"
-                .into()),
-        };
+    let done = match args.first().map(String::as_str) {
+        Some("ci") => ci(),
+        Some("tidy") => tidy::run(),
+        Some("test") => test(&rest),
+        Some("bench") => cargo(&[&["bench", "--workspace", "--"], rest.as_slice()].concat()),
+        Some("instructions") => instructions::run(&rest),
+        Some("fuzz") => {
+            cargo(&[&["run", "--release", "--quiet", "-p", "fuzz", "--"], rest.as_slice()].concat())
+        }
+        Some("diff") => diff(&rest),
+        Some("idl") => idl(&rest),
+        _ => Err("usage: cargo xtask ci|tidy|test [CARGO TEST ARGS]|bench|instructions|fuzz|diff|idl [ARGS]"
+            .into()),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

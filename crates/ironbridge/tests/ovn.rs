@@ -248,7 +248,7 @@ impl Words {
                     sorted.sort_by_key(ToString::to_string);
                     // The hint is the beginning of a UUID.
                     sorted.retain(|pair| !pair.to_string().contains("stage-hint"));
-                    *members = sorted.into();
+                    *members = sorted;
                 }
                 Json::array(items)
             }

@@ -1,24 +1,64 @@
-//! The client replica: a typed, in-memory copy of a database that follows the server's.
+//! The client library: a typed, in-memory replica of a database that follows the server's.
 //!
 //! An [`Idl`] is a pure machine. It takes the JSON-RPC messages of one session as values ([`Idl::receive`]) and gives
 //! messages to send ([`Idl::take_messages`]); whoever owns the socket tells it of [`Idl::connected`] and
-//! [`Idl::disconnected`]. Between the two it negotiates the best monitor that the server knows
-//! (`monitor_cond_since`, else `monitor_cond`, else `monitor`), keeps the rows, and counts content changes in
-//! [`Idl::seqno`].
+//! [`Idl::disconnected`]. That owner is `ib_stream::replica::Replica`, unless a program has a loop of its own. Between the two the
+//! replica negotiates the best monitor that the server knows (`monitor_cond_since`, else `monitor_cond`, else `monitor`),
+//! keeps the rows, and counts content changes in [`Idl::seqno`].
+//!
+//! # An agent, step by step
+//!
+//! 1. Declare the tables and columns that you need as types ([`crate::typed_tables`]; [`vswitch`] has the switch's whole), make
+//!    an [`Idl`] of the schema and register them. What is registered is what travels; [`Idl::set_condition`] narrows it to rows,
+//!    and may be called again at any time.
+//! 2. Say how the server is chosen and shared: [`Idl::set_leader_only`] for clusters, [`Idl::set_lock`] for agents of
+//!    which one works at a time.
+//! 3. Give it to a `Replica` with the remotes, and wait until [`Idl::seqno`] changes. [`Idl::take_changes`] has the rows inserted, modified
+//!    and deleted since the last time, after [`Idl::track_changes`]; [`Idl::omit_alert`] silences what the agent writes itself.
+//! 4. Read through the types or by name, write into a [`Txn`], and commit it. `Replica::transact` starts over where the database
+//!    has changed underneath ([`TxnStatus::TryAgain`]); without it, look at the [`Outcome`] yourself.
+//!
+//! ```
+//! use ib_ovsdb::idl::vswitch::{Bridge, BridgeEdit};
+//! use ib_ovsdb::idl::{Clause, Condition, Idl, Txn};
+//! use ib_ovsdb::{Datum, Schema, schemas};
+//!
+//! let mut idl = Idl::new(&Schema::parse(schemas::VSWITCH)?);
+//! idl.register_column("Bridge", "name");
+//! idl.register_column("Bridge", "external_ids");
+//! let br_int = Clause::equals("name", Datum::scalar("br-int"));
+//! idl.set_condition("Bridge", Condition::Any(vec![br_int]));
+//! idl.connected();                        // what a `Replica` does
+//! assert!(!idl.take_messages().is_empty());
+//!
+//! let mut txn = Txn::new();
+//! for bridge in Bridge::all(idl.view()) {
+//!     let mut edit = BridgeEdit::of(&mut txn, &idl, bridge.uuid());
+//!     edit.verify("external_ids");        // if it is as I saw it,
+//!     edit.set_key("external_ids", "seen-by", "me");
+//! }
+//! let id = idl.commit(txn);
+//! println!("{:?}", idl.status(id));       // TryAgain: there is no server here
+//! # Ok::<(), ib_ovsdb::Error>(())
+//! ```
+//!
+//! `crates/stream/examples/agent.rs` is a whole program.
+//!
+//! # What holds
 //!
 //! The client has a schema of its own, compiled in, and reads through it: a column always exists for the reader, with
-//! its default value when it is not registered, or when an older server does not know it. What is registered
-//! ([`Idl::register_column`], [`Idl::register_all`]) is what travels.
+//! its default value when it is not registered, or when an older server does not know it.
 //!
-//! - Rows are read as [`Row`]s, by column name: `row.str("name")`, `row.smap("other_config")`, `row.refs("ports")`.
+//! - Rows are read as types, or as [`Row`]s by column name: `row.str("name")`, `row.smap("other_config")`, `row.refs("ports")`.
 //!   Asking for a column that the client's schema lacks is a bug of the caller and panics.
 //! - Changes go through a [`Txn`], a value apart from the replica, so that rows can be read while it grows.
 //!   A [`View`] reads the replica as if the transaction had happened.
 //! - The replica changes only by what the server says. A committed transaction shows when its update arrives.
-//! - After a reconnection rows are compared with the server's snapshot; what did not change does not count as a change.
+//! - After a reconnection the server sends what happened since, if it remembers ([`MonitorVersion::MonitorCondSince`]); else rows
+//!   are compared with its snapshot. What did not change does not count as a change, either way.
 //!
-//! Costs: a message costs its size (times a logarithm); [`Idl::take_changes`] the number of rows changed since the last call;
-//! an idle replica nothing. Rows iterate in the order of their UUIDs. One thread owns it all.
+//! Costs: a message costs its size (times a logarithm), however many rows there are; [`Idl::take_changes`] the number of rows changed since
+//! the last call; an idle replica nothing. Rows iterate in the order of their UUIDs. One thread owns it all.
 
 mod changes;
 mod condition;
