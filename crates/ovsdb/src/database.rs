@@ -691,7 +691,8 @@ impl Database {
     /// Brings changes that were made during a compaction home, once it reads the rows no more.
     fn settle(&mut self) {
         if self.has_snapshot {
-            self.has_snapshot = !self.tables.iter_mut().fold(true, |all, table| table.rows.settle() && all);
+            let unsettled = self.tables.iter_mut().filter_map(|t| (!t.rows.settle()).then_some(()));
+            self.has_snapshot = unsettled.count() > 0;
         }
     }
 
