@@ -219,10 +219,12 @@ impl Database {
             }
             Some(rows) => {
                 for (table, uuid, row) in rows {
-                    let table = &mut self.tables[table].rows;
+                    let table = &mut self.tables[table];
+                    // Now the row is at hand; a pass over all rows later would have to fetch each again.
+                    table.reindex(uuid, row.as_ref());
                     match row {
-                        Some(row) => table.insert(uuid, Entry { row, strong_refs: 0 }),
-                        None => table.remove(&uuid),
+                        Some(row) => table.rows.insert(uuid, Entry { row, strong_refs: 0 }),
+                        None => table.rows.remove(&uuid),
                     };
                 }
             }
@@ -353,11 +355,10 @@ impl Database {
         None
     }
 
-    /// Counts references and fills indexes from the rows.
+    /// Counts references from the rows.
     fn rebuild_references(&mut self) {
         for table in &mut self.tables {
             table.weak_in.clear();
-            table.indexes.iter_mut().for_each(|i| i.clear());
             table.rows.values_mut().for_each(|e| e.strong_refs = 0);
         }
         // A file may hold weak references that outlived their rows; some versions of Open vSwitch write such.
@@ -371,22 +372,16 @@ impl Database {
                 }
             }
             for (uuid, column, kept) in cleaned {
-                if let Some(entry) = self.tables[t].rows.get_mut(&uuid) {
-                    entry.row.set_many(&[(column, kept)]);
-                }
+                let Some(row) = self.tables[t].row(uuid).map(|row| row.with(&[(column, kept)])) else {
+                    continue;
+                };
+                self.tables[t].reindex(uuid, Some(&row));
+                self.tables[t].rows.insert(uuid, Entry { row, strong_refs: 0 });
             }
         }
         let mut strong: Vec<(usize, Uuid)> = Vec::new();
         for t in 0..self.tables.len() {
-            let table = &mut self.tables[t];
-            let mut indexes = std::mem::take(&mut table.indexes);
-            for (i, index) in indexes.iter_mut().enumerate() {
-                index.reserve(table.rows.len());
-                for (uuid, entry) in &table.rows {
-                    index.insert(table.index_hash(i, &entry.row), *uuid);
-                }
-            }
-            table.indexes = indexes;
+            let table = &self.tables[t];
             for r in table.ref_columns.iter().filter(|r| r.has(RefType::Strong)) {
                 for (uuid, entry) in &table.rows {
                     r.each(entry.row.cell(r.column), RefType::Strong, |table, target| {

@@ -109,9 +109,8 @@ impl Mutation {
                 kind.min = 0;
                 if mutator == Mutator::Delete {
                     kind.max = UNLIMITED;
-                    let map_form =
-                        matches!(argument.as_array(), Some([Json::String(s), ..]) if &**s == "map");
-                    if kind.is_map() && !map_form {
+                    // What is no map may be a set of keys; if it is neither, the complaint is about the latter.
+                    if kind.is_map() && Datum::from_json(&kind, argument, Some(&mut *symbols)).is_err() {
                         kind.value = None;
                         by_key = true;
                     }

@@ -142,17 +142,6 @@ impl Index {
             self.by_hash.remove(&hash);
         }
     }
-
-    /// Forgets all rows.
-    pub fn clear(&mut self) {
-        self.by_hash.clear();
-        self.others.clear();
-    }
-
-    /// Makes room for so many rows.
-    pub fn reserve(&mut self, rows: usize) {
-        self.by_hash.reserve(rows);
-    }
 }
 
 /// From where a row is weakly referenced: referencing table and row, and how many times. Most have one such row.
@@ -286,6 +275,18 @@ impl Table {
     /// The hash of the values that `row` has in the columns of index `i`.
     pub fn index_hash(&self, i: usize, row: &Row) -> u64 {
         self.hash_values(self.schema.indexes[i].iter().map(|&c| row.cell(c)))
+    }
+
+    /// Has indexes follow a row that is about to become `new`, or to go.
+    pub fn reindex(&mut self, uuid: Uuid, new: Option<&Row>) {
+        for i in 0..self.indexes.len() {
+            if let Some(hash) = self.row(uuid).map(|old| self.index_hash(i, old)) {
+                self.indexes[i].remove(hash, uuid);
+            }
+            if let Some(hash) = new.map(|new| self.index_hash(i, new)) {
+                self.indexes[i].insert(hash, uuid);
+            }
+        }
     }
 
     /// The hash of the values of an index's columns.

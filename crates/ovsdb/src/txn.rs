@@ -209,7 +209,10 @@ impl Txn {
                             return;
                         }
                         *ref_delta.entry((t, u)).or_insert(0) += if came { 1 } else { -1 };
-                        if came && !tables[t].rows.contains_key(&u) && place(touched, index, t, u).is_none() {
+                        // A row that this transaction has both made and deleted never was; of others the complaint is that they
+                        // are still referenced.
+                        let was = || place(touched, index, t, u).is_some_and(|i| touched[i].old.is_some());
+                        if came && !tables[t].rows.contains_key(&u) && !was() {
                             missing.get_or_insert((t, u));
                         }
                     });
@@ -328,7 +331,8 @@ impl Txn {
                         &column.name,
                         uuid,
                         removed,
-                        zero && inserted,
+                        zero,
+                        inserted,
                     ));
                 }
                 replace.push((r.column, kept));
@@ -386,17 +390,25 @@ fn same_values(columns: &[usize], change: &Change) -> bool {
     }
 }
 
-fn empty_weak_column(table: &str, column: &str, uuid: Uuid, removed: usize, zero: bool) -> Error {
-    Error::constraint(if zero {
+fn empty_weak_column(
+    table: &str,
+    column: &str,
+    uuid: Uuid,
+    removed: usize,
+    zero: bool,
+    inserted: bool,
+) -> Error {
+    let mark = if inserted { " (inserted within this transaction)" } else { "" };
+    Error::constraint(if zero && inserted {
         format!(
-            "Weak reference column \"{column}\" in \"{table}\" row {uuid} (inserted within this transaction) contained \
+            "Weak reference column \"{column}\" in \"{table}\" row {uuid}{mark} contained \
              all-zeros UUID (probably as the default value for this column) but deleting this value caused a constraint \
              volation because this column is not allowed to be empty."
         )
     } else {
         format!(
             "Deletion of {removed} weak reference(s) to deleted (or never-existing) rows from column \"{column}\" in \
-             \"{table}\" row {uuid} caused this column to become empty, but constraints on this column disallow an \
+             \"{table}\" row {uuid}{mark} caused this column to become empty, but constraints on this column disallow an \
              empty column."
         )
     })

@@ -315,7 +315,7 @@ fn roles_permit_what_their_rows_say() {
     let open = |s: &mut Server, role: &str, id: Option<&str>| {
         s.open_session_as(false, Asker { role: role.into(), id: id.map(str::to_string) })
     };
-    let mut run = |s: &mut Server, id: SessionId, operation: &str| {
+    let run = |s: &mut Server, id: SessionId, operation: &str| {
         ask(s, id, "t", "transact", &format!(r#"["S",{operation}]"#), 0);
         let text = s.take_actions().into_iter().find_map(|a| match a {
             Action::Send(_, text) => Some(text.to_string()),
