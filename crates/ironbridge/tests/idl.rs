@@ -240,6 +240,18 @@ fn exercise(server: &Server<'_>) {
     b.until("the condition", |idl| idl.conditions_settled());
     assert_eq!(b.names(), ["br2"]);
 
+    // A conversion underneath: the session, its rows and its lock stay.
+    let schema = std::fs::read_to_string("/usr/share/openvswitch/vswitch.ovsschema").unwrap();
+    let (before, after) = schema.split_once("\"version\": \"").unwrap();
+    let changed = format!("{before}\"version\": \"99.{after}").replacen("99.8.", "99.", 1);
+    std::fs::write(server.file("schema"), changed).unwrap();
+    server.run("/usr/bin/ovsdb-client", &["convert", &server.remote(), &server.file("schema")]);
+    b.replica.idl.set_condition("Bridge", Condition::All);
+    b.add_bridge("br3");
+    b.replica.idl.set_condition("Bridge", named("br2"));
+    b.until("the condition", |idl| idl.conditions_settled());
+    assert_eq!(b.names(), ["br2"]);
+
     // A lost session: rows stay, and what happened meanwhile comes.
     let changes_before = b.replica.idl.seqno();
     server.appctl(&["ovsdb-server/reconnect"]);
@@ -262,7 +274,7 @@ fn on_our_server() {
     // After a restart rows are compared with the snapshot: what did not change is no change.
     let server = Server::start(&dir, "ours", true);
     let mut a = Client::new(&[server.remote()], |_| {});
-    a.until("the rows", |idl| idl.len("Bridge") == 3);
+    a.until("the rows", |idl| idl.len("Bridge") == 4);
     a.replica.idl.take_changes();
     server.stop();
     let _server = Server::start(&dir, "ours", true);

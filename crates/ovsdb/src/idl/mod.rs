@@ -747,7 +747,9 @@ mod tests {
         let schema =
             r#"{"name":"S","model":"standalone","connected":true,"leader":true,"schema":"{\"tables\":{}}"}"#;
         let mut idl = following(schema);
+        idl.set_lock(Some("L"));
         answer(&mut idl, "monitor_cond_since", r#""error":null,"result":[false,"TOP",{}]"#);
+        answer(&mut idl, "lock", r#""error":null,"result":{"locked":true}"#);
         assert!(idl.is_live() && !idl.server_has_table("Bridge"));
         idl.receive(&json(r#"{"id":null,"method":"monitor_canceled","params":[["monid","S"]]}"#));
         assert!(!idl.is_live());
@@ -760,6 +762,8 @@ mod tests {
         let id = asked[1].get("id").unwrap();
         idl.receive(&json(&format!(r#"{{"id":{id},{SNAPSHOT}}}"#)));
         assert_eq!(idl.first("Bridge").unwrap().str("name"), "br0");
+        // The lock is the session's, and still held.
+        assert!(idl.has_lock() && idl.take_messages().is_empty());
     }
 
     #[test]

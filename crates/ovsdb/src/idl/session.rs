@@ -132,7 +132,9 @@ impl Session {
     }
 
     fn ask_for_lock(&mut self) {
-        let Some(name) = self.lock.as_ref().map(|lock| lock.name.clone()) else { return };
+        // A session asks once, though its monitor may begin anew: twice is an error to the server.
+        let unasked = |lock: &&Lock| lock.request.is_none() && !lock.held && !lock.contended;
+        let Some(name) = self.lock.as_ref().filter(unasked).map(|lock| lock.name.clone()) else { return };
         let id = self.request("lock", Json::array([name.into()]));
         if let Some(lock) = &mut self.lock {
             lock.request = Some(id);
