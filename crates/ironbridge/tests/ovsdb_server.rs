@@ -534,3 +534,99 @@ fn the_original_clients_work_on_it() {
         text(&dir.command("ovsdb-tool").args(["show-log", "conf.db"]).output().unwrap()).contains("record 0")
     );
 }
+
+/// One request and its answer.
+fn ask(socket: &Path, method: &str, params: &str) -> String {
+    let mut stream = connect(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, r#"{{"method":"{method}","params":{params},"id":0}}"#).unwrap();
+    let mut parser = Parser::new();
+    let mut buf = [0; 4096];
+    loop {
+        let n = stream.read(&mut buf).unwrap();
+        assert!(n > 0, "{method} {params}: closed");
+        parser.feed(&buf[..n]);
+        if let Some(answer) = parser.next_value().unwrap() {
+            return answer.to_string();
+        }
+    }
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A backup and a relay, from a configuration file that changes, follow a server that is killed and comes back.
+#[test]
+fn a_configuration_file_makes_backups_and_relays() {
+    let dir = Dir::new("copies");
+    small_database(&dir.file("s.db"));
+    let copy = Dir::new("copies-to");
+    small_database(&copy.file("s.db"));
+    let mut active = Server::start(&dir, &["s.db"]);
+    let socket = dir.file("db.sock");
+    let insert = |socket: &Path, name: &str| {
+        ask(socket, "transact", &format!(r#"["S",{{"op":"insert","table":"T","row":{{"name":"{name}"}}}}]"#))
+    };
+    let has = |socket: &Path, name: &str| {
+        let select = format!(
+            r#"["S",{{"op":"select","table":"T","where":[["name","==","{name}"]],"columns":["name"]}}]"#
+        );
+        ask(socket, "transact", &select).contains(name)
+    };
+    assert!(insert(&socket, "one").contains("uuid"));
+    let source = format!(r#"{{"unix:{}":{{"max-backoff":1000}}}}"#, socket.display());
+    let configure = |databases: &str| {
+        let text = format!(
+            r#"{{"remotes":{{"punix:{}":{{}}}},"databases":{{{databases}}}}}"#,
+            copy.file("db.sock").display()
+        );
+        std::fs::write(copy.file("config.json"), text).unwrap();
+    };
+    let binary = env!("CARGO_BIN_EXE_ironbridge");
+    let ctl_path = copy.file("ctl").display().to_string();
+    let control = |args: &[&str]| {
+        copy.command(binary).args(["ovs-appctl", "-t", &ctl_path]).args(args).output().unwrap()
+    };
+    let file = copy.file("s.db").display().to_string();
+    configure(&format!(r#""{file}":{{"service-model":"active-backup","backup":true,"source":{source}}}"#));
+    let config = format!("--config-file={}", copy.file("config.json").display());
+    let ctl = format!("--unixctl={}", copy.file("ctl").display());
+    let child = copy
+        .command(binary)
+        .args(["ovsdb-server", "--no-chdir", "-vconsole:off", &config, &ctl])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _server = Server(child);
+    let copied = copy.file("db.sock");
+    wait_for("the backup has the row", || has(&copied, "one"));
+    assert!(insert(&copied, "no").contains("insert operation not allowed"));
+    let status = text(&control(&["ovsdb-server/sync-status"]));
+    assert_eq!(status, format!("state: backup\nreplicating: unix:{}\ndatabase: S\n", socket.display()));
+
+    // A mistake changes nothing.
+    std::fs::write(copy.file("config.json"), r#"{"remotes":[]}"#).unwrap();
+    assert!(!control(&["ovsdb-server/reload"]).status.success());
+    assert_eq!(text(&control(&["ovsdb-server/list-dbs"])), "S\n_Server\n");
+
+    configure(&format!(r#""S":{{"service-model":"relay","source":{source}}}"#));
+    assert_eq!(text(&control(&["ovsdb-server/reload"])), "");
+    wait_for("the relay has the row", || has(&copied, "one"));
+    assert!(insert(&copied, "two").contains("uuid"));
+    assert!(has(&socket, "two"));
+    active.kill();
+    assert!(has(&copied, "two"));
+    let pending = std::thread::spawn({
+        let copied = copied.clone();
+        move || ask(&copied, "transact", r#"["S",{"op":"insert","table":"T","row":{"name":"three"}}]"#)
+    });
+    std::fs::remove_file(&socket).unwrap();
+    let _active = Server::start(&dir, &["s.db"]);
+    assert!(pending.join().unwrap().contains("uuid"));
+    assert!(has(&socket, "three") && has(&copied, "three"));
+}

@@ -474,6 +474,12 @@ impl App {
             }
             return self.add_relay(name, SourceOptions::new(remotes, self.copying.relay_probe_ms));
         }
+        let database = self.read_database(file)?;
+        self.serve_database(file, database)
+    }
+
+    /// Reads a database file that is not served yet. The error is a sentence.
+    pub(crate) fn read_database(&self, file: &str) -> Result<Database, String> {
         let path = Path::new(file);
         if self.files.values().any(|f| same_file(f, path)) {
             return Err(format!("ovsdb error: {file}: already open"));
@@ -488,6 +494,12 @@ impl App {
         }
         let mut database = loaded.database;
         database.write_diffs = !self.no_file_diff;
+        Ok(database)
+    }
+
+    /// Serves a database that was read from a file. The error is a sentence.
+    pub(crate) fn serve_database(&mut self, file: &str, database: Database) -> Result<(), String> {
+        let path = Path::new(file);
         let name = database.schema.name.to_string();
         let now = self.now();
         self.server.add_database(database, now).map_err(|e| e.to_string())?;

@@ -20,8 +20,8 @@ use super::remotes::RemoteOptions;
 use super::sources::{PROBE_MS, SourceOptions};
 
 impl App {
-    /// Reads the configuration file and makes the server what it says. On an error nothing has changed but databases that
-    /// could be opened.
+    /// Reads the configuration file and makes the server what it says. On an error in the file, or if one of its database files cannot
+    /// be read, nothing has changed.
     pub(crate) fn load_config(&mut self) -> Result<(), String> {
         let Some(path) = self.config_file.clone() else { return Ok(()) };
         vlog_info!(OVSDB_SERVER, "loading configuration from '{}'", path.display());
@@ -37,6 +37,11 @@ impl App {
             return Err(format!("config: unexpected member '{unknown}'"));
         }
         let none = Object::new();
+        if let Some(bad) =
+            ["remotes", "databases"].iter().find(|s| config.get(s).is_some_and(|j| j.as_object().is_none()))
+        {
+            return Err(format!("config: '{bad}' is not a JSON object"));
+        }
         let section = |name: &str| config.get(name).and_then(Json::as_object).unwrap_or(&none);
         let mut files: BTreeMap<String, Wanted> = BTreeMap::new();
         let mut relays: BTreeMap<String, SourceOptions> = BTreeMap::new();
@@ -54,6 +59,13 @@ impl App {
         let mut remotes = Vec::new();
         for (target, options) in section("remotes").iter() {
             remotes.push((target.to_string(), remote_options(target, options)?));
+        }
+        // What may fail comes first, so that a mistake in the file ends nothing that is served.
+        let mut read = BTreeMap::new();
+        for file in files.keys() {
+            if !self.files.values().any(|open| super::same_file(open, file.as_ref())) {
+                read.insert(file.clone(), self.read_database(file)?);
+            }
         }
         let gone: Vec<String> = self
             .files
@@ -81,8 +93,8 @@ impl App {
                 let found = app.files.iter().find(|(_, open)| super::same_file(open, file.as_ref()));
                 found.map(|(name, _)| name.clone())
             };
-            if open(self).is_none() {
-                self.open_database(&file)?;
+            if let Some(database) = read.remove(&file) {
+                self.serve_database(&file, database)?;
             }
             let Some(name) = open(self) else { continue };
             match wanted {
@@ -165,7 +177,13 @@ fn source_options(remotes: &str, json: &Json) -> Result<SourceOptions, String> {
 fn remote_options(target: &str, json: &Json) -> Result<RemoteOptions, String> {
     let mut options = RemoteOptions::default_for(target);
     let none = Object::new();
-    for (name, value) in json.as_object().unwrap_or(&none).iter() {
+    let members = match json {
+        Json::Null => &none,
+        json => json
+            .as_object()
+            .ok_or_else(|| format!("config: {target}: options of a remote must be a JSON object"))?,
+    };
+    for (name, value) in members.iter() {
         let bad = || format!("config: {target}: bad value of '{name}'");
         let ms = || value.as_integer().and_then(|n| u64::try_from(n).ok()).ok_or_else(bad);
         match &**name {
