@@ -66,7 +66,9 @@ fn needs_ct(f: FieldId) -> bool {
 /// Checks one action against what it is nested in.
 pub fn verify_nested(a: &Action, outer: Outer) -> Result<(), Complaint> {
     let field = written_field(a);
-    if field.is_some_and(needs_ct) && outer != Outer::Ct {
+    // Others that write fields have always been let through.
+    let sets = matches!(a, Action::SetField(_) | Action::RegMove { .. });
+    if sets && field.is_some_and(needs_ct) && outer != Outer::Ct {
         return Err((OfError::OFPBAC_BAD_SET_ARGUMENT, "cannot set CT fields outside of ct action".into()));
     }
     if outer == Outer::Ct {

@@ -3,6 +3,8 @@
 //! One meaning has several wire forms by version: the standard's own where there is one, else Nicira's. An
 //! action that a version cannot carry at all is left out; `Protocols` of a parsed flow say so beforehand.
 
+use std::borrow::Cow;
+
 use ib_flow::{FieldId, FieldValue, OfPort, Subfield};
 
 use crate::action::*;
@@ -19,6 +21,51 @@ pub fn encode_actions(b: &mut Buf, actions: &[Action], version: Version) {
     for a in actions {
         encode_one(b, a, version);
     }
+}
+
+/// Actions as a flow with this match sends them. From OpenFlow 1.2 on `mod_tp_src` and `mod_tp_dst` are `set_field` on
+/// the ports of one protocol, which the match tells; without one it is TCP.
+pub(crate) fn for_match<'a>(
+    actions: &'a [Action],
+    m: &ib_flow::Match,
+    version: Version,
+) -> Cow<'a, [Action]> {
+    let ports = match m.flow.nw_proto {
+        17 => (FieldId::UdpSrc, FieldId::UdpDst),
+        132 => (FieldId::SctpSrc, FieldId::SctpDst),
+        _ => return Cow::Borrowed(actions),
+    };
+    if version < Version::V12 || !actions.iter().any(sets_l4) {
+        return Cow::Borrowed(actions);
+    }
+    Cow::Owned(with_ports(actions, ports))
+}
+
+fn sets_l4(a: &Action) -> bool {
+    match a {
+        Action::SetL4Src(_) | Action::SetL4Dst(_) => true,
+        Action::Clone(list) | Action::WriteActions(list) => list.iter().any(sets_l4),
+        _ => false,
+    }
+}
+
+fn with_ports(actions: &[Action], ports: (FieldId, FieldId)) -> Vec<Action> {
+    let set = |field, port: u16| {
+        Action::SetField(SetField {
+            field,
+            value: port.to_be_bytes().into(),
+            mask: [0xff; 2].into(),
+            form: SetFieldForm::SetField,
+        })
+    };
+    let one = |a: &Action| match a {
+        Action::SetL4Src(port) => set(ports.0, *port),
+        Action::SetL4Dst(port) => set(ports.1, *port),
+        Action::Clone(list) => Action::Clone(with_ports(list, ports)),
+        Action::WriteActions(list) => Action::WriteActions(with_ports(list, ports)),
+        other => other.clone(),
+    };
+    actions.iter().map(one).collect()
 }
 
 /// Appends a flow's behaviour: actions in OpenFlow 1.0, instructions later.

@@ -183,9 +183,6 @@ impl ActionParser<'_> {
             "pop_mpls" => Action::PopMpls(Be16::new(u16_arg(value, "pop_mpls")?)),
             "delete_field" => {
                 let sf = subfield(value)?;
-                if !sf.field.is_tun_metadata() {
-                    return Err(format!("{value}: not a valid tun_metadata field"));
-                }
                 Action::DeleteField(sf.field)
             }
             "set_tunnel" | "set_tunnel64" => {
@@ -668,7 +665,7 @@ fn multipath(s: &str) -> Result<Multipath, String> {
     if !(1..=65536).contains(&n_links) {
         return Err(format!("{s}: n_links {n_links} is not in valid range 1 to 65536"));
     }
-    let dst = subfield(dst).map_err(|e| format!("{s}: {e}"))?;
+    let dst = subfield(dst)?;
     if dst.n_bits < 16 && n_links > 1 << dst.n_bits {
         return Err(format!(
             "{s}: {}-bit destination field has {} possible values, less than specified n_links {n_links}",

@@ -707,7 +707,7 @@ fn flow_mod(b: &mut Buf, f: &FlowMod, v: Version, xid: u32, options: EncodeOptio
     b.u16(flow_flags(f.flags, v));
     b.u16(if v >= Version::V14 { f.importance } else { 0 });
     mw::put_ofp11_match(b, &f.match_, v);
-    encode_instructions(b, &f.actions, v);
+    encode_instructions(b, &crate::action_encode::for_match(&f.actions, &f.match_, v), v);
 }
 
 /// OpenFlow 1.1+ has no "the switch's choice" for additions: table 0 it is.

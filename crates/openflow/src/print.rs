@@ -118,7 +118,13 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                 put_header(&mut out, id.kind.name, header);
                 match decode(bytes) {
                     Ok(d) => {
+                        let at = out.len();
                         body(&mut out, &d, id.flags, options);
+                        if says_all_tables(bytes, id.kind.raw)
+                            && let Some(end) = out[at + 1..].find(' ')
+                        {
+                            out.insert_str(at + 1 + end, " table:255");
+                        }
                         if matches!(d.message, Message::Hello(_)) && crate::decode::is_odd_hello(bytes) {
                             out.push_str(" unknown data in hello:\n");
                             out.push_str(&hex_dump(bytes, true));
@@ -146,6 +152,16 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
 /// The name of a message's kind, whatever its length.
 fn identify_prefix(bytes: &[u8]) -> Result<&'static str, OfError> {
     crate::raw::identify_kind(bytes).map(|i| i.kind.name)
+}
+
+/// Whether a flow_mod of OpenFlow 1.0 has 255 for the table beside its command: that is more than no table.
+fn says_all_tables(bytes: &[u8], raw: crate::raw::Raw) -> bool {
+    let table = match raw {
+        crate::raw::Raw::FlowMod10 => bytes.get(56),
+        crate::raw::Raw::NxFlowMod => bytes.get(24),
+        _ => None,
+    };
+    table == Some(&0xff)
 }
 
 fn multipart_flags(out: &mut String, flags: u16, may_have_more: bool) {

@@ -1,6 +1,6 @@
 //! Multipart requests and replies to bytes.
 
-use crate::action_encode::{encode_actions, encode_instructions};
+use crate::action_encode::{encode_actions, encode_instructions, for_match};
 use crate::encode::{EncodeOptions, any_as_all, flow_flags, port};
 use crate::group_wire;
 use crate::match_wire as mw;
@@ -411,7 +411,7 @@ fn flow_stats11(b: &mut Buf, f: &FlowStats, v: Version) {
     b.u64(f.packet_count);
     b.u64(f.byte_count);
     mw::put_ofp11_match(b, &f.match_, v);
-    encode_instructions(b, &f.actions, v);
+    encode_instructions(b, &for_match(&f.actions, &f.match_, v), v);
     b.patch_len(start, start);
 }
 
@@ -457,7 +457,7 @@ fn flow_stats15(b: &mut Buf, f: &FlowStats) {
         oxs_field(b, 4, &f.packet_count.to_be_bytes());
         oxs_field(b, 5, &f.byte_count.to_be_bytes());
     });
-    encode_instructions(b, &f.actions, Version::V15);
+    encode_instructions(b, &for_match(&f.actions, &f.match_, Version::V15), Version::V15);
     b.patch_len(start, start);
 }
 
@@ -723,7 +723,7 @@ fn flow_update(b: &mut Buf, u: &FlowUpdate, v: Version) {
                 b.u32(0);
                 b.u64(*cookie);
                 mw::put_ofp11_match(b, match_, v);
-                encode_instructions(b, actions, v);
+                encode_instructions(b, &for_match(actions, match_, v), v);
             } else {
                 b.u16(*event as u16 % 3);
                 b.u16(reason);
@@ -738,7 +738,7 @@ fn flow_update(b: &mut Buf, u: &FlowUpdate, v: Version) {
                 if v == Version::V13 {
                     let len = put_measured_match(b, match_, v);
                     b.patch_u16(at, len);
-                    encode_instructions(b, actions, v);
+                    encode_instructions(b, &for_match(actions, match_, v), v);
                 } else {
                     let n = mw::put_nxm(b, match_, 0, 0);
                     b.patch_u16(at, n);

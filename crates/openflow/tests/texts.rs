@@ -64,3 +64,36 @@ fn flags_and_strange_parts() {
     );
     check("010400180000000400002320000000180002000000000000", "NXT_TLV_TABLE_MOD (xid=0x4):\n CLEAR\n");
 }
+
+/// A flow as OpenFlow 1.3 carries it, as text.
+fn as_13(flow: &str) -> String {
+    use ib_openflow::encode::encode;
+    use ib_openflow::flow_text::{Purpose, parse_flow_mod};
+    use ib_openflow::message::{FlowModCommand, Message, Version};
+    use ib_openflow::names::NO_NAMES;
+    let (fm, _) = parse_flow_mod(flow, Purpose::Mod(FlowModCommand::Add), NO_NAMES).unwrap();
+    let bytes = encode(&Message::FlowMod(fm), Version::V13, 1);
+    message_text(&bytes, &PrintOptions::default())
+}
+
+#[test]
+fn the_match_tells_whose_port_is_set() {
+    let head = "OFPT_FLOW_MOD (OF1.3) (xid=0x1): ADD";
+    for (kind, field) in [("tcp", "tcp_dst"), ("udp", "udp_dst"), ("udp6", "udp_dst"), ("sctp", "sctp_dst")] {
+        let text = as_13(&format!("{kind},actions=mod_tp_dst:5"));
+        assert_eq!(text, format!("{head} {kind} actions=set_field:5->{field}\n"));
+    }
+    // A port of a connection says nothing without its protocol.
+    assert_eq!(
+        as_13("ct_state=+trk,ip,ct_tp_src=5,actions=drop"),
+        format!("{head} ct_state=+trk,ip actions=drop\n")
+    );
+}
+
+#[test]
+fn table_of_openflow_10() {
+    check(
+        "0104003000000001000023200000000d0000000000000000ff000000000080 00ffffffffffff00000000000000000000",
+        "NXT_FLOW_MOD (xid=0x1): ADD table:255 actions=drop\n",
+    );
+}

@@ -353,6 +353,7 @@ impl Encoder<'_> {
         use FieldId::*;
         let m = self.m;
         let default_type = m.flow.packet_type.is_zero();
+        let start = self.out.len();
         if !default_type {
             self.put(PacketType);
         }
@@ -398,7 +399,11 @@ impl Encoder<'_> {
         }
         self.registers();
         self.put_all(&[PktMark, CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtIpv6Src, CtNwDst, CtIpv6Dst]);
-        self.put_all(&[CtNwProto, CtTpSrc, CtTpDst, Metadata]);
+        self.put(CtNwProto);
+        if m.mask.0.ct_nw_proto != 0 {
+            self.put_all(&[CtTpSrc, CtTpDst]);
+        }
+        self.put(Metadata);
         if let Some(c) = cookie {
             let masked = c.mask != u64::MAX;
             let header = if masked { COOKIE_HEADER_MASKED } else { COOKIE_HEADER };
@@ -408,8 +413,11 @@ impl Encoder<'_> {
                 self.out.extend_from_slice(&c.mask.to_be_bytes());
             }
         }
+        // It stands first too, unless the other fields say it.
         if default_type && !m.mask.0.packet_type.is_zero() && !self.implied_ethernet {
+            let rest = self.out.split_off(start);
             self.put(PacketType);
+            self.out.extend_from_slice(&rest);
         }
     }
 

@@ -338,7 +338,7 @@ pub(super) fn compose_packet(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
         let now = ib_base::time::Clock::new().wall_ms();
         let mut capture =
             ib_packet::pcap::PcapWriter::new(&mut *io.stdout).map_err(|e| Fail::Msg(e.to_string()))?;
-        let time = std::time::Duration::from_millis(now.try_into().unwrap_or(0));
+        let time = std::time::Duration::from_millis(now);
         return capture.write(time, packet.data()).map_err(|e| Fail::Msg(e.to_string()));
     }
     if ctl.options.bare {
