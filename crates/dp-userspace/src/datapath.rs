@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ib_base::time::{Clock, Instant};
 use ib_base::vlog::module::DPIF_NETDEV;
+use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::{
     DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
     UpcallHandler,
@@ -489,6 +490,16 @@ impl Dpif for DpUserspace {
     }
     fn flow_flush(&self) {
         self.shared.table.flush();
+    }
+
+    fn meter_set(&self, id: u32, config: &MeterConfig) -> Result<(), DpifError> {
+        self.shared.meters.set(id, config.clone(), self.config.clock.now().as_ms())
+    }
+    fn meter_stats(&self, id: u32) -> Result<MeterStats, DpifError> {
+        self.shared.meters.stats(id)
+    }
+    fn meter_del(&self, id: u32) -> Result<MeterStats, DpifError> {
+        self.shared.meters.del(id)
     }
 
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError> {

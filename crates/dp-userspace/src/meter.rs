@@ -14,34 +14,7 @@ pub const MAX_METERS: u32 = 1 << 18;
 /// Bands that a meter has room for.
 pub const MAX_BANDS: usize = 8;
 
-/// A drop band.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MeterBand {
-    /// Kilobits or packets a second.
-    pub rate: u32,
-    /// Bucket size: kilobits or packets; 0: as much as the rate brings in a second.
-    pub burst: u32,
-}
-
-/// What a meter does.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MeterConfig {
-    /// Rates are packets a second, not kilobits.
-    pub pktps: bool,
-    /// Bands.
-    pub bands: Vec<MeterBand>,
-}
-
-/// Counters of a meter.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MeterStats {
-    /// Packets seen.
-    pub packets: u64,
-    /// Bytes seen.
-    pub bytes: u64,
-    /// Packets and bytes that each band dropped.
-    pub bands: Vec<(u64, u64)>,
-}
+pub use ib_dpif::meter::{MeterBand, MeterConfig, MeterStats};
 
 struct State {
     config: MeterConfig,
@@ -55,10 +28,9 @@ struct State {
 #[derive(Default)]
 pub struct Meters(RwLock<HashMap<u32, Arc<Mutex<State>>>>);
 
-impl MeterBand {
-    fn size(self) -> u64 {
-        u64::from(if self.burst == 0 { self.rate } else { self.burst }) * 1000
-    }
+/// Capacity of a band's bucket.
+fn size(band: MeterBand) -> u64 {
+    u64::from(if band.burst == 0 { band.rate } else { band.burst }) * 1000
 }
 
 impl Meters {
@@ -73,7 +45,7 @@ impl Meters {
         let state = State {
             stats: MeterStats { bands: vec![(0, 0); config.bands.len()], ..MeterStats::default() },
             used_ms: now_ms,
-            buckets: config.bands.iter().map(|b| b.size()).collect(),
+            buckets: config.bands.iter().map(|b| size(*b)).collect(),
             config,
         };
         self.0.write().insert(id, Arc::new(Mutex::new(state)));
@@ -106,7 +78,7 @@ impl Meters {
         let cost = if m.config.pktps { 1000 } else { bytes * 8 };
         let mut worst: Option<(usize, u32)> = None;
         for (i, (band, bucket)) in m.config.bands.iter().zip(&mut m.buckets).enumerate() {
-            *bucket = bucket.saturating_add(elapsed_ms.saturating_mul(u64::from(band.rate))).min(band.size());
+            *bucket = bucket.saturating_add(elapsed_ms.saturating_mul(u64::from(band.rate))).min(size(*band));
             match bucket.checked_sub(cost) {
                 Some(left) => *bucket = left,
                 None if worst.is_none_or(|(_, rate)| band.rate > rate) => worst = Some((i, band.rate)),

@@ -10,6 +10,7 @@ pub mod action;
 pub mod conformance;
 pub mod datapaths;
 pub mod dpctl;
+pub mod meter;
 pub mod provider;
 pub mod text;
 

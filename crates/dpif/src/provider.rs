@@ -4,6 +4,7 @@
 //! or a short lock, never for traffic. An [`UpcallHandler`] is called from the provider's own threads
 //! and must not call back into port or datapath management of the same provider.
 
+use crate::meter::{MeterConfig, MeterStats};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -292,6 +293,19 @@ pub trait Dpif: Send + Sync {
     fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo));
     /// Removes every flow.
     fn flow_flush(&self);
+
+    /// Makes or replaces a meter; its buckets start full, its counters at zero.
+    fn meter_set(&self, _id: u32, _config: &MeterConfig) -> Result<(), DpifError> {
+        Err(DpifError::Unsupported("meters"))
+    }
+    /// Counters of a meter.
+    fn meter_stats(&self, _id: u32) -> Result<MeterStats, DpifError> {
+        Err(DpifError::Unsupported("meters"))
+    }
+    /// Removes a meter; returns its last counters.
+    fn meter_del(&self, _id: u32) -> Result<MeterStats, DpifError> {
+        Err(DpifError::Unsupported("meters"))
+    }
 
     /// Runs actions on a packet.
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError>;

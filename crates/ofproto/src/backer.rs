@@ -4,6 +4,7 @@
 //! were installed. It outlives no bridge and is shared by datapath threads (upcalls), the main thread and
 //! revalidation.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -70,6 +71,8 @@ pub struct Backer {
     pub features: RwLock<Arc<Features>>,
     /// What the provider could do when it was opened.
     pub boot_features: Arc<Features>,
+    /// Ids of the provider's meters in use, by all bridges.
+    pub meter_ids: Mutex<BTreeSet<u32>>,
     /// Recirculation ids.
     pub recirc: RecircIds,
     /// Installed flows.
@@ -100,6 +103,7 @@ impl Backer {
             changed: Arc::new(Version::new()),
             features: RwLock::new(Arc::clone(&features)),
             boot_features: features,
+            meter_ids: Mutex::default(),
             recirc: RecircIds::new(),
             ukeys: Ukeys::new(),
             reval: Mutex::default(),
@@ -109,6 +113,21 @@ impl Backer {
             use_ufid: AtomicBool::new(true),
             paused: AtomicBool::new(false),
         })
+    }
+
+    /// Takes the lowest meter id of the provider that is free.
+    pub(crate) fn take_meter_id(&self) -> u32 {
+        let mut ids = self.meter_ids.lock();
+        let free = ids.iter().zip(0..).find(|(used, n)| **used != *n).map(|(_, n)| n);
+        let id = free.unwrap_or_else(|| u32::try_from(ids.len()).unwrap_or(u32::MAX));
+        ids.insert(id);
+        id
+    }
+    /// Removes a meter from the provider.
+    pub(crate) fn drop_meter(&self, id: u32) {
+        // One that is not there is gone as well.
+        let _ = self.dpif.meter_del(id);
+        self.meter_ids.lock().remove(&id);
     }
 
     /// What the provider can do.

@@ -1,9 +1,10 @@
 //! Meters: their configuration. The bands work in the datapath.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use ib_base::time::Instant;
+use ib_dpif::DpifError;
 use ib_flow::{Match, OfPort};
 use ib_openflow::action::Action;
 use ib_openflow::error::OfError;
@@ -11,6 +12,7 @@ use ib_openflow::message::{
     FlowRemovedReason, MeterConfig, MeterFlags, MeterMod, OFPG_ANY, OFPM_ALL, OFPM_MAX, OFPTT_ALL,
 };
 
+use crate::backer::Backer;
 use crate::flow_mod::Criteria;
 use crate::ofproto::Ofproto;
 
@@ -18,6 +20,10 @@ use crate::ofproto::Ofproto;
 pub const MAX_METERS: u32 = 0x40000;
 /// Bands of a meter.
 pub const MAX_BANDS: u8 = 8;
+/// The meter of packets for the slow path, and that of packets for controllers.
+const OFPM_SLOWPATH: u32 = 0xffff_fffd;
+/// See [`OFPM_SLOWPATH`].
+pub const OFPM_CONTROLLER: u32 = 0xffff_fffe;
 /// OFPMBT_DROP.
 const DROP: u16 = 1;
 
@@ -28,43 +34,47 @@ pub struct Meter {
     pub config: MeterConfig,
     /// When it was added.
     pub created: Instant,
-    /// Packets that went through.
-    pub packets: AtomicU64,
-    /// Their bytes.
-    pub bytes: AtomicU64,
+    /// Its id in the datapath.
+    pub provider_id: u32,
 }
 
 impl Ofproto {
     /// Applies a meter_mod. Flows that use a deleted meter go with it.
-    pub fn meter_mod(&self, mm: &MeterMod, now: Instant) -> Result<(), OfError> {
+    pub fn meter_mod(&self, backer: &Backer, mm: &MeterMod, now: Instant) -> Result<(), OfError> {
         let id = mm.meter.meter_id;
         if mm.command != 2 {
-            if id == 0 || id > OFPM_MAX {
+            let special = matches!(id, OFPM_SLOWPATH | OFPM_CONTROLLER);
+            if id == 0 || (id > OFPM_MAX && !special) {
                 return Err(OfError::OFPMMFC_INVALID_METER);
             }
             check_meter(&mm.meter)?;
         }
-        let exists = self.meters.read().contains_key(&id);
+        let old = self.meters.read().get(&id).map(|m| (m.provider_id, m.created));
+        let exists = old.is_some();
         match mm.command {
             0 if exists => return Err(OfError::OFPMMFC_METER_EXISTS),
             1 if !exists => return Err(OfError::OFPMMFC_UNKNOWN_METER),
             0 | 1 => {
-                let meter = Meter {
-                    config: mm.meter.clone(),
-                    created: now,
-                    packets: AtomicU64::new(0),
-                    bytes: AtomicU64::new(0),
-                };
+                let (provider_id, created) = old.unwrap_or_else(|| (backer.take_meter_id(), now));
+                if let Err(e) = backer.dpif.meter_set(provider_id, &of_datapath(&mm.meter))
+                    && !matches!(e, DpifError::Unsupported(_))
+                {
+                    if !exists {
+                        backer.drop_meter(provider_id);
+                    }
+                    return Err(OfError::OFPMMFC_OUT_OF_METERS);
+                }
+                let meter = Meter { config: mm.meter.clone(), created, provider_id };
                 self.meters.write().insert(id, Arc::new(meter));
             }
-            2 => self.delete_meters(id, now),
+            2 => self.delete_meters(backer, id, now),
             _ => return Err(OfError::OFPMMFC_BAD_COMMAND),
         }
         self.changed.bump();
         Ok(())
     }
 
-    fn delete_meters(&self, id: u32, now: Instant) {
+    fn delete_meters(&self, backer: &Backer, id: u32, now: Instant) {
         let gone: Vec<u32> = match id {
             OFPM_ALL => self.meters.read().keys().copied().collect(),
             id => self.meters.read().contains_key(&id).then_some(id).into_iter().collect(),
@@ -91,8 +101,36 @@ impl Ofproto {
         txn.commit();
         let mut meters = self.meters.write();
         for m in gone {
-            meters.remove(&m);
+            if let Some(meter) = meters.remove(&m) {
+                backer.drop_meter(meter.provider_id);
+            }
         }
+    }
+
+    /// How many flows use each meter. Cost: all flows.
+    pub(crate) fn meter_users(&self) -> BTreeMap<u32, u32> {
+        let mut users = BTreeMap::new();
+        for rule in self.tables.iter().flat_map(|t| t.cls.collect_all()) {
+            for a in rule.actions.iter() {
+                if let Action::Meter(id) = a {
+                    *users.entry(*id).or_default() += 1;
+                }
+            }
+        }
+        users
+    }
+}
+
+/// The meter as a datapath sees it.
+fn of_datapath(m: &MeterConfig) -> ib_dpif::meter::MeterConfig {
+    let burst = |b: u32| if m.flags & MeterFlags::BURST != 0 { b } else { 0 };
+    ib_dpif::meter::MeterConfig {
+        pktps: m.flags & MeterFlags::PKTPS != 0,
+        bands: m
+            .bands
+            .iter()
+            .map(|b| ib_dpif::meter::MeterBand { rate: b.rate, burst: burst(b.burst) })
+            .collect(),
     }
 }
 

@@ -188,6 +188,9 @@ impl Switch {
             }
         }
         bridge.ports.clear();
+        for meter in bridge.of.meters.read().values() {
+            bridge.backer.drop_meter(meter.provider_id);
+        }
         let id = bridge.of.id;
         bridge.backer.xcfg.update(|old| without_bridge(old, id));
         bridge.backer.changed.bump();

@@ -343,3 +343,53 @@ impl UpcallHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recirc::FrozenState;
+    use ib_flow::OfPort;
+    use ib_openflow::message::{Message, Version};
+
+    #[test]
+    fn a_continuation_comes_back_through_a_controller() {
+        let metadata = FrozenMetadata {
+            tunnel: Box::new(Flow::zeroed().tunnel),
+            metadata: Default::default(),
+            regs: Default::default(),
+            in_port: OfPort(1),
+        };
+        let state = FrozenState {
+            bridge: 3,
+            table: 0,
+            metadata,
+            stack: Vec::new(),
+            mirrors: 0,
+            conntracked: false,
+            was_mpls: false,
+            actions: Vec::new(),
+            action_set: Vec::new(),
+            rule_cookie: 0,
+            userdata: Vec::new(),
+        };
+        let entry = RecircEntry { id: 0x1234, state };
+        let mut flow = Flow::zeroed();
+        (flow.in_port, flow.regs[1], flow.metadata) = (1, 5, ib_packet::Be64::new(7));
+        let pin = PacketIn {
+            data: vec![0; 14],
+            total_len: 14,
+            metadata: packet_metadata(&flow),
+            continuation: continuation(&entry),
+            ..PacketIn::default()
+        };
+        for version in [Version::V10, Version::V13, Version::V15] {
+            let bytes = ib_openflow::encode::encode(&Message::Resume(pin.clone()), version, 1);
+            let Ok(Message::Resume(back)) = ib_openflow::decode::decode(&bytes).map(|d| d.message) else {
+                panic!("{version:?}: {bytes:x?}");
+            };
+            assert_eq!(continued(&back.continuation), Some(0x1234));
+            assert_eq!(back.metadata, pin.metadata);
+        }
+        assert_eq!(continued(&[0, 8, 0, 8, 0, 0, 0, 0]), None);
+    }
+}

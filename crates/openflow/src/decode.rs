@@ -492,10 +492,10 @@ fn packet_in2(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
             }
             5 => p.reason = reason_from_wire(b.u8()?)?,
             6 => {
-                let mut m = Cursor::new(body, bad);
-                m.skip(if body.len() % 8 == 4 { 4 } else { 0 })?;
-                let len = m.len();
-                p.metadata = mw::pull_nxm(&mut Cursor::new(m.rest(), bad), len, tlv, false)?.match_;
+                // Padding in front of the fields is an empty header.
+                let padded = body.len() % 8 == 4 && body.starts_with(&[0; 4]);
+                let fields = if padded { &body[4..] } else { body };
+                p.metadata = mw::pull_nxm(&mut Cursor::new(fields, bad), fields.len(), tlv, false)?.match_;
                 has_metadata = true;
             }
             7 => p.userdata = body.to_vec(),

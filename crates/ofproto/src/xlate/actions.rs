@@ -411,10 +411,10 @@ impl Ctx<'_> {
                 }
             }
             Action::Meter(id) => {
-                if self.bridge.of.meters.read().contains_key(id) {
-                    self.out.push(Odp::Meter(id.wrapping_sub(1)));
-                } else {
-                    self.report_error(&format!("meter {id} is not present"));
+                let meter = self.bridge.of.meters.read().get(id).map(|m| m.provider_id);
+                match meter {
+                    Some(id) => self.out.push(Odp::Meter(id)),
+                    None => self.report_error(&format!("meter {id} is not present")),
                 }
             }
             Action::ClearActions => {

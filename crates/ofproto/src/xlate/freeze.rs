@@ -159,7 +159,14 @@ impl Ctx<'_> {
             controller_id: id,
             max_len,
         };
+        let meter = self.bridge.of.meters.read().get(&crate::meter::OFPM_CONTROLLER).map(|m| m.provider_id);
+        let Some(meter) = meter else { return self.put_userspace(&cookie) };
+        // What the meter drops must not end the packet's own way: it is a sample of all packets.
+        let outer = std::mem::take(&mut self.out);
         self.put_userspace(&cookie);
+        let mut metered = std::mem::replace(&mut self.out, outer);
+        metered.insert(0, Odp::Meter(meter));
+        self.out.push(Odp::Sample { probability: u32::MAX, actions: metered.into() });
     }
 
     /// Sends the packet to controllers as it is now.

@@ -1,5 +1,7 @@
 //! Traces against what Open vSwitch says of the same flows and packets.
 
+use ib_openflow::message::{MeterBand, MeterConfig, MeterFlags, MeterMod};
+
 use crate::testing::Lab;
 
 fn lab() -> Lab {
@@ -151,4 +153,20 @@ fn tries_of_ip_do_not_look_into_arp() {
         "in_port=2,arp,arp_spa=10.0.0.1",
         "Megaflow: recirc_id=0,eth,arp,in_port=2,arp_spa=10.0.0.1\nDatapath actions: drop",
     );
+}
+
+#[test]
+fn meters_take_the_lowest_free_place_in_the_datapath() {
+    let mut lab = lab();
+    let b = lab.switch.bridge("br0").unwrap();
+    let band = MeterBand { kind: 1, prec_level: 0, rate: 1, burst: 0 };
+    for (command, meter_id) in [(0, 7), (0, 9), (2, 7), (0, 4), (0, crate::meter::OFPM_CONTROLLER)] {
+        let meter = MeterConfig { meter_id, flags: MeterFlags::PKTPS, bands: vec![band] };
+        b.of.meter_mod(&b.backer, &MeterMod { command, meter }, lab.clock.now()).unwrap();
+    }
+    lab =
+        lab.flows("br0", "in_port=1,actions=meter:9,output:2\nin_port=2,actions=meter:4,controller,output:1");
+    assert!(lab.trace_tail(&["br0", "in_port=1"]).ends_with("Datapath actions: meter(1),2"));
+    let metered = lab.trace_tail(&["br0", "in_port=2"]);
+    assert!(metered.contains("Datapath actions: meter(0),sample(sample=100.0%,actions(meter(2),userspace("));
 }

@@ -19,7 +19,8 @@ pub(super) fn group_mod(cx: &mut Cx<'_>, gm: &GroupMod) -> Result<(), OfError> {
 
 pub(super) fn meter_mod(cx: &mut Cx<'_>, mm: &MeterMod) -> Result<(), OfError> {
     cx.reject_secondary()?;
-    cx.bridge.of.meter_mod(mm, cx.now)?;
+    let backer = std::sync::Arc::clone(&cx.bridge.backer);
+    cx.bridge.of.meter_mod(&backer, mm, cx.now)?;
     forward(cx, METER_MOD, || RequestForward::Meter(mm.clone()));
     Ok(())
 }

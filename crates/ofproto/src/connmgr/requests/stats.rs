@@ -3,6 +3,7 @@
 //! Long replies are encoded a few hundred entries at a time, so that memory beyond the bytes to send stays
 //! small however many flows there are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ib_base::time::Instant;
@@ -96,7 +97,9 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
         R::Meter(id) => {
             let meters = meters(cx, id)?;
             let now = cx.now;
-            list(cx, &meters, |m| meter_stats(m, now), B::Meter);
+            let users = cx.bridge.of.meter_users();
+            let backer = Arc::clone(&cx.bridge.backer);
+            list(cx, &meters, |m| meter_stats(&backer, &users, m, now), B::Meter);
         }
         R::MeterConfig(id) => {
             let meters = meters(cx, id)?;
@@ -327,17 +330,25 @@ fn meters(cx: &Cx<'_>, id: u32) -> Result<Vec<Arc<crate::meter::Meter>>, OfError
     meters.get(&id).map(|m| vec![Arc::clone(m)]).ok_or(OfError::OFPMMFC_UNKNOWN_METER)
 }
 
-fn meter_stats(m: &Arc<crate::meter::Meter>, now: Instant) -> MeterStats {
-    use std::sync::atomic::Ordering::Relaxed;
+fn meter_stats(
+    backer: &crate::backer::Backer,
+    users: &BTreeMap<u32, u32>,
+    m: &Arc<crate::meter::Meter>,
+    now: Instant,
+) -> MeterStats {
     let (duration_sec, duration_nsec) = age(now, m.created);
+    let counts = backer.dpif.meter_stats(m.provider_id).unwrap_or_default();
+    let band = |i: usize| counts.bands.get(i).copied().unwrap_or_default();
     MeterStats {
         meter_id: m.config.meter_id,
-        flow_count: 0,
-        packet_in_count: m.packets.load(Relaxed),
-        byte_in_count: m.bytes.load(Relaxed),
+        flow_count: users.get(&m.config.meter_id).copied().unwrap_or(0),
+        packet_in_count: counts.packets,
+        byte_in_count: counts.bytes,
         duration_sec,
         duration_nsec,
-        bands: vec![MeterBandStats::default(); m.config.bands.len()],
+        bands: (0..m.config.bands.len())
+            .map(|i| MeterBandStats { packets: band(i).0, bytes: band(i).1 })
+            .collect(),
     }
 }
 
