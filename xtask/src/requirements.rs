@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("/usr/sbin/ethtool", "ethtool", "device settings"),
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
     ("/usr/bin/busybox", "busybox-static", "virtual machines"),
+    ("/usr/bin/openssl", "openssl", "TLS"),
     ("/usr/bin/valgrind", "valgrind", "instruction counts"),
     ("/usr/bin/mn", "mininet", "Mininet"),
 ];

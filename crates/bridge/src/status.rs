@@ -165,7 +165,7 @@ impl StatusWriter {
                 let columns = match status {
                     Some(c) => vec![
                         ("is_connected", Datum::scalar(c.is_connected)),
-                        ("role", columns::optional(Some(c.role))),
+                        ("role", columns::optional(Some(c.role).filter(|role| !role.is_empty()))),
                         ("status", columns::strings(&c.status)),
                     ],
                     None => vec![

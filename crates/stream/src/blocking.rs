@@ -1,25 +1,33 @@
 //! Streams for tools, which have one peer and nothing else to do: connect, read and write, and block.
+//!
+//! Under `ssl:` a thread stands between the socket and a UNIX socket pair whose other end is the stream: so it has handles and
+//! timeouts as the others have.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
 use crate::stream::{split_host_port, unix_path, unsupported};
+use crate::tls::Session;
 
 /// A connected stream that blocks.
 #[derive(Debug)]
 pub enum Blocking {
     /// `tcp:`
     Tcp(TcpStream),
-    /// `unix:`
+    /// `unix:`, and what `ssl:` is carried by.
     Unix(UnixStream),
 }
 
 impl Blocking {
-    /// Connects to `name`: `tcp:HOST[:PORT]` with a default port, or `unix:FILE`.
+    /// Connects to `name`: `tcp:HOST[:PORT]` or `ssl:HOST[:PORT]` with a default port, or `unix:FILE`.
     pub fn connect(name: &str, default_port: u16) -> io::Result<Blocking> {
-        let (scheme, target) = name.split_once(':').ok_or_else(|| unsupported(name))?;
+        let (scheme, target) = name.split_once(':').ok_or_else(unsupported)?;
         match scheme {
             "unix" => {
                 let (path, dir) = ib_sys::socket::short_unix_path(&unix_path(target))?;
@@ -27,7 +35,12 @@ impl Blocking {
                 drop(dir);
                 Ok(Blocking::Unix(stream))
             }
-            "tcp" => {
+            "tcp" | "ssl" => {
+                let session = match scheme {
+                    "ssl" => Some(split_host_port(target).map_or(target, |(host, _)| host)),
+                    _ => None,
+                };
+                let session = session.map(Session::client).transpose()?;
                 let bad = || io::Error::from_raw_os_error(97);
                 let (host, port) = split_host_port(target).ok_or_else(bad)?;
                 let port = match port {
@@ -41,9 +54,12 @@ impl Blocking {
                 let stream = TcpStream::connect(addrs.as_slice())?;
                 // Requests are small and their answers awaited.
                 stream.set_nodelay(true)?;
-                Ok(Blocking::Tcp(stream))
+                match session {
+                    Some(session) => Ok(Blocking::Unix(carry(session, stream)?)),
+                    None => Ok(Blocking::Tcp(stream)),
+                }
             }
-            _ => Err(unsupported(name)),
+            _ => Err(unsupported()),
         }
     }
 
@@ -61,6 +77,100 @@ impl Blocking {
             Blocking::Tcp(s) => Blocking::Tcp(s.try_clone()?),
             Blocking::Unix(s) => Blocking::Unix(s.try_clone()?),
         })
+    }
+}
+
+/// Ends the handshake and starts the thread that carries bytes between `socket` and the stream that it returns.
+fn carry(mut session: Session, mut socket: TcpStream) -> io::Result<UnixStream> {
+    session.handshake(&mut socket)?;
+    let (ours, theirs) = UnixStream::pair()?;
+    socket.set_nonblocking(true)?;
+    ours.set_nonblocking(true)?;
+    let poll = Poll::new()?;
+    for (token, fd) in [socket.as_raw_fd(), ours.as_raw_fd()].iter().enumerate() {
+        poll.registry().register(
+            &mut SourceFd(fd),
+            Token(token),
+            Interest::READABLE.add(Interest::WRITABLE),
+        )?;
+    }
+    let mut carrier = Carrier { session, socket, user: ours, to_user: Vec::new(), to_peer: Vec::new() };
+    // Closing both ends tells both sides all that there is to tell.
+    std::thread::Builder::new().name("tls".into()).spawn(move || carrier.run(poll))?;
+    Ok(theirs)
+}
+
+struct Carrier {
+    session: Session,
+    socket: TcpStream,
+    user: UnixStream,
+    to_user: Vec<u8>,
+    to_peer: Vec<u8>,
+}
+
+impl Carrier {
+    fn run(&mut self, mut poll: Poll) -> io::Result<()> {
+        let mut events = Events::with_capacity(4);
+        loop {
+            // Neither side may starve while the other is busy.
+            while self.pull()? | self.push()? {}
+            poll.poll(&mut events, None).or_else(|e| match e.kind() {
+                io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(e),
+            })?;
+        }
+    }
+
+    /// True if anything moved; an error at the end.
+    fn pull(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if self.to_user.is_empty() {
+            let mut buf = [0; 16 << 10];
+            match self.session.recv(&mut self.socket, &mut buf) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.to_user.extend_from_slice(&buf[..n]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        while !self.to_user.is_empty() {
+            match self.user.write(&self.to_user) {
+                Ok(n) => {
+                    self.to_user.drain(..n);
+                    moved = true;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(moved)
+    }
+
+    fn push(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if self.to_peer.is_empty() {
+            let mut buf = [0; 16 << 10];
+            match self.user.read(&mut buf) {
+                Ok(0) => {
+                    self.session.close(&mut self.socket);
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok(n) => self.to_peer.extend_from_slice(&buf[..n]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        while !self.to_peer.is_empty() {
+            match self.session.send(&mut self.socket, &self.to_peer) {
+                Ok((n, _)) => {
+                    self.to_peer.drain(..n);
+                    moved = true;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(moved)
     }
 }
 

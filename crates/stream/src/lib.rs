@@ -7,4 +7,5 @@ pub mod reconnect;
 pub mod replica;
 pub mod session;
 pub mod stream;
+pub mod tls;
 pub mod unixctl;

@@ -1,8 +1,10 @@
-//! Byte streams by name: `unix:FILE`, `tcp:HOST:PORT` and the passive `punix:FILE`, `ptcp:[PORT][:HOST]`.
+//! Byte streams by name: `unix:FILE`, `tcp:HOST:PORT`, `ssl:HOST:PORT` and the passive `punix:FILE`, `ptcp:[PORT][:HOST]`,
+//! `pssl:[PORT][:HOST]`.
 //!
 //! A [`Stream`] is a connection or an attempt at one; a [`Listener`] makes streams. Both are nonblocking, belong to a
 //! reactor under a key, and say `WouldBlock` where there is nothing to do until the key is ready. Host names are
-//! resolved on a thread of their own. `ssl:` and `pssl:` are refused for now, as not supported.
+//! resolved on a thread of their own. Over `ssl:` and `pssl:` a [`tls::Session`] stands between socket and user; its handshake
+//! belongs to connecting, on both sides.
 
 use std::fs::Permissions;
 use std::io::{self, Read, Write};
@@ -18,6 +20,7 @@ use mio::Interest;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::reactor::{Handle, Key};
+use crate::tls;
 
 /// Port of OpenFlow.
 pub const OFP_PORT: u16 = 6653;
@@ -30,12 +33,8 @@ fn invalid(message: String) -> io::Error {
     io::Error::from_raw_os_error(97)
 }
 
-/// The error of a connection method that is not known or not supported (`EAFNOSUPPORT`).
-pub(crate) fn unsupported(name: &str) -> io::Error {
-    let scheme = name.split(':').next().unwrap_or_default();
-    if matches!(scheme, "ssl" | "pssl") {
-        return io::Error::new(io::ErrorKind::Unsupported, "TLS is not supported by this build");
-    }
+/// The error of a connection method that is not known (`EAFNOSUPPORT`).
+pub(crate) fn unsupported() -> io::Error {
     io::Error::from_raw_os_error(97)
 }
 
@@ -100,6 +99,8 @@ enum Socket {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Connecting,
+    /// The socket is connected; TLS is not.
+    Handshaking,
     Connected,
 }
 
@@ -109,6 +110,7 @@ pub struct Stream {
     name: String,
     peer: String,
     socket: Socket,
+    tls: Option<Box<tls::Session>>,
     state: State,
     /// Addresses to try after the current.
     more: Vec<SocketAddr>,
@@ -126,11 +128,12 @@ impl Stream {
     /// Begins to connect to `name` (`tcp:HOST[:PORT]` with a default port, `unix:FILE`).
     pub fn open(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Stream> {
         coverage::stream_open.inc();
-        let (scheme, target) = name.split_once(':').ok_or_else(|| unsupported(name))?;
+        let (scheme, target) = name.split_once(':').ok_or_else(unsupported)?;
         let build = |socket, state| Stream {
             name: name.to_string(),
             peer: name.to_string(),
             socket,
+            tls: None,
             state,
             more: Vec::new(),
             handle: handle.clone(),
@@ -148,16 +151,21 @@ impl Stream {
                 stream.connect()?;
                 Ok(stream)
             }
-            "tcp" => {
+            "tcp" | "ssl" => {
                 let (host, port) =
                     split_host_port(target).ok_or_else(|| invalid(format!("{target}: bad address")))?;
                 let port = match port {
                     Some(port) => parse_port(port, target)?,
                     None => default_port,
                 };
+                let tls = match scheme {
+                    "ssl" => Some(Box::new(tls::Session::client(host)?)),
+                    _ => None,
+                };
                 // A scope such as `%eth0` makes it a name for the resolver.
                 if let Ok(ip) = host.parse::<IpAddr>() {
                     let mut stream = build(Socket::Resolving(channel().1), State::Connecting);
+                    stream.tls = tls;
                     stream.try_address(SocketAddr::new(ip, port))?;
                     return Ok(stream);
                 }
@@ -170,9 +178,11 @@ impl Stream {
                     let _ = tx.send(result);
                     waker.wake(key);
                 })?;
-                Ok(build(Socket::Resolving(rx), State::Connecting))
+                let mut stream = build(Socket::Resolving(rx), State::Connecting);
+                stream.tls = tls;
+                Ok(stream)
             }
-            _ => Err(unsupported(name)),
+            _ => Err(unsupported()),
         }
     }
 
@@ -194,6 +204,7 @@ impl Stream {
             peer: name.clone(),
             name,
             socket,
+            tls: None,
             state: State::Connected,
             more: Vec::new(),
             handle: handle.clone(),
@@ -229,7 +240,8 @@ impl Stream {
         }
         self.handle.register(&mut socket, self.key, BOTH)?;
         self.watches_room = true;
-        self.peer = format!("tcp:{}", format_addr(addr));
+        let scheme = if self.tls.is_some() { "ssl" } else { "tcp" };
+        self.peer = format!("{scheme}:{}", format_addr(addr));
         self.socket = Socket::Tcp(socket);
         Ok(())
     }
@@ -245,8 +257,10 @@ impl Stream {
 
     /// Goes on connecting. `Ok` once connected; `WouldBlock` while under way; any other error ends the attempt.
     pub fn connect(&mut self) -> io::Result<()> {
-        if self.state == State::Connected {
-            return Ok(());
+        match self.state {
+            State::Connected => return Ok(()),
+            State::Handshaking => return self.handshake(),
+            State::Connecting => {}
         }
         loop {
             let failed = match &self.socket {
@@ -265,8 +279,8 @@ impl Stream {
                     (None, Ok(_)) => {
                         // Small messages that await answers gain nothing from waiting for company.
                         let _ = socket.set_nodelay(true);
-                        self.state = State::Connected;
-                        return Ok(());
+                        self.state = State::Handshaking;
+                        return self.handshake();
                     }
                     (None, Err(e)) if e.kind() == io::ErrorKind::NotConnected => {
                         return Err(io::ErrorKind::WouldBlock.into());
@@ -296,6 +310,17 @@ impl Stream {
         }
     }
 
+    /// Goes on with the handshake of TLS, if there is any.
+    fn handshake(&mut self) -> io::Result<()> {
+        if let (Some(tls), Socket::Tcp(socket)) = (&mut self.tls, &mut self.socket) {
+            let done = tls.handshake(socket);
+            self.watch_room(done.is_err());
+            done?;
+        }
+        self.state = State::Connected;
+        Ok(())
+    }
+
     /// Whether [`Stream::connect`] has said `Ok`.
     pub fn is_connected(&self) -> bool {
         self.state == State::Connected
@@ -304,6 +329,9 @@ impl Stream {
     /// Reads what is there into `buf`. `Ok(0)` is the end of the stream; `WouldBlock` means to wait for the key.
     pub fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.connect()?;
+        if let (Some(tls), Socket::Tcp(socket)) = (&mut self.tls, &mut self.socket) {
+            return tls.recv(socket, buf);
+        }
         loop {
             let result = match &mut self.socket {
                 Socket::Tcp(s) => s.read(buf),
@@ -320,6 +348,13 @@ impl Stream {
     /// Writes as much of `bytes` as goes now. `WouldBlock` means to wait for the key.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.connect()?;
+        if let (Some(tls), Socket::Tcp(socket)) = (&mut self.tls, &mut self.socket) {
+            let sent = tls.send(socket, bytes);
+            let full =
+                sent.as_ref().map_or_else(|e| e.kind() == io::ErrorKind::WouldBlock, |(_, full)| *full);
+            self.watch_room(full);
+            return sent.map(|(n, _)| n);
+        }
         loop {
             let result = match &mut self.socket {
                 Socket::Tcp(s) => s.write(bytes),
@@ -364,6 +399,16 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.state == State::Connected
+            && let (Some(tls), Socket::Tcp(socket)) = (&mut self.tls, &mut self.socket)
+        {
+            tls.close(socket);
+        }
+    }
+}
+
 #[derive(Debug)]
 enum ListenSocket {
     Tcp(TcpListener),
@@ -375,6 +420,7 @@ enum ListenSocket {
 pub struct Listener {
     name: String,
     socket: ListenSocket,
+    tls: bool,
     handle: Handle,
     key: Key,
     accepted: u64,
@@ -382,11 +428,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `name`: `ptcp:[PORT][:HOST]`, without a host on IPv4 only, or `punix:FILE`, whose stale predecessor is
-    /// removed.
+    /// Listens on `name`: `ptcp:[PORT][:HOST]` or `pssl:[PORT][:HOST]`, without a host on IPv4 only, or `punix:FILE`, whose
+    /// stale predecessor is removed.
     pub fn open(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Listener> {
         coverage::pstream_open.inc();
-        let (scheme, target) = name.split_once(':').ok_or_else(|| unsupported(name))?;
+        let (scheme, target) = name.split_once(':').ok_or_else(unsupported)?;
         let socket = match scheme {
             "punix" => {
                 let path = unix_path(target);
@@ -397,7 +443,11 @@ impl Listener {
                 signal::unlink_at_exit(&path);
                 ListenSocket::Unix { socket, path }
             }
-            "ptcp" => {
+            "ptcp" | "pssl" => {
+                // What is lacking is logged; it may come later, and until then no connection is taken.
+                if scheme == "pssl" {
+                    let _ = tls::check();
+                }
                 let (port, host) = split_passive(target);
                 let port = if port.is_empty() { default_port } else { parse_port(port, target)? };
                 let addr = match host {
@@ -418,9 +468,17 @@ impl Listener {
                 vlog_info!(SOCKET_UTIL, "{}: listening on port {}", target, bound);
                 ListenSocket::Tcp(socket)
             }
-            _ => return Err(unsupported(name)),
+            _ => return Err(unsupported()),
         };
-        Ok(Listener { name: name.to_string(), socket, handle: handle.clone(), key, accepted: 0, dscp: None })
+        Ok(Listener {
+            name: name.to_string(),
+            socket,
+            tls: scheme == "pssl",
+            handle: handle.clone(),
+            key,
+            accepted: 0,
+            dscp: None,
+        })
     }
 
     /// Takes a connection, under a new key. `WouldBlock` means to wait for the listener's key.
@@ -435,8 +493,14 @@ impl Listener {
                     if let Some(dscp) = self.dscp {
                         let _ = socket::set_dscp(&socket, addr.is_ipv6(), dscp);
                     }
-                    let name = format!("tcp:{}", format_addr(addr));
-                    Ok(Stream::accepted(Socket::Tcp(socket), name, &self.handle, key))
+                    let scheme = if self.tls { "ssl" } else { "tcp" };
+                    let name = format!("{scheme}:{}", format_addr(addr));
+                    let mut stream = Stream::accepted(Socket::Tcp(socket), name, &self.handle, key);
+                    if self.tls {
+                        stream.tls = Some(Box::new(tls::Session::server()?));
+                        stream.state = State::Handshaking;
+                    }
+                    Ok(stream)
                 }),
                 ListenSocket::Unix { socket, .. } => socket.accept().and_then(|(mut socket, _)| {
                     self.handle.register(&mut socket, key, Interest::READABLE)?;
@@ -451,6 +515,8 @@ impl Listener {
                 }
                 Err(e)
                     if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                // This connection cannot have TLS, of which the log has been told; the next one perhaps can.
+                Err(e) if self.tls && e.raw_os_error() == Some(tls::ENOPROTOOPT) => {}
                 Err(e) => {
                     if e.kind() != io::ErrorKind::WouldBlock {
                         vlog_err_rl!(STREAM, (10, 25), "{}: accept: {}", self.name, strerror(&e));
@@ -587,7 +653,7 @@ mod tests {
         let reactor = Reactor::new(&Clock::new()).unwrap();
         let handle = reactor.handle();
         let open = |name: &str| Stream::open(name, 1, handle, Key(1)).unwrap_err();
-        assert_eq!(open("ssl:1.2.3.4").kind(), io::ErrorKind::Unsupported);
+        assert_eq!(strerror(&open("ssl:1.2.3.4")), "Protocol not available", "no key is configured");
         assert_eq!(strerror(&open("foo:bar")), "Address family not supported by protocol");
         assert_eq!(open("unix:/nonexistent/x").kind(), io::ErrorKind::NotFound);
         assert_eq!(strerror(&open("tcp:1.2.3.4:x")), "Address family not supported by protocol");

@@ -27,6 +27,7 @@ use ib_base::{coverage, vlog_err, vlog_info, vlog_info_rl};
 use ib_ovsdb::database::Database;
 use ib_ovsdb::server::{Now, SERVER_DATABASE, Server};
 use ib_stream::reactor::{Handle, Reactor};
+use ib_stream::tls;
 use ib_stream::unixctl::{self, standard};
 use ib_sys::daemon::{self, Daemon};
 use ib_sys::lockfile::LockFile;
@@ -45,7 +46,6 @@ const OPT_CONFIG_FILE: u32 = 260;
 const OPT_FILE_DIFF: u32 = 261;
 const OPT_UNSUPPORTED: u32 = 262;
 const OPT_DUMMY: u32 = 263;
-const OPT_PKI: u32 = 264;
 const OPT_SYNC_FROM: u32 = 265;
 const OPT_SYNC_EXCLUDE: u32 = 266;
 const OPT_ACTIVE: u32 = 267;
@@ -60,16 +60,6 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("disable-file-no-data-conversion", HasArg::No, OPT_DUMMY),
     LongOpt::new("help", HasArg::No, 'h' as u32),
     LongOpt::new("version", HasArg::No, 'V' as u32),
-    // Scripts give these whether or not there is a remote that needs them; such a remote is what is refused.
-    LongOpt::new("private-key", HasArg::Required, OPT_PKI),
-    LongOpt::new("certificate", HasArg::Required, OPT_PKI),
-    LongOpt::new("ca-cert", HasArg::Required, OPT_PKI),
-    LongOpt::new("bootstrap-ca-cert", HasArg::Required, OPT_PKI),
-    LongOpt::new("peer-ca-cert", HasArg::Required, OPT_PKI),
-    LongOpt::new("ssl-protocols", HasArg::Required, OPT_PKI),
-    LongOpt::new("ssl-ciphers", HasArg::Required, OPT_PKI),
-    LongOpt::new("ssl-ciphersuites", HasArg::Required, OPT_PKI),
-    LongOpt::new("ssl-server-name", HasArg::Required, OPT_PKI),
     LongOpt::new("sync-from", HasArg::Required, OPT_SYNC_FROM),
     LongOpt::new("sync-exclude-tables", HasArg::Required, OPT_SYNC_EXCLUDE),
     LongOpt::new("active", HasArg::No, OPT_ACTIVE),
@@ -95,6 +85,7 @@ struct Settings {
     sync_from: Option<String>,
     sync_exclude: Option<String>,
     active: bool,
+    tls: tls::Settings,
 }
 
 /// The daemon's state, which the control socket's commands work on.
@@ -189,6 +180,8 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
     let mut no_dbs = false;
     let called = argv0(args);
     let mut options = Getopt::new(&called, args.get(1..).unwrap_or_default(), "p:c:C:hVv::", OPTIONS)
+        .with(tls::OPTIONS)
+        .with(tls::CA_OPTIONS)
         .with(daemon::OPTIONS)
         .with(daemon::VLOG_OPTIONS);
     for found in options.by_ref() {
@@ -203,6 +196,9 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
                 io.err(format!("{line}\n"));
                 return Err(1);
             }
+        }
+        if settings.tls.option(&found) {
+            continue;
         }
         match found.id {
             OPT_REMOTE => settings.remotes.push(found.arg_str()),
@@ -223,7 +219,7 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
             }
             OPT_ACTIVE => settings.active = true,
             OPT_FILE_DIFF => settings.no_file_diff = true,
-            OPT_DUMMY | OPT_PKI => {}
+            OPT_DUMMY => {}
             id if id == 'h' as u32 => {
                 io.out(usage());
                 return Err(0);
@@ -232,7 +228,6 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
                 io.out(standard::version_line(PROGRAM));
                 return Err(0);
             }
-            // Of what is left, -p, -c and -C have no name here, and no effect.
             id => {
                 if let Some(name) = unsupported_name(id) {
                     fatal(format!("--{name}: not supported yet"));
@@ -290,6 +285,7 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     {
         fatal(message);
     }
+    app.remotes.set_tls(settings.tls);
     app.copying.exclude = settings.sync_exclude.clone().unwrap_or_default();
     if let Some(active) = &settings.sync_from {
         app.copying.active.clone_from(active);

@@ -52,11 +52,6 @@ fn is_socket(path: &Path) -> bool {
 /// The full name of what the user calls `name`.
 fn resolve(name: &str, target: Target) -> Result<String> {
     if name.contains(':') {
-        if let Some(kind) = name.split(':').next().filter(|k| !matches!(*k, "tcp" | "unix"))
-            && kind == "ssl"
-        {
-            return Err(Fail::Msg(format!("{name}: SSL connections are not supported yet")));
-        }
         return Ok(name.to_string());
     }
     let suffix = if target == Target::Snoop { "snoop" } else { "mgmt" };

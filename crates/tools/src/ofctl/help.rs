@@ -2,6 +2,7 @@
 //!
 //! The layout is that of ovs-ofctl(8)'s own help: scripts (shell completion among them) read these lists.
 
+use ib_stream::tls;
 use ib_sys::daemon;
 
 use super::{COMMANDS, LONG, SHORT};
@@ -163,11 +164,9 @@ pub(super) fn option_list() -> String {
         if l.name == "version" {
             daemon::OPTIONS.iter().for_each(|l| push(&mut out, l));
         }
-        if l.name == "private-key" {
-            daemon::VLOG_OPTIONS.iter().for_each(|l| push(&mut out, l));
-        }
         push(&mut out, l);
     }
+    daemon::VLOG_OPTIONS.iter().chain(tls::OPTIONS).for_each(|l| push(&mut out, l));
     out
 }
 

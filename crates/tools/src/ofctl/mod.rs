@@ -11,6 +11,7 @@ use ib_flow::port::PortMap;
 use ib_openflow::flow_text::{parse_protocols, protocols_of, protocols_text};
 use ib_openflow::message::{PacketInFormat, Version, Versions};
 use ib_openflow::names::{Names, TableMap};
+use ib_stream::tls;
 use ib_sys::daemon::{self, Daemon};
 use ib_sys::signal;
 
@@ -205,7 +206,6 @@ const O_NAMES: u32 = 1010;
 const O_NO_NAMES: u32 = 1011;
 const O_STATS: u32 = 1012;
 const O_NO_STATS: u32 = 1013;
-const O_TLS: u32 = 1014;
 const O_BARE: u32 = 1015;
 const O_PCAP: u32 = 1016;
 const O_RAW: u32 = 1017;
@@ -241,13 +241,6 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("bad-csum", HasArg::No, O_BAD_CSUM),
     LongOpt::new("version", HasArg::No, O_VERSION),
     LongOpt::new("protocols", HasArg::Required, 'O' as u32),
-    LongOpt::new("private-key", HasArg::Required, 'p' as u32),
-    LongOpt::new("certificate", HasArg::Required, 'c' as u32),
-    LongOpt::new("ca-cert", HasArg::Required, 'C' as u32),
-    LongOpt::new("ssl-protocols", HasArg::Required, O_TLS),
-    LongOpt::new("ssl-ciphers", HasArg::Required, O_TLS),
-    LongOpt::new("ssl-ciphersuites", HasArg::Required, O_TLS),
-    LongOpt::new("ssl-server-name", HasArg::Required, O_TLS),
 ];
 
 fn parse_versions(program: &str, s: &str) -> Result<Versions> {
@@ -292,11 +285,16 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
     let mut daemon = Daemon::new(program);
     let name = argv0(args);
     let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), SHORT, LONG)
+        .with(tls::OPTIONS)
         .with(daemon::OPTIONS)
         .with(daemon::VLOG_OPTIONS);
     let mut timeout = None;
+    let mut tls_settings = tls::Settings::default();
     for found in opts.by_ref() {
         let found = found.map_err(|e| Fail::Text(format!("{e}\n")))?;
+        if tls_settings.option(&found) {
+            continue;
+        }
         let arg = found.arg_str();
         match found.id {
             id if id == 't' as u32 => match arg.parse::<u32>() {
@@ -360,10 +358,6 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
             O_RAW => {}
             O_MAY_CREATE => o.may_create = true,
             O_READ_ONLY => o.read_only = true,
-            O_TLS => return Err("SSL connections are not supported yet".into()),
-            id if [b'p', b'c', b'C'].iter().any(|c| u32::from(*c) == id) => {
-                return Err("SSL connections are not supported yet".into());
-            }
             _ => {
                 if !daemon.option(&found).map_err(|e| Fail::Text(format!("{e}\n")))? {
                     return Err(Fail::Code(1));
@@ -371,6 +365,7 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
             }
         }
     }
+    tls::configure(tls_settings);
     // Sorting among equals is by priority, highest first.
     if !o.criteria.is_empty() {
         o.criteria.push(Criterion { field: None, descending: true });

@@ -12,7 +12,7 @@ use crate::table::{Format, Style};
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::json::Json;
 use ib_ovsdb::Schema;
-use ib_stream::stream;
+use ib_stream::{stream, tls};
 use ib_sys::daemon::{self, Daemon};
 use ib_sys::{dirs, process, signal};
 use std::ffi::OsString;
@@ -187,7 +187,6 @@ const OPT_TIMESTAMP: u32 = 1000;
 const OPT_FORCE: u32 = 1001;
 const OPT_UNIXCTL: u32 = 1002;
 const OPT_IGNORED: u32 = 1003;
-const OPT_IGNORED_TLS: u32 = 1004;
 const OPT_TABLE: u32 = 2000;
 
 const OPTIONS: &[LongOpt] = &[
@@ -207,14 +206,6 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("pretty", HasArg::No, OPT_TABLE + 3),
     LongOpt::new("bare", HasArg::No, OPT_TABLE + 4),
     LongOpt::new("max-column-width", HasArg::Required, OPT_TABLE + 5),
-    LongOpt::new("private-key", HasArg::Required, OPT_IGNORED_TLS),
-    LongOpt::new("certificate", HasArg::Required, OPT_IGNORED_TLS),
-    LongOpt::new("ca-cert", HasArg::Required, OPT_IGNORED_TLS),
-    LongOpt::new("bootstrap-ca-cert", HasArg::Required, OPT_IGNORED_TLS),
-    LongOpt::new("ssl-protocols", HasArg::Required, OPT_IGNORED_TLS),
-    LongOpt::new("ssl-ciphers", HasArg::Required, OPT_IGNORED_TLS),
-    LongOpt::new("ssl-ciphersuites", HasArg::Required, OPT_IGNORED_TLS),
-    LongOpt::new("ssl-server-name", HasArg::Required, OPT_IGNORED_TLS),
 ];
 
 const TABLE_OPTIONS: [&str; 6] = ["format", "data", "no-headings", "pretty", "bare", "max-column-width"];
@@ -249,7 +240,10 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
     };
     let called_as = argv0(args);
     let rest = args.get(1..).unwrap_or_default();
+    let mut tls_settings = tls::Settings::default();
     let mut options = Getopt::new(&called_as, rest, "v::hVt:f:d:p:c:C:", OPTIONS)
+        .with(tls::OPTIONS)
+        .with(&tls::CA_OPTIONS[..1])
         .with(daemon::VLOG_OPTIONS)
         .with(daemon::OPTIONS);
     let mut timeout_s = None;
@@ -261,6 +255,9 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
                 return Err(Stop::Exit(1));
             }
         };
+        if tls_settings.option(&found) {
+            continue;
+        }
         match (found.id, char::from_u32(found.id)) {
             (_, Some('h')) => return help(&mut client, &[]),
             (_, Some('V')) => {
@@ -280,7 +277,7 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
             (_, Some('d')) => {
                 client.style.apply_option("data", Some(&found.arg_str()))?;
             }
-            (_, Some('p' | 'c' | 'C')) | (OPT_IGNORED | OPT_IGNORED_TLS, _) => {}
+            (OPT_IGNORED, _) => {}
             (OPT_TIMESTAMP, _) => client.timestamps = true,
             (OPT_FORCE, _) => client.force = true,
             (OPT_UNIXCTL, _) => client.unixctl = Some(found.arg_str()),
@@ -299,6 +296,7 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
             }
         }
     }
+    tls::configure(tls_settings);
     let words = options.rest_str();
     signal::ctl_timeout(timeout_s);
     dispatch(&mut client, &words)

@@ -24,6 +24,7 @@ use ib_base::vlog::{self, Destination, Level};
 use ib_base::{vlog_dbg, vlog_info, vlog_warn};
 use ib_ovsdb::idl::{Idl, Txn, TxnStatus};
 use ib_ovsdb::{Schema, Uuid, schemas};
+use ib_stream::tls;
 use ib_sys::{daemon, dirs, signal};
 use std::ffi::OsString;
 use std::io as stdio;
@@ -115,7 +116,7 @@ const OPT_IGNORED: u32 = 1008;
 /// Output options and options of the first command, in the order of their tables.
 const OPT_TABLE: u32 = 2000;
 const OPT_LOCAL: u32 = 3000;
-const OPT_TLS: u32 = 4000;
+const OPT_LOCAL_END: u32 = 4000;
 
 /// The tool's own options in the order of `--options`.
 const OPTIONS: &[LongOpt] = &[
@@ -144,19 +145,6 @@ const TABLE_OPTIONS: &[(&str, HasArg)] = &[
     ("pretty", HasArg::No),
     ("bare", HasArg::No),
     ("max-column-width", HasArg::Required),
-];
-
-/// TLS options; a build without TLS takes them and fails to open `ssl:` connections.
-const TLS_OPTIONS: &[&str] = &[
-    "private-key",
-    "certificate",
-    "ca-cert",
-    "ssl-protocols",
-    "ssl-ciphers",
-    "ssl-ciphersuites",
-    "ssl-server-name",
-    "bootstrap-ca-cert",
-    "peer-ca-cert",
 ];
 
 const SHORT_OPTIONS: &str = "+v::hVt:f:d:p:c:C:";
@@ -192,9 +180,8 @@ fn long_options() -> Vec<LongOpt> {
     for (i, (name, arg)) in (OPT_TABLE..).zip(TABLE_OPTIONS) {
         all.push(LongOpt::new(name, *arg, i));
     }
-    for (i, name) in (OPT_TLS..).zip(TLS_OPTIONS) {
-        all.push(LongOpt::new(name, HasArg::Required, i));
-    }
+    all.extend_from_slice(tls::OPTIONS);
+    all.extend_from_slice(tls::CA_OPTIONS);
     for (i, (name, arg)) in (OPT_LOCAL..).zip(command_options()) {
         all.push(LongOpt::new(name, arg, i));
     }
@@ -203,7 +190,7 @@ fn long_options() -> Vec<LongOpt> {
 
 fn list_options() -> String {
     let mut out = String::new();
-    let is_local = |o: &LongOpt| o.id >= OPT_LOCAL && o.id < OPT_TLS;
+    let is_local = |o: &LongOpt| (OPT_LOCAL..OPT_LOCAL_END).contains(&o.id);
     for option in long_options().iter().filter(|o| !is_local(o)) {
         let arg = if option.arg == HasArg::No { "" } else { "ARG" };
         let equals = if arg.is_empty() { "" } else { "=" };
@@ -301,6 +288,7 @@ fn parse_options(
         style: Style::new(Format::List),
         leading: Vec::new(),
     };
+    let mut tls_settings = tls::Settings::default();
     let locals = command_options();
     let longs = long_options();
     let mut options = Getopt::new(&called_as, args.get(1..).unwrap_or_default(), SHORT_OPTIONS, &longs);
@@ -312,6 +300,9 @@ fn parse_options(
                 return Err(Stop::Exit(1));
             }
         };
+        if tls_settings.option(&found) {
+            continue;
+        }
         let argument = || found.arg_str();
         match found.id {
             OPT_DB => settings.db = argument(),
@@ -349,8 +340,7 @@ fn parse_options(
             id if id == u32::from('d') => {
                 settings.style.apply_option("data", Some(&argument()))?;
             }
-            id if ['p', 'c', 'C'].map(u32::from).contains(&id) || id >= OPT_TLS => {}
-            id if id >= OPT_LOCAL => {
+            id if (OPT_LOCAL..OPT_LOCAL_END).contains(&id) => {
                 if let Some((name, _)) = locals.get((id - OPT_LOCAL) as usize) {
                     let name = format!("--{name}");
                     if settings.leading.iter().any(|(known, _)| *known == name) {
@@ -359,7 +349,7 @@ fn parse_options(
                     settings.leading.push((name, found.arg.is_some().then(argument)));
                 }
             }
-            id if id >= OPT_TABLE => {
+            id if (OPT_TABLE..OPT_LOCAL).contains(&id) => {
                 if let Some((name, _)) = TABLE_OPTIONS.get((id - OPT_TABLE) as usize) {
                     settings.style.apply_option(name, Some(&argument()))?;
                 }
@@ -372,6 +362,7 @@ fn parse_options(
             }
         }
     }
+    tls::configure(tls_settings);
     Ok(Some((settings, options.rest_str())))
 }
 

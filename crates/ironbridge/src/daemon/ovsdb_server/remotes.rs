@@ -24,6 +24,7 @@ use ib_stream::jsonrpc::Message;
 use ib_stream::reactor::{Handle, Key};
 use ib_stream::session::Session;
 use ib_stream::stream::{Listener, OVSDB_PORT, is_passive};
+use ib_stream::tls;
 
 /// Messages taken from one session before the others get their turn.
 const BURST: usize = 64;
@@ -102,6 +103,8 @@ pub(crate) struct Remotes {
     seen: BTreeMap<String, Option<u64>>,
     dirty: bool,
     complaints: BTreeSet<String>,
+    /// Options of TLS as they were given: some may name a column.
+    tls: tls::Settings,
     status_at: Instant,
 }
 
@@ -129,10 +132,6 @@ fn find_column<'a>(target: &str, server: &'a Server) -> Result<Option<(&'a Datab
     Ok(Some((database, table.index, column.index)))
 }
 
-fn is_tls(target: &str) -> bool {
-    target.starts_with("ssl:") || target.starts_with("pssl:")
-}
-
 impl Remotes {
     pub(crate) fn new(handle: &Handle) -> Remotes {
         Remotes {
@@ -146,6 +145,7 @@ impl Remotes {
             seen: BTreeMap::new(),
             dirty: true,
             complaints: BTreeSet::new(),
+            tls: tls::Settings::default(),
             status_at: Instant::ZERO,
         }
     }
@@ -155,11 +155,14 @@ impl Remotes {
         &self.handle
     }
 
+    /// Sets the options of TLS, which may be `db:DB,TABLE,COLUMN`.
+    pub(crate) fn set_tls(&mut self, settings: tls::Settings) {
+        self.tls = settings;
+        self.dirty = true;
+    }
+
     /// Adds a target; nothing if it is there already.
     pub(crate) fn add(&mut self, target: &str, server: &Server) -> Result<(), String> {
-        if is_tls(target) {
-            return Err(format!("{target}: TLS is not supported yet"));
-        }
         find_column(target, server)?;
         self.configured.entry(target.to_string()).or_insert(None);
         self.dirty = true;
@@ -173,9 +176,6 @@ impl Remotes {
         server: &Server,
     ) -> Result<(), String> {
         for (target, _) in &targets {
-            if is_tls(target) {
-                return Err(format!("{target}: TLS is not supported yet"));
-            }
             find_column(target, server)?;
         }
         self.configured = targets.into_iter().map(|(target, options)| (target, Some(options))).collect();
@@ -240,10 +240,12 @@ impl Remotes {
                 self.seen.insert(db.to_string(), server.database(db).map(|d| d.commits));
             }
         }
-        for target in wanted.keys().filter(|t| is_tls(t)) {
-            complaints.insert(format!("{target}: TLS is not supported yet"));
+        for target in self.tls.fields_mut() {
+            if let Ok(Some([db, ..])) = parse_db_target(target) {
+                self.seen.insert(db.to_string(), server.database(db).map(|d| d.commits));
+            }
         }
-        wanted.retain(|target, _| !is_tls(target));
+        tls::configure(resolve(&self.tls, server, &mut complaints));
         for complaint in complaints.difference(&self.complaints) {
             vlog_warn!(OVSDB_SERVER, "{complaint}");
         }
@@ -676,6 +678,28 @@ fn from_column(
             }
         }
     }
+}
+
+/// `settings` with what the columns say that it names; a column that cannot be found, or says nothing, is as no option.
+fn resolve(settings: &tls::Settings, server: &Server, complaints: &mut BTreeSet<String>) -> tls::Settings {
+    let mut resolved = settings.clone();
+    for field in resolved.fields_mut() {
+        match find_column(field, server) {
+            Ok(None) => {}
+            Ok(Some((database, table, column))) => {
+                let rows = database.tables[table].rows.values();
+                *field = rows
+                    .filter_map(|e| Some(e.row.get(column).as_str()?.to_string()))
+                    .next()
+                    .unwrap_or_default();
+            }
+            Err(message) => {
+                complaints.insert(message.trim_end().to_string());
+                field.clear();
+            }
+        }
+    }
+    resolved
 }
 
 /// The remote that a row such as one of table `Manager` describes.

@@ -27,6 +27,7 @@ use ib_ovsdb::idl::vswitch::{OpenVSwitch, OpenVSwitchEdit};
 use ib_ovsdb::idl::{Idl, Txn, TxnId, TxnStatus};
 use ib_stream::reactor::{Handle, Key, Reactor};
 use ib_stream::replica::Replica;
+use ib_stream::tls;
 use ib_stream::unixctl::standard::{Standard, TimeCommands, TimeWarp};
 use ib_stream::unixctl::{self, Call, Server};
 use ib_tools::client::split_remotes;
@@ -56,6 +57,8 @@ pub struct Vswitchd {
     exit: Option<Exit>,
     /// The first configuration was applied.
     configured: bool,
+    /// TLS as the command line has it.
+    tls: tls::Settings,
 }
 
 /// An `exit` command that was given.
@@ -207,6 +210,7 @@ impl Vswitchd {
             warp: TimeWarp::new(clock),
             exit: None,
             configured: false,
+            tls: tls::settings(),
         })
     }
 
@@ -288,6 +292,7 @@ impl Vswitchd {
             return;
         }
         db.applied_seqno = Some(db.replica.idl.seqno());
+        configure_tls(&db.replica.idl, &self.tls);
         let changes = db.replica.idl.take_changes();
         for warning in self.layer.follow(&db.replica.idl, &changes) {
             ib_base::vlog_warn_rl!(BRIDGE, (60, 60), "{warning}");
@@ -303,10 +308,12 @@ impl Vswitchd {
             match db.replica.idl.status(id) {
                 TxnStatus::Incomplete => return,
                 TxnStatus::Success | TxnStatus::Unchanged => {}
-                _ => {
+                TxnStatus::TryAgain => {
                     self.status.forget();
                     self.status_due = true;
                 }
+                // What the database refuses once it refuses again: no sooner than the next report.
+                _ => self.status.forget(),
             }
             db.replica.idl.take_outcome(id);
             db.pending = None;
@@ -350,6 +357,18 @@ impl TimeCommands for Vswitchd {
     fn time_warp(&mut self) -> &mut TimeWarp {
         &mut self.warp
     }
+}
+
+/// Connections use the keys of the SSL table, or without a row what the command line said.
+fn configure_tls(idl: &Idl, options: &tls::Settings) {
+    let mut settings = options.clone();
+    if let Some(row) = idl.first("Open_vSwitch").and_then(|root| root.ref_opt("ssl")) {
+        settings.private_key = row.str("private_key").to_owned();
+        settings.certificate = row.str("certificate").to_owned();
+        settings.ca_cert = row.str("ca_cert").to_owned();
+        settings.bootstrap = row.bool("bootstrap_ca_cert");
+    }
+    tls::configure(settings);
 }
 
 /// The program; `args` begin with its name.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_netdev::DummyLevel;
+use ib_stream::tls;
 use ib_stream::unixctl::standard::version_line;
 use ib_sys::daemon::{self, Daemon};
 use ib_tools::io::argv0;
@@ -43,7 +44,6 @@ const DISABLE_SYSTEM: u32 = 3;
 /// Taken for compatibility; nothing to do.
 const IGNORED: u32 = 4;
 const MLOCKALL: u32 = 5;
-const TLS: u32 = 6;
 
 const LONG: &[LongOpt] = &[
     LongOpt::new("help", HasArg::No, HELP),
@@ -54,15 +54,6 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("disable-system-route", HasArg::No, IGNORED),
     LongOpt::new("dummy-numa", HasArg::Required, IGNORED),
     LongOpt::new("mlockall", HasArg::No, MLOCKALL),
-    LongOpt::new("private-key", HasArg::Required, TLS),
-    LongOpt::new("certificate", HasArg::Required, TLS),
-    LongOpt::new("ca-cert", HasArg::Required, TLS),
-    LongOpt::new("bootstrap-ca-cert", HasArg::Required, TLS),
-    LongOpt::new("peer-ca-cert", HasArg::Required, TLS),
-    LongOpt::new("ssl-protocols", HasArg::Required, TLS),
-    LongOpt::new("ssl-ciphers", HasArg::Required, TLS),
-    LongOpt::new("ssl-ciphersuites", HasArg::Required, TLS),
-    LongOpt::new("ssl-server-name", HasArg::Required, TLS),
 ];
 
 /// Reads the command line, the program's name first; prints help, version and errors itself.
@@ -76,8 +67,11 @@ pub fn parse(args: &[OsString]) -> Parsed {
         lock_memory: false,
         without_tun: false,
     };
+    let mut tls_settings = tls::Settings::default();
     let called = argv0(args);
     let mut opts = Getopt::new(&called, args.get(1..).unwrap_or_default(), "hVv::p:c:C:", LONG)
+        .with(tls::OPTIONS)
+        .with(tls::CA_OPTIONS)
         .with(daemon::OPTIONS)
         .with(daemon::VLOG_OPTIONS);
     let usage_error = |text: &str| {
@@ -89,6 +83,9 @@ pub fn parse(args: &[OsString]) -> Parsed {
             Ok(found) => found,
             Err(e) => return usage_error(&e.to_string()),
         };
+        if tls_settings.option(&found) {
+            continue;
+        }
         match found.id {
             HELP => {
                 print!("{}", help());
@@ -109,15 +106,13 @@ pub fn parse(args: &[OsString]) -> Parsed {
             DISABLE_SYSTEM => options.disable_system = true,
             IGNORED => {}
             MLOCKALL => options.lock_memory = true,
-            TLS | 112 | 99 | 67 => {
-                return usage_error("ovs-vswitchd: TLS is not supported yet; use unix: or tcp: connections");
-            }
             _ => match daemon.option(&found) {
                 Ok(_) => {}
                 Err(line) => return usage_error(&line),
             },
         }
     }
+    tls::configure(tls_settings);
     let rest = opts.rest_str();
     match rest.as_slice() {
         [] => {}
@@ -140,17 +135,20 @@ fn help() -> String {
          (default: \"unix:{}/db.sock\").\n\
          \nActive DATABASE connection methods:\n  \
          tcp:HOST:PORT           PORT at remote HOST\n  \
+         ssl:HOST:PORT           SSL/TLS PORT at remote HOST\n  \
          unix:FILE               Unix domain socket named FILE\n\
          Passive DATABASE connection methods:\n  \
          ptcp:PORT[:IP]          listen to TCP PORT on IP\n  \
+         pssl:PORT[:IP]          listen for SSL/TLS on PORT on IP\n  \
          punix:FILE              listen on Unix domain socket FILE\n\
-         {}{}\
+         {}{}{}\
          \nOther options:\n  \
          --mlockall                lock all memory against paging\n  \
          --unixctl=SOCKET          override default control socket name\n  \
          -h, --help                display this help message\n  \
          -V, --version             display version information\n",
         rundir.display(),
+        tls::usage(true),
         daemon::usage(PROGRAM),
         daemon::vlog_usage(PROGRAM),
     )
