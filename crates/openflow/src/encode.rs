@@ -434,7 +434,10 @@ fn features(b: &mut Buf, f: &SwitchFeatures, v: Version) {
     b.u32(caps);
     b.u32(if v == Version::V10 { f.actions } else { 0 });
     if v < Version::V13 {
-        for p in &f.ports {
+        // As many as a message holds; who sees it full asks for the rest by itself.
+        let each = if v == Version::V10 { 48 } else { 64 };
+        let room = (usize::from(u16::MAX) - b.len()) / each;
+        for p in f.ports.iter().take(room) {
             port(b, p, v);
         }
     }

@@ -97,3 +97,17 @@ fn table_of_openflow_10() {
         "NXT_FLOW_MOD (xid=0x1): ADD table:255 actions=drop\n",
     );
 }
+
+/// A switch with more ports than a features reply holds tells of as many as it does; the length stays true.
+#[test]
+fn a_features_reply_holds_what_fits() {
+    use ib_openflow::message::{Port, SwitchFeatures, Version};
+    let ports = vec![Port::default(); 2000];
+    let message =
+        ib_openflow::message::Message::FeaturesReply(SwitchFeatures { ports, ..SwitchFeatures::default() });
+    for (version, fits, each) in [(Version::V10, 1364, 48), (Version::V11, 1023, 64)] {
+        let bytes = ib_openflow::encode::encode(&message, version, 1);
+        assert_eq!(bytes.len(), 32 + fits * each);
+        assert_eq!(usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), bytes.len());
+    }
+}

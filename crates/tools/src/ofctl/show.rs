@@ -67,10 +67,11 @@ impl Ctl {
         let mut conn = self.open(switch)?;
         if conn.version < Version::V13 {
             let reply = self.transact(&mut conn, &Message::FeaturesRequest)?;
-            return match must_decode(&reply)?.message {
-                Message::FeaturesReply(f) => Ok(f.ports),
-                _ => Err(format!("{}: received bad features reply", conn.name).into()),
-            };
+            match must_decode(&reply)?.message {
+                Message::FeaturesReply(f) if !is_full(&reply) => return Ok(f.ports),
+                Message::FeaturesReply(_) => {}
+                _ => return Err(format!("{}: received bad features reply", conn.name).into()),
+            }
         }
         let request = Message::MultipartRequest(MultipartRequest::PortDesc(OfPort::NONE));
         let mut ports = Vec::new();
@@ -163,11 +164,30 @@ pub(super) fn more(m: &[u8]) -> bool {
     reply && m.len() >= 12 && m[11] & 1 != 0
 }
 
+/// The bytes of a features reply without ports.
+const FEATURES_LEN: usize = 32;
+
+/// Whether a features reply has no room for one more port, so that some may be missing.
+fn is_full(reply: &[u8]) -> bool {
+    let each = match reply.first() {
+        Some(1) => 48,
+        Some(2 | 3) => 64,
+        _ => return false,
+    };
+    reply.len() >= FEATURES_LEN && reply.len() + each > usize::from(u16::MAX)
+}
+
 pub(super) fn show(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     let mut conn = ctl.open(&args[0])?;
-    let reply = ctl.transact(&mut conn, &Message::FeaturesRequest)?;
+    let mut reply = ctl.transact(&mut conn, &Message::FeaturesRequest)?;
+    let full = is_full(&reply);
+    if full {
+        // Its ports may not be all: none of them is shown here, all of them below.
+        reply.truncate(FEATURES_LEN);
+        reply[2..4].copy_from_slice(&[0, 32]);
+    }
     io.out(message_text(&reply, &ctl.print_options(NO_NAMES, 1)));
-    if conn.version >= Version::V13 {
+    if conn.version >= Version::V13 || full {
         let request = Message::MultipartRequest(MultipartRequest::PortDesc(OfPort::NONE));
         ctl.dump(&mut conn, &request, io)?;
     }
