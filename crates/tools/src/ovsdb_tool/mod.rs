@@ -1,8 +1,9 @@
 //! `ovsdb-tool`: works on database files that no server has open.
 //!
 //! Everything goes through the engine of `ib-ovsdb`: its log, its transactions, its conversion. Files that are written
-//! are locked as a server locks them. Clusters are recognised and refused.
+//! are locked as a server locks them. Files of clusters are `cluster`'s.
 
+mod cluster;
 mod show_log;
 
 use crate::io::{Io, argv0, program_name, version_text};
@@ -46,6 +47,8 @@ struct Session<'a, 'b> {
     io: &'a mut Io<'b>,
     /// How often `-m` was given.
     verbosity: u32,
+    /// What new members of clusters are to know.
+    cluster: cluster::Options,
 }
 
 struct Command {
@@ -71,17 +74,17 @@ const MANY: usize = usize::MAX;
 
 static COMMANDS: &[Command] = &[
     command("create", "[db [schema]]", 0, 2, create),
-    command("create-cluster", "db contents local", 3, 3, no_clusters),
-    command("join-cluster", "db name local remote...", 4, MANY, no_clusters),
+    command("create-cluster", "db contents local", 3, 3, cluster::create),
+    command("join-cluster", "db name local remote...", 4, MANY, cluster::join),
     command("compact", "[db [dst]]", 0, 2, compact),
     command("convert", "[db [schema [dst]]]", 0, 3, convert),
     command("needs-conversion", "", 0, 2, needs_conversion),
     command("db-name", "[db]", 0, 1, db_name),
     command("db-version", "[db]", 0, 1, db_version),
     command("db-cksum", "[db]", 0, 1, db_cksum),
-    command("db-cid", "db", 1, 1, not_clustered),
-    command("db-sid", "db", 1, 1, not_clustered),
-    command("db-local-address", "db", 1, 1, not_clustered),
+    command("db-cid", "db", 1, 1, cluster::db_cid),
+    command("db-sid", "db", 1, 1, cluster::db_sid),
+    command("db-local-address", "db", 1, 1, cluster::db_local_address),
     command("db-is-clustered", "db", 1, 1, db_is_clustered),
     command("db-is-standalone", "db", 1, 1, db_is_standalone),
     command("schema-name", "[schema]", 0, 1, schema_name),
@@ -90,21 +93,23 @@ static COMMANDS: &[Command] = &[
     command("query", "[db] trns", 1, 2, query),
     command("transact", "[db] trns", 1, 2, transact),
     command("show-log", "[db]", 0, 1, show_log),
-    command("check-cluster", "db...", 1, MANY, no_clusters),
+    command("check-cluster", "db...", 1, MANY, cluster::check),
     command("compare-versions", "a op b", 3, 3, compare_versions),
     command("help", "", 0, MANY, help),
     command("list-commands", "", 0, MANY, list_commands),
-    command("cluster-to-standalone", "db clusterdb", 2, 2, cluster_to_standalone),
+    command("cluster-to-standalone", "db clusterdb", 2, 2, cluster::to_standalone),
 ];
 
 const OPT_RBAC_ROLE: u32 = 1000;
 const OPT_IGNORED: u32 = 1001;
+const OPT_CID: u32 = 1002;
+const OPT_ELECTION_TIMER: u32 = 1003;
 
 const OPTIONS: &[LongOpt] = &[
     LongOpt::new("more", HasArg::No, 'm' as u32),
     LongOpt::new("rbac-role", HasArg::Required, OPT_RBAC_ROLE),
-    LongOpt::new("cid", HasArg::Required, OPT_IGNORED),
-    LongOpt::new("election-timer", HasArg::Required, OPT_IGNORED),
+    LongOpt::new("cid", HasArg::Required, OPT_CID),
+    LongOpt::new("election-timer", HasArg::Required, OPT_ELECTION_TIMER),
     LongOpt::new("disable-file-column-diff", HasArg::No, OPT_IGNORED),
     LongOpt::new("help", HasArg::No, 'h' as u32),
     LongOpt::new("option", HasArg::No, 'o' as u32),
@@ -132,7 +137,8 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
 fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
     process::init(program);
     let called_as = argv0(args);
-    let mut session = Session { program: program.to_string(), io, verbosity: 0 };
+    let mut session =
+        Session { program: program.to_string(), io, verbosity: 0, cluster: cluster::Options::default() };
     let rest = args.get(1..).unwrap_or_default();
     let mut options = Getopt::new(&called_as, rest, "mhVov::", OPTIONS).with(daemon::VLOG_OPTIONS);
     for found in options.by_ref() {
@@ -153,6 +159,10 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
             Some('V') => {
                 session.io.out(version_text(program, ""));
                 return Ok(());
+            }
+            _ if found.id == OPT_CID => session.cluster.cid = Some(cluster::parse_cid(&found.arg_str())?),
+            _ if found.id == OPT_ELECTION_TIMER => {
+                session.cluster.election_timer_ms = Some(cluster::parse_election_timer(&found.arg_str())?);
             }
             _ if found.id == OPT_RBAC_ROLE || found.id == OPT_IGNORED => {}
             _ => {
@@ -300,7 +310,11 @@ fn db_schema(path: &Path) -> Result<Schema, Stop> {
 }
 
 fn db_name(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
-    let schema = db_schema(&path_or(arguments, 0, default_db))?;
+    let path = path_or(arguments, 0, default_db);
+    if ib_ovsdb::log::is_cluster(&path) {
+        return cluster::name(session, &path);
+    }
+    let schema = db_schema(&path)?;
     session.io.out(format!("{}\n", schema.name));
     Ok(())
 }
@@ -337,24 +351,6 @@ fn is_clustered(path: &Path) -> Result<bool, Stop> {
     } else {
         Err(Stop::Fatal(format!("ovsdb error: {}: unexpected file format", path.display())))
     }
-}
-
-fn not_clustered(_: &mut Session<'_, '_>, arguments: &[String]) -> Done {
-    if is_clustered(Path::new(&arguments[0]))? {
-        return no_clusters_here();
-    }
-    Err(Stop::Fatal(format!("{}: not a clustered database", arguments[0])))
-}
-
-fn no_clusters_here() -> Done {
-    Err(Stop::Fatal("clustered databases are not supported yet".to_string()))
-}
-
-fn cluster_to_standalone(_: &mut Session<'_, '_>, arguments: &[String]) -> Done {
-    if is_clustered(Path::new(&arguments[1]))? {
-        return no_clusters_here();
-    }
-    Err(Stop::Fatal("Database is not clustered db.\n".to_string()))
 }
 
 fn answer(yes: bool) -> Done {
@@ -450,7 +446,7 @@ fn transact(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
 fn show_log(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     let path = path_or(arguments, 0, default_db);
     if is_clustered(&path)? {
-        return no_clusters_here();
+        return cluster::show(session, &path);
     }
     let mut log = Log::open(&path, OpenMode::ReadOnly, None)?;
     let mut printer = show_log::Printer::new(session.verbosity);

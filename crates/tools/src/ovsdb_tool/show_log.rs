@@ -28,20 +28,29 @@ impl Printer {
         let n = self.records;
         self.records += 1;
         if json.get("name").is_some() && json.get("tables").is_some() {
-            let schema = Schema::from_json(json)?;
-            let text = format!(
-                "record {n}: \"{}\" schema, version=\"{}\", cksum=\"{}\"\n\n",
-                schema.name, schema.version, schema.cksum
-            );
-            self.schema = Some(schema);
-            self.names.clear();
-            return Ok(text);
+            let described = self.schema(json)?;
+            return Ok(format!("record {n}: {}\n\n", described.replacen(", ", " schema, ", 1)));
         }
         let mut out = format!("record {n}:");
         let Some(record) = json.as_object() else {
             out.push('\n');
             return Ok(out);
         };
+        self.changes(record, &mut out);
+        Ok(out)
+    }
+
+    /// Takes note of a schema and describes it.
+    pub fn schema(&mut self, json: &Json) -> Result<String, Error> {
+        let schema = Schema::from_json(json)?;
+        let text = format!("\"{}\", version=\"{}\", cksum=\"{}\"", schema.name, schema.version, schema.cksum);
+        self.schema = Some(schema);
+        self.names.clear();
+        Ok(text)
+    }
+
+    /// Adds what a transaction changed, from its date on the line that has been begun.
+    pub fn changes(&mut self, record: &Object, out: &mut String) {
         if let Some(ms) = record.get("_date").and_then(Json::as_integer) {
             // Older files count seconds.
             let ms = if ms < i64::from(i32::MAX) { ms.saturating_mul(1000) } else { ms };
@@ -55,13 +64,12 @@ impl Printer {
         let is_diff = record.get("_is_diff").and_then(Json::as_bool) == Some(true);
         for (table, rows) in record.iter().filter(|(name, _)| !name.starts_with('_')) {
             for (uuid, row) in rows.as_object().into_iter().flat_map(Object::iter) {
-                self.row(table, uuid, row, is_diff, &mut out);
+                self.row(table, uuid, row, is_diff, out);
             }
         }
         if self.verbosity > 0 {
             out.push('\n');
         }
-        Ok(out)
     }
 
     fn row(&mut self, table: &str, uuid: &str, row: &Json, is_diff: bool, out: &mut String) {
