@@ -73,3 +73,11 @@ fn a_terminated_switch_leaves_a_clean_rundir() {
         assert!(!d.dir.path().join(&leftover).exists(), "{leftover} is left behind");
     }
 }
+
+#[test]
+fn dummies_take_the_place_of_system_devices_also_where_the_kernel_datapath_is_disabled() {
+    let d = Daemons::start(&["--enable-dummy=override", "--disable-system", "--disable-system-route"]);
+    d.run("ovs-vsctl add-br br0 -- add-port br0 p1");
+    assert_eq!(d.run("ovs-vsctl get Interface p1 ofport"), "1\n");
+    assert_eq!(d.run("ovs-vsctl get Open_vSwitch . datapath_types"), "[dummy, netdev, system]\n");
+}

@@ -80,11 +80,6 @@ impl Registry {
         self.inner.lock().providers.insert(provider.kind().to_owned(), provider);
     }
 
-    /// Removes a kind (`--disable-system`). Open devices stay.
-    pub fn unregister(&self, kind: &str) {
-        self.inner.lock().providers.remove(kind);
-    }
-
     /// Adds dummy kinds. Kinds registered later are never overridden, so tunnels register after this.
     pub fn enable_dummy(&self, level: DummyLevel) {
         let dummy = |kind: &str| Arc::new(DummyProvider::new(kind, &self.dummies));

@@ -160,9 +160,6 @@ impl Vswitchd {
     /// Sets everything up; nothing runs yet.
     pub fn new(options: &Options, clock: &Clock, handle: &Handle) -> io::Result<Vswitchd> {
         let registry = Registry::new()?;
-        if options.disable_system {
-            registry.unregister("system");
-        }
         registry.enable_dummy(options.dummy);
         if options.dummy != DummyLevel::None {
             ib_openflow::action_decode::allow_debug_actions();
@@ -176,11 +173,14 @@ impl Vswitchd {
             |dummy| Config { registry: Arc::clone(&registry), clock: clock.clone(), threads: 1, dummy };
         let mut user_classes: Vec<Arc<DpUserspaceClass>> = Vec::new();
         let mut add = |kind, dummy| user_classes.push(Arc::new(DpUserspaceClass::new(kind, config(dummy))));
-        // There is no provider for the kernel's datapath yet: bridges of the default type, `system`, are
-        // forwarded in user space like those of type `netdev`.
         let overridden = options.dummy == DummyLevel::Override;
         add("netdev", overridden);
-        add("system", overridden || options.dummy == DummyLevel::System);
+        // There is no provider for the kernel's datapath yet: bridges of the default type, `system`, are
+        // forwarded in user space like those of type `netdev`. Disabled is the datapath, not the devices.
+        let system_is_dummy = overridden || options.dummy == DummyLevel::System;
+        if system_is_dummy || !options.disable_system {
+            add("system", system_is_dummy);
+        }
         if options.dummy != DummyLevel::None {
             add("dummy", true);
         }
