@@ -38,7 +38,7 @@ pub fn flow_text(n: u64) -> u64 {
 
 /// A flow_mod of OpenFlow 1.3 from bytes.
 pub fn flow_mod_decode(n: u64) -> u64 {
-    let bytes = encode::encode(&Message::FlowMod(parse(FLOW)), Version::V13, 1);
+    let bytes = encode::encode(&Message::FlowMod(Box::new(parse(FLOW))), Version::V13, 1);
     for _ in 0..n {
         black_box(decode::decode(black_box(&bytes)).expect("decodes"));
     }

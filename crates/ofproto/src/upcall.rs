@@ -383,7 +383,7 @@ mod tests {
             ..PacketIn::default()
         };
         for version in [Version::V10, Version::V13, Version::V15] {
-            let bytes = ib_openflow::encode::encode(&Message::Resume(pin.clone()), version, 1);
+            let bytes = ib_openflow::encode::encode(&Message::Resume(Box::new(pin.clone())), version, 1);
             let Ok(Message::Resume(back)) = ib_openflow::decode::decode(&bytes).map(|d| d.message) else {
                 panic!("{version:?}: {bytes:x?}");
             };

@@ -69,18 +69,20 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError>
         Raw::GetConfigReply => M::GetConfigReply(config(&mut c, v, false)?),
         Raw::SetConfig => M::SetConfig(config(&mut c, v, true)?),
         Raw::PacketIn10 | Raw::PacketIn11 | Raw::PacketIn12 | Raw::PacketIn13 => {
-            M::PacketIn(packet_in(&mut c, v, tlv)?)
+            M::PacketIn(Box::new(packet_in(&mut c, v, tlv)?))
         }
-        Raw::NxPacketIn => M::PacketIn(nx_packet_in(&mut c, tlv)?),
-        Raw::NxPacketIn2 => M::PacketIn(packet_in2(&mut c, tlv)?),
-        Raw::NxResume => M::Resume(packet_in2(&mut c, tlv)?),
-        Raw::FlowRemoved10 | Raw::FlowRemoved11 => M::FlowRemoved(flow_removed(&mut c, v, tlv)?),
-        Raw::NxFlowRemoved => M::FlowRemoved(nx_flow_removed(&mut c, tlv)?),
+        Raw::NxPacketIn => M::PacketIn(Box::new(nx_packet_in(&mut c, tlv)?)),
+        Raw::NxPacketIn2 => M::PacketIn(Box::new(packet_in2(&mut c, tlv)?)),
+        Raw::NxResume => M::Resume(Box::new(packet_in2(&mut c, tlv)?)),
+        Raw::FlowRemoved10 | Raw::FlowRemoved11 => M::FlowRemoved(Box::new(flow_removed(&mut c, v, tlv)?)),
+        Raw::NxFlowRemoved => M::FlowRemoved(Box::new(nx_flow_removed(&mut c, tlv)?)),
         Raw::PortStatus10 | Raw::PortStatus11 | Raw::PortStatus14 => M::PortStatus(port_status(&mut c, v)?),
-        Raw::PacketOut10 | Raw::PacketOut11 | Raw::PacketOut15 => M::PacketOut(packet_out(&mut c, v, tlv)?),
-        Raw::FlowMod10 => M::FlowMod(flow_mod10(&mut c)?),
-        Raw::FlowMod11 => M::FlowMod(flow_mod11(&mut c, v, tlv)?),
-        Raw::NxFlowMod => M::FlowMod(nx_flow_mod(&mut c, v, tlv)?),
+        Raw::PacketOut10 | Raw::PacketOut11 | Raw::PacketOut15 => {
+            M::PacketOut(Box::new(packet_out(&mut c, v, tlv)?))
+        }
+        Raw::FlowMod10 => M::FlowMod(Box::new(flow_mod10(&mut c)?)),
+        Raw::FlowMod11 => M::FlowMod(Box::new(flow_mod11(&mut c, v, tlv)?)),
+        Raw::NxFlowMod => M::FlowMod(Box::new(nx_flow_mod(&mut c, v, tlv)?)),
         Raw::GroupMod11 | Raw::GroupMod15 | Raw::NxGroupMod => {
             M::GroupMod(group_wire::decode_mod(&mut c, v, id.kind.raw != Raw::GroupMod11)?)
         }

@@ -124,9 +124,8 @@ pub struct Header {
     pub xid: u32,
 }
 
-/// A message.
+/// A message. What carries a match, 1.4 kB and more, is boxed, so that a message moves by few words.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant)]
 pub enum Message {
     /// OFPT_HELLO: the sender's versions.
     Hello(Versions),
@@ -147,17 +146,17 @@ pub enum Message {
     /// OFPT_SET_CONFIG.
     SetConfig(SwitchConfig),
     /// OFPT_PACKET_IN, NXT_PACKET_IN, NXT_PACKET_IN2.
-    PacketIn(PacketIn),
+    PacketIn(Box<PacketIn>),
     /// NXT_RESUME: a packet-in comes back with its continuation.
-    Resume(PacketIn),
+    Resume(Box<PacketIn>),
     /// OFPT_FLOW_REMOVED, NXT_FLOW_REMOVED.
-    FlowRemoved(FlowRemoved),
+    FlowRemoved(Box<FlowRemoved>),
     /// OFPT_PORT_STATUS.
     PortStatus(PortStatus),
     /// OFPT_PACKET_OUT.
-    PacketOut(PacketOut),
+    PacketOut(Box<PacketOut>),
     /// OFPT_FLOW_MOD, NXT_FLOW_MOD.
-    FlowMod(FlowMod),
+    FlowMod(Box<FlowMod>),
     /// OFPT_GROUP_MOD.
     GroupMod(GroupMod),
     /// OFPT_PORT_MOD.
@@ -225,6 +224,8 @@ pub enum Message {
     /// OFPT_STATS_REPLY, OFPT_MULTIPART_REPLY.
     MultipartReply(MultipartReply),
 }
+
+const _: () = assert!(size_of::<Message>() <= 192, "box what is large");
 
 /// OFPT_ERROR.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -1132,9 +1133,9 @@ pub enum MultipartRequest {
     /// OFPMP_DESC.
     Desc,
     /// OFPMP_FLOW, NXST_FLOW.
-    Flow(FlowStatsRequest),
+    Flow(Box<FlowStatsRequest>),
     /// OFPMP_AGGREGATE, NXST_AGGREGATE.
-    Aggregate(FlowStatsRequest),
+    Aggregate(Box<FlowStatsRequest>),
     /// OFPMP_TABLE.
     Table,
     /// OFPMP_PORT_STATS; [`OfPort::NONE`]: all.

@@ -30,12 +30,12 @@ pub(crate) fn request(
     use MultipartRequest as R;
     Ok(Some(match raw {
         Raw::DescRequest => R::Desc,
-        Raw::FlowRequest10 => R::Flow(flow_request10(c)?),
-        Raw::AggregateRequest10 => R::Aggregate(flow_request10(c)?),
-        Raw::FlowRequest11 => R::Flow(flow_request11(c, v, tlv)?),
-        Raw::AggregateRequest11 => R::Aggregate(flow_request11(c, v, tlv)?),
-        Raw::NxFlowRequest => R::Flow(nx_flow_request(c, tlv)?),
-        Raw::NxAggregateRequest => R::Aggregate(nx_flow_request(c, tlv)?),
+        Raw::FlowRequest10 => R::Flow(Box::new(flow_request10(c)?)),
+        Raw::AggregateRequest10 => R::Aggregate(Box::new(flow_request10(c)?)),
+        Raw::FlowRequest11 => R::Flow(Box::new(flow_request11(c, v, tlv)?)),
+        Raw::AggregateRequest11 => R::Aggregate(Box::new(flow_request11(c, v, tlv)?)),
+        Raw::NxFlowRequest => R::Flow(Box::new(nx_flow_request(c, tlv)?)),
+        Raw::NxAggregateRequest => R::Aggregate(Box::new(nx_flow_request(c, tlv)?)),
         Raw::TableRequest => R::Table,
         Raw::PortRequest10 => R::Port(OfPort(c.u16()?)),
         Raw::PortRequest11 => R::Port(port32(c)?),

@@ -72,7 +72,7 @@ fn as_13(flow: &str) -> String {
     use ib_openflow::message::{FlowModCommand, Message, Version};
     use ib_openflow::names::NO_NAMES;
     let (fm, _) = parse_flow_mod(flow, Purpose::Mod(FlowModCommand::Add), NO_NAMES).unwrap();
-    let bytes = encode(&Message::FlowMod(fm), Version::V13, 1);
+    let bytes = encode(&Message::FlowMod(Box::new(fm)), Version::V13, 1);
     message_text(&bytes, &PrintOptions::default())
 }
 

@@ -46,7 +46,7 @@ pub fn made_messages() -> Vec<Vec<u8>> {
             let actions = ACTION_SEEDS[i % ACTION_SEEDS.len()];
             let Ok((actions, _)) = parse_instructions(&text(actions), NO_NAMES) else { continue };
             let flow = FlowMod { match_, actions: actions.clone(), table_id: 1, ..FlowMod::default() };
-            all.push(encode(&Message::FlowMod(flow), version, 7));
+            all.push(encode(&Message::FlowMod(Box::new(flow)), version, 7));
         }
     }
     all
@@ -141,9 +141,9 @@ pub fn actions_text(input: &[u8]) {
     assert_eq!(format_actions(&again, &NO_NAMES), printed);
     // What a text says goes through the wire of a version that can carry it all.
     let flow = FlowMod { actions: actions.clone(), ..FlowMod::default() };
-    let _ = decode(&encode(&Message::FlowMod(flow), Version::V15, 1));
+    let _ = decode(&encode(&Message::FlowMod(Box::new(flow)), Version::V15, 1));
     let out = PacketOut { actions, ..PacketOut::default() };
-    let _ = decode(&encode(&Message::PacketOut(out), Version::V10, 1));
+    let _ = decode(&encode(&Message::PacketOut(Box::new(out)), Version::V10, 1));
 }
 
 pub const FLOW_SEEDS: &[&[u8]] = &[
@@ -161,9 +161,11 @@ pub fn flow_text(input: &[u8]) {
     let line = text(input);
     let mut messages = Vec::new();
     for purpose in [Purpose::AnyMod, Purpose::Stats] {
-        messages.extend(parse_flow_mod(&line, purpose, NO_NAMES).ok().map(|(f, _)| Message::FlowMod(f)));
+        messages.extend(
+            parse_flow_mod(&line, purpose, NO_NAMES).ok().map(|(f, _)| Message::FlowMod(Box::new(f))),
+        );
     }
-    messages.extend(parse_packet_out(&line, NO_NAMES).ok().map(|(p, _)| Message::PacketOut(p)));
+    messages.extend(parse_packet_out(&line, NO_NAMES).ok().map(|(p, _)| Message::PacketOut(Box::new(p))));
     messages.extend(parse_group_mod(&line, None, NO_NAMES).ok().map(|(g, _)| Message::GroupMod(g)));
     for command in [0, 2] {
         messages.extend(parse_meter_mod(&line, command).ok().map(Message::MeterMod));

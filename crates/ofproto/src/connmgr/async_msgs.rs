@@ -74,7 +74,7 @@ fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, 
     }
     let (duration_sec, duration_nsec) = age(now, rule.created);
     let (packet_count, byte_count) = rule.stats();
-    let message = Message::FlowRemoved(FlowRemoved {
+    let message = Message::FlowRemoved(Box::new(FlowRemoved {
         match_: rule_match(rule, mgr.tlv_id()),
         cookie: rule.cookie,
         priority: u16::try_from(rule.priority()).unwrap_or(u16::MAX),
@@ -86,7 +86,7 @@ fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, 
         hard_timeout: rule.hard_timeout(),
         packet_count,
         byte_count,
-    });
+    }));
     for c in mgr.conns.values_mut() {
         if c.wants(AsyncKind::FlowRemoved, reason as u32) {
             c.send(&message, 0);
@@ -138,7 +138,7 @@ fn packet_in(c: &mut Conn, queued: &QueuedPacketIn, now: Instant) {
     }
     // Lengths limit what is sent of packets that are buffered. None are.
     let pin = PacketIn { reason, format: c.packet_in_format, ..queued.pin.clone() };
-    let bytes = c.encode(&Message::PacketIn(pin), 0);
+    let bytes = c.encode(&Message::PacketIn(Box::new(pin)), 0);
     let limiter = usize::from(!queued.is_miss);
     for m in c.limiters[limiter].admit(Some(bytes), now) {
         c.send_bytes(m);

@@ -141,7 +141,7 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
             if fm.buffer_id != NO_BUFFER {
                 return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
             }
-            Step::Flow(Box::new(fm))
+            Step::Flow(fm)
         }
         Message::GroupMod(gm) => Step::Group(Box::new(gm)),
         Message::PortMod(pm) => Step::Port(Box::new(pm)),
@@ -149,7 +149,7 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
             if po.buffer_id != NO_BUFFER {
                 return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
             }
-            Step::PacketOut(Box::new(po))
+            Step::PacketOut(po)
         }
         _ => return Err(OfError::OFPBFC_MSG_UNSUP),
     };

@@ -132,7 +132,7 @@ fn offer(mgr: &mut ConnMgr) {
             format: c.packet_in_format,
             ..PacketIn::default()
         };
-        c.send(&Message::PacketIn(pin), 0);
+        c.send(&Message::PacketIn(Box::new(pin)), 0);
     }
 }
 

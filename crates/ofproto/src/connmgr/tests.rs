@@ -93,7 +93,7 @@ impl Net {
 }
 
 fn flow(version: Version, xid: u32, text: &str) -> Vec<u8> {
-    encode(&Message::FlowMod(parse_flow(text)), version, xid)
+    encode(&Message::FlowMod(Box::new(parse_flow(text))), version, xid)
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn flows_of_one_version_go_by_another() {
     let delete = |m: &str| {
         let fm = FlowMod { command: FlowModCommand::Delete, ..parse_flow(&format!("{m} actions=drop")) };
         let fm = FlowMod { table_id: OFPTT_ALL, ..fm };
-        encode(&Message::FlowMod(fm), Version::V10, 7)
+        encode(&Message::FlowMod(Box::new(fm)), Version::V10, 7)
     };
     assert!(net.say(c10, &[delete("in_port=1")]).is_empty());
     assert_eq!(net.flows(), (2, 0));
@@ -161,7 +161,7 @@ fn flows_with_buffers_are_not_added() {
     let mut net = Net::new();
     let c = net.mgmt(Version::V13);
     let fm = FlowMod { buffer_id: 5, ..parse_flow("in_port=1 actions=2") };
-    let got = net.say(c, &[encode(&Message::FlowMod(fm), Version::V13, 7)]);
+    let got = net.say(c, &[encode(&Message::FlowMod(Box::new(fm)), Version::V13, 7)]);
     assert_eq!(got, ["OFPT_ERROR (OF1.3) (xid=0x7): OFPBRC_BUFFER_UNKNOWN"]);
     assert_eq!(net.flows(), (0, 0));
 }
@@ -205,14 +205,14 @@ fn removals_are_told_before_the_barrier() {
         c,
         &[
             encode(&Message::SetConfig(config), Version::V13, 1),
-            encode(&Message::FlowMod(told), Version::V13, 2),
+            encode(&Message::FlowMod(Box::new(told)), Version::V13, 2),
         ],
     );
     let delete = FlowMod { command: FlowModCommand::Delete, table_id: OFPTT_ALL, ..FlowMod::default() };
     let got = net.say(
         c,
         &[
-            encode(&Message::FlowMod(delete), Version::V13, 3),
+            encode(&Message::FlowMod(Box::new(delete)), Version::V13, 3),
             encode(&Message::BarrierRequest, Version::V13, 4),
         ],
     );

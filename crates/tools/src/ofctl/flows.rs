@@ -74,11 +74,16 @@ pub(super) fn parse_flow_file(
 /// Sends flow_mods, as a bundle if asked.
 fn send_flow_mods(ctl: &mut Ctl, switch: &str, fms: Vec<FlowMod>, usable: Protocols) -> Result<()> {
     if ctl.options.bundle {
-        return send_bundle(ctl, switch, fms.into_iter().map(Message::FlowMod).collect(), usable);
+        return send_bundle(
+            ctl,
+            switch,
+            fms.into_iter().map(|fm| Message::FlowMod(Box::new(fm))).collect(),
+            usable,
+        );
     }
     let mut conn = ctl.open_for_flow_mod(switch, usable)?;
     for fm in fms {
-        super::show::send_all(ctl, &mut conn, &Message::FlowMod(fm))?;
+        super::show::send_all(ctl, &mut conn, &Message::FlowMod(Box::new(fm)))?;
     }
     Ok(())
 }
@@ -220,7 +225,7 @@ pub(super) fn dump_aggregate(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
     let (request, usable) = stats_request(ctl, args)?;
     let mut conn = ctl.open(&args[0])?;
     ctl.set_dump_protocol(&mut conn, usable)?;
-    ctl.dump(&mut conn, &Message::MultipartRequest(MultipartRequest::Aggregate(request)), io)
+    ctl.dump(&mut conn, &Message::MultipartRequest(MultipartRequest::Aggregate(Box::new(request))), io)
 }
 
 fn compare(a: &FlowStats, b: &FlowStats, criteria: &[Criterion]) -> Ordering {
@@ -249,7 +254,7 @@ fn compare(a: &FlowStats, b: &FlowStats, criteria: &[Criterion]) -> Ordering {
 /// Fetches flows.
 fn fetch_flows(ctl: &mut Ctl, conn: &mut Conn, request: FlowStatsRequest) -> Result<Vec<FlowStats>> {
     let mut out = Vec::new();
-    for body in ctl.collect(conn, &Message::MultipartRequest(MultipartRequest::Flow(request)))? {
+    for body in ctl.collect(conn, &Message::MultipartRequest(MultipartRequest::Flow(Box::new(request))))? {
         if let MultipartBody::Flow(list) = body {
             out.extend(list);
         }
@@ -262,7 +267,11 @@ pub(super) fn dump_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
     let mut conn = ctl.open(&args[0])?;
     ctl.set_dump_protocol(&mut conn, usable)?;
     if ctl.options.criteria.is_empty() && !ctl.shows_names() && ctl.options.stats && !ctl.options.bare {
-        return ctl.dump(&mut conn, &Message::MultipartRequest(MultipartRequest::Flow(request)), io);
+        return ctl.dump(
+            &mut conn,
+            &Message::MultipartRequest(MultipartRequest::Flow(Box::new(request))),
+            io,
+        );
     }
     let mut flows = fetch_flows(ctl, &mut conn, request)?;
     for f in &mut flows {
@@ -442,14 +451,14 @@ pub(super) fn replace_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> 
     // Deletions first, so that there is room.
     for e in tables.values() {
         if let (None, Some(v)) = (&e.sides[0], &e.sides[1]) {
-            messages.push(Message::FlowMod(to_flow_mod(&e.key, v, FlowModCommand::DeleteStrict)));
+            messages.push(Message::FlowMod(Box::new(to_flow_mod(&e.key, v, FlowModCommand::DeleteStrict))));
         }
     }
     for e in tables.values() {
         if let Some(v) = &e.sides[0] {
             let changed = e.sides[1].as_ref().is_none_or(|old| !same(v, old));
             if changed || ctl.options.readd {
-                messages.push(Message::FlowMod(to_flow_mod(&e.key, v, FlowModCommand::Add)));
+                messages.push(Message::FlowMod(Box::new(to_flow_mod(&e.key, v, FlowModCommand::Add))));
             }
         }
     }
@@ -550,14 +559,14 @@ pub(super) fn packet_out(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resu
             let text = format!("in_port={} packet={packet} actions={}", args[1], args[2]);
             let (po, usable) = parse_packet_out(&text, ctl.names())?;
             let mut conn = ctl.open_for_flow_mod(&args[0], usable)?;
-            super::show::send_all(ctl, &mut conn, &Message::PacketOut(po))?;
+            super::show::send_all(ctl, &mut conn, &Message::PacketOut(Box::new(po)))?;
         }
         return Ok(());
     }
     ctl.load_names_tables_first(&args[0])?;
     let (po, usable) = parse_packet_out(&args[1], ctl.names())?;
     let mut conn = ctl.open_for_flow_mod(&args[0], usable)?;
-    super::show::send_all(ctl, &mut conn, &Message::PacketOut(po))
+    super::show::send_all(ctl, &mut conn, &Message::PacketOut(Box::new(po)))
 }
 
 pub(super) fn bundle(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
@@ -572,7 +581,7 @@ pub(super) fn bundle(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<
             "flow" => {
                 let (fm, u) = parse_flow_mod(rest, Purpose::AnyMod, ctl.names()).map_err(at)?;
                 usable = usable.and(u);
-                messages.push(Message::FlowMod(fm));
+                messages.push(Message::FlowMod(Box::new(fm)));
             }
             "group" => {
                 let (gm, u) =
@@ -583,7 +592,7 @@ pub(super) fn bundle(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<
             "packet-out" => {
                 let (po, u) = parse_packet_out(rest, ctl.names()).map_err(at)?;
                 usable = usable.and(u);
-                messages.push(Message::PacketOut(po));
+                messages.push(Message::PacketOut(Box::new(po)));
             }
             _ => {
                 return Err(at(format!("Unsupported bundle message type: {word}")));

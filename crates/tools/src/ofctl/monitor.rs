@@ -148,7 +148,8 @@ fn packet_out(m: &mut Monitor, call: Call) {
         Err(e) => call.err(format!("{e}\n")),
         Ok((po, _)) => {
             let xid = m.xid();
-            let bytes = encode_with(&Message::PacketOut(po), m.version, xid, EncodeOptions::default());
+            let bytes =
+                encode_with(&Message::PacketOut(Box::new(po)), m.version, xid, EncodeOptions::default());
             match m.send_logged("", &bytes) {
                 Ok(()) => call.ok(""),
                 Err(e) => call.err(e),

@@ -48,7 +48,7 @@ fn show_flow_mods(ctl: &mut Ctl, fms: Vec<FlowMod>, usable: Protocols, io: &mut 
     let options = EncodeOptions { nxm: chosen.0 & 0x0c != 0, table_id: chosen.0 & 0x0a != 0 };
     for fm in fms {
         let xid = ctl.next_xid();
-        let bytes = encode_with(&Message::FlowMod(fm), version, xid, options);
+        let bytes = encode_with(&Message::FlowMod(Box::new(fm)), version, xid, options);
         io.out(message_text(&bytes, &ctl.print_options(NO_NAMES, 0)));
     }
     Ok(())
