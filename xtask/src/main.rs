@@ -90,7 +90,7 @@ fn ci() -> Done {
 fn cargo_doc() -> Done {
     eprintln!("xtask: cargo doc");
     let status = Command::new(env!("CARGO"))
-        .args(["doc", "--workspace", "--no-deps", "--quiet"])
+        .args(["doc", "--workspace", "--no-deps", "--keep-going", "--quiet"])
         .env("RUSTDOCFLAGS", "-D warnings")
         .status()
         .map_err(|e| format!("cargo doc: {e}"))?;

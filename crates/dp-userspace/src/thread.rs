@@ -2,7 +2,7 @@
 //!
 //! A thread owns a worker and receive queues. It sleeps in the poller until a queue's descriptor becomes readable, then takes
 //! batches from the ready queues in turn until they are empty. While packets come densely it goes on looking for a while
-//! before it sleeps again ([`Linger`]): to wake a halted processor costs tens of microseconds. Idle, it costs nothing.
+//! before it sleeps again (`Linger`): to wake a halted processor costs tens of microseconds. Idle, it costs nothing.
 //!
 //! Queues come and go by messages; the thread takes them between batches, so that a change never waits for longer than a batch.
 //! A queue without descriptor is looked at every millisecond while nothing else happens.
