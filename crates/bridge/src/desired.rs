@@ -34,8 +34,8 @@ pub struct Desired {
     pub flow_limit: u32,
     /// `other_config:vlan-limit`: tags looked into.
     pub vlan_limit: u32,
-    /// `other_config:emc-insert-inv-prob`; `None`: the default.
-    pub emc_insert_inv_prob: Option<u32>,
+    /// `other_config`, whole: datapaths read their settings out of it.
+    pub other_config: BTreeMap<String, String>,
 }
 
 /// A row of the Bridge table.
@@ -105,6 +105,8 @@ pub struct InterfaceDesired {
     pub mac: Option<Mac>,
     /// `mtu_request` column.
     pub mtu_request: Option<u32>,
+    /// What `other_config` has for the datapath.
+    pub datapath_config: BTreeMap<String, String>,
 }
 
 /// Something in the database that was not taken as it stands, for the log.
@@ -123,7 +125,7 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
     desired.max_revalidator_ms = number("max-revalidator", 500).max(1);
     desired.flow_limit = u32::try_from(number("flow-limit", 200_000)).unwrap_or(u32::MAX).max(1000);
     desired.vlan_limit = u32::try_from(number("vlan-limit", 1)).unwrap_or(1);
-    desired.emc_insert_inv_prob = other.get("emc-insert-inv-prob").and_then(|v| v.parse().ok());
+    desired.other_config = other.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
 
     let mut taken = BTreeSet::new();
     for row in root.bridges() {
@@ -216,6 +218,7 @@ fn local_port(bridge: &str) -> PortDesired {
         ofport_request: Some(OfPort::LOCAL),
         mac: None,
         mtu_request: None,
+        datapath_config: BTreeMap::new(),
     };
     PortDesired {
         uuid: None,
@@ -354,6 +357,12 @@ fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>
         },
         mac: mac.filter(|m| usable_mac(*m)),
         mtu_request: row.mtu_request().and_then(|v| u32::try_from(v).ok()),
+        datapath_config: row
+            .other_config()
+            .iter()
+            .filter(|(k, _)| matches!(*k, "pmd-rxq-affinity" | "emc-enable" | "tx-steering"))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
         name,
     }
 }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ib_base::vlog::module::DPIF;
 use ib_base::{vlog_err, vlog_info, vlog_warn};
 use ib_netdev::{Netdev, Registry};
 use ib_ofproto::config::{ConfigError, NetdevStatus, PortConfig};
@@ -168,6 +169,9 @@ impl BridgeLayer {
             let all: Vec<String> = running.ports.keys().cloned().collect();
             self.remove_ports(&mut running, want, &all);
             self.bridges.insert(name.clone(), running);
+        }
+        for dpif in self.switch.datapaths() {
+            dpif.set_config(&desired.other_config);
         }
         // Every device that goes is gone before one comes: a port may move between bridges.
         for (name, want) in &desired.bridges {
@@ -445,6 +449,7 @@ fn create_interface(
         format!("could not add network device {name} to ofproto ({why})")
     })?;
     vlog_info!(BRIDGE, "bridge {}: added interface {name} on port {}", bridge.of.name, ofport.0);
+    configure_datapath_port(bridge, want);
     Ok(RunningInterface { desired: want.clone(), ofport, dev, seen_seq: 0 })
 }
 
@@ -464,9 +469,22 @@ fn update_interface(
         configure_device(&*there.dev, want)?;
         bridge.port_options(there.ofport, want.options.clone());
     }
+    if there.desired.datapath_config != want.datapath_config {
+        configure_datapath_port(bridge, want);
+    }
     there.desired = want.clone();
     there.seen_seq = 0;
     Ok(())
+}
+
+/// Hands an interface's settings to the datapath. What it refuses is the log's matter: the port works without.
+fn configure_datapath_port(bridge: &Bridge, want: &InterfaceDesired) {
+    let dpif = &bridge.backer.dpif;
+    let Some(port) = dpif.port_by_name(&want.name) else { return };
+    if let Err(e) = dpif.port_set_config(port.number, &want.datapath_config) {
+        let why = ib_base::errno::strerror_num(e.errno());
+        vlog_warn!(DPIF, "{}: port_set_config failed ({why})", dpif.full_name());
+    }
 }
 
 fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), String> {

@@ -90,16 +90,8 @@ impl StatusWriter {
                 let why = layer.failed.get(iface_name).map(|f| f.why.as_str());
                 self.interface(bridge, iface, why, idl, txn);
                 let Some(uuid) = iface.desired.uuid.filter(|_| with_stats) else { continue };
-                let stats = match bridge.patch_stats(iface.ofport) {
-                    Some([rx_packets, rx_bytes, tx_packets, tx_bytes]) => columns::counters(&[
-                        ("rx_bytes", rx_bytes),
-                        ("rx_packets", rx_packets),
-                        ("tx_bytes", tx_bytes),
-                        ("tx_packets", tx_packets),
-                    ]),
-                    None => columns::statistics(&*iface.dev),
-                };
-                self.written.write(idl, txn, "Interface", uuid, vec![("statistics", stats)]);
+                let stats = vec![("statistics", statistics(bridge, iface))];
+                self.written.write(idl, txn, "Interface", uuid, stats);
             }
         }
     }
@@ -128,12 +120,16 @@ impl StatusWriter {
         if seq == iface.seen_seq {
             return;
         }
+        let is_new = iface.seen_seq == 0;
         iface.seen_seq = seq;
         bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
         let mut columns = columns::of_device(&*iface.dev, iface.ofport.0);
         if let Some(why) = why {
             columns.retain(|(c, _)| *c != "error");
             columns.push(("error", Datum::scalar(why)));
+        }
+        if is_new {
+            columns.push(("statistics", statistics(bridge, iface)));
         }
         self.written.write(idl, txn, "Interface", uuid, columns);
     }
@@ -190,5 +186,18 @@ impl StatusWriter {
             let columns = vec![("datapath_id", columns::none()), ("datapath_version", Datum::scalar(""))];
             self.written.write(idl, txn, "Bridge", row.uuid(), columns);
         }
+    }
+}
+
+/// Counters of an interface.
+fn statistics(bridge: &Bridge, iface: &RunningInterface) -> Datum {
+    match bridge.patch_stats(iface.ofport) {
+        Some([rx_packets, rx_bytes, tx_packets, tx_bytes]) => columns::counters(&[
+            ("rx_bytes", rx_bytes),
+            ("rx_packets", rx_packets),
+            ("tx_bytes", tx_bytes),
+            ("tx_packets", tx_packets),
+        ]),
+        None => columns::statistics(&*iface.dev),
     }
 }

@@ -9,11 +9,13 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ib_base::time::{Clock, Instant};
-use ib_base::vlog::module::DPIF_NETDEV;
+use ib_base::time::Clock;
+use ib_base::vlog::Level;
+use ib_base::vlog::module::{DPIF_NETDEV, DPIF_NETDEV_EXTRACT, DPIF_NETDEV_IMPL};
+use ib_base::vlog_once;
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::{
     DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
@@ -26,6 +28,9 @@ use ib_packet::buffer::BATCH_MAX;
 use parking_lot::{Mutex, RwLock};
 
 use crate::drop::DropCounters;
+use crate::pmd::config::{PortSettings, Settings};
+use crate::pmd::numa::Topology;
+use crate::pmd::{PmdSet, PmdView};
 use crate::poller::{Polled, Rx, poll};
 use crate::ports::Port;
 use crate::stats::{Totals, WorkerStats};
@@ -55,26 +60,12 @@ pub struct Config {
     pub dummy: bool,
 }
 
-/// What the main loop polls: queues of ordinary ports by the main worker, those of PMD ports by one that stands for a
-/// PMD thread, so that tests with such ports are as deterministic as the others.
+/// What the main loop polls: queues of ordinary ports by the main worker, those of PMD ports by workers that stand for
+/// PMD threads, so that tests with such ports are as deterministic as the others.
 struct MainLoop {
     queues: Vec<Rx>,
     worker: Worker,
-    pmd_queues: Vec<Rx>,
-    pmd_worker: Worker,
-}
-
-/// A PMD thread, for display.
-#[derive(Debug, Clone)]
-pub struct PmdView {
-    /// NUMA node.
-    pub numa_id: u32,
-    /// CPU core.
-    pub core_id: u32,
-    /// Counters since they were cleared.
-    pub totals: Totals,
-    /// Device name and queue of what it polls.
-    pub queues: Vec<(String, usize)>,
+    pmds: PmdSet,
 }
 
 /// A user-space datapath.
@@ -87,9 +78,12 @@ pub struct DpUserspace {
     /// Queues on their way to the main loop, and ports whose queues it shall drop.
     main_inbox: Mutex<Vec<MainMessage>>,
     main_stats: Arc<WorkerStats>,
-    pmd_stats: Arc<WorkerStats>,
-    /// Main and PMD counters when they were last cleared, and when that was.
-    cleared: Mutex<(Totals, Totals, Instant)>,
+    /// Counters but those of PMD threads when they were last cleared.
+    cleared: Mutex<Totals>,
+    /// Settings in force; `None` before the first.
+    settings: Mutex<Option<Settings>>,
+    /// Threads and queues are not what the settings say any more.
+    pmds_dirty: AtomicBool,
     spare: Mutex<Vec<Worker>>,
     spare_stats: Mutex<Vec<Arc<WorkerStats>>>,
     threads: RwLock<Vec<Forwarder>>,
@@ -101,8 +95,8 @@ pub struct DpUserspace {
 }
 
 enum MainMessage {
-    /// A queue, and whether its port wants a PMD thread.
-    Add(Rx, bool),
+    /// A queue, and the NUMA node if its port wants a PMD thread.
+    Add(Rx, Option<u32>),
     Remove(OdpPort),
 }
 
@@ -113,14 +107,15 @@ fn os_error(what: String, e: &ib_netdev::Error) -> DpifError {
 impl DpUserspace {
     /// An empty datapath; its local port is the class's business.
     pub fn new(kind: &'static str, name: &str, config: Config) -> DpUserspace {
+        vlog_once!(DPIF_NETDEV_EXTRACT, Level::Info, "Default MFEX Extract implementation is scalar.");
+        vlog_once!(DPIF_NETDEV_IMPL, Level::Info, "Default DPIF implementation is dpif_scalar.");
         let shared = Arc::new(Shared::new(config.clock.clone(), MAX_FLOWS));
         let main_stats = Arc::new(WorkerStats::default());
-        let pmd_stats = Arc::new(WorkerStats::default());
+        let now = config.clock.now();
         let main = MainLoop {
             queues: Vec::new(),
             worker: Worker::new(&shared, &main_stats, 0).cache_all(),
-            pmd_queues: Vec::new(),
-            pmd_worker: Worker::new(&shared, &pmd_stats, 1),
+            pmds: PmdSet::new(Arc::new(Topology::discover()), now),
         };
         DpUserspace {
             kind,
@@ -128,8 +123,9 @@ impl DpUserspace {
             main: Mutex::new(main),
             main_inbox: Mutex::new(Vec::new()),
             main_stats,
-            pmd_stats,
-            cleared: Mutex::new((Totals::default(), Totals::default(), config.clock.now())),
+            cleared: Mutex::new(Totals::default()),
+            settings: Mutex::new(None),
+            pmds_dirty: AtomicBool::new(false),
             spare: Mutex::new(Vec::new()),
             spare_stats: Mutex::new(Vec::new()),
             threads: RwLock::new(Vec::new()),
@@ -139,6 +135,12 @@ impl DpUserspace {
             config,
             shared,
         }
+    }
+
+    /// The same, with these cores for PMD threads instead of the system's.
+    pub fn with_topology(self, topology: &Arc<Topology>) -> DpUserspace {
+        self.main.lock().pmds.set_topology(Arc::clone(topology));
+        self
     }
 
     /// Flow table, for commands that show its inside.
@@ -184,40 +186,61 @@ impl DpUserspace {
 
     fn totals(&self) -> Totals {
         let mut sum = self.all_but_pmd();
-        sum.add(&self.pmd_stats.read());
+        // Out of an upcall on the main loop its own counters cannot be had; nobody asks for them there.
+        if let Some(main) = self.main.try_lock() {
+            sum.add(&main.pmds.totals());
+        }
         sum
     }
 
     /// Counters of the main loop and the forwarding threads since they were cleared.
     pub fn main_totals(&self) -> Totals {
-        self.all_but_pmd().since(&self.cleared.lock().0)
+        self.all_but_pmd().since(&self.cleared.lock())
     }
 
-    /// Starts the displayed counters anew; the datapath's own go on.
-    pub fn clear_totals(&self) {
-        *self.cleared.lock() = (self.all_but_pmd(), self.pmd_stats.read(), self.config.clock.now());
+    /// Starts the displayed counters anew, of the PMD thread on `core` or all; the datapath's own go on.
+    pub fn clear_totals(&self, core: Option<u32>) {
+        if core.is_none() {
+            *self.cleared.lock() = self.all_but_pmd();
+        }
+        self.main.lock().pmds.clear(core, self.config.clock.now());
     }
 
-    /// When the displayed counters were cleared.
-    pub fn cleared_at(&self) -> Instant {
-        self.cleared.lock().2
+    /// The PMD threads there are, by core, with their load over the last `secs` seconds.
+    pub fn pmds(&self, secs: u32) -> Vec<PmdView> {
+        self.refresh();
+        self.main.lock().pmds.views(secs)
     }
 
-    /// The PMD threads there are: one if there is a PMD port.
-    pub fn pmds(&self) -> Vec<PmdView> {
-        let numbers = self.pmd_ports.lock().clone();
-        let ports: Vec<_> = numbers.iter().filter_map(|n| self.shared.ports.get(*n)).collect();
-        let Some(first) = ports.first() else { return Vec::new() };
-        let mut queues: Vec<(String, usize)> =
-            ports.iter().flat_map(|p| (0..p.n_rxq).map(|q| (p.netdev.name().to_owned(), q))).collect();
-        queues.sort();
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        vec![PmdView {
-            numa_id: first.netdev.numa_id().unwrap_or(0),
-            core_id: u32::from(cores > 1),
-            totals: self.pmd_stats.read().since(&self.cleared.lock().1),
-            queues,
-        }]
+    /// Settings in force.
+    pub fn settings(&self) -> Settings {
+        self.settings.lock().clone().unwrap_or_default()
+    }
+
+    /// Has queues shared out among the PMD threads anew.
+    pub fn rebalance(&self) {
+        self.pmds_dirty.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes over what has changed about ports and settings.
+    fn refresh(&self) {
+        self.reconfigure();
+        if let Some(mut main) = self.main.try_lock() {
+            self.take_messages(&mut main);
+            self.reconfigure_pmds(&mut main);
+        }
+    }
+
+    fn reconfigure_pmds(&self, main: &mut MainLoop) {
+        if !self.pmds_dirty.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let settings = self.settings();
+        let pin = |number, qid: usize| {
+            let port = self.shared.ports.get(number)?;
+            port.settings.lock().affinity.get(&qid).copied()
+        };
+        main.pmds.reconfigure(&self.shared, &settings, &pin);
     }
 
     /// Kernel devices go to threads, dummies to the main loop.
@@ -231,11 +254,12 @@ impl DpUserspace {
         netdev: &dyn Netdev,
         queues: Vec<Box<dyn ib_netdev::RxQueue>>,
     ) -> Result<(), DpifError> {
-        let rx = |queue| Rx { port: number, name: netdev.name().to_owned(), queue };
+        let emc = self.shared.ports.get(number).map(|p| Arc::clone(&p.emc)).unwrap_or_default();
+        let rx = |queue| Rx { port: number, name: netdev.name().to_owned(), queue, emc: Arc::clone(&emc) };
         if self.polled_by_main(netdev) {
-            self.main_inbox
-                .lock()
-                .extend(queues.into_iter().map(|q| MainMessage::Add(rx(q), netdev.is_pmd())));
+            let node = netdev.is_pmd().then(|| netdev.numa_id().unwrap_or(0));
+            self.main_inbox.lock().extend(queues.into_iter().map(|q| MainMessage::Add(rx(q), node)));
+            self.pmds_dirty.store(true, Ordering::Relaxed);
             return Ok(());
         }
         let mut threads = self.threads.write();
@@ -279,14 +303,15 @@ impl DpUserspace {
     fn take_messages(&self, main: &mut MainLoop) {
         for message in std::mem::take(&mut *self.main_inbox.lock()) {
             match message {
-                MainMessage::Add(rx, pmd) => {
-                    let queues = if pmd { &mut main.pmd_queues } else { &mut main.queues };
-                    let after = queues.partition_point(|q| q.port <= rx.port);
-                    queues.insert(after, rx);
+                MainMessage::Add(rx, Some(numa_id)) => main.pmds.add(rx, numa_id),
+                MainMessage::Add(rx, None) => {
+                    let after = main.queues.partition_point(|q| q.port <= rx.port);
+                    main.queues.insert(after, rx);
                 }
                 MainMessage::Remove(port) => {
                     main.queues.retain(|q| q.port != port);
-                    main.pmd_queues.retain(|q| q.port != port);
+                    main.pmds.remove(port);
+                    self.pmds_dirty.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -301,8 +326,8 @@ impl DpUserspace {
         let _serial = self.port_changes.lock();
         let pmd_ports = self.pmd_ports.lock().clone();
         for port in pmd_ports.iter().filter_map(|n| self.shared.ports.get(*n)) {
-            let now = port.netdev.n_rxq();
-            if now == port.n_rxq || port.n_rxq == 0 {
+            let now = (port.netdev.n_rxq(), port.netdev.numa_id());
+            if now == (port.n_rxq, port.numa_id) || port.n_rxq == 0 {
                 continue;
             }
             self.recall(port.number, &*port.netdev);
@@ -312,6 +337,9 @@ impl DpUserspace {
                 kind: port.kind.clone(),
                 netdev: Arc::clone(&port.netdev),
                 n_rxq: queues.len(),
+                numa_id: port.netdev.numa_id(),
+                emc: Arc::clone(&port.emc),
+                settings: Mutex::new(port.settings.lock().clone()),
                 made_promiscuous: port.made_promiscuous.swap(false, Ordering::Relaxed).into(),
             };
             self.shared.ports.replace(Arc::new(new));
@@ -359,17 +387,6 @@ fn poll_all(queues: &mut [Rx], worker: &mut Worker, batch: &mut Batch) -> usize 
     n
 }
 
-fn account(stats: &WorkerStats, packets: usize, took: Duration) {
-    let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-    stats.iterations.add(1);
-    if packets > 0 {
-        stats.busy_iterations.add(1);
-        stats.busy_ns.add(ns);
-    } else {
-        stats.idle_ns.add(ns);
-    }
-}
-
 impl Dpif for DpUserspace {
     fn kind(&self) -> &str {
         self.kind
@@ -386,17 +403,14 @@ impl Dpif for DpUserspace {
         // Re-entered out of an upcall: the outer call goes on with what is there.
         let Some(mut main) = self.main.try_lock() else { return false };
         self.take_messages(&mut main);
-        let MainLoop { queues, worker, pmd_queues, pmd_worker } = &mut *main;
+        self.reconfigure_pmds(&mut main);
+        main.pmds.keep_history(self.config.clock.now());
+        let MainLoop { queues, worker, pmds } = &mut *main;
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut total = 0;
         loop {
             let mut round = poll_all(queues, worker, &mut batch);
-            let started = std::time::Instant::now();
-            let pmd = poll_all(pmd_queues, pmd_worker, &mut batch);
-            if !pmd_queues.is_empty() {
-                account(&self.pmd_stats, pmd, started.elapsed());
-            }
-            round += pmd;
+            round += pmds.run(&mut batch, RUN_PACKETS);
             total += round;
             if round == 0 || total > RUN_PACKETS {
                 break;
@@ -447,6 +461,9 @@ impl Dpif for DpUserspace {
             kind: spec.kind.clone(),
             netdev: Arc::clone(&netdev),
             n_rxq: queues.len(),
+            numa_id: netdev.numa_id(),
+            emc: Arc::new(AtomicBool::new(true)),
+            settings: Mutex::default(),
             made_promiscuous: was.is_ok_and(|f| !f.contains(Flags::PROMISC)).into(),
         };
         self.shared.ports.insert(Arc::new(port))?;
@@ -502,6 +519,47 @@ impl Dpif for DpUserspace {
         self.shared.meters.del(id)
     }
 
+    fn set_config(&self, other_config: &BTreeMap<String, String>) {
+        let new = Settings::read(other_config);
+        let old = self.settings.lock().replace(new.clone());
+        if old.as_ref() == Some(&new) {
+            return;
+        }
+        new.log_changes(old.as_ref());
+        self.shared.emc_insert_inv_prob.store(new.emc_insert_inv_prob, Ordering::Relaxed);
+        self.shared.smc.store(new.smc, Ordering::Relaxed);
+        let sleeps = |s: &Settings| (s.sleep_us, s.core_sleep_us.clone());
+        if old.as_ref().map(sleeps) != Some(sleeps(&new)) {
+            self.main.lock().pmds.log_sleeps(&new);
+        }
+        let places = |s: &Settings| (s.cpu_mask.clone(), s.assign, s.isolate);
+        if old.as_ref().map(places) != Some(places(&new)) {
+            self.pmds_dirty.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn port_set_config(
+        &self,
+        number: OdpPort,
+        other_config: &BTreeMap<String, String>,
+    ) -> Result<(), DpifError> {
+        let port = self.shared.ports.get(number);
+        let port = port.ok_or_else(|| DpifError::NotFound(format!("port {number} not found")))?;
+        let name = port.netdev.name();
+        let new = PortSettings::read(other_config)
+            .ok_or_else(|| DpifError::Invalid(format!("{name}: pmd-rxq-affinity cannot be read")))?;
+        let old = std::mem::replace(&mut *port.settings.lock(), new.clone());
+        if old == new {
+            return Ok(());
+        }
+        new.log_changes(&old, name, port.netdev.is_pmd());
+        port.emc.store(new.emc, Ordering::Relaxed);
+        if port.netdev.is_pmd() && (old.affinity != new.affinity || old.hash_steering != new.hash_steering) {
+            self.pmds_dirty.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError> {
         if execute.probe {
             return Ok(());
@@ -522,13 +580,20 @@ impl Dpif for DpUserspace {
 pub struct DpUserspaceClass {
     kind: &'static str,
     config: Config,
+    topology: Arc<Topology>,
     open: Mutex<BTreeMap<String, Arc<DpUserspace>>>,
 }
 
 impl DpUserspaceClass {
     /// A class of this kind.
     pub fn new(kind: &'static str, config: Config) -> DpUserspaceClass {
-        DpUserspaceClass { kind, config, open: Mutex::new(BTreeMap::new()) }
+        let topology = Arc::new(Topology::discover());
+        DpUserspaceClass { kind, config, topology, open: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The same, with these cores for PMD threads instead of the system's.
+    pub fn with_topology(self, topology: &Arc<Topology>) -> DpUserspaceClass {
+        DpUserspaceClass { topology: Arc::clone(topology), ..self }
     }
 
     /// All open datapaths of this class, by name.
@@ -557,7 +622,8 @@ impl DpifClass for DpUserspaceClass {
         if !create {
             return Err(DpifError::Os(19, format!("{}@{name}: no such datapath", self.kind)));
         }
-        let dp = Arc::new(DpUserspace::new(self.kind, name, self.config.clone()));
+        let dp = DpUserspace::new(self.kind, name, self.config.clone());
+        let dp = Arc::new(dp.with_topology(&self.topology));
         dp.port_add(&PortSpec {
             name: name.to_owned(),
             kind: self.port_open_kind("internal"),

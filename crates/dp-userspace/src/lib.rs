@@ -3,7 +3,7 @@
 //! Reading order follows a packet: [`poller`] takes a batch from a receive queue, [`worker`] finds the flow of each packet
 //! ([`rawkey`], [`emc`], [`smc`], then extraction and [`table`] of [`megaflow`]s), [`exec`] runs its actions ([`headers`], [`modify`],
 //! [`meter`]), [`tx`] sends. [`thread`] has the threads that do so, [`datapath`] the provider that the rest of the switch talks to, [`ports`] its
-//! ports, [`mod@drop`] the names of all drops, [`stats`] the counters, [`show`] the texts of `dpif-netdev/*`.
+//! ports, [`pmd`] the threads that poll, [`mod@drop`] the names of all drops, [`stats`] the counters, [`show`] the texts of `dpif-netdev/*`.
 //!
 //! ```text
 //!            flow_put/del/dump                set_upcall_handler
@@ -26,10 +26,12 @@ pub mod drop;
 pub mod emc;
 pub mod exec;
 pub mod headers;
+pub mod impls;
 pub mod megaflow;
 pub mod memory;
 pub mod meter;
 pub mod modify;
+pub mod pmd;
 pub mod poller;
 pub mod ports;
 pub mod rawkey;

@@ -11,7 +11,7 @@
 //! Any thread may read; counters are relaxed atomics. Only [`crate::table::FlowTable`] kills flows and changes programs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use ib_dpif::{Action, FlowInfo, FlowStats, Ufid};
@@ -42,6 +42,20 @@ pub struct Shape {
     words: Box<[Word]>,
     seed: u64,
     mask: Arc<Mask>,
+    simple: bool,
+}
+
+/// Whether a mask looks at no more than where a packet comes from, its Ethernet type, VLAN and whether it is a fragment.
+fn is_simple(mask: &Mask) -> bool {
+    let mut rest = mask.0.clone();
+    let exact = rest.in_port == u32::MAX;
+    rest.in_port = 0;
+    rest.recirc_id = 0;
+    rest.packet_type = Default::default();
+    rest.dl_type = Default::default();
+    rest.nw_frag = 0;
+    rest.vlans[0] = Default::default();
+    exact && rest.words().iter().all(|w| *w == 0)
 }
 
 impl Shape {
@@ -58,7 +72,7 @@ impl Shape {
         if words.len() % 2 == 1 {
             words.push(Word { mask: 0, index: 0 });
         }
-        Shape { words: words.into(), seed, mask: Arc::new(mask.clone()) }
+        Shape { words: words.into(), seed, mask: Arc::new(mask.clone()), simple: is_simple(mask) }
     }
 
     /// The mask.
@@ -129,6 +143,9 @@ pub struct Megaflow {
     shape: Arc<Shape>,
     later: ArcSwapOption<Program>,
     hash: u64,
+    /// Core of the PMD thread that it belongs to, plus one; 0: none.
+    core: AtomicU32,
+    simple: bool,
     ufid: Ufid,
     /// The whole key that the flow was installed with, wildcarded fields included: for people.
     installed: Miniflow,
@@ -170,7 +187,21 @@ impl Megaflow {
             used_ms: AtomicU64::new(0),
             tcp_flags: AtomicU16::new(0),
             dead: AtomicBool::new(false),
+            core: AtomicU32::new(0),
+            simple: shape.simple && key.recirc_id == 0,
         }
+    }
+
+    /// Whether it looks at next to nothing of a packet, and at packets of the first pass.
+    pub fn is_simple(&self) -> bool {
+        self.simple
+    }
+    /// The core of the PMD thread that it belongs to.
+    pub fn core(&self) -> Option<u32> {
+        self.core.load(Ordering::Relaxed).checked_sub(1)
+    }
+    pub(crate) fn set_core(&self, core: Option<u32>) {
+        self.core.store(core.map_or(0, |c| c.saturating_add(1)), Ordering::Relaxed);
     }
 
     /// Identifier.
@@ -267,6 +298,7 @@ impl Megaflow {
             stats: self.stats(),
             offloaded: false,
             dp_layer: "ovs",
+            core: self.core(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Used by forwarding threads, which wait for descriptors, and by the main loop, which polls dummies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ib_base::vlog::module::DPIF_NETDEV;
 use ib_flow::OdpPort;
@@ -21,6 +23,8 @@ pub struct Rx {
     pub name: String,
     /// Queue.
     pub queue: Box<dyn RxQueue>,
+    /// Its packets' keys may enter the exact-match cache.
+    pub emc: Arc<AtomicBool>,
 }
 
 /// What one look at a queue gave.
@@ -40,6 +44,7 @@ pub fn poll(worker: &mut Worker, rx: &mut Rx, batch: &mut Batch) -> Polled {
     let outcome = catch_unwind(AssertUnwindSafe(|| match rx.queue.recv(worker.pool(), batch) {
         Ok(0) => Polled::Empty,
         Ok(n) => {
+            worker.set_emc(rx.emc.load(Ordering::Relaxed));
             worker.input(rx.port, batch);
             Polled::Packets(n)
         }

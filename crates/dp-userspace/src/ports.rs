@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ib_dpif::{DpifError, PortInfo};
 use ib_flow::OdpPort;
 use ib_netdev::{Flags, Netdev};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+
+use crate::pmd::config::PortSettings;
 
 /// Port numbers are below this.
 pub const MAX_PORTS: u32 = 1 << 16;
@@ -26,6 +28,12 @@ pub struct Port {
     pub netdev: Arc<dyn Netdev>,
     /// Receive queues that it was opened with.
     pub n_rxq: usize,
+    /// The device's NUMA node when they were opened.
+    pub numa_id: Option<u32>,
+    /// What its packets teach may enter the exact-match cache.
+    pub emc: Arc<AtomicBool>,
+    /// Its settings.
+    pub settings: Mutex<PortSettings>,
     /// We turned promiscuous mode on.
     pub made_promiscuous: AtomicBool,
 }

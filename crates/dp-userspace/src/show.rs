@@ -7,7 +7,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::datapath::{DpUserspace, PmdView};
+use crate::datapath::DpUserspace;
+use crate::pmd::{HISTORY_SECS, PmdView};
 use crate::stats::Totals;
 
 /// The datapath that a command means: the one of that name, or else the only one there is.
@@ -18,6 +19,21 @@ pub fn choose(all: &[Arc<DpUserspace>], name: Option<&str>) -> Result<Arc<DpUser
         (Some(dp), _) => Ok(Arc::clone(dp)),
         (None, [dp]) => Ok(Arc::clone(dp)),
         _ => Err("please specify an existing datapath"),
+    }
+}
+
+/// As [`choose`], but a name that is given must be one.
+pub fn choose_strictly(
+    all: &[Arc<DpUserspace>],
+    name: Option<&str>,
+) -> Result<Arc<DpUserspace>, &'static str> {
+    use ib_dpif::Dpif;
+    match (name, all) {
+        (None, [dp]) => Ok(Arc::clone(dp)),
+        (name, all) => {
+            let found = all.iter().find(|d| Some(d.name()) == name);
+            found.cloned().ok_or("please specify an existing datapath")
+        }
     }
 }
 
@@ -35,9 +51,7 @@ fn stats(out: &mut String, t: &Totals, cycles: bool) {
     let _ = writeln!(out, "  packets received: {}", t.received);
     let _ = writeln!(out, "  packet recirculations: {}", t.recirculated);
     let _ = writeln!(out, "  avg. datapath passes per packet: {:.2}", ratio(passes, t.received));
-    for name in ["phwol", "mfex opt", "simple match"] {
-        let _ = writeln!(out, "  {name} hits: 0");
-    }
+    let _ = writeln!(out, "  phwol hits: 0\n  mfex opt hits: 0\n  simple match hits: {}", t.simple_hits);
     let _ = writeln!(out, "  emc hits: {}", t.emc_hits);
     let _ = writeln!(out, "  smc hits: {}", t.smc_hits);
     let _ = writeln!(out, "  megaflow hits: {}", t.megaflow_hits);
@@ -61,11 +75,18 @@ fn stats(out: &mut String, t: &Totals, cycles: bool) {
     }
 }
 
+/// The threads that an option `-pmd CORE` leaves, with their load over `secs` seconds.
+fn chosen(dp: &DpUserspace, core: Option<u32>, secs: u32) -> Vec<PmdView> {
+    let mut pmds = dp.pmds(secs);
+    pmds.retain(|p| core.is_none_or(|c| c == p.core_id));
+    pmds
+}
+
 /// `dpif-netdev/pmd-stats-show [-pmd CORE]`.
 pub fn pmd_stats_show(dp: &DpUserspace, core: Option<u32>) -> String {
     let mut out = String::new();
-    for pmd in dp.pmds().iter().filter(|p| core.is_none_or(|c| c == p.core_id)) {
-        heading(&mut out, pmd);
+    for pmd in chosen(dp, core, HISTORY_SECS) {
+        heading(&mut out, &pmd);
         stats(&mut out, &pmd.totals, true);
     }
     if core.is_none() {
@@ -75,30 +96,46 @@ pub fn pmd_stats_show(dp: &DpUserspace, core: Option<u32>) -> String {
     out
 }
 
-/// `dpif-netdev/pmd-stats-clear`.
-pub fn pmd_stats_clear(dp: &DpUserspace) {
-    dp.clear_totals();
+/// `dpif-netdev/pmd-stats-clear [-pmd CORE]`.
+pub fn pmd_stats_clear(dp: &DpUserspace, core: Option<u32>) {
+    dp.clear_totals(core);
 }
 
 /// `dpif-netdev/pmd-rxq-show [-pmd CORE] [-secs SECS]`.
 pub fn pmd_rxq_show(dp: &DpUserspace, core: Option<u32>, secs: u32) -> String {
+    let secs = match secs {
+        1..HISTORY_SECS => secs.next_multiple_of(10),
+        _ => HISTORY_SECS,
+    };
+    let pmds = chosen(dp, core, secs);
+    if core.is_some() && pmds.is_empty() {
+        return String::new();
+    }
     let mut out = format!("Displaying last {secs} seconds pmd usage %\n");
-    for pmd in dp.pmds().iter().filter(|p| core.is_none_or(|c| c == p.core_id)) {
-        heading(&mut out, pmd);
-        out.push_str("  isolated : false\n");
-        for (name, queue) in &pmd.queues {
-            let _ = writeln!(out, "  port: {name:<16}  queue-id: {queue:2} (enabled)   pmd usage: NOT AVAIL");
+    let share = |usage: Option<u64>| usage.map_or_else(|| "NOT AVAIL".to_owned(), |u| format!("{u:2} %"));
+    for pmd in pmds {
+        heading(&mut out, &pmd);
+        let _ = writeln!(out, "  isolated : {}", pmd.isolated);
+        for q in &pmd.queues {
+            let (name, qid, usage) = (&q.name, q.qid, share(q.usage));
+            let _ = writeln!(out, "  port: {name:<16}  queue-id: {qid:2} (enabled)   pmd usage: {usage}");
         }
-        out.push_str("  overhead: NOT AVAIL\n");
+        if let Some(q) = pmd.queues.first() {
+            // A turn consists of its queues' packets and nothing else.
+            let _ = writeln!(out, "  overhead: {}", share(q.usage.map(|_| 0)));
+        }
     }
     out
 }
 
-/// `dpif-netdev/pmd-perf-show [-pmd CORE]`. `time` is the wall clock as `HH:MM:SS.mmm`, `secs` since counters were cleared.
-pub fn pmd_perf_show(dp: &DpUserspace, core: Option<u32>, time: &str, secs: f64) -> String {
-    let mut out = format!("\nTime: {time}\nMeasurement duration: {secs:.3} s\n\n");
-    for pmd in dp.pmds().iter().filter(|p| core.is_none_or(|c| c == p.core_id)) {
-        heading(&mut out, pmd);
+/// `dpif-netdev/pmd-perf-show [-pmd CORE]`. `time` is the wall clock as `HH:MM:SS.mmm`.
+pub fn pmd_perf_show(dp: &DpUserspace, core: Option<u32>, time: &str) -> String {
+    let mut out = String::new();
+    let now = dp.shared().clock.now();
+    for pmd in chosen(dp, core, HISTORY_SECS) {
+        let secs = (now.as_ms().saturating_sub(pmd.cleared_at.as_ms())) as f64 / 1000.0;
+        let _ = writeln!(out, "\nTime: {time}\nMeasurement duration: {secs:.3} s\n");
+        heading(&mut out, &pmd);
         let t = &pmd.totals;
         let used = t.busy_ns + t.idle_ns;
         let idle = t.iterations - t.busy_iterations.min(t.iterations);
@@ -136,7 +173,7 @@ fn perf_packets(out: &mut String, t: &Totals) {
     for (name, hits) in [
         ("PHWOL hits:        ", 0),
         ("MFEX Opt hits:     ", 0),
-        ("Simple Match hits: ", 0),
+        ("Simple Match hits: ", t.simple_hits),
         ("EMC hits:          ", t.emc_hits),
         ("SMC hits:          ", t.smc_hits),
     ] {
@@ -165,71 +202,16 @@ fn perf_packets(out: &mut String, t: &Totals) {
         ratio(t.tx_packets, t.busy_ns) * 1e6
     );
     let per = ratio(t.tx_packets, t.tx_batches);
-    let _ = writeln!(out, "  Tx batches:         {:12}  ({per:.2} pkts/batch)\n", t.tx_batches);
+    let _ = writeln!(out, "  Tx batches:         {:12}  ({per:.2} pkts/batch)", t.tx_batches);
 }
 
 /// `dpif-netdev/pmd-sleep-show`.
 pub fn pmd_sleep_show(dp: &DpUserspace) -> String {
-    let mut out = "Default max sleep:    0 us\n".to_owned();
-    for pmd in dp.pmds() {
+    let settings = dp.settings();
+    let mut out = format!("Default max sleep: {:4} us\n", settings.sleep_us);
+    for pmd in dp.pmds(HISTORY_SECS) {
         heading(&mut out, &pmd);
-        out.push_str("  max sleep:    0 us\n");
+        let _ = writeln!(out, "  max sleep: {:4} us", settings.sleep_of(pmd.core_id));
     }
     out
-}
-
-/// `dpif-netdev/subtable-lookup-info-get` (and its older name, `subtable-lookup-prio-get`).
-pub fn subtable_lookup_info_get(dp: &DpUserspace) -> String {
-    let uses: usize = dp.table().classes().iter().map(|(_, c)| c.subtables().len()).sum();
-    format!(
-        "Available dpcls implementations:\n  \
-         autovalidator (Use count: 0, Priority: 0)\n  generic (Use count: {uses}, Priority: 1)\n"
-    )
-}
-
-/// `dpif-netdev/dpif-impl-get`.
-pub fn dpif_impl_get(dp: &DpUserspace) -> String {
-    format!("Available DPIF implementations:\n  dpif_scalar (pmds: {})\n", pmds_or_none(dp))
-}
-
-/// `dpif-netdev/miniflow-parser-get`.
-pub fn miniflow_parser_get(dp: &DpUserspace) -> String {
-    format!(
-        "Available MFEX implementations:\n  autovalidator (available: True pmds: none)\n  \
-         scalar (available: True pmds: {})\n  study (available: True pmds: none)\n",
-        pmds_or_none(dp)
-    )
-}
-
-fn pmds_or_none(dp: &DpUserspace) -> String {
-    let cores: Vec<String> = dp.pmds().iter().map(|p| p.core_id.to_string()).collect();
-    if cores.is_empty() { "none".to_owned() } else { cores.join(",") }
-}
-
-/// `dpif-netdev/subtable-lookup-prio-set FUNCTION PRIORITY`.
-pub fn subtable_lookup_prio_set(function: &str) -> Result<String, &'static str> {
-    match function {
-        "generic" | "autovalidator" => {
-            Ok("Lookup priority change affected 0 dpcls ports and 0 subtables.\n".to_owned())
-        }
-        _ => Err("error, subtable lookup function not found\n"),
-    }
-}
-
-/// `dpif-netdev/dpif-impl-set NAME`.
-pub fn dpif_impl_set(name: &str) -> Result<String, String> {
-    match name {
-        "dpif_scalar" => Ok("DPIF implementation set to dpif_scalar.\n".to_owned()),
-        _ => Err(format!("DPIF implementation not available: Unknown DPIF implementation {name}.\n")),
-    }
-}
-
-/// `dpif-netdev/miniflow-parser-set NAME`.
-pub fn miniflow_parser_set(name: &str) -> Result<String, String> {
-    match name {
-        "scalar" | "autovalidator" | "study" => {
-            Ok(format!("Miniflow extract implementation set to {name}.\n"))
-        }
-        _ => Err(format!("Error: unknown miniflow extract implementation {name}.\n")),
-    }
 }

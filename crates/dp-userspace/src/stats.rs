@@ -40,6 +40,8 @@ counters! {
     received,
     /// Packets looked up again after recirculation.
     recirculated,
+    /// Hits of ports all of whose flows are simple.
+    simple_hits,
     /// Hits in the exact-match cache.
     emc_hits,
     /// Hits in the signature cache.
@@ -73,7 +75,7 @@ counters! {
 impl Totals {
     /// Packets that matched a flow.
     pub fn hits(&self) -> u64 {
-        self.emc_hits + self.smc_hits + self.megaflow_hits
+        self.simple_hits + self.emc_hits + self.smc_hits + self.megaflow_hits
     }
     /// Packets that matched none.
     pub fn misses(&self) -> u64 {

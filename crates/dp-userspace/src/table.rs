@@ -200,6 +200,8 @@ impl Subtable {
 pub struct PortClass {
     subtables: ArcSwap<Vec<Arc<Subtable>>>,
     version: AtomicU64,
+    /// Flows that are not simple.
+    complex: AtomicUsize,
 }
 
 impl PortClass {
@@ -393,6 +395,9 @@ impl FlowTable {
         };
         let flow = Arc::new(Megaflow::new(ufid, &subtable.shape, put.key, Arc::clone(&put.actions)));
         subtable.insert(Arc::clone(&flow));
+        if !flow.is_simple() {
+            class.complex.fetch_add(1, Ordering::Relaxed);
+        }
         if is_new {
             let mut list = Vec::clone(&list);
             list.push(subtable);
@@ -424,6 +429,9 @@ impl FlowTable {
         let list = class.subtables.load_full();
         if let Some(at) = list.iter().position(|t| Arc::ptr_eq(&t.shape, flow.shape())) {
             list[at].remove(flow);
+            if !flow.is_simple() {
+                class.complex.fetch_sub(1, Ordering::Relaxed);
+            }
             if list[at].is_empty() {
                 let mut list = Vec::clone(&list);
                 list.remove(at);
@@ -446,6 +454,7 @@ impl FlowTable {
             if !class.subtables.load().is_empty() {
                 class.publish(Vec::new());
             }
+            class.complex.store(0, Ordering::Relaxed);
         }
         self.recount(&writer);
     }
@@ -576,6 +585,16 @@ impl View {
             self.classes.len() - 1
         });
         self.last = (in_port, at);
+    }
+
+    /// Whether all flows of packets that enter by this port are simple.
+    #[inline]
+    pub fn is_simple(&mut self, in_port: u32) -> bool {
+        if self.last.0 != in_port || self.last.1 >= self.classes.len() {
+            self.turn_to(in_port);
+        }
+        let none = |c: &ClassView| c.class.complex.load(Ordering::Relaxed) == 0;
+        none(&self.classes[self.last.1]) && none(&self.any_port)
     }
 
     /// Sorts subtables by hits, once a second. Call it between batches.

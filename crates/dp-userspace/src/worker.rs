@@ -18,7 +18,7 @@
 //! A worker serves one thread at a time. If it panics, [`Worker::recover`] makes it fit for the next batch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 use ib_base::rng::Rng;
@@ -63,6 +63,8 @@ pub struct Shared {
     pub clock: Clock,
     /// One in so many new keys enters the exact-match cache; 0: none.
     pub emc_insert_inv_prob: AtomicU32,
+    /// The signature cache is wanted from the first flow on; otherwise it comes with many flows.
+    pub smc: AtomicBool,
 }
 
 impl Shared {
@@ -76,6 +78,7 @@ impl Shared {
             handler: ArcSwapOption::empty(),
             clock,
             emc_insert_inv_prob: AtomicU32::new(emc::DEFAULT_INSERT_INV_PROB),
+            smc: AtomicBool::new(false),
         }
     }
 }
@@ -110,6 +113,12 @@ pub struct Worker {
     emc_inv_prob: u32,
     /// Every key enters the exact-match cache, unless that is off.
     cache_all: bool,
+    /// The port of the batch may use the exact-match cache.
+    emc_on: bool,
+    /// All flows of the port of the batch are simple: hits are counted as such.
+    simple: bool,
+    /// Core of the PMD thread; `None`: another thread.
+    core: Option<u32>,
 }
 
 /// TCP flags of a key for a flow's statistics.
@@ -135,7 +144,21 @@ impl Worker {
             now_ms: 0,
             emc_inv_prob: emc::DEFAULT_INSERT_INV_PROB,
             cache_all: false,
+            emc_on: true,
+            simple: false,
+            core: None,
         }
+    }
+
+    /// The same, for the PMD thread on this core.
+    pub fn on_core(mut self, core: u32) -> Worker {
+        self.core = Some(core);
+        self
+    }
+
+    /// Whether packets of the next batch may use the exact-match cache.
+    pub fn set_emc(&mut self, on: bool) {
+        self.emc_on = on;
     }
 
     /// The same, with every key entering the exact-match cache at once: for the main loop, whose counters tests look at.
@@ -165,6 +188,9 @@ impl Worker {
         if self.cache_all {
             self.emc_inv_prob = self.emc_inv_prob.min(1);
         }
+        if !self.emc_on {
+            self.emc_inv_prob = 0;
+        }
     }
 
     fn end(&mut self) {
@@ -178,6 +204,7 @@ impl Worker {
     pub fn input(&mut self, in_port: OdpPort, batch: &mut Batch) {
         self.begin();
         self.stats.received.add(batch.len() as u64);
+        self.simple = self.view.is_simple(in_port.0);
         let mut raws = std::mem::take(&mut self.raws);
         self.find_cached(in_port, batch, &mut raws);
         let mut packets = batch.drain(..);
@@ -206,7 +233,8 @@ impl Worker {
     /// Raw keys and what the caches say about them, one tight loop a stage: misses of the processor's caches overlap.
     fn find_cached(&mut self, in_port: OdpPort, batch: &Batch, raws: &mut Vec<Raw>) {
         raws.resize(batch.len(), NO_RAW);
-        if self.emc_inv_prob == 0 {
+        let exact = self.emc_inv_prob != 0;
+        if !exact && !self.shared.smc.load(Ordering::Relaxed) {
             raws.fill(NO_RAW);
             return;
         }
@@ -216,7 +244,7 @@ impl Worker {
             raw.place = None;
             raw.hash = raw.key.fill(packet, in_port.0, seed).map_or(0, |h| h | HASHED);
         }
-        for raw in raws.iter_mut().filter(|r| r.hash != 0) {
+        for raw in raws.iter_mut().filter(|r| exact && r.hash != 0) {
             raw.slot = self.emc.candidate(raw.hash);
         }
         let mut warm = 0;
@@ -225,7 +253,7 @@ impl Worker {
         }
         if !self.smc.is_on() {
             std::hint::black_box(warm);
-            if self.shared.table.len() > emc::ENTRIES / 2 {
+            if self.shared.smc.load(Ordering::Relaxed) || self.shared.table.len() > emc::ENTRIES / 2 {
                 self.smc.turn_on();
             }
             return;
@@ -267,7 +295,11 @@ impl Worker {
             }
         }
         let n = raws.len() as u64;
-        self.stats.emc_hits.add(n);
+        if self.simple {
+            self.stats.simple_hits.add(n);
+        } else {
+            self.stats.emc_hits.add(n);
+        }
         flow.count(n, bytes, flags, self.now_ms);
     }
 
@@ -281,9 +313,15 @@ impl Worker {
         if let Some(place) = raw.and_then(|r| r.place)
             && let Some(flow) = self.smc.borrow(place, key.words())
         {
-            // For the operator the signature cache is part of the classifier.
-            self.stats.megaflow_hits.add(1);
-            self.stats.megaflow_probes.add(1);
+            if self.simple {
+                self.stats.simple_hits.add(1);
+            } else if self.shared.smc.load(Ordering::Relaxed) {
+                self.stats.smc_hits.add(1);
+            } else {
+                // An operator who has not asked for the signature cache finds it under the classifier.
+                self.stats.megaflow_hits.add(1);
+                self.stats.megaflow_probes.add(1);
+            }
             if let Some(raw) = raw {
                 self.remember_exactly(raw, &flow);
             }
@@ -292,8 +330,12 @@ impl Worker {
         }
         let before = self.view.probes;
         if let Some(flow) = self.view.find(&key) {
-            self.stats.megaflow_hits.add(1);
-            self.stats.megaflow_probes.add(self.view.probes - before);
+            if self.simple {
+                self.stats.simple_hits.add(1);
+            } else {
+                self.stats.megaflow_hits.add(1);
+                self.stats.megaflow_probes.add(self.view.probes - before);
+            }
             self.remember(raw, &flow);
             self.run_found(&flow, packet, md, key, cx);
         } else {
@@ -324,6 +366,9 @@ impl Worker {
 
     #[inline]
     fn remember_exactly(&mut self, raw: &Raw, flow: &Arc<Megaflow>) {
+        if self.emc_inv_prob == 0 {
+            return;
+        }
         if self.emc_inv_prob == 1 || self.rng.below(u64::from(self.emc_inv_prob)) == 0 {
             self.emc.insert(&raw.key, raw.hash, flow);
         }
@@ -349,6 +394,7 @@ impl Worker {
             };
             let result = match self.shared.table.put(&put) {
                 Ok(flow) => {
+                    flow.set_core(self.core);
                     self.remember(raw, &flow);
                     Ok(())
                 }
@@ -390,6 +436,7 @@ impl Worker {
     /// Runs actions on one packet that did not come from a port.
     pub fn execute(&mut self, packet: Packet, md: Metadata, actions: &[ib_dpif::Action]) {
         self.begin();
+        self.simple = false;
         self.run(packet, md, actions, Context::default());
         self.end();
     }

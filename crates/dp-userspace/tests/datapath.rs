@@ -413,7 +413,7 @@ fn statistics_read_as_expected() {
 "
     );
     assert!(text.starts_with("pmd thread numa_id 0 core_id "));
-    show::pmd_stats_clear(&dp);
+    show::pmd_stats_clear(&dp, None);
     assert!(show::pmd_stats_show(&dp, None).contains("main thread:\n  packets received: 0\n"));
     let rxq = show::pmd_rxq_show(&dp, None, 60);
     assert!(
@@ -508,7 +508,7 @@ fn more_queues_are_polled_once_they_are_configured() {
     }
     p0.as_dummy().unwrap().inject(2, Packet::from_frame(&udp_frame(1, 2)));
     dp.run();
-    assert_eq!(dp.pmds()[0].totals.received, 1);
+    assert_eq!(dp.pmds(60)[0].totals.received, 1);
 }
 
 /// What the handler of a `userspace` action gets to see.

@@ -25,6 +25,8 @@ pub struct Context<'a> {
     /// overruns, frame, tx packets, errors, dropped, aborted, carrier, collisions, then rx and tx bytes;
     /// `None` where not counted.
     pub port_stats: &'a dyn Fn(&str) -> Option<PortCounters>,
+    /// Options in force of a device by name, for `show`.
+    pub port_config: &'a dyn Fn(&str) -> BTreeMap<String, String>,
     /// Whether a megaflow's masked key matches a filter in `ovs-ofctl` syntax; an error text otherwise.
     pub filter: &'a dyn Fn(&str, &ib_flow::Flow, &ib_flow::Mask) -> Result<bool, String>,
     /// Reads a file of flows (`-`: standard input).
@@ -371,7 +373,10 @@ fn show_one(out: &mut String, cx: &Context<'_>, options: &Options, dpif: &dyn Dp
     for port in dpif.ports() {
         let _ = write!(out, "  port {}: {}", port.number, port.name);
         if port.kind != "system" {
-            let _ = write!(out, " ({})", port.kind);
+            let config = (cx.port_config)(&port.name);
+            let words: Vec<String> = config.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let colon = if words.is_empty() { "" } else { ": " };
+            let _ = write!(out, " ({}{colon}{})", port.kind, words.join(", "));
         }
         out.push('\n');
         if options.statistics {
@@ -535,7 +540,7 @@ fn flow_type_shown(types: &[&str], flow: &FlowInfo) -> bool {
 }
 
 fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (mut filter, mut types, mut rest) = (None, Vec::new(), Vec::new());
+    let (mut filter, mut types, mut thread, mut rest) = (None, Vec::new(), None, Vec::new());
     for arg in args {
         if let Some(text) = arg.strip_prefix("filter=") {
             filter = Some(text);
@@ -546,7 +551,12 @@ fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
                 }
                 types.push(t);
             }
-        } else if !arg.starts_with("pmd=") {
+        } else if let Some(text) = arg.strip_prefix("pmd=") {
+            // Which thread's flows: a core, or -1 for those of the main thread.
+            let core = text.parse::<i64>().ok().filter(|n| *n >= -1);
+            core.ok_or("")?;
+            thread = core;
+        } else {
             rest.push(*arg);
         }
     }
@@ -557,20 +567,33 @@ fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
         (cx.filter)(f, &ib_flow::Flow::zeroed(), &ib_flow::Mask::default())
             .map_err(|e| format!("Failed to parse filter ({e})"))?;
     }
-    let mut lines = Vec::new();
+    // By thread, those of PMD threads first.
+    let mut lines: BTreeMap<(bool, u32), Vec<String>> = BTreeMap::new();
     dpif.flow_dump(&mut |flow| {
+        let place = flow.core.map_or((true, 0), |core| (false, core));
+        if thread.is_some_and(|t| t != flow.core.map_or(-1, i64::from)) {
+            return;
+        }
         let wanted = filter.is_none_or(|f| (cx.filter)(f, &flow.key, &flow.mask).unwrap_or(false));
         if wanted && flow_type_shown(&types, &flow) {
-            lines.push(format_flow(&flow, &names, options.more, cx.now_ms));
+            let line = format_flow(&flow, &names, options.more, cx.now_ms);
+            lines.entry(place).or_default().push(line);
         }
     });
     let mut out = String::new();
-    if !lines.is_empty() && dpif.kind() != "system" {
-        out.push_str("flow-dump from the main thread:\n");
-    }
-    for line in lines {
-        out.push_str(&line);
-        out.push('\n');
+    for ((main, core), lines) in lines {
+        match (main, dpif.kind()) {
+            (_, "system") => {}
+            _ if thread.is_some() => {}
+            (true, _) => out.push_str("flow-dump from the main thread:\n"),
+            (false, _) => {
+                let _ = writeln!(out, "flow-dump from pmd on cpu core: {core}");
+            }
+        }
+        for line in lines {
+            out.push_str(&line);
+            out.push('\n');
+        }
     }
     Ok(out)
 }

@@ -187,6 +187,8 @@ pub struct FlowInfo {
     pub offloaded: bool,
     /// Datapath layer: `ovs`, `tc`, `dpdk`, ...
     pub dp_layer: &'static str,
+    /// Core of the PMD thread that the flow belongs to; `None`: the main thread, or threads are not told apart.
+    pub core: Option<u32>,
 }
 
 /// A packet to run actions on.
@@ -305,6 +307,18 @@ pub trait Dpif: Send + Sync {
     /// Removes a meter; returns its last counters.
     fn meter_del(&self, _id: u32) -> Result<MeterStats, DpifError> {
         Err(DpifError::Unsupported("meters"))
+    }
+
+    /// Settings of the datapath: the `other_config` column of the Open_vSwitch table, whole. What they do not mention is default;
+    /// what makes no sense is reported in the log.
+    fn set_config(&self, _other_config: &BTreeMap<String, String>) {}
+    /// Settings of a port: the `other_config` column of its Interface row. An error leaves the old ones in force.
+    fn port_set_config(
+        &self,
+        _port: OdpPort,
+        _other_config: &BTreeMap<String, String>,
+    ) -> Result<(), DpifError> {
+        Ok(())
     }
 
     /// Runs actions on a packet.

@@ -164,6 +164,7 @@ impl Embedded {
             remote: format!("unix:{}", socket.display()),
             unixctl: None,
             dummy: config.dummy,
+            dummy_numa: None,
             disable_system: false,
             lock_memory: false,
             without_tun: !has_tun(),

@@ -77,6 +77,7 @@ impl Dpif for FakeDpif {
             stats,
             offloaded: false,
             dp_layer: "ovs",
+            core: None,
         };
         flows.insert(ufid, info);
         Ok(())

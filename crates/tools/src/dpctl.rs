@@ -252,6 +252,7 @@ fn execute(program: &str, command: &Command, options: Options, words: &[&str], i
         datapaths: &datapaths,
         now_ms: ib_base::time::Clock::new().now().as_ms(),
         port_stats: &|_| None,
+        port_config: &|_| Default::default(),
         filter: &matches_filter,
         read_file: &|path| {
             let mut text = String::new();

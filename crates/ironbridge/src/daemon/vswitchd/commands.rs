@@ -221,6 +221,7 @@ fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, St
         datapaths: &v.datapaths,
         now_ms: v.clock.now().as_ms(),
         port_stats: &|name| registry.get(name).map(|dev| counters(&*dev)),
+        port_config: &|name| registry.get(name).map(|dev| dev.config()).unwrap_or_default(),
         filter: &matches_filter,
         read_file: &|path| {
             std::fs::read_to_string(path).map_err(|e| {

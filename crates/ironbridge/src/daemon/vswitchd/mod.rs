@@ -18,6 +18,8 @@ use ib_base::time::{Clock, Instant};
 use ib_base::vlog::module::{BRIDGE, VSWITCHD};
 use ib_base::{coverage, memory, vlog_err, vlog_info};
 use ib_bridge::{BridgeLayer, StatusWriter};
+use ib_dp_userspace::impls::Impls;
+use ib_dp_userspace::pmd::numa::Topology;
 use ib_dp_userspace::{Config, DpUserspaceClass};
 use ib_dpif::{Datapaths, DpifClass};
 use ib_netdev::{DummyLevel, Registry};
@@ -47,6 +49,8 @@ pub struct Vswitchd {
     registry_key: Key,
     datapaths: Datapaths,
     user_classes: Vec<Arc<DpUserspaceClass>>,
+    /// Implementations that were chosen by command.
+    impls: Impls,
     layer: BridgeLayer,
     conns: Conns,
     database: Database,
@@ -172,7 +176,13 @@ impl Vswitchd {
         let config =
             |dummy| Config { registry: Arc::clone(&registry), clock: clock.clone(), threads: 1, dummy };
         let mut user_classes: Vec<Arc<DpUserspaceClass>> = Vec::new();
-        let mut add = |kind, dummy| user_classes.push(Arc::new(DpUserspaceClass::new(kind, config(dummy))));
+        let topology =
+            Arc::new(options.dummy_numa.as_deref().map_or_else(Topology::discover, Topology::dummy));
+        topology.log();
+        let mut add = |kind, dummy| {
+            let class = DpUserspaceClass::new(kind, config(dummy)).with_topology(&topology);
+            user_classes.push(Arc::new(class));
+        };
         let overridden = options.dummy == DummyLevel::Override;
         add("netdev", overridden);
         // There is no provider for the kernel's datapath yet: bridges of the default type, `system`, are
@@ -200,6 +210,7 @@ impl Vswitchd {
             registry_key,
             datapaths: Datapaths::new(classes),
             user_classes,
+            impls: Impls::default(),
             layer: BridgeLayer::new(switch, Arc::clone(&registry)),
             registry,
             conns: Conns::new(handle),

@@ -20,6 +20,8 @@ pub struct Options {
     pub unixctl: Option<String>,
     /// `--enable-dummy`.
     pub dummy: DummyLevel,
+    /// `--dummy-numa`: the NUMA node of each core.
+    pub dummy_numa: Option<String>,
     /// `--disable-system`.
     pub disable_system: bool,
     /// `--mlockall`.
@@ -44,6 +46,7 @@ const DISABLE_SYSTEM: u32 = 3;
 /// Taken for compatibility; nothing to do.
 const IGNORED: u32 = 4;
 const MLOCKALL: u32 = 5;
+const DUMMY_NUMA: u32 = 6;
 
 const LONG: &[LongOpt] = &[
     LongOpt::new("help", HasArg::No, HELP),
@@ -52,7 +55,7 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("enable-dummy", HasArg::Optional, DUMMY),
     LongOpt::new("disable-system", HasArg::No, DISABLE_SYSTEM),
     LongOpt::new("disable-system-route", HasArg::No, IGNORED),
-    LongOpt::new("dummy-numa", HasArg::Required, IGNORED),
+    LongOpt::new("dummy-numa", HasArg::Required, DUMMY_NUMA),
     LongOpt::new("mlockall", HasArg::No, MLOCKALL),
 ];
 
@@ -63,6 +66,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
         remote: format!("unix:{}/db.sock", ib_sys::dirs::rundir().display()),
         unixctl: None,
         dummy: DummyLevel::None,
+        dummy_numa: None,
         disable_system: false,
         lock_memory: false,
         without_tun: false,
@@ -104,6 +108,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
                 }
             }
             DISABLE_SYSTEM => options.disable_system = true,
+            DUMMY_NUMA => options.dummy_numa = Some(found.arg_str()),
             IGNORED => {}
             MLOCKALL => options.lock_memory = true,
             _ => match daemon.option(&found) {

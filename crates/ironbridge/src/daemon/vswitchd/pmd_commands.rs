@@ -1,10 +1,9 @@
 //! `dpif-netdev/*`: commands that only the user-space datapath has.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ib_base::time::strftime;
-use ib_dp_userspace::{DpUserspace, show};
+use ib_dp_userspace::{DpUserspace, impls, show};
 use ib_stream::unixctl::{Call, Command};
 
 use super::Vswitchd;
@@ -15,8 +14,8 @@ pub const COMMANDS: &[Command<Vswitchd>] = &[
         one(v, call, |_, dp, args| Ok(show::pmd_stats_show(dp, args.core)));
     }),
     row("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, |v, call| {
-        one(v, call, |_, dp, _| {
-            show::pmd_stats_clear(dp);
+        one(v, call, |_, dp, args| {
+            show::pmd_stats_clear(dp, args.core);
             Ok(String::new())
         });
     }),
@@ -31,45 +30,89 @@ pub const COMMANDS: &[Command<Vswitchd>] = &[
         |v, call| {
             one(v, call, |v, dp, args| {
                 let time = strftime("%H:%M:%S.###", v.clock.wall_ms(), true);
-                let secs = Duration::from_millis(v.clock.now().as_ms()).as_secs_f64();
-                Ok(show::pmd_perf_show(dp, args.core, &time, secs))
+                Ok(show::pmd_perf_show(dp, args.core, &time))
             });
+        },
+    ),
+    row(
+        "dpif-netdev/pmd-perf-log-set",
+        "on|off [-b before] [-a after] [-e|-ne] [-us usec] [-q qlen]",
+        0,
+        10,
+        |_, call| {
+            let result = perf_log_set(&call.args);
+            call.answer_text(result);
         },
     ),
     row("dpif-netdev/pmd-sleep-show", "[dp]", 0, 1, |v, call| {
         one(v, call, |_, dp, _| Ok(show::pmd_sleep_show(dp)));
     }),
     row("dpif-netdev/pmd-rxq-rebalance", "[dp]", 0, 1, |v, call| {
-        // Queues stay with the thread that they were given to: there is nothing to rebalance.
-        one(v, call, |_, _, _| Ok("pmd rxq rebalance requested.\n".into()));
+        named(v, call, |dp| {
+            dp.rebalance();
+            "pmd rxq rebalance requested.\n".into()
+        });
     }),
+    row("dpif-netdev/bond-show", "[dp]", 0, 1, |v, call| named(v, call, |_| String::new())),
     row("dpif-netdev/subtable-lookup-info-get", "", 0, 0, |v, call| {
-        each(v, call, show::subtable_lookup_info_get);
+        let text = v.impls.lookup_info(&open(v));
+        call.ok(text);
     }),
     row("dpif-netdev/subtable-lookup-prio-get", "", 0, 0, |v, call| {
-        each(v, call, show::subtable_lookup_info_get);
+        let text = v.impls.lookup_info(&open(v));
+        call.ok(text);
     }),
-    row("dpif-netdev/subtable-lookup-prio-set", "[lookup_func] [prio]", 2, 2, |_, call| {
-        let result = show::subtable_lookup_prio_set(call.arg(0).unwrap_or_default());
+    row("dpif-netdev/subtable-lookup-prio-set", "[lookup_func] [prio]", 2, 2, |v, call| {
+        let dps = open(v);
+        let word = |i| call.arg(i).unwrap_or_default();
+        let result = v.impls.set_lookup(&dps, word(0), word(1));
         call.answer_text(result);
     }),
-    row("dpif-netdev/dpif-impl-get", "", 0, 0, |v, call| each(v, call, show::dpif_impl_get)),
+    row("dpif-netdev/dpif-impl-get", "", 0, 0, |v, call| each(v, call, |_, dp| impls::dpif_impl_get(dp))),
     row("dpif-netdev/dpif-impl-set", "dpif_implementation_name", 1, 1, |_, call| {
-        let result = show::dpif_impl_set(call.arg(0).unwrap_or_default());
+        let result = impls::dpif_impl_set(call.arg(0).unwrap_or_default());
         call.answer_text(result);
     }),
-    row("dpif-netdev/miniflow-parser-get", "", 0, 0, |v, call| each(v, call, show::miniflow_parser_get)),
+    row("dpif-netdev/miniflow-parser-get", "", 0, 0, |v, call| {
+        each(v, call, |v, dp| v.impls.parsers(dp));
+    }),
     row(
         "dpif-netdev/miniflow-parser-set",
         "[-pmd core] miniflow_implementation_name [study_pkt_cnt]",
         1,
         5,
-        |_, call| {
-            let name = call.args.iter().find(|a| !a.starts_with('-')).cloned().unwrap_or_default();
-            call.answer_text(show::miniflow_parser_set(&name));
+        |v, call| {
+            let dps = open(v);
+            let result = v.impls.set_parser(&dps, &call.args);
+            call.answer_text(result);
         },
     ),
+    row("odp-execute/action-impl-show", "", 0, 0, |v, call| {
+        let text = v.impls.actions();
+        call.ok(text);
+    }),
+    row("odp-execute/action-impl-set", "name", 1, 1, |v, call| {
+        let result = v.impls.set_actions(call.arg(0).unwrap_or_default());
+        call.answer_text(result);
+    }),
 ];
+
+/// Suspicious iterations are not logged: a thread that sleeps has none. The command checks its words and remembers nothing.
+fn perf_log_set(args: &[String]) -> Result<String, &'static str> {
+    const USAGE: &str = "Usage: ovs-appctl dpif-netdev/pmd-perf-log-set [on|off] [-b before] [-a after] [-e|-ne] [-us usec] [-q qlen]\n";
+    let mut words = args.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let fine = match word {
+            "on" | "off" | "-e" | "-ne" => true,
+            "-b" | "-a" | "-us" | "-q" => words.next().is_some_and(|w| w.parse::<u32>().is_ok()),
+            _ => false,
+        };
+        if !fine {
+            return Err(USAGE);
+        }
+    }
+    Ok(String::new())
+}
 
 const fn row(
     name: &'static str,
@@ -115,8 +158,15 @@ fn one(v: &mut Vswitchd, call: Call, f: fn(&Vswitchd, &DpUserspace, &Args) -> Re
     call.answer_text(result);
 }
 
+/// As [`one`], for commands that take the datapath's name alone.
+fn named(v: &mut Vswitchd, call: Call, f: fn(&DpUserspace) -> String) {
+    let all = open(v);
+    let result = show::choose_strictly(&all, call.arg(0)).map(|dp| f(&dp));
+    call.answer_text(result);
+}
+
 /// Answers for each datapath in turn.
-fn each(v: &mut Vswitchd, call: Call, f: fn(&DpUserspace) -> String) {
-    let text: String = open(v).iter().map(|dp| f(dp)).collect();
+fn each(v: &mut Vswitchd, call: Call, f: fn(&Vswitchd, &DpUserspace) -> String) {
+    let text: String = open(v).iter().map(|dp| f(v, dp)).collect();
     call.ok(text);
 }
