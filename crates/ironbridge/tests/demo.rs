@@ -17,18 +17,24 @@ const SIGTERM: i32 = 15;
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
 
-/// What the machine shows of itself: devices, and mounts of namespaces. Other tests run beside this one, so only a name that
-/// the demonstration uses counts.
-fn traces(tmp: &Path) -> Vec<String> {
-    let mut found: Vec<String> = std::fs::read_dir(tmp)
-        .map(|d| d.flatten().map(|e| e.path().display().to_string()).collect())
-        .unwrap_or_default();
+/// Devices of this machine by the names that the demonstration uses.
+fn devices() -> Vec<String> {
     let devices = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
-    for name in ["red1", "red2", "blue1", "vm1", "br0", "br1"] {
-        if devices.lines().any(|l| l.trim_start().starts_with(&format!("{name}:"))) {
-            found.push(format!("device {name}"));
-        }
-    }
+    let shown = |name: &str| devices.lines().any(|l| l.trim_start().starts_with(&format!("{name}:")));
+    ["red1", "red2", "blue1", "vm1", "br0", "br1"]
+        .into_iter()
+        .filter(|name| shown(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What a demonstration left: files below `tmp`, and devices that were not there `before` it.
+fn traces(tmp: &Path, before: &[String]) -> Vec<String> {
+    let files = std::fs::read_dir(tmp).map(|d| d.flatten().map(|e| e.path().display().to_string()).collect());
+    let mut found: Vec<String> = files.unwrap_or_default();
+    found.extend(
+        devices().into_iter().filter(|name| !before.contains(name)).map(|name| format!("device {name}")),
+    );
     found
 }
 
@@ -51,6 +57,7 @@ fn prepare(stem: &str) -> (Dir, Command) {
 
 /// Runs the whole demonstration and looks at all that it promises.
 fn check_whole(stem: &str, become_nobody: bool, expect: &str) {
+    let before = devices();
     let (dir, mut command) = prepare(stem);
     if become_nobody {
         command.uid(NOBODY).gid(NOBODY);
@@ -83,7 +90,7 @@ fn check_whole(stem: &str, become_nobody: bool, expect: &str) {
     assert!(!text.contains('\x1b'), "no colour into a pipe");
     assert!(!text.contains('✗'), "{shown}");
     assert!(out.stderr.is_empty(), "{shown}");
-    assert_eq!(traces(&dir.path().join("tmp")), [] as [String; 0]);
+    assert_eq!(traces(&dir.path().join("tmp"), &before), [] as [String; 0]);
 }
 
 #[test]
@@ -104,6 +111,7 @@ fn demo_without_root() {
 
 /// Starts the demonstration, sends `signo` when it prints a line with `at`, and looks at what is left.
 fn check_signal(stem: &str, at: &str, signo: i32) {
+    let before = devices();
     let (dir, mut command) = prepare(stem);
     let mut child = command.arg("demo").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -121,7 +129,7 @@ fn check_signal(stem: &str, at: &str, signo: i32) {
     assert_eq!(status.signal(), Some(signo), "{rest}");
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     assert!(rest.contains("interrupted; nothing is left behind"), "{rest}");
-    assert_eq!(traces(&dir.path().join("tmp")), [] as [String; 0]);
+    assert_eq!(traces(&dir.path().join("tmp"), &before), [] as [String; 0]);
 }
 
 #[test]
@@ -138,6 +146,7 @@ fn demo_without_tun() {
     if !need(&[("/usr/bin/unshare", "util-linux"), ("/usr/bin/mount", "mount")]) {
         return;
     }
+    let before = devices();
     let (dir, command) = prepare("demo-tun");
     let binary = command.get_program().to_string_lossy().into_owned();
     let script = format!("mount -t tmpfs none /dev/net && exec {binary} demo --quiet");
@@ -150,7 +159,7 @@ fn demo_without_tun() {
     assert_eq!(out.status.code(), Some(0), "{text}");
     assert!(text.contains("- the virtual machine is left out"), "{text}");
     assert!(text.contains("ping red1 → red2 (veth, br0, patch, br1, veth): 5 of 5 answered"), "{text}");
-    assert_eq!(traces(&dir.path().join("tmp")), [] as [String; 0]);
+    assert_eq!(traces(&dir.path().join("tmp"), &before), [] as [String; 0]);
 }
 
 #[test]

@@ -246,8 +246,12 @@ impl Words {
                 {
                     let mut sorted: Vec<Json> = members.to_vec();
                     sorted.sort_by_key(ToString::to_string);
-                    // The hint is the beginning of a UUID.
-                    sorted.retain(|pair| !pair.to_string().contains("stage-hint"));
+                    // The hint is the beginning of a UUID; the source, of a flow that several datapaths share, is
+                    // the place that made it for the first of them, by an order of UUIDs.
+                    sorted.retain(|pair| {
+                        let pair = pair.to_string();
+                        !pair.starts_with("[\"stage-hint\"") && !pair.starts_with("[\"source\"")
+                    });
                     *members = sorted;
                 }
                 Json::array(items)
