@@ -247,6 +247,7 @@ fn execute(program: &str, command: &Command, options: Options, words: &[&str], i
         Arc::new(Absent { kind: "system", errno: ENOENT }),
         Arc::new(Absent { kind: "netdev", errno: ENODEV }),
     ]);
+    let said = std::cell::RefCell::new(String::new());
     let stdin = std::cell::RefCell::new(&mut io.stdin);
     let context = Context {
         datapaths: &datapaths,
@@ -260,11 +261,15 @@ fn execute(program: &str, command: &Command, options: Options, words: &[&str], i
                 "-" => stdin.borrow_mut().read_to_string(&mut text).map(drop),
                 _ => std::fs::File::open(path).and_then(|mut f| f.read_to_string(&mut text)).map(drop),
             };
-            read.map_err(|e| format!("{path}: open failed ({})", strerror(&e)))?;
+            read.map_err(|e| strerror(&e))?;
             Ok(text)
         },
+        program,
+        said: &said,
     };
-    match dpctl::run(&context, command, options, words) {
+    let result = dpctl::run(&context, command, options, words);
+    io.out(said.into_inner());
+    match result {
         Ok(text) => {
             io.out(text);
             0

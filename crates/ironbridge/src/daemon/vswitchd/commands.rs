@@ -1,6 +1,7 @@
 //! Control commands of the switch daemon that are no layer's own: devices, datapaths, ending. The others come from
 //! the tables of their layers.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use ib_dpif::dpctl::{self, Context, Options, PortCounters};
@@ -206,6 +207,10 @@ fn datapath_commands() -> Vec<Command<Vswitchd>> {
 fn list_dpctl(_: &mut Vswitchd, call: Call) {
     let mut text = String::from("The available commands are:\n");
     for c in dpctl::COMMANDS {
+        if c.name == "parse-actions" {
+            // Behind those come the ones that need no datapath.
+            text.push_str(&format!("  dpctl/{:<23} \n", "list-commands"));
+        }
         text.push_str(&format!("  dpctl/{:<23} {}\n", c.name, c.usage));
     }
     call.ok(text);
@@ -217,33 +222,28 @@ fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, St
         return Err(format!("\"{name}\" is not a valid command"));
     };
     let registry = Arc::clone(&v.registry);
+    let said = RefCell::new(String::new());
     let context = Context {
         datapaths: &v.datapaths,
         now_ms: v.clock.now().as_ms(),
         port_stats: &|name| registry.get(name).map(|dev| counters(&*dev)),
         port_config: &|name| registry.get(name).map(|dev| dev.config()).unwrap_or_default(),
         filter: &matches_filter,
-        read_file: &|path| {
-            std::fs::read_to_string(path).map_err(|e| {
-                let why = ib_base::errno::strerror(&e);
-                format!("{path}: open failed ({why})")
-            })
-        },
+        read_file: &|path| std::fs::read_to_string(path).map_err(|e| ib_base::errno::strerror(&e)),
+        program: "ovs-vswitchd",
+        said: &said,
     };
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    dpctl::run(&context, command, Options::default(), &words).map_err(|text| {
-        // Each line of an error is the program's.
-        text.lines()
-            .enumerate()
-            .map(|(i, l)| {
-                if i == 0 || !l.starts_with("Perhaps") {
-                    format!("ovs-vswitchd: {l}\n")
-                } else {
-                    format!("{l}\n")
-                }
-            })
-            .collect()
-    })
+    let result = dpctl::run(&context, command, Options::default(), &words);
+    let said = said.into_inner();
+    // Each line of an error is the program's.
+    let marked = |line: &str| {
+        if line.starts_with("Perhaps") { format!("{line}\n") } else { format!("ovs-vswitchd: {line}\n") }
+    };
+    match result {
+        Ok(text) => Ok(said + &text),
+        Err(text) => Err(said + &text.lines().map(marked).collect::<String>()),
+    }
 }
 
 fn matches_filter(text: &str, key: &Flow, mask: &Mask) -> Result<bool, String> {
