@@ -26,6 +26,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "ovs-vsctl", run: ib_tools::vsctl::run },
     Program { name: "ovsdb-client", run: ib_tools::ovsdb_client::run },
     Program { name: "ovsdb-tool", run: ib_tools::ovsdb_tool::run },
+    Program { name: "vtep-ctl", run: ib_tools::vtep::run },
     Program { name: "ovsdb-server", run: daemon::ovsdb_server::run },
     Program { name: "ovs-vswitchd", run: daemon::vswitchd::run },
 ];

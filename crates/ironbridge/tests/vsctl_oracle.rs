@@ -1,5 +1,5 @@
-//! `ovs-vsctl` against Debian's: every line of `vsctl.corpus` runs on both, each on a database of its own served by
-//! Debian's `ovsdb-server`, and must print the same on both outputs and exit the same way.
+//! The database tools against Debian's: every line of `vsctl.corpus` and `vtep.corpus` runs on both, each on a database of its own
+//! served by Debian's `ovsdb-server`, and must print the same on both outputs and exit the same way.
 //!
 //! What must differ is made equal first: UUIDs, times, directories, the order of rows (which neither side
 //! promises), columns that Debian's schema does not have. Without Debian's tools the test says so and passes.
@@ -12,8 +12,36 @@ use std::time::{Duration, Instant};
 
 const SERVER: &str = "/usr/sbin/ovsdb-server";
 const TOOL: &str = "/usr/bin/ovsdb-tool";
-const ORACLE: &str = "/usr/bin/ovs-vsctl";
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+
+/// A tool to compare.
+struct Tool {
+    name: &'static str,
+    oracle: &'static str,
+    schema: &'static str,
+    /// What goes before every line's words.
+    options: &'static [&'static str],
+    corpus: &'static str,
+    /// The least number of lines in it.
+    lines: usize,
+}
+
+const VSCTL: Tool = Tool {
+    name: "ovs-vsctl",
+    oracle: "/usr/bin/ovs-vsctl",
+    schema: "/usr/share/openvswitch/vswitch.ovsschema",
+    options: &["--no-wait"],
+    corpus: include_str!("vsctl.corpus"),
+    lines: 200,
+};
+
+const VTEP_CTL: Tool = Tool {
+    name: "vtep-ctl",
+    oracle: "/usr/bin/vtep-ctl",
+    schema: "/usr/share/openvswitch/vtep.ovsschema",
+    options: &[],
+    corpus: include_str!("vtep.corpus"),
+    lines: 100,
+};
 
 /// Columns that the oracle's ovs-vsctl has not heard of.
 const NEWER_COLUMNS: [&str; 6] =
@@ -26,9 +54,9 @@ struct Database {
 }
 
 impl Database {
-    fn start(dir: PathBuf) -> Database {
+    fn start(dir: PathBuf, schema: &str) -> Database {
         fs::create_dir_all(&dir).unwrap();
-        let made = Command::new(TOOL).arg("create").arg(dir.join("conf.db")).arg(SCHEMA).status().unwrap();
+        let made = Command::new(TOOL).arg("create").arg(dir.join("conf.db")).arg(schema).status().unwrap();
         assert!(made.success());
         let server = Command::new(SERVER)
             .arg(dir.join("conf.db"))
@@ -47,9 +75,9 @@ impl Database {
     }
 
     /// Runs one command line; the result is its normalized trace.
-    fn run(&self, exe: &Path, words: &[String]) -> String {
+    fn run(&self, tool: &Tool, exe: &Path, words: &[String]) -> String {
         let output = Command::new(exe)
-            .arg("--no-wait")
+            .args(tool.options)
             .args(words)
             .env("OVS_RUNDIR", &self.dir)
             .env("OVS_LOGDIR", &self.dir)
@@ -59,7 +87,7 @@ impl Database {
         let text = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes).into_owned();
             let text = text.replace(&*self.dir.to_string_lossy(), "DIR");
-            text.replace(&*exe.to_string_lossy(), "ovs-vsctl")
+            text.replace(&*exe.to_string_lossy(), tool.name)
         };
         format!("{}2> {}rc {:?}\n", text(&output.stdout), text(&output.stderr), output.status)
     }
@@ -160,16 +188,25 @@ fn normalize(line: &str, trace: &str) -> String {
 }
 
 #[test]
-fn texts_and_exit_codes_agree() {
-    for needed in [SERVER, TOOL, ORACLE, SCHEMA] {
+fn vsctl_texts_and_exit_codes_agree() {
+    compare(&VSCTL);
+}
+
+#[test]
+fn vtep_texts_and_exit_codes_agree() {
+    compare(&VTEP_CTL);
+}
+
+fn compare(tool: &Tool) {
+    for needed in [SERVER, TOOL, tool.oracle, tool.schema] {
         if !Path::new(needed).exists() {
             eprintln!("skipped: {needed} is not installed");
             return;
         }
     }
-    let base = std::env::temp_dir().join(format!("vsctl-oracle-{}", std::process::id()));
+    let base = std::env::temp_dir().join(format!("{}-oracle-{}", tool.name, std::process::id()));
     fs::create_dir_all(&base).unwrap();
-    let ours = base.join("ovs-vsctl");
+    let ours = base.join(tool.name);
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ironbridge"), &ours).unwrap();
 
     let mut databases: Option<(Database, Database)> = None;
@@ -177,30 +214,31 @@ fn texts_and_exit_codes_agree() {
     let mut compared = 0;
     let mut differences = String::new();
     let mut heading = "";
-    for line in include_str!("vsctl.corpus").lines() {
+    for line in tool.corpus.lines() {
         if line.starts_with("# ") {
             group += 1;
             heading = line;
             databases = Some((
-                Database::start(base.join(format!("{group}.oracle"))),
-                Database::start(base.join(format!("{group}.ours"))),
+                Database::start(base.join(format!("{group}.oracle")), tool.schema),
+                Database::start(base.join(format!("{group}.ours")), tool.schema),
             ));
             continue;
         }
         let (theirs, own) = databases.as_ref().expect("the corpus begins with a heading");
         let words = split(line);
-        let expect = normalize(line, &theirs.run(Path::new(ORACLE), &words));
-        let got = normalize(line, &own.run(&ours, &words));
+        let expect = normalize(line, &theirs.run(tool, Path::new(tool.oracle), &words));
+        let got = normalize(line, &own.run(tool, &ours, &words));
         compared += 1;
         if got != expect {
             differences.push_str(&format!(
-                "{heading}\n$ ovs-vsctl {line}\n--- oracle\n{expect}\n--- ours\n{got}\n\n"
+                "{heading}\n$ {} {line}\n--- oracle\n{expect}\n--- ours\n{got}\n\n",
+                tool.name
             ));
         }
     }
     drop(databases);
     let _ = fs::remove_dir_all(&base);
-    assert!(compared > 200, "{compared}");
+    assert!(compared > tool.lines, "{compared}");
     assert!(differences.is_empty(), "{differences}");
 }
 

@@ -10,3 +10,4 @@ pub mod ovsdb_client;
 pub mod ovsdb_tool;
 pub mod table;
 pub mod vsctl;
+pub mod vtep;

@@ -267,4 +267,5 @@ modules! {
     VLOG "vlog" B,
     VSCTL "vsctl" T,
     VSWITCHD "vswitchd" S,
+    VTEP_CTL "vtep_ctl" T,
 }

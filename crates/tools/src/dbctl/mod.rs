@@ -7,13 +7,16 @@
 //! so commands have no effect outside the `Ctl` and their [`Call`].
 //!
 //! Files: `grammar` words to calls; `lookup` names to tables, columns and rows; `values` `column:key=value`
-//! arguments; `generic` the commands `list`, `find`, `get`, `set`, `add`, `remove`, `clear`, `create`, `destroy`,
+//! arguments; `program` the frame from command line to exit code; `generic` the commands `list`, `find`, `get`, `set`, `add`, `remove`, `clear`, `create`, `destroy`,
 //! `wait-until`, `comment`; `show` the overview.
 
 pub mod generic;
 pub mod grammar;
+pub mod help;
 pub mod lookup;
+pub mod program;
 pub mod show;
+pub mod targets;
 pub mod values;
 
 pub use grammar::{Call, Command, Outcome, Stop};
@@ -44,12 +47,26 @@ pub struct ShowTable {
     pub columns: &'static [&'static str],
 }
 
+/// A column of `show` that is a map to rows which are not printed themselves: it has a line for each pair, with the row's name.
+pub struct ShowMap {
+    /// The table that the column is in.
+    pub table: &'static str,
+    /// The column.
+    pub column: &'static str,
+    /// The table of the rows that it refers to.
+    pub target: &'static str,
+    /// Their names.
+    pub name_column: &'static str,
+}
+
 /// What makes a tool of the engine.
 pub struct Tool {
     /// How rows are named, by table.
     pub names: &'static [RowName],
     /// What `show` prints; the first entry is the root.
     pub show: &'static [ShowTable],
+    /// Columns of those tables that are printed pair by pair.
+    pub show_maps: &'static [ShowMap],
     /// The module that it logs as.
     pub module: &'static ib_base::vlog::Module,
 }

@@ -4,7 +4,7 @@
 //! and of the tables above those, the rows that lead to one.
 
 use super::grammar::{Call, Command, Outcome, Stop};
-use super::{Ctl, Extension, Preparation, ShowTable, Tool};
+use super::{Ctl, Extension, Preparation, ShowMap, ShowTable, Tool};
 use ib_ovsdb::idl::Row;
 
 /// The command of a tool whose state is `X`.
@@ -30,6 +30,9 @@ fn prepare<X>(prep: &mut Preparation<'_>, _: &Call<X>) -> Outcome {
         for column in entry.columns.iter().copied().chain(entry.name_column) {
             prep.idl.register_column(entry.table, column);
         }
+    }
+    for map in prep.tool.show_maps {
+        prep.idl.register_column(map.target, map.name_column);
     }
     Ok(())
 }
@@ -93,6 +96,12 @@ fn print_row(tool: &Tool, filters: &[Filter], entry: &ShowTable, row: Row<'_>, l
     let mut text = own.clone();
     let mut leads = false;
     for column in entry.columns {
+        if let Some(map) = tool.show_maps.iter().find(|m| m.table == entry.table && m.column == *column) {
+            let lines = print_map(map, row, &indent);
+            own.push_str(&lines);
+            text.push_str(&lines);
+            continue;
+        }
         let kind = row.column_type(column);
         let base = kind.value.as_ref().unwrap_or(&kind.key);
         let target = base.reference.as_ref().and_then(|r| tool.show.iter().find(|e| e.table == &*r.table));
@@ -113,4 +122,17 @@ fn print_row(tool: &Tool, filters: &[Filter], entry: &ShowTable, row: Row<'_>, l
     let matches = |f: &Filter| f.table == entry.table && f.patterns.iter().any(|p| own.contains(p.as_str()));
     let kept = leads || filters.is_empty() || filters.iter().any(matches);
     Printed { text, kept }
+}
+
+/// The lines of a map, its name first even if it is empty.
+fn print_map(map: &ShowMap, row: Row<'_>, indent: &str) -> String {
+    let mut out = format!("{indent}    {}:\n", map.column);
+    for (key, value) in row.get(map.column).as_map().iter() {
+        let target = value.as_uuid().and_then(|uuid| row.view().row(map.target, uuid));
+        let Some(target) = target else { continue };
+        let kind = target.column_type(map.name_column);
+        let name = target.get(map.name_column).to_text(kind);
+        out.push_str(&format!("{indent}        {}={name}\n", key.to_text()));
+    }
+    out
 }

@@ -360,7 +360,7 @@ fn help(client: &mut Client<'_, '_>, _: &[String]) -> Done {
          -h, --help                  display this help message\n  \
          -V, --version               display version information\n",
         default_server(),
-        crate::vsctl::help::connections().replace("database connection", "SERVER connection"),
+        crate::dbctl::help::connections().replace("database connection", "SERVER connection"),
         crate::table::HELP,
         daemon::usage(&program).trim_start_matches('\n'),
         daemon::vlog_usage(&program),

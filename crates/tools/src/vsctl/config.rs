@@ -2,9 +2,8 @@
 
 use super::State;
 use super::bridges::{command, find_bridge, find_real_bridge, leading_integer, prepare as prepare_bridges};
+use crate::dbctl::targets::{delete_referenced, set_targets, sorted_lines};
 use crate::dbctl::{Call, Command, Ctl, Outcome, Preparation, Stop};
-use ib_base::vlog::module::VSCTL;
-use ib_base::vlog_warn;
 use ib_ovsdb::{Atom, Datum, Uuid};
 
 type C<'a> = Ctl<'a, State>;
@@ -129,12 +128,6 @@ fn prepare_controller(prep: &mut Preparation<'_>, call: &L) -> Outcome {
     prepare_bridges(prep, call)
 }
 
-fn sorted_lines<'s>(values: impl Iterator<Item = &'s str>) -> String {
-    let mut values: Vec<&str> = values.collect();
-    values.sort_unstable();
-    values.iter().map(|value| format!("{value}\n")).collect()
-}
-
 fn get_controller(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     let bridge = find_bridge(ctl, &call.args[1])?;
     let Some(row) = ctl.row("Bridge", bridge.uuid) else { return Ok(()) };
@@ -142,42 +135,11 @@ fn get_controller(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     Ok(())
 }
 
-/// Deletes the rows that a column refers to, and empties it.
-fn delete_referenced(ctl: &mut C<'_>, table: &str, uuid: Uuid, column: &str, target: &str) {
-    let old: Vec<Uuid> = ctl.row(table, uuid).map(|row| row.uuids(column).collect()).unwrap_or_default();
-    for uuid in old {
-        ctl.txn.delete_at(ctl.idl, target, uuid);
-    }
-    ctl.set(table, uuid, column, Datum::EMPTY);
-}
-
 fn del_controller(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     let bridge = find_real_bridge(ctl, &call.args[1])?;
     ctl.verify("Bridge", bridge.uuid, "controller");
     delete_referenced(ctl, "Bridge", bridge.uuid, "controller", "Controller");
     Ok(())
-}
-
-/// The connection methods there are.
-const METHODS: &[&str] = &["tcp:", "ssl:", "unix:", "ptcp:", "pssl:", "punix:"];
-
-/// Makes the column refer to new rows with the targets of the command line.
-fn set_targets(ctl: &mut C<'_>, call: &L, targets: &[String], to: (&str, Uuid, &str), target_table: &str) {
-    delete_referenced(ctl, to.0, to.1, to.2, target_table);
-    let probe = call.option("--inactivity-probe").map(leading_integer);
-    let mut new = Vec::new();
-    for target in targets {
-        if !METHODS.iter().any(|method| target.starts_with(method)) {
-            vlog_warn!(VSCTL, "target type \"{target}\" is possibly erroneous");
-        }
-        let uuid = ctl.txn.insert(ctl.idl, target_table);
-        ctl.set(target_table, uuid, "target", Datum::scalar(Atom::string(target.as_str())));
-        if let Some(probe) = probe {
-            ctl.set(target_table, uuid, "inactivity_probe", Datum::scalar(Atom::Integer(probe)));
-        }
-        new.push(Atom::Uuid(uuid));
-    }
-    ctl.set(to.0, to.1, to.2, Datum::set(new));
 }
 
 fn set_controller(ctl: &mut C<'_>, call: &mut L) -> Outcome {

@@ -1,6 +1,6 @@
 //! What `ovs-vsctl --help` says.
 
-use crate::dbctl::{RowName, Tool};
+use crate::dbctl::{Tool, help};
 use ib_ovsdb::idl::Idl;
 
 const COMMANDS: &str = "\
@@ -74,19 +74,6 @@ Datapath commands:
 Switch commands:
   emer-reset                  reset switch to known good state
 
-Database commands:
-  list TBL [REC]              list RECord (or all records) in TBL
-  find TBL CONDITION...       list records satisfying CONDITION in TBL
-  get TBL REC COL[:KEY]       print values of COLumns in RECord in TBL
-  set TBL REC COL[:KEY]=VALUE set COLumn values in RECord in TBL
-  add TBL REC COL [KEY=]VALUE add (KEY=)VALUE to COLumn in RECord in TBL
-  remove TBL REC COL [KEY=]VALUE  remove (KEY=)VALUE from COLumn
-  clear TBL REC COL           clear values from COLumn in RECord in TBL
-  create TBL COL[:KEY]=VALUE  create and initialize new record
-  destroy TBL REC             delete RECord from TBL
-  wait-until TBL REC [COL[:KEY]=VALUE]  wait until condition is true
-Potentially unsafe database commands require --force option.
-Database commands may reference a row in each table in the following ways:
 ";
 
 const OPTIONS: &str = "
@@ -100,74 +87,20 @@ Options:
   --oneline                   print exactly one line of output per command
 ";
 
-const CONNECTIONS: &str = "
-Active database connection methods:
-  tcp:HOST:PORT           PORT at remote HOST
-  ssl:HOST:PORT           SSL PORT at remote HOST
-  unix:FILE               Unix domain socket named FILE
-Passive database connection methods:
-  ptcp:PORT[:IP]          listen to TCP PORT on IP
-  pssl:PORT[:IP]          listen for SSL on PORT on IP
-  punix:FILE              listen on Unix domain socket FILE
-PKI configuration (required to use SSL):
-  -p, --private-key=FILE  file with private key
-  -c, --certificate=FILE  file with certificate for private key
-  -C, --ca-cert=FILE      file with peer CA certificate
-  --bootstrap-ca-cert=FILE  file with peer CA certificate to read or create
-SSL/TLS options:
-  --ssl-protocols=PROTOS    range of SSL/TLS protocols to enable
-  --ssl-ciphers=CIPHERS     list of SSL/TLS ciphers to enable
-                            with TLSv1.2
-  --ssl-ciphersuites=SUITES list of SSL/TLS ciphersuites to
-                            enable with TLSv1.3 and later
-  --ssl-server-name=NAME    server name for TLS Server Name
-                            Indication (SNI)
-";
-
-const OTHERS: &str = "
-Other options:
-  -h, --help                  display this help message
-  -V, --version               display version information
-";
-
-/// The connection part of the help of all database tools.
-pub fn connections() -> &'static str {
-    CONNECTIONS
-}
-
 /// The whole text.
 pub fn help(program: &str, default_db: &str, idl: &Idl, tool: &Tool) -> String {
     let mut out = format!(
         "{program}: ovs-vswitchd management utility\nusage: {program} [OPTIONS] COMMAND [ARG...]\n\n"
     );
     out.push_str(COMMANDS);
-    for table in idl.table_names() {
-        out.push_str(&format!("  {table}:\n    by UUID\n"));
-        for name in tool.names.iter().filter(|n| n.table == &**table) {
-            out.push_str(&format!("    {}\n", describe(name)));
-        }
-    }
+    out.push_str(&help::database_commands(idl, tool));
     out.push_str(&OPTIONS.replace("@DEFAULT_DB@", default_db));
-    out.push_str(crate::table::HELP);
-    out.push_str(&ib_sys::daemon::vlog_usage(program));
-    out.push_str("  --no-syslog             equivalent to --verbose=vsctl:syslog:warn\n");
-    out.push_str(CONNECTIONS);
-    out.push_str(OTHERS);
+    out.push_str(&help::common(program, tool, 24));
     out
-}
-
-fn describe(name: &RowName) -> String {
-    match (name.name_column, name.ref_column) {
-        (None, _) => "as \".\"".to_string(),
-        (Some(column), None) => format!("by \"{column}\""),
-        (Some(column), Some(reference)) => {
-            format!("via \"{reference}\" of {} with matching \"{column}\"", name.via_table)
-        }
-    }
 }
 
 /// Whether each command is spoken of.
 #[cfg(test)]
 pub fn mentions<X>(command: &crate::dbctl::Command<X>) -> bool {
-    COMMANDS.lines().any(|line| line.split_whitespace().any(|word| word == command.name))
+    help::mentions(COMMANDS, command.name)
 }
