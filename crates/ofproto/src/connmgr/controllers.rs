@@ -134,9 +134,13 @@ impl ConnMgr {
         }
     }
 
-    /// A listener has a new connection.
+    /// A listener has a new connection. Where there is no controller, a snoop is refused: it would wait for ever.
     pub(super) fn accepted(&mut self, listener: &str, id: ConnId, peer: &str, now: Instant) {
         let kind = if listener == self.own_target("snoop") { Kind::Snoop } else { Kind::Service };
+        if kind == Kind::Snoop && !self.controllers.values().any(|c| c.backoff.is_some()) {
+            self.commands.push(ConnCommand::Close { bridge: self.bridge.clone(), conn: id });
+            return;
+        }
         let versions = if kind == Kind::Snoop { Versions::ALL } else { self.versions_of(listener) };
         let mut conn = Conn::new(id, kind, (&self.bridge, listener, peer), versions, now);
         if let Some(c) = self.controllers.get(listener) {

@@ -277,3 +277,19 @@ fn standalone_bridges_switch_while_controllers_are_gone() {
     mode(&mut net, FailMode::Secure);
     assert_eq!(net.flows(), (0, 0));
 }
+
+#[test]
+fn a_snoop_needs_a_controller_to_listen_to() {
+    let mut net = Net::new();
+    let snoop = |net: &mut Net| {
+        let b = net.lab.switch.bridge_mut("br0").expect("br0");
+        let (conn, listener) = (b.connmgr.new_conn_id(), b.connmgr.own_target("snoop"));
+        net.event(ConnEvent::Accepted { listener: &listener, conn, peer: "unix#1" });
+        conn
+    };
+    let refused = snoop(&mut net);
+    assert_eq!(net.closed, [refused]);
+    net.set_controllers(&["tcp:127.0.0.1:6653"]);
+    let admitted = snoop(&mut net);
+    assert!(!net.closed.contains(&admitted));
+}
