@@ -41,18 +41,34 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, OfError> {
 
 /// Decodes one whole message, matches with the tunnel options bound by the table of that id (`ib_flow::tlv`).
 pub fn decode_with(bytes: &[u8], tlv_table: u32) -> Result<Decoded, OfError> {
+    let (decoded, broken) = decode_partly(bytes, tlv_table)?;
+    match broken {
+        None => Ok(decoded),
+        Some(e) => Err(e),
+    }
+}
+
+/// Decodes one whole message; of a list in a reply what stands in front of a malformed entry, with that one's error.
+pub(crate) fn decode_partly(bytes: &[u8], tlv_table: u32) -> Result<(Decoded, Option<OfError>), OfError> {
     let header = parse_header(bytes).ok_or(LEN)?;
     if usize::from(header.length) != bytes.len() {
         return Err(LEN);
     }
     let id = identify(bytes)?;
-    let message = body(&id, bytes, tlv_table).inspect_err(|e| {
+    let mut broken = None;
+    let message = body(&id, bytes, tlv_table, &mut broken);
+    if let Some(e) = message.as_ref().err().or(broken.as_ref()) {
         vlog_dbg_rl!(OFP_MSGS, (1, 5), "cannot decode {}: {}", id.kind.name, e);
-    })?;
-    Ok(Decoded { header, name: id.kind.name, message })
+    }
+    Ok((Decoded { header, name: id.kind.name, message: message? }, broken))
 }
 
-fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError> {
+fn body(
+    id: &Identified<'_>,
+    bytes: &[u8],
+    tlv: u32,
+    broken: &mut Option<OfError>,
+) -> Result<Message, OfError> {
     use Message as M;
     let v = id.version;
     let mut c = Cursor::new(id.body, LEN);
@@ -75,6 +91,7 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError>
         Raw::NxPacketIn2 => M::PacketIn(Box::new(packet_in2(&mut c, tlv)?)),
         Raw::NxResume => M::Resume(Box::new(packet_in2(&mut c, tlv)?)),
         Raw::FlowRemoved10 | Raw::FlowRemoved11 => M::FlowRemoved(Box::new(flow_removed(&mut c, v, tlv)?)),
+        Raw::FlowRemoved15 => M::FlowRemoved(Box::new(flow_removed15(&mut c, tlv)?)),
         Raw::NxFlowRemoved => M::FlowRemoved(Box::new(nx_flow_removed(&mut c, tlv)?)),
         Raw::PortStatus10 | Raw::PortStatus11 | Raw::PortStatus14 => M::PortStatus(port_status(&mut c, v)?),
         Raw::PacketOut10 | Raw::PacketOut11 | Raw::PacketOut15 => {
@@ -137,9 +154,9 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError>
             c.zeros(6, OfError::NXBRC_MUST_BE_ZERO)?;
             M::SetControllerId(c.u16()?)
         }
-        Raw::NxFlowMonitorCancel => M::FlowMonitorCancel(c.u32()?),
-        Raw::NxFlowMonitorPaused => M::FlowMonitorPaused,
-        Raw::NxFlowMonitorResumed => M::FlowMonitorResumed,
+        Raw::NxFlowMonitorCancel | Raw::OnfFlowMonitorCancel => M::FlowMonitorCancel(c.u32()?),
+        Raw::NxFlowMonitorPaused | Raw::OnfFlowMonitorPaused => M::FlowMonitorPaused,
+        Raw::NxFlowMonitorResumed | Raw::OnfFlowMonitorResumed => M::FlowMonitorResumed,
         Raw::BundleControl14 | Raw::OnfBundleControl => M::BundleControl(bundle_control(&mut c)?),
         Raw::BundleAdd14 | Raw::OnfBundleAdd => M::BundleAdd(bundle_add(&mut c, bytes)?),
         Raw::NxTlvTableMod => {
@@ -177,7 +194,7 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32) -> Result<Message, OfError>
         raw => match stats_decode::request(raw, &mut c, v, tlv)? {
             Some(r) => M::MultipartRequest(r),
             None => {
-                let body = stats_decode::reply(raw, &mut c, v, tlv)?;
+                let body = stats_decode::reply(raw, &mut c, v, tlv, broken)?;
                 M::MultipartReply(MultipartReply { more: id.flags & 1 != 0, body })
             }
         },
@@ -249,7 +266,7 @@ fn config_from11(v: u32) -> u32 {
     v & (PortConfig::PORT_DOWN | PortConfig::NO_RECV | PortConfig::NO_FWD | PortConfig::NO_PACKET_IN)
 }
 
-pub(crate) fn port10(c: &mut Cursor<'_>) -> Result<Port, OfError> {
+fn port10(c: &mut Cursor<'_>) -> Result<Port, OfError> {
     let port_no = OfPort(c.u16()?);
     let hw_addr = c.mac()?;
     let name = c.string(16)?;
@@ -291,7 +308,7 @@ pub fn netdev_features_to_kbps(f: u32) -> u32 {
     mbps * 1000
 }
 
-pub(crate) fn port11(c: &mut Cursor<'_>) -> Result<Port, OfError> {
+fn port11(c: &mut Cursor<'_>) -> Result<Port, OfError> {
     let port_no = port_from_wire32(c.u32()?)?;
     c.skip(4)?;
     let hw_addr = c.mac()?;
@@ -313,7 +330,7 @@ pub(crate) fn port11(c: &mut Cursor<'_>) -> Result<Port, OfError> {
     })
 }
 
-pub(crate) fn port14(c: &mut Cursor<'_>) -> Result<Port, OfError> {
+fn port14(c: &mut Cursor<'_>) -> Result<Port, OfError> {
     let mut head = Cursor::new(c.rest(), LEN);
     let port_no = port_from_wire32(head.u32()?)?;
     let len = usize::from(head.u16()?);
@@ -348,26 +365,31 @@ pub(crate) fn port14(c: &mut Cursor<'_>) -> Result<Port, OfError> {
     Ok(out)
 }
 
-pub(crate) fn ports(c: &mut Cursor<'_>, v: Version) -> Result<Vec<Port>, OfError> {
+fn ports(c: &mut Cursor<'_>, v: Version) -> Result<Vec<Port>, OfError> {
     let mut out = Vec::new();
     while !c.is_empty() {
-        out.push(match v {
-            Version::V10 => port10(c)?,
-            Version::V11 | Version::V12 | Version::V13 => port11(c)?,
-            _ => port14(c)?,
-        });
+        out.push(port(c, v)?);
     }
     Ok(out)
+}
+
+/// A port's description.
+pub(crate) fn port(c: &mut Cursor<'_>, v: Version) -> Result<Port, OfError> {
+    match v {
+        Version::V10 => port10(c),
+        Version::V11 | Version::V12 | Version::V13 => port11(c),
+        _ => port14(c),
+    }
 }
 
 fn features(c: &mut Cursor<'_>, v: Version) -> Result<SwitchFeatures, OfError> {
     let (datapath_id, n_buffers, n_tables, auxiliary_id) = (c.u64()?, c.u32()?, c.u8()?, c.u8()?);
     c.skip(2)?;
-    let (mut capabilities, actions) = (c.u32()?, c.u32()?);
-    if v == Version::V10 {
-        // Bit 3 says spanning tree there, and groups later.
-        let stp = capabilities & 8 != 0;
-        capabilities = capabilities & 0xe7 & !8 | if stp { Capabilities::STP } else { 0 };
+    let (wire, actions) = (c.u32()?, c.u32()?);
+    let mut capabilities = wire & Capabilities::of_version(v);
+    if v == Version::V10 && wire & Capabilities::GROUP_STATS != 0 {
+        // That bit says spanning tree there.
+        capabilities |= Capabilities::STP;
     }
     let out = SwitchFeatures {
         datapath_id,
@@ -570,6 +592,26 @@ fn flow_removed(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowRemoved,
     })
 }
 
+fn flow_removed15(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowRemoved, OfError> {
+    let (table_id, reason, priority) = (c.u8()?, removed_reason(c.u8()?), c.u16()?);
+    let (idle_timeout, hard_timeout, cookie) = (c.u16()?, c.u16()?, c.u64()?);
+    let match_ = mw::pull_ofp11_match(c, Version::V15, tlv, true)?.0;
+    let s = stats_decode::oxs(c)?;
+    Ok(FlowRemoved {
+        match_,
+        cookie,
+        priority,
+        reason,
+        table_id,
+        duration_sec: s.duration.0,
+        duration_nsec: s.duration.1,
+        idle_timeout,
+        hard_timeout,
+        packet_count: s.packets,
+        byte_count: s.bytes,
+    })
+}
+
 fn nx_flow_removed(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowRemoved, OfError> {
     let (cookie, priority, reason, table) = (c.u64()?, c.u16()?, removed_reason(c.u8()?), c.u8()?);
     let (duration_sec, duration_nsec, idle_timeout) = (c.u32()?, c.u32()?, c.u16()?);
@@ -599,12 +641,7 @@ fn port_status(c: &mut Cursor<'_>, v: Version) -> Result<PortStatus, OfError> {
         _ => return Err(OfError::NXBRC_BAD_REASON),
     };
     c.skip(7)?;
-    let port = match v {
-        Version::V10 => port10(c)?,
-        Version::V11 | Version::V12 | Version::V13 => port11(c)?,
-        _ => port14(c)?,
-    };
-    Ok(PortStatus { reason, port })
+    Ok(PortStatus { reason, port: port(c, v)? })
 }
 
 /// Ports that a packet may be said to come from.

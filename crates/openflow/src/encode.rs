@@ -254,7 +254,10 @@ pub fn put(b: &mut Buf, message: &Message, v: Version, xid: u32, options: Encode
                 b.u8(2);
                 mw::put_ofp11_match(b, &ib_flow::Match::default(), v);
             } else {
-                head(Raw::NxFlowMonitorCancel);
+                head(match v {
+                    Version::V13 => Raw::OnfFlowMonitorCancel,
+                    _ => Raw::NxFlowMonitorCancel,
+                });
                 b.u32(*id);
             }
         }
@@ -266,7 +269,12 @@ pub fn put(b: &mut Buf, message: &Message, v: Version, xid: u32, options: Encode
                 b.u16(if paused { 5 } else { 6 });
                 b.zeros(4);
             } else {
-                head(if paused { Raw::NxFlowMonitorPaused } else { Raw::NxFlowMonitorResumed });
+                head(match (paused, v == Version::V13) {
+                    (true, false) => Raw::NxFlowMonitorPaused,
+                    (false, false) => Raw::NxFlowMonitorResumed,
+                    (true, true) => Raw::OnfFlowMonitorPaused,
+                    (false, true) => Raw::OnfFlowMonitorResumed,
+                });
             }
         }
         M::BundleControl(c) => {
@@ -411,25 +419,9 @@ fn features(b: &mut Buf, f: &SwitchFeatures, v: Version) {
     b.u8(f.n_tables);
     b.u8(if v >= Version::V13 { f.auxiliary_id } else { 0 });
     b.u16(0);
-    let mut caps = f.capabilities & 0x67;
-    match v {
-        Version::V10 => {
-            caps |= f.capabilities & Capabilities::ARP_MATCH_IP;
-            if f.capabilities & Capabilities::STP != 0 {
-                caps |= 8;
-            }
-        }
-        Version::V11 => caps |= f.capabilities & (Capabilities::GROUP_STATS | Capabilities::ARP_MATCH_IP),
-        Version::V12 | Version::V13 => {
-            caps |= f.capabilities & (Capabilities::GROUP_STATS | Capabilities::PORT_BLOCKED);
-        }
-        _ => {
-            caps |= f.capabilities
-                & (Capabilities::GROUP_STATS
-                    | Capabilities::PORT_BLOCKED
-                    | Capabilities::BUNDLES
-                    | Capabilities::FLOW_MONITORING);
-        }
+    let mut caps = f.capabilities & Capabilities::of_version(v);
+    if v == Version::V10 && f.capabilities & Capabilities::STP != 0 {
+        caps |= Capabilities::GROUP_STATS; // That bit says spanning tree there.
     }
     b.u32(caps);
     b.u32(if v == Version::V10 { f.actions } else { 0 });
@@ -593,6 +585,20 @@ fn flow_removed(b: &mut Buf, f: &FlowRemoved, v: Version, xid: u32, options: Enc
         b.u16(0);
         b.u64(f.packet_count);
         b.u64(f.byte_count);
+    } else if v == Version::V15 {
+        begin(b, Raw::FlowRemoved15, v, xid);
+        b.u8(f.table_id);
+        b.u8(f.reason as u8);
+        b.u16(f.priority);
+        b.u16(f.idle_timeout);
+        b.u16(f.hard_timeout);
+        b.u64(f.cookie);
+        mw::put_ofp11_match(b, &f.match_, v);
+        stats_encode::oxs(b, |b| {
+            stats_encode::oxs_duration(b, f.duration_sec, f.duration_nsec);
+            stats_encode::oxs_field(b, 4, &f.packet_count.to_be_bytes());
+            stats_encode::oxs_field(b, 5, &f.byte_count.to_be_bytes());
+        });
     } else {
         begin(b, Raw::FlowRemoved11, v, xid);
         b.u64(f.cookie);

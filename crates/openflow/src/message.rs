@@ -280,6 +280,21 @@ impl Capabilities {
     pub const FLOW_MONITORING: u32 = 1 << 10;
     /// 802.1D spanning tree (1.0).
     pub const STP: u32 = 1 << 16;
+
+    /// The bits that a version has at the same place on the wire; [`Capabilities::STP`] has another there.
+    pub fn of_version(version: Version) -> u32 {
+        let common =
+            Self::FLOW_STATS | Self::TABLE_STATS | Self::PORT_STATS | Self::IP_REASM | Self::QUEUE_STATS;
+        common
+            | match version {
+                Version::V10 => Self::ARP_MATCH_IP,
+                Version::V11 => Self::GROUP_STATS | Self::ARP_MATCH_IP,
+                Version::V12 | Version::V13 => Self::GROUP_STATS | Self::PORT_BLOCKED,
+                Version::V14 | Version::V15 => {
+                    Self::GROUP_STATS | Self::PORT_BLOCKED | Self::BUNDLES | Self::FLOW_MONITORING
+                }
+            }
+    }
 }
 
 /// Bits of [`SwitchFeatures::actions`]: wire numbers of OFPAT10_*.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use ib_flow::OfPort;
 
 use crate::action_format::{format_actions_of, put_dotted_hex, reason_text};
-use crate::decode::{Decoded, decode};
+use crate::decode::{Decoded, decode_partly};
 use crate::error::OfError;
 use crate::flow_text::*;
 use crate::group_text;
@@ -116,8 +116,8 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
             Err(e) => Some(e),
             Ok(id) => {
                 put_header(&mut out, id.kind.name, header);
-                match decode(bytes) {
-                    Ok(d) => {
+                match decode_partly(bytes, 0) {
+                    Ok((d, broken)) => {
                         let at = out.len();
                         body(&mut out, &d, id.flags, options);
                         if says_all_tables(bytes, id.kind.raw)
@@ -129,10 +129,15 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                             out.push_str(" unknown data in hello:\n");
                             out.push_str(&hex_dump(bytes, true));
                         }
-                        if !out.ends_with('\n') {
+                        if broken.is_some() && out.len() == at {
+                            out.push(' ');
+                        } else if !out.ends_with('\n') {
                             out.push('\n');
                         }
-                        return out;
+                        if broken.is_none() {
+                            return out;
+                        }
+                        broken
                     }
                     Err(e) => Some(e),
                 }
@@ -140,7 +145,7 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
         }
     };
     if let Some(e) = error {
-        if !out.is_empty() && !out.ends_with(' ') {
+        if !out.is_empty() && !out.ends_with([' ', '\n']) {
             out.push(' ');
         }
         let _ = writeln!(out, "***decode error: {e}***");
@@ -312,7 +317,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
         M::FlowMonitorCancel(id) => write!(out, " id={id}"),
         M::BundleControl(c) => bundle_control(out, c),
         M::BundleAdd(a) => {
-            let _ = write!(out, "\n bundle_id={:#x}", a.bundle_id);
+            let _ = write!(out, "\n bundle_id={}", c_hex(a.bundle_id.into()));
             bundle_flags(out, a.flags);
             out.push('\n');
             let inner = message_text(&a.raw, o);
@@ -604,7 +609,7 @@ pub(crate) fn miss_name(m: TableMiss) -> &'static str {
 fn table_mod(out: &mut String, t: &TableMod, v: Version, n: &Names<'_>) -> std::fmt::Result {
     out.push(' ');
     if t.table_id == 0xff {
-        out.push_str("table_id=ALL_TABLES");
+        out.push_str("table_id: ALL_TABLES");
     } else {
         out.push_str("table_id=");
         put_table(out, t.table_id, n);
@@ -613,17 +618,20 @@ fn table_mod(out: &mut String, t: &TableMod, v: Version, n: &Names<'_>) -> std::
         write!(out, ", flow_miss_config={}", miss_name(t.miss))?;
     }
     if v >= Version::V14 {
-        if let Some(e) = t.eviction {
-            write!(out, ", eviction={}", if e { "on" } else { "off" })?;
-        }
-        if let Some(f) = t.eviction_flags {
-            out.push_str(", eviction_flags=");
-            print_stats::eviction_flags(out, f);
+        // Open vSwitch prints the flags' number as if it were a state.
+        let eviction = match (t.eviction_flags, t.eviction) {
+            (Some(0), _) | (None, None) => None,
+            (Some(1), _) | (None, Some(true)) => Some("on"),
+            (Some(2), _) | (None, Some(false)) => Some("off"),
+            (Some(_), _) => Some("***error***"),
+        };
+        if let Some(e) = eviction {
+            write!(out, ", eviction={e}")?;
         }
         if let Some(x) = &t.vacancy {
             write!(out, ", vacancy={}", if x.enabled { "on" } else { "off" })?;
             if x.enabled {
-                write!(out, " vacancy_down={}% vacancy_up={}%", x.down, x.up)?;
+                write!(out, " vacancy:{},{}", x.down, x.up)?;
             }
         }
     }
@@ -663,6 +671,11 @@ fn async_config(out: &mut String, a: &AsyncConfig) -> std::fmt::Result {
     Ok(())
 }
 
+/// A number as C's `%#x` prints it: zero has no prefix.
+fn c_hex(v: u64) -> String {
+    if v == 0 { "0".into() } else { format!("{v:#x}") }
+}
+
 fn bundle_flags(out: &mut String, flags: u16) {
     out.push_str(" flags=");
     if flags == 0 {
@@ -694,7 +707,7 @@ fn bundle_control(out: &mut String, c: &BundleControl) -> std::fmt::Result {
         K::DiscardRequest => "DISCARD_REQUEST",
         K::DiscardReply => "DISCARD_REPLY",
     };
-    write!(out, "\n bundle_id={:#x} type={kind}", c.bundle_id)?;
+    write!(out, "\n bundle_id={} type={kind}", c_hex(c.bundle_id.into()))?;
     bundle_flags(out, c.flags);
     Ok(())
 }
@@ -704,12 +717,11 @@ fn tlv_maps(out: &mut String, maps: &[TlvMap]) {
         " mapping table:\n  class  type  length  match field\n ------  ----  ------  --------------\n",
     );
     for m in maps {
-        let hex = |v: u16| if v == 0 { "0".to_string() } else { format!("{v:#x}") };
         let _ = writeln!(
             out,
             " {:>6}  {:>4}  {:>6}  tun_metadata{}",
-            hex(m.class),
-            hex(m.kind.into()),
+            c_hex(m.class.into()),
+            c_hex(m.kind.into()),
             m.len,
             m.index
         );

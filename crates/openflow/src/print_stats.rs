@@ -131,11 +131,9 @@ pub(crate) fn features(out: &mut String, f: &SwitchFeatures, v: Version, _n: &Na
         let _ = write!(out, ", auxiliary_id:{}", f.auxiliary_id);
     }
     out.push_str("\ncapabilities: ");
-    // OpenFlow 1.1 took that bit away.
-    let known = if v == Version::V10 { u32::MAX } else { !Capabilities::ARP_MATCH_IP };
     put_bits(
         out,
-        f.capabilities & known,
+        f.capabilities,
         &[
             (Capabilities::FLOW_STATS, "FLOW_STATS"),
             (Capabilities::TABLE_STATS, "TABLE_STATS"),

@@ -4,6 +4,9 @@
 //! have. Framing, dispatch, length errors and the names in logs all come from these rows. Source: the OpenFlow
 //! specifications, and Open vSwitch's vendor messages as observed.
 
+use ib_base::vlog::module::OFP_MSGS;
+use ib_base::vlog_warn_rl;
+
 use crate::error::{NX, ONF, OfError};
 use crate::message::{Header, Version};
 use crate::wire::{Buf, Cursor};
@@ -85,47 +88,48 @@ kinds! {
     PacketIn12 "OFPT_PACKET_IN" Type 3..3 10 8 1;
     PacketIn13 "OFPT_PACKET_IN" Type 4..6 10 16 1;
     FlowRemoved10 "OFPT_FLOW_REMOVED" Type 1..1 11 80 0;
-    FlowRemoved11 "OFPT_FLOW_REMOVED" Type 2..6 11 40 1;
+    FlowRemoved11 "OFPT_FLOW_REMOVED" Type 2..5 11 40 8;
+    FlowRemoved15 "OFPT_FLOW_REMOVED" Type 6..6 11 16 8;
     PortStatus10 "OFPT_PORT_STATUS" Type 1..1 12 56 0;
     PortStatus11 "OFPT_PORT_STATUS" Type 2..4 12 72 0;
-    PortStatus14 "OFPT_PORT_STATUS" Type 5..6 12 48 1;
+    PortStatus14 "OFPT_PORT_STATUS" Type 5..6 12 48 8;
     PacketOut10 "OFPT_PACKET_OUT" Type 1..1 13 8 1;
     PacketOut11 "OFPT_PACKET_OUT" Type 2..5 13 16 1;
     PacketOut15 "OFPT_PACKET_OUT" Type 6..6 13 8 1;
     FlowMod10 "OFPT_FLOW_MOD" Type 1..1 14 64 8;
-    FlowMod11 "OFPT_FLOW_MOD" Type 2..6 14 40 1;
+    FlowMod11 "OFPT_FLOW_MOD" Type 2..6 14 40 8;
     PortMod10 "OFPT_PORT_MOD" Type 1..1 15 24 0;
     GroupMod11 "OFPT_GROUP_MOD" Type 2..5 15 8 8;
     GroupMod15 "OFPT_GROUP_MOD" Type 6..6 15 16 8;
     PortMod11 "OFPT_PORT_MOD" Type 2..4 16 32 0;
-    PortMod14 "OFPT_PORT_MOD" Type 5..6 16 24 1;
+    PortMod14 "OFPT_PORT_MOD" Type 5..6 16 24 8;
     TableMod11 "OFPT_TABLE_MOD" Type 2..4 17 8 0;
-    TableMod14 "OFPT_TABLE_MOD" Type 5..6 17 8 1;
+    TableMod14 "OFPT_TABLE_MOD" Type 5..6 17 8 8;
     BarrierRequest10 "OFPT_BARRIER_REQUEST" Type 1..1 18 0 0;
     BarrierRequest11 "OFPT_BARRIER_REQUEST" Type 2..6 20 0 0;
     BarrierReply10 "OFPT_BARRIER_REPLY" Type 1..1 19 0 0;
     BarrierReply11 "OFPT_BARRIER_REPLY" Type 2..6 21 0 0;
     QueueGetConfigRequest10 "OFPT_QUEUE_GET_CONFIG_REQUEST" Type 1..1 20 4 0;
     QueueGetConfigRequest11 "OFPT_QUEUE_GET_CONFIG_REQUEST" Type 2..4 22 8 0;
-    QueueGetConfigReply10 "OFPT_QUEUE_GET_CONFIG_REPLY" Type 1..1 21 8 1;
-    QueueGetConfigReply11 "OFPT_QUEUE_GET_CONFIG_REPLY" Type 2..4 23 8 1;
+    QueueGetConfigReply10 "OFPT_QUEUE_GET_CONFIG_REPLY" Type 1..1 21 8 8;
+    QueueGetConfigReply11 "OFPT_QUEUE_GET_CONFIG_REPLY" Type 2..4 23 8 8;
     RoleRequest "OFPT_ROLE_REQUEST" Type 3..6 24 16 0;
     RoleReply "OFPT_ROLE_REPLY" Type 3..6 25 16 0;
     GetAsyncRequest "OFPT_GET_ASYNC_REQUEST" Type 4..6 26 0 0;
     GetAsyncReply13 "OFPT_GET_ASYNC_REPLY" Type 4..4 27 24 0;
-    GetAsyncReply14 "OFPT_GET_ASYNC_REPLY" Type 5..6 27 0 1;
+    GetAsyncReply14 "OFPT_GET_ASYNC_REPLY" Type 5..6 27 0 8;
     SetAsync13 "OFPT_SET_ASYNC" Type 4..4 28 24 0;
-    SetAsync14 "OFPT_SET_ASYNC" Type 5..6 28 0 1;
+    SetAsync14 "OFPT_SET_ASYNC" Type 5..6 28 0 8;
     MeterMod "OFPT_METER_MOD" Type 4..6 29 8 8;
-    RoleStatus "OFPT_ROLE_STATUS" Type 5..6 30 16 1;
-    TableStatus "OFPT_TABLE_STATUS" Type 5..6 31 8 1;
-    RequestForward "OFPT_REQUESTFORWARD" Type 5..6 32 8 1;
-    BundleControl14 "OFPT_BUNDLE_CONTROL" Type 5..6 33 8 1;
+    RoleStatus "OFPT_ROLE_STATUS" Type 5..6 30 16 8;
+    TableStatus "OFPT_TABLE_STATUS" Type 5..6 31 8 8;
+    RequestForward "OFPT_REQUESTFORWARD" Type 5..6 32 8 8;
+    BundleControl14 "OFPT_BUNDLE_CONTROL" Type 5..6 33 8 8;
     BundleAdd14 "OFPT_BUNDLE_ADD_MESSAGE" Type 5..6 34 8 1;
 
     NxRoleRequest "NXT_ROLE_REQUEST" Vendor(NX) 1..6 10 4 0;
     NxRoleReply "NXT_ROLE_REPLY" Vendor(NX) 1..6 11 4 0;
-    NxSetFlowFormat "NXT_SET_FLOW_FORMAT" Vendor(NX) 1..6 12 4 0;
+    NxSetFlowFormat "NXT_SET_FLOW_FORMAT" Vendor(NX) 1..1 12 4 0;
     NxFlowMod "NXT_FLOW_MOD" Vendor(NX) 1..6 13 32 8;
     NxFlowRemoved "NXT_FLOW_REMOVED" Vendor(NX) 1..6 14 40 8;
     NxFlowModTableId "NXT_FLOW_MOD_TABLE_ID" Vendor(NX) 1..6 15 8 0;
@@ -134,9 +138,9 @@ kinds! {
     NxFlowAge "NXT_FLOW_AGE" Vendor(NX) 1..6 18 0 0;
     NxSetAsync "NXT_SET_ASYNC_CONFIG" Vendor(NX) 1..6 19 24 0;
     NxSetControllerId "NXT_SET_CONTROLLER_ID" Vendor(NX) 1..6 20 8 0;
-    NxFlowMonitorCancel "NXT_FLOW_MONITOR_CANCEL" Vendor(NX) 1..6 21 4 0;
-    NxFlowMonitorPaused "NXT_FLOW_MONITOR_PAUSED" Vendor(NX) 1..6 22 0 0;
-    NxFlowMonitorResumed "NXT_FLOW_MONITOR_RESUMED" Vendor(NX) 1..6 23 0 0;
+    NxFlowMonitorCancel "NXT_FLOW_MONITOR_CANCEL" Vendor(NX) 1..3 21 4 0;
+    NxFlowMonitorPaused "NXT_FLOW_MONITOR_PAUSED" Vendor(NX) 1..3 22 0 0;
+    NxFlowMonitorResumed "NXT_FLOW_MONITOR_RESUMED" Vendor(NX) 1..3 23 0 0;
     NxTlvTableMod "NXT_TLV_TABLE_MOD" Vendor(NX) 1..6 24 8 8;
     NxTlvTableRequest "NXT_TLV_TABLE_REQUEST" Vendor(NX) 1..6 25 0 0;
     NxTlvTableReply "NXT_TLV_TABLE_REPLY" Vendor(NX) 1..6 26 16 8;
@@ -145,10 +149,13 @@ kinds! {
     NxCtFlushZone "NXT_CT_FLUSH_ZONE" Vendor(NX) 1..6 29 8 0;
     NxPacketIn2 "NXT_PACKET_IN2" Vendor(NX) 1..6 30 0 8;
     NxGroupMod "NXT_GROUP_MOD" Vendor(NX) 1..1 31 16 8;
-    NxCtFlush "NXT_CT_FLUSH" Vendor(NX) 1..6 32 8 1;
-    OnfRequestForward "ONFT_REQUESTFORWARD" Vendor(ONF) 1..4 2350 8 8;
-    OnfBundleControl "ONFT_BUNDLE_CONTROL" Vendor(ONF) 1..4 2300 8 0;
-    OnfBundleAdd "ONFT_BUNDLE_ADD_MESSAGE" Vendor(ONF) 1..4 2301 8 1;
+    NxCtFlush "NXT_CT_FLUSH" Vendor(NX) 1..6 32 8 8;
+    OnfFlowMonitorCancel "ONFT_FLOW_MONITOR_CANCEL" Vendor(ONF) 4..4 1870 4 0;
+    OnfFlowMonitorPaused "ONFT_FLOW_MONITOR_PAUSED" Vendor(ONF) 4..4 1871 0 0;
+    OnfFlowMonitorResumed "ONFT_FLOW_MONITOR_RESUMED" Vendor(ONF) 4..4 1872 0 0;
+    OnfRequestForward "ONFT_REQUESTFORWARD" Vendor(ONF) 4..4 2350 8 8;
+    OnfBundleControl "ONFT_BUNDLE_CONTROL" Vendor(ONF) 4..4 2300 8 8;
+    OnfBundleAdd "ONFT_BUNDLE_ADD_MESSAGE" Vendor(ONF) 4..4 2301 8 1;
 
     DescRequest "OFPST_DESC request" Request 1..6 0 0 0;
     DescReply "OFPST_DESC reply" Reply 1..6 0 1056 0;
@@ -190,14 +197,14 @@ kinds! {
     MeterFeaturesRequest "OFPST_METER_FEATURES request" Request 4..6 11 0 0;
     MeterFeaturesReply "OFPST_METER_FEATURES reply" Reply 4..6 11 16 0;
     TableFeaturesRequest "OFPST_TABLE_FEATURES request" Request 4..6 12 0 8;
-    TableFeaturesReply "OFPST_TABLE_FEATURES reply" Reply 4..6 12 0 8;
+    TableFeaturesReply "OFPST_TABLE_FEATURES reply" Reply 4..6 12 64 8;
     PortDescRequest "OFPST_PORT_DESC request" Request 1..5 13 0 0;
     PortDescRequest15 "OFPST_PORT_DESC request" Request 6..6 13 8 0;
     PortDescReply10 "OFPST_PORT_DESC reply" Reply 1..1 13 0 48;
     PortDescReply11 "OFPST_PORT_DESC reply" Reply 2..4 13 0 64;
     PortDescReply14 "OFPST_PORT_DESC reply" Reply 5..6 13 0 8;
     TableDescRequest "OFPST_TABLE_DESC request" Request 5..6 14 0 0;
-    TableDescReply "OFPST_TABLE_DESC reply" Reply 5..6 14 0 8;
+    TableDescReply "OFPST_TABLE_DESC reply" Reply 5..6 14 8 8;
     QueueDescRequest "OFPST_QUEUE_DESC request" Request 5..6 15 8 0;
     QueueDescReply "OFPST_QUEUE_DESC reply" Reply 5..6 15 0 8;
     FlowMonitorRequest14 "OFPST_FLOW_MONITOR request" Request 5..6 16 0 8;
@@ -212,9 +219,9 @@ kinds! {
     OnfFlowMonitorRequest "ONFST_FLOW_MONITOR request" VendorRequest(ONF) 4..4 1870 0 8;
     OnfFlowMonitorReply "ONFST_FLOW_MONITOR reply" VendorReply(ONF) 4..4 1870 0 8;
     NxIpfixBridgeRequest "NXST_IPFIX_BRIDGE request" VendorRequest(NX) 1..6 3 0 0;
-    NxIpfixBridgeReply "NXST_IPFIX_BRIDGE reply" VendorReply(NX) 1..6 3 0 96;
+    NxIpfixBridgeReply "NXST_IPFIX_BRIDGE reply" VendorReply(NX) 1..6 3 88 0;
     NxIpfixFlowRequest "NXST_IPFIX_FLOW request" VendorRequest(NX) 1..6 4 0 0;
-    NxIpfixFlowReply "NXST_IPFIX_FLOW reply" VendorReply(NX) 1..6 4 0 96;
+    NxIpfixFlowReply "NXST_IPFIX_FLOW reply" VendorReply(NX) 1..6 4 0 88;
     NxGroupRequest "NXST_GROUP request" VendorRequest(NX) 1..1 7 8 0;
     NxGroupReply "NXST_GROUP reply" VendorReply(NX) 1..1 7 0 8;
     NxGroupDescRequest "NXST_GROUP_DESC request" VendorRequest(NX) 1..1 8 8 0;
@@ -262,7 +269,44 @@ pub fn identify(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
         0 => len == kind.min,
         step => len >= kind.min && (len - kind.min).is_multiple_of(step),
     };
-    if fits { Ok(found) } else { Err(OfError::OFPBRC_BAD_LEN) }
+    if fits {
+        return Ok(found);
+    }
+    let (head, total) = (bytes.len() - len, bytes.len());
+    let min = head + kind.min;
+    let need = match kind.step {
+        0 => format!("expected length {min}"),
+        1 => format!("expected length at least {min} bytes"),
+        n => format!("must be exactly {min} bytes or longer by an integer multiple of {n} bytes"),
+    };
+    vlog_warn_rl!(OFP_MSGS, (1, 5), "received {} with incorrect length {total} ({need})", kind.name);
+    Err(OfError::OFPBRC_BAD_LEN)
+}
+
+/// Says what a message is that has no row, and the error for it.
+fn unknown(class: Class, number: u32, header: &Header) -> OfError {
+    let mut text = format!("version {}, type {}", header.version, header.kind);
+    let (vendor, error) = match class {
+        Class::Type => (None, OfError::OFPBRC_BAD_TYPE),
+        Class::Request | Class::Reply => (None, OfError::OFPBRC_BAD_STAT),
+        Class::Vendor(v) | Class::VendorRequest(v) | Class::VendorReply(v) => {
+            if v != NX && v != ONF {
+                vlog_warn_rl!(OFP_MSGS, (1, 5), "OpenFlow message has unknown vendor {v:#x}");
+                return OfError::OFPBRC_BAD_VENDOR;
+            }
+            (Some(v), OfError::OFPBRC_BAD_SUBTYPE)
+        }
+    };
+    match class {
+        Class::Request | Class::Reply => text.push_str(&format!(", stat {number}")),
+        Class::VendorRequest(_) | Class::VendorReply(_) => text.push_str(", stat 65535"),
+        Class::Type | Class::Vendor(_) => {}
+    }
+    if let Some(v) = vendor {
+        text.push_str(&format!(", vendor {v:#x}, subtype {number}"));
+    }
+    vlog_warn_rl!(OFP_MSGS, (1, 5), "unknown OpenFlow message ({text})");
+    error
 }
 
 /// Finds the kind of a message of which the headers at least are there.
@@ -272,7 +316,10 @@ pub(crate) fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
         Some(v) => v,
         // A hello says "my best version" in its header; that may be one we do not know.
         None if header.kind == 0 && header.version > 6 => Version::V15,
-        None => return Err(OfError::OFPBRC_BAD_VERSION),
+        None => {
+            unknown(Class::Type, header.kind.into(), &header);
+            return Err(OfError::OFPBRC_BAD_VERSION);
+        }
     };
     let v10 = version == Version::V10;
     let (stats_request, stats_reply) = if v10 { (16, 17) } else { (18, 19) };
@@ -302,13 +349,7 @@ pub(crate) fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
     };
     let wire = version.to_wire();
     let same = |k: &&Kind| k.class == class && k.number == number && (k.first..=k.last).contains(&wire);
-    let kind = KINDS.iter().find(same).ok_or(match class {
-        Class::Type => OfError::OFPBRC_BAD_TYPE,
-        Class::Vendor(NX | ONF) => OfError::OFPBRC_BAD_SUBTYPE,
-        Class::VendorRequest(NX | ONF) | Class::VendorReply(NX | ONF) => OfError::OFPBRC_BAD_SUBTYPE,
-        Class::Vendor(_) | Class::VendorRequest(_) | Class::VendorReply(_) => OfError::OFPBRC_BAD_VENDOR,
-        Class::Request | Class::Reply => OfError::OFPBRC_BAD_STAT,
-    })?;
+    let kind = KINDS.iter().find(same).ok_or_else(|| unknown(class, number, &header))?;
     let body = c.rest();
     Ok(Identified { kind, version, body, flags })
 }

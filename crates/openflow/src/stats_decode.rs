@@ -3,7 +3,7 @@
 use ib_flow::OfPort;
 
 use crate::action_decode::{decode_actions, decode_instructions, property};
-use crate::decode::{LEN, ports, removed_reason_checked};
+use crate::decode::{LEN, port, removed_reason_checked};
 use crate::error::OfError;
 use crate::group_wire;
 use crate::match_wire as mw;
@@ -172,18 +172,36 @@ fn monitor_requests14(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<Vec<Fl
     Ok(out)
 }
 
-/// Decodes a reply's body.
-pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<MultipartBody, OfError> {
+/// Decodes a reply's body. Entries in front of one that is malformed come with its error in `broken`.
+pub(crate) fn reply(
+    raw: Raw,
+    c: &mut Cursor<'_>,
+    v: Version,
+    tlv: u32,
+    broken: &mut Option<OfError>,
+) -> Result<MultipartBody, OfError> {
     use MultipartBody as B;
-    fn all<'a, T>(
+    fn entries<'a, T>(
         c: &mut Cursor<'a>,
+        broken: &mut Option<OfError>,
         mut one: impl FnMut(&mut Cursor<'a>) -> Result<T, OfError>,
-    ) -> Result<Vec<T>, OfError> {
+    ) -> Vec<T> {
         let mut out = Vec::new();
         while !c.is_empty() {
-            out.push(one(c)?);
+            match one(c) {
+                Ok(entry) => out.push(entry),
+                Err(e) => {
+                    *broken = Some(e);
+                    break;
+                }
+            }
         }
-        Ok(out)
+        out
+    }
+    macro_rules! all {
+        ($c:expr, $one:expr) => {
+            entries($c, broken, $one)
+        };
     }
     Ok(match raw {
         Raw::DescReply => B::Desc(SwitchDesc {
@@ -193,12 +211,12 @@ pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Resul
             serial_num: c.string(32)?,
             dp_desc: c.string(256)?,
         }),
-        Raw::FlowReply => B::Flow(all(c, |c| match v {
+        Raw::FlowReply => B::Flow(all!(c, |c| match v {
             Version::V10 => flow_stats10(c),
             Version::V15 => flow_stats15(c, tlv),
             _ => flow_stats11(c, v, tlv),
-        })?),
-        Raw::NxFlowReply => B::Flow(all(c, |c| nx_flow_stats(c, v, tlv))?),
+        })),
+        Raw::NxFlowReply => B::Flow(all!(c, |c| nx_flow_stats(c, v, tlv))),
         Raw::AggregateReply | Raw::NxAggregateReply => B::Aggregate(AggregateStats {
             packet_count: c.u64()?,
             byte_count: c.u64()?,
@@ -208,10 +226,10 @@ pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Resul
             let s = oxs(c)?;
             B::Aggregate(AggregateStats { packet_count: s.packets, byte_count: s.bytes, flow_count: s.flows })
         }
-        Raw::TableReply10 => B::Table(all(c, table10)?),
-        Raw::TableReply11 => B::Table(all(c, table11)?),
-        Raw::TableReply12 => B::Table(all(c, table12)?),
-        Raw::TableReply13 => B::Table(all(c, |c| {
+        Raw::TableReply10 => B::Table(all!(c, table10)),
+        Raw::TableReply11 => B::Table(all!(c, table11)),
+        Raw::TableReply12 => B::Table(all!(c, table12)),
+        Raw::TableReply13 => B::Table(all!(c, |c| {
             let table_id = c.u8()?;
             c.skip(3)?;
             Ok(TableStats {
@@ -221,15 +239,15 @@ pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Resul
                 matched_count: c.u64()?,
                 features: TableFeatures { table_id, ..Default::default() },
             })
-        })?),
-        Raw::PortReply10 | Raw::PortReply11 | Raw::PortReply13 => B::Port(all(c, |c| port_stats(c, v))?),
-        Raw::PortReply14 => B::Port(all(c, port_stats14)?),
+        })),
+        Raw::PortReply10 | Raw::PortReply11 | Raw::PortReply13 => B::Port(all!(c, |c| port_stats(c, v))),
+        Raw::PortReply14 => B::Port(all!(c, port_stats14)),
         Raw::QueueReply10 | Raw::QueueReply11 | Raw::QueueReply13 | Raw::QueueReply14 => {
-            B::Queue(all(c, |c| queue_stats(c, v))?)
+            B::Queue(all!(c, |c| queue_stats(c, v)))
         }
-        Raw::GroupReply | Raw::NxGroupReply => B::Group(all(c, |c| group_stats(c, v))?),
-        Raw::GroupDescReply => B::GroupDesc(all(c, |c| group_wire::decode_desc(c, v, v == Version::V15))?),
-        Raw::NxGroupDescReply => B::GroupDesc(all(c, |c| group_wire::decode_desc(c, v, true))?),
+        Raw::GroupReply | Raw::NxGroupReply => B::Group(all!(c, |c| group_stats(c, v))),
+        Raw::GroupDescReply => B::GroupDesc(all!(c, |c| group_wire::decode_desc(c, v, v == Version::V15))),
+        Raw::NxGroupDescReply => B::GroupDesc(all!(c, |c| group_wire::decode_desc(c, v, true))),
         Raw::GroupFeaturesReply | Raw::NxGroupFeaturesReply => {
             let mut g = GroupFeatures { types: c.u32()?, capabilities: c.u32()?, ..Default::default() };
             for x in &mut g.max_groups {
@@ -240,8 +258,8 @@ pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Resul
             }
             B::GroupFeatures(g)
         }
-        Raw::MeterReply => B::Meter(all(c, meter_stats)?),
-        Raw::MeterConfigReply => B::MeterConfig(all(c, |c| {
+        Raw::MeterReply => B::Meter(all!(c, meter_stats)),
+        Raw::MeterConfigReply => B::MeterConfig(all!(c, |c| {
             let mut head = Cursor::new(c.rest(), LEN);
             let len = usize::from(head.u16()?);
             if len < 8 || len > c.len() {
@@ -249,7 +267,7 @@ pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Resul
             }
             let mut p = Cursor::new(&c.take(len)?[2..], LEN);
             Ok(MeterConfig { flags: p.u16()?, meter_id: p.u32()?, bands: group_wire::bands(&mut p)? })
-        })?),
+        })),
         Raw::MeterFeaturesReply => B::MeterFeatures(MeterFeatures {
             max_meters: c.u32()?,
             band_types: c.u32()?,
@@ -257,14 +275,16 @@ pub(crate) fn reply(raw: Raw, c: &mut Cursor<'_>, v: Version, tlv: u32) -> Resul
             max_bands: c.u8()?,
             max_color: c.u8()?,
         }),
-        Raw::TableFeaturesReply => B::TableFeatures(all(c, |c| table_features(c, v))?),
-        Raw::PortDescReply10 | Raw::PortDescReply11 | Raw::PortDescReply14 => B::PortDesc(ports(c, v)?),
-        Raw::TableDescReply => B::TableDesc(all(c, table_desc)?),
-        Raw::NxFlowMonitorReply => B::FlowMonitor(all(c, |c| nx_flow_update(c, v, tlv))?),
-        Raw::OnfFlowMonitorReply => B::FlowMonitor(all(c, |c| nx_flow_update(c, v, tlv))?),
-        Raw::FlowMonitorReply14 => B::FlowMonitor(all(c, |c| flow_update14(c, v, tlv))?),
-        Raw::NxIpfixBridgeReply => B::Ipfix { flow: false, stats: all(c, ipfix)? },
-        Raw::NxIpfixFlowReply => B::Ipfix { flow: true, stats: all(c, ipfix)? },
+        Raw::TableFeaturesReply => B::TableFeatures(all!(c, |c| table_features(c, v))),
+        Raw::PortDescReply10 | Raw::PortDescReply11 | Raw::PortDescReply14 => {
+            B::PortDesc(all!(c, |c| port(c, v)))
+        }
+        Raw::TableDescReply => B::TableDesc(all!(c, table_desc)),
+        Raw::NxFlowMonitorReply => B::FlowMonitor(all!(c, |c| nx_flow_update(c, v, tlv))),
+        Raw::OnfFlowMonitorReply => B::FlowMonitor(all!(c, |c| nx_flow_update(c, v, tlv))),
+        Raw::FlowMonitorReply14 => B::FlowMonitor(all!(c, |c| flow_update14(c, v, tlv))),
+        Raw::NxIpfixBridgeReply => B::Ipfix { flow: false, stats: all!(c, ipfix) },
+        Raw::NxIpfixFlowReply => B::Ipfix { flow: true, stats: all!(c, ipfix) },
         _ => return Err(OfError::OFPBRC_BAD_STAT),
     })
 }
@@ -348,16 +368,19 @@ fn flow_stats11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowStats, O
     })
 }
 
-/// Statistics of OpenFlow 1.5.
-struct Oxs {
-    duration: (u32, u32),
+/// Statistics of OpenFlow 1.5; what is not there is zero or, of counters, all ones.
+pub(crate) struct Oxs {
+    /// Seconds and nanoseconds.
+    pub duration: (u32, u32),
     idle: Option<u32>,
     flows: u32,
-    packets: u64,
-    bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
-fn oxs(c: &mut Cursor<'_>) -> Result<Oxs, OfError> {
+pub(crate) fn oxs(c: &mut Cursor<'_>) -> Result<Oxs, OfError> {
     c.skip(2)?;
     let len = usize::from(c.u16()?);
     let body = len.checked_sub(4).ok_or(LEN)?;
@@ -860,7 +883,7 @@ fn ipfix(c: &mut Cursor<'_>) -> Result<IpfixStats, OfError> {
         *x = c.u64()?;
     }
     s.collector_set_id = c.u32()?;
-    c.skip(12)?;
+    c.skip(4)?;
     Ok(s)
 }
 

@@ -369,7 +369,7 @@ pub(crate) fn reply(b: &mut Buf, r: &MultipartReply, v: Version, xid: u32, optio
                     b.u64(x);
                 }
                 b.u32(s.collector_set_id);
-                b.zeros(12);
+                b.zeros(4);
             }
         }
     }
@@ -415,7 +415,8 @@ fn flow_stats11(b: &mut Buf, f: &FlowStats, v: Version) {
     b.patch_len(start, start);
 }
 
-fn oxs(b: &mut Buf, body: impl FnOnce(&mut Buf)) {
+/// Writes statistics of OpenFlow 1.5.
+pub(crate) fn oxs(b: &mut Buf, body: impl FnOnce(&mut Buf)) {
     let start = b.len();
     b.u16(0);
     b.u16(0);
@@ -424,11 +425,19 @@ fn oxs(b: &mut Buf, body: impl FnOnce(&mut Buf)) {
     b.pad8(start);
 }
 
-fn oxs_field(b: &mut Buf, field: u8, bytes: &[u8]) {
+/// Writes one of them.
+pub(crate) fn oxs_field(b: &mut Buf, field: u8, bytes: &[u8]) {
     b.u16(0x8002);
     b.u8(field << 1);
     b.u8(bytes.len() as u8);
     b.bytes(bytes);
+}
+
+/// Writes a duration.
+pub(crate) fn oxs_duration(b: &mut Buf, seconds: u32, nanoseconds: u32) {
+    let mut d = seconds.to_be_bytes().to_vec();
+    d.extend_from_slice(&nanoseconds.to_be_bytes());
+    oxs_field(b, 0, &d);
 }
 
 fn flow_stats15(b: &mut Buf, f: &FlowStats) {
@@ -446,9 +455,7 @@ fn flow_stats15(b: &mut Buf, f: &FlowStats) {
     // The fixed part is 32 bytes with the match's header counted in.
     mw::put_ofp11_match(b, &f.match_, Version::V15);
     oxs(b, |b| {
-        let mut d = f.duration_sec.to_be_bytes().to_vec();
-        d.extend_from_slice(&f.duration_nsec.to_be_bytes());
-        oxs_field(b, 0, &d);
+        oxs_duration(b, f.duration_sec, f.duration_nsec);
         if let Some(idle) = f.idle_age {
             let mut i = u32::from(idle).to_be_bytes().to_vec();
             i.extend_from_slice(&[0; 4]);
