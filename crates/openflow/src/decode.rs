@@ -118,11 +118,12 @@ fn body(
         Raw::SetAsync13 | Raw::NxSetAsync => M::SetAsync(async13(&mut c)?),
         Raw::GetAsyncReply14 => M::GetAsyncReply(async14(&mut c, false)?),
         Raw::SetAsync14 | Raw::NxSetAsync2 => M::SetAsync(async14(&mut c, true)?),
-        Raw::QueueGetConfigRequest10 => {
-            M::QueueGetConfigRequest(QueueGetConfigRequest { port: OfPort(c.u16()?), queue: OFPQ_ALL })
-        }
+        Raw::QueueGetConfigRequest10 => M::QueueGetConfigRequest(QueueGetConfigRequest {
+            port: queue_port(OfPort(c.u16()?), v)?,
+            queue: OFPQ_ALL,
+        }),
         Raw::QueueGetConfigRequest11 => M::QueueGetConfigRequest(QueueGetConfigRequest {
-            port: port_from_wire32(c.u32()?)?,
+            port: queue_port(port_from_wire32(c.u32()?)?, v)?,
             queue: OFPQ_ALL,
         }),
         Raw::QueueDescRequest => M::QueueGetConfigRequest(QueueGetConfigRequest {
@@ -130,9 +131,11 @@ fn body(
             queue: c.u32()?,
         }),
         Raw::QueueGetConfigReply10 | Raw::QueueGetConfigReply11 => {
-            M::QueueGetConfigReply(queue_config(&mut c, v)?)
+            M::QueueGetConfigReply(queue_config(&mut c, v, broken)?)
         }
-        Raw::QueueDescReply => M::QueueGetConfigReply(stats_decode::queue_desc(&mut c, id.flags & 1 != 0)?),
+        Raw::QueueDescReply => {
+            M::QueueGetConfigReply(stats_decode::queue_desc(&mut c, id.flags & 1 != 0, broken))
+        }
         Raw::NxSetFlowFormat => M::SetFlowFormat(match c.u32()? {
             0 => FlowFormat::OpenFlow10,
             2 => FlowFormat::Nxm,
@@ -239,6 +242,12 @@ fn hello(bytes: &[u8]) -> Versions {
     }
 }
 
+/// A port whose queues may be asked for: one that packets leave by, from OpenFlow 1.1 on also any.
+fn queue_port(port: OfPort, v: Version) -> Result<OfPort, OfError> {
+    let any = port == OfPort::NONE && v != Version::V10;
+    if port < OfPort::MAX || any { Ok(port) } else { Err(OfError::OFPQOFC_BAD_PORT) }
+}
+
 fn error(c: &mut Cursor<'_>, v: Version) -> Result<Message, OfError> {
     let (mut kind, mut code) = (c.u16()?, c.u16()?);
     let mut vendor = 0;
@@ -252,7 +261,7 @@ fn error(c: &mut Cursor<'_>, v: Version) -> Result<Message, OfError> {
         code = 0;
         vendor = c.u32()?;
     }
-    let error = OfError::from_code(v, vendor, kind, code).ok_or(OfError::OFPBRC_BAD_TYPE)?;
+    let error = OfError::from_code(v, vendor, kind, code).ok_or(LEN)?;
     Ok(Message::Error(ErrorMessage { error, data: c.take_rest().to_vec() }))
 }
 
@@ -464,7 +473,7 @@ fn packet_in(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<PacketIn, OfErr
             if v >= Version::V13 {
                 p.cookie = c.u64()?;
             }
-            p.metadata = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+            p.metadata = mw::pull_ofp11_match(c, tlv, true)?.0;
             c.skip(2)?;
         }
     }
@@ -576,7 +585,7 @@ fn flow_removed(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowRemoved,
     let (duration_sec, duration_nsec) = (c.u32()?, c.u32()?);
     let (idle_timeout, hard_timeout) = (c.u16()?, c.u16()?);
     let (packet_count, byte_count) = (c.u64()?, c.u64()?);
-    let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+    let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
     Ok(FlowRemoved {
         match_,
         cookie,
@@ -595,7 +604,7 @@ fn flow_removed(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowRemoved,
 fn flow_removed15(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowRemoved, OfError> {
     let (table_id, reason, priority) = (c.u8()?, removed_reason(c.u8()?), c.u16()?);
     let (idle_timeout, hard_timeout, cookie) = (c.u16()?, c.u16()?, c.u64()?);
-    let match_ = mw::pull_ofp11_match(c, Version::V15, tlv, true)?.0;
+    let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
     let s = stats_decode::oxs(c)?;
     Ok(FlowRemoved {
         match_,
@@ -660,7 +669,7 @@ fn packet_out(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<PacketOut, OfE
         Version::V15 => {
             let n = usize::from(c.u16()?);
             c.skip(2)?;
-            (mw::pull_ofp11_match(c, v, tlv, true)?.0, n)
+            (mw::pull_ofp11_match(c, tlv, false)?.0, n)
         }
         _ => {
             let port = port_from_wire32(c.u32()?)?;
@@ -784,7 +793,7 @@ fn flow_mod11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfErr
     let (idle_timeout, hard_timeout, priority) = (c.u16()?, c.u16()?, c.u16()?);
     let (buffer_id, out_port, out_group, flags) = (c.u32()?, c.u32()?, c.u32()?, c.u16()?);
     let importance = c.u16()?;
-    let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+    let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
     let command = command(cmd.into())?;
     let mut fm = FlowMod {
         match_,
@@ -997,7 +1006,11 @@ fn async14(c: &mut Cursor<'_>, strict: bool) -> Result<AsyncConfig, OfError> {
     Ok(out)
 }
 
-fn queue_config(c: &mut Cursor<'_>, v: Version) -> Result<QueueGetConfigReply, OfError> {
+fn queue_config(
+    c: &mut Cursor<'_>,
+    v: Version,
+    broken: &mut Option<OfError>,
+) -> Result<QueueGetConfigReply, OfError> {
     let v10 = v == Version::V10;
     // Queues of OpenFlow 1.1 are laid out as those of 1.0.
     let short = v < Version::V12;
@@ -1010,18 +1023,18 @@ fn queue_config(c: &mut Cursor<'_>, v: Version) -> Result<QueueGetConfigReply, O
         c.skip(4)?;
         p
     };
-    let mut queues = Vec::new();
-    while !c.is_empty() {
+    let queues = stats_decode::entries(c, broken, |c| {
         let mut head = Cursor::new(c.rest(), LEN);
         let queue = head.u32()?;
-        let queue_port = if short { port } else { port_from_wire32(head.u32()?)? };
+        // Queues repeat their port from OpenFlow 1.2 on; the reply's counts.
+        head.skip(if short { 0 } else { 4 })?;
         let len = usize::from(head.u16()?);
         let fixed = if short { 8 } else { 16 };
         if len < fixed || len > c.len() {
             return Err(LEN);
         }
         let mut p = Cursor::new(&c.take(len)?[fixed..], LEN);
-        let mut q = QueueConfig { port: queue_port, queue, min_rate: None, max_rate: None };
+        let mut q = QueueConfig { port, queue, min_rate: None, max_rate: None };
         while !p.is_empty() {
             let (kind, body) = property(&mut p, LEN)?;
             let mut b = Cursor::new(body, LEN);
@@ -1032,8 +1045,8 @@ fn queue_config(c: &mut Cursor<'_>, v: Version) -> Result<QueueGetConfigReply, O
                 _ => {}
             }
         }
-        queues.push(q);
-    }
+        Ok(q)
+    });
     Ok(QueueGetConfigReply { port, queues, more: false })
 }
 

@@ -17,10 +17,9 @@ pub(crate) fn put_group_id(out: &mut String, id: u32) {
     match id {
         OFPG_ALL => out.push_str("ALL"),
         OFPG_ANY => out.push_str("ANY"),
-        0..=OFPM_MAX => {
+        _ => {
             let _ = write!(out, "{id}");
         }
-        _ => out.push_str("unknown"),
     }
 }
 
@@ -30,9 +29,10 @@ pub(crate) fn put_meter_id(out: &mut String, id: u32) {
         OFPM_ALL => out.push_str("all"),
         0xffff_fffd => out.push_str("slowpath"),
         0xffff_fffe => out.push_str("controller"),
-        _ => {
+        0..=OFPM_MAX => {
             let _ = write!(out, "{id}");
         }
+        _ => out.push_str("unknown"),
     }
 }
 
@@ -162,6 +162,13 @@ pub(crate) fn stats(out: &mut String, g: &GroupStats) {
     }
 }
 
+/// Numbers of actions that a version since 1.1 has: 1.2 put set_field in place of ten, 1.5 has the meter.
+fn actions_of(v: Version) -> u64 {
+    let old = if v == Version::V11 { 0x7fe } else { 0 };
+    let meter = if v == Version::V15 { 1 << 29 } else { 0 };
+    !(0x7fe | 1 << 29) | old | meter
+}
+
 /// Names of actions by number of OpenFlow 1.1+, in Open vSwitch's order.
 const ACTION_NAMES: [(u32, &str); 26] = [
     (0, "output"),
@@ -234,7 +241,7 @@ pub(crate) fn features(out: &mut String, g: &GroupFeatures, v: Version) {
         if v == Version::V10 {
             crate::print_stats::put_bits(out, g.actions[t], &ACTION_NAMES10);
         } else {
-            put_actions_bitmap(out, g.actions[t].into());
+            put_actions_bitmap(out, u64::from(g.actions[t]) & actions_of(v));
         }
         out.push('\n');
     }

@@ -33,32 +33,23 @@ pub fn is_ofp10_exact(bytes: &[u8]) -> bool {
 }
 
 /// Takes the match of OpenFlow 1.1+, in either of its forms, with padding. Returns it and its length with padding.
-pub fn pull_ofp11_match(
-    c: &mut Cursor<'_>,
-    version: Version,
-    tlv_table: u32,
-    strict: bool,
-) -> Result<(Match, usize), OfError> {
+pub fn pull_ofp11_match(c: &mut Cursor<'_>, tlv_table: u32, strict: bool) -> Result<(Match, usize), OfError> {
     let bad = OfError::OFPBMC_BAD_LEN;
     let mut head = Cursor::new(c.rest(), bad);
     let (kind, len) = (head.u16()?, usize::from(head.u16()?));
     match kind {
-        0 if version == Version::V11 || version == Version::V12 => {
+        0 => {
             if len != of10::OF11_LEN || c.len() < len {
                 return Err(bad);
             }
             Ok((of10::decode11(&c.array()?).map_err(nxm_error)?, len))
         }
-        0 => Err(OfError::OFPBMC_BAD_TYPE),
         1 => {
             let padded = len.next_multiple_of(8);
             if len < 4 || padded > c.len() {
                 return Err(bad);
             }
             let whole = c.take(padded)?;
-            if strict && whole[len..].iter().any(|b| *b != 0) {
-                return Err(bad);
-            }
             let options = DecodeOptions { strict, tlv_table };
             Ok((nxm::decode(&whole[4..len], options, None).map_err(nxm_error)?, padded))
         }

@@ -129,8 +129,15 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                             out.push_str(" unknown data in hello:\n");
                             out.push_str(&hex_dump(bytes, true));
                         }
-                        if broken.is_some() && out.len() == at {
-                            out.push(' ');
+                        let groups = matches!(
+                            &d.message,
+                            Message::MultipartReply(MultipartReply { body: MultipartBody::Group(_), .. })
+                        );
+                        if broken.is_some() && groups {
+                            out.push_str(" ***parse error***");
+                        }
+                        if broken.is_some() && out[at..].trim().is_empty() {
+                            out.truncate(at);
                         } else if !out.ends_with('\n') {
                             out.push('\n');
                         }
@@ -139,7 +146,13 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                         }
                         broken
                     }
-                    Err(e) => Some(e),
+                    Err(e) => {
+                        multipart_flags(&mut out, id.flags, true);
+                        if !out.ends_with(':') {
+                            out.push('\n');
+                        }
+                        Some(e)
+                    }
                 }
             }
         }
@@ -226,7 +239,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
             Ok(())
         }
         M::GetConfigReply(c) | M::SetConfig(c) => config(out, c),
-        M::PacketIn(p) | M::Resume(p) => packet_in(out, p, o),
+        M::PacketIn(p) | M::Resume(p) => packet_in(out, p, v, o),
         M::FlowRemoved(f) => flow_removed(out, f, n),
         M::PortStatus(s) => {
             let what = match s.reason {
@@ -292,7 +305,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
             Ok(())
         }
         M::QueueGetConfigReply(q) => {
-            print_stats::queue_config(out, q, v, n);
+            print_stats::queue_config(out, q, n);
             Ok(())
         }
         M::SetFlowFormat(f) => write!(
@@ -432,7 +445,7 @@ fn config(out: &mut String, c: &SwitchConfig) -> std::fmt::Result {
     writeln!(out, " miss_send_len={}", c.miss_send_len)
 }
 
-fn packet_in(out: &mut String, p: &PacketIn, o: &PrintOptions<'_>) -> std::fmt::Result {
+fn packet_in(out: &mut String, p: &PacketIn, v: Version, o: &PrintOptions<'_>) -> std::fmt::Result {
     let n = &o.names;
     if p.table_id != 0 && p.table_id != 0xff {
         out.push_str(" table_id=");
@@ -462,6 +475,7 @@ fn packet_in(out: &mut String, p: &PacketIn, o: &PrintOptions<'_>) -> std::fmt::
         put_dotted_hex(out, &p.userdata);
         out.push('\n');
     }
+    crate::continuation_text::put_continuation(out, &p.continuation, v, n);
     if o.verbosity > 0 {
         let pt = if p.metadata.mask.0.packet_type.is_zero() { 0 } else { p.metadata.flow.packet_type.get() };
         out.push_str(&packet_text(&p.data, pt));

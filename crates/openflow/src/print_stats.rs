@@ -160,19 +160,13 @@ pub(crate) fn features(out: &mut String, f: &SwitchFeatures, v: Version, _n: &Na
 }
 
 /// Appends queue configuration.
-pub(crate) fn queue_config(out: &mut String, q: &QueueGetConfigReply, v: Version, n: &Names<'_>) {
-    let new = v >= Version::V14;
+pub(crate) fn queue_config(out: &mut String, q: &QueueGetConfigReply, n: &Names<'_>) {
     out.push(' ');
-    if !new {
-        out.push_str("port=");
-        put_port(out, q.port, n);
-        out.push('\n');
-    }
     let mut queues: Vec<&QueueConfig> = q.queues.iter().collect();
     queues.sort_by_key(|x| (x.port, x.queue));
     let mut last = None;
     for x in queues {
-        if new && last != Some(x.port) {
+        if last != Some(x.port) {
             out.push_str("port=");
             put_port(out, x.port, n);
             out.push('\n');
@@ -237,9 +231,6 @@ pub(crate) fn request(out: &mut String, r: &MultipartRequest, o: &PrintOptions<'
             if f.out_port != OfPort::NONE {
                 out.push_str(" out_port=");
                 put_port(out, f.out_port, n);
-            }
-            if f.out_group != OFPG_ANY {
-                let _ = write!(out, " out_group={}", f.out_group);
             }
             out.push(' ');
             format_match_priority(out, &f.match_, 0x8000, n);

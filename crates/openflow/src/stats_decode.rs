@@ -32,8 +32,8 @@ pub(crate) fn request(
         Raw::DescRequest => R::Desc,
         Raw::FlowRequest10 => R::Flow(Box::new(flow_request10(c)?)),
         Raw::AggregateRequest10 => R::Aggregate(Box::new(flow_request10(c)?)),
-        Raw::FlowRequest11 => R::Flow(Box::new(flow_request11(c, v, tlv)?)),
-        Raw::AggregateRequest11 => R::Aggregate(Box::new(flow_request11(c, v, tlv)?)),
+        Raw::FlowRequest11 => R::Flow(Box::new(flow_request11(c, tlv)?)),
+        Raw::AggregateRequest11 => R::Aggregate(Box::new(flow_request11(c, tlv)?)),
         Raw::NxFlowRequest => R::Flow(Box::new(nx_flow_request(c, tlv)?)),
         Raw::NxAggregateRequest => R::Aggregate(Box::new(nx_flow_request(c, tlv)?)),
         Raw::TableRequest => R::Table,
@@ -54,13 +54,19 @@ pub(crate) fn request(
         Raw::MeterRequest => R::Meter(c.u32()?),
         Raw::MeterConfigRequest => R::MeterConfig(c.u32()?),
         Raw::MeterFeaturesRequest => R::MeterFeatures,
-        Raw::TableFeaturesRequest => R::TableFeatures { with_body: !c.is_empty() },
+        Raw::TableFeaturesRequest => {
+            let with_body = !c.is_empty();
+            while !c.is_empty() {
+                table_features(c, v)?;
+            }
+            R::TableFeatures { with_body }
+        }
         Raw::PortDescRequest => R::PortDesc(OfPort::NONE),
         Raw::PortDescRequest15 => R::PortDesc(port32(c)?),
         Raw::TableDescRequest => R::TableDesc,
         Raw::NxFlowMonitorRequest => R::FlowMonitor(nx_monitor_requests(c, tlv)?),
-        Raw::OnfFlowMonitorRequest => R::FlowMonitor(onf_monitor_requests(c, v, tlv)?),
-        Raw::FlowMonitorRequest14 => R::FlowMonitor(monitor_requests14(c, v, tlv)?),
+        Raw::OnfFlowMonitorRequest => R::FlowMonitor(onf_monitor_requests(c, tlv)?),
+        Raw::FlowMonitorRequest14 => R::FlowMonitor(monitor_requests14(c, tlv)?),
         Raw::NxIpfixBridgeRequest => R::IpfixBridge,
         Raw::NxIpfixFlowRequest => R::IpfixFlow,
         _ => return Ok(None),
@@ -74,13 +80,13 @@ fn flow_request10(c: &mut Cursor<'_>) -> Result<FlowStatsRequest, OfError> {
     Ok(FlowStatsRequest { match_, table_id, out_port: OfPort(c.u16()?), ..Default::default() })
 }
 
-fn flow_request11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowStatsRequest, OfError> {
+fn flow_request11(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowStatsRequest, OfError> {
     let table_id = c.u8()?;
     c.skip(3)?;
     let (out_port, out_group) = (port32(c)?, c.u32()?);
     c.skip(4)?;
     let (cookie, cookie_mask) = (c.u64()?, c.u64()?);
-    let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+    let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
     Ok(FlowStatsRequest { match_, cookie: cookie & cookie_mask, cookie_mask, table_id, out_port, out_group })
 }
 
@@ -125,11 +131,7 @@ fn nx_monitor_requests(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorRe
 }
 
 /// The extension of OpenFlow 1.3 by the ONF: between Nicira's form and that of OpenFlow 1.4.
-fn onf_monitor_requests(
-    c: &mut Cursor<'_>,
-    v: Version,
-    tlv: u32,
-) -> Result<Vec<FlowMonitorRequest>, OfError> {
+fn onf_monitor_requests(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorRequest>, OfError> {
     let mut out = Vec::new();
     while !c.is_empty() {
         let (id, flags) = (c.u32()?, c.u16()?);
@@ -139,7 +141,7 @@ fn onf_monitor_requests(
         if flags & !0x3f != 0 {
             return Err(OfError::OFPMOFC_BAD_FLAGS);
         }
-        let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+        let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
         out.push(FlowMonitorRequest {
             id,
             command: 0,
@@ -153,7 +155,7 @@ fn onf_monitor_requests(
     Ok(out)
 }
 
-fn monitor_requests14(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<Vec<FlowMonitorRequest>, OfError> {
+fn monitor_requests14(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorRequest>, OfError> {
     let mut out = Vec::new();
     while !c.is_empty() {
         let (id, out_port, out_group, wire, table_id, command) =
@@ -166,10 +168,29 @@ fn monitor_requests14(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<Vec<Fl
         }
         // The bits are the same but for that of own changes.
         let flags = wire & 0x1f | (wire & 0x40) >> 1;
-        let match_ = mw::pull_ofp11_match(c, v, tlv, true)?.0;
+        let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
         out.push(FlowMonitorRequest { id, command, flags, out_port, out_group, table_id, match_ });
     }
     Ok(out)
+}
+
+/// Decodes entries to the end, or up to one that is malformed: its error goes into `broken`.
+pub(crate) fn entries<'a, T>(
+    c: &mut Cursor<'a>,
+    broken: &mut Option<OfError>,
+    mut one: impl FnMut(&mut Cursor<'a>) -> Result<T, OfError>,
+) -> Vec<T> {
+    let mut out = Vec::new();
+    while !c.is_empty() {
+        match one(c) {
+            Ok(entry) => out.push(entry),
+            Err(e) => {
+                *broken = Some(e);
+                break;
+            }
+        }
+    }
+    out
 }
 
 /// Decodes a reply's body. Entries in front of one that is malformed come with its error in `broken`.
@@ -181,23 +202,6 @@ pub(crate) fn reply(
     broken: &mut Option<OfError>,
 ) -> Result<MultipartBody, OfError> {
     use MultipartBody as B;
-    fn entries<'a, T>(
-        c: &mut Cursor<'a>,
-        broken: &mut Option<OfError>,
-        mut one: impl FnMut(&mut Cursor<'a>) -> Result<T, OfError>,
-    ) -> Vec<T> {
-        let mut out = Vec::new();
-        while !c.is_empty() {
-            match one(c) {
-                Ok(entry) => out.push(entry),
-                Err(e) => {
-                    *broken = Some(e);
-                    break;
-                }
-            }
-        }
-        out
-    }
     macro_rules! all {
         ($c:expr, $one:expr) => {
             entries($c, broken, $one)
@@ -349,7 +353,7 @@ fn flow_stats11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowStats, O
     let (idle_timeout, hard_timeout, flags, importance) = (p.u16()?, p.u16()?, p.u16()?, p.u16()?);
     p.skip(2)?;
     let (cookie, packet_count, byte_count) = (p.u64()?, p.u64()?, p.u64()?);
-    let match_ = mw::pull_ofp11_match(&mut p, v, tlv, true)?.0;
+    let match_ = mw::pull_ofp11_match(&mut p, tlv, true)?.0;
     Ok(FlowStats {
         match_,
         cookie,
@@ -381,6 +385,10 @@ pub(crate) struct Oxs {
 }
 
 pub(crate) fn oxs(c: &mut Cursor<'_>) -> Result<Oxs, OfError> {
+    oxs_list(c).map_err(|_| OfError::OFPBMC_BAD_LEN)
+}
+
+fn oxs_list(c: &mut Cursor<'_>) -> Result<Oxs, OfError> {
     c.skip(2)?;
     let len = usize::from(c.u16()?);
     let body = len.checked_sub(4).ok_or(LEN)?;
@@ -414,7 +422,7 @@ fn flow_stats15(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowStats, OfError> {
     let priority = p.u16()?;
     let (idle_timeout, hard_timeout, flags, importance) = (p.u16()?, p.u16()?, p.u16()?, p.u16()?);
     let cookie = p.u64()?;
-    let match_ = mw::pull_ofp11_match(&mut p, Version::V15, tlv, true)?.0;
+    let match_ = mw::pull_ofp11_match(&mut p, tlv, true)?.0;
     let s = oxs(&mut p)?;
     Ok(FlowStats {
         match_,
@@ -769,10 +777,13 @@ pub(crate) fn table_desc(c: &mut Cursor<'_>) -> Result<TableDesc, OfError> {
     Ok(out)
 }
 
-pub(crate) fn queue_desc(c: &mut Cursor<'_>, more: bool) -> Result<QueueGetConfigReply, OfError> {
-    let mut queues = Vec::new();
+pub(crate) fn queue_desc(
+    c: &mut Cursor<'_>,
+    more: bool,
+    broken: &mut Option<OfError>,
+) -> QueueGetConfigReply {
     let mut port = OfPort::NONE;
-    while !c.is_empty() {
+    let queues = entries(c, broken, |c| {
         let mut head = Cursor::new(c.rest(), LEN);
         let (queue_port, queue, len) = (port32(&mut head)?, head.u32()?, usize::from(head.u16()?));
         if len < 16 || len > c.len() {
@@ -790,9 +801,9 @@ pub(crate) fn queue_desc(c: &mut Cursor<'_>, more: bool) -> Result<QueueGetConfi
             }
         }
         port = queue_port;
-        queues.push(q);
-    }
-    Ok(QueueGetConfigReply { port, queues, more })
+        Ok(q)
+    });
+    QueueGetConfigReply { port, queues, more }
 }
 
 fn nx_flow_update(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate, OfError> {
@@ -815,7 +826,7 @@ fn nx_flow_update(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate
     let cookie = p.u64()?;
     let onf = v >= Version::V13;
     let match_ = match onf {
-        true => mw::pull_ofp11_match(&mut p, v, tlv, true)?.0,
+        true => mw::pull_ofp11_match(&mut p, tlv, true)?.0,
         false => mw::pull_nxm(&mut p, match_len, tlv, true)?.match_,
     };
     Ok(FlowUpdate::Full {
@@ -852,7 +863,7 @@ fn flow_update14(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate,
     let (idle_timeout, hard_timeout, priority) = (p.u16()?, p.u16()?, p.u16()?);
     p.skip(4)?;
     let cookie = p.u64()?;
-    let match_ = mw::pull_ofp11_match(&mut p, v, tlv, true)?.0;
+    let match_ = mw::pull_ofp11_match(&mut p, tlv, true)?.0;
     Ok(FlowUpdate::Full {
         event,
         reason: removed_reason_checked(reason.into()).unwrap_or(FlowRemovedReason::Delete),
@@ -888,7 +899,7 @@ fn ipfix(c: &mut Cursor<'_>) -> Result<IpfixStats, OfError> {
 }
 
 fn table_features(c: &mut Cursor<'_>, v: Version) -> Result<TableFeatures, OfError> {
-    let mut p = sized(c, 64)?;
+    let mut p = sized(c, 64).map_err(|_| PROP_LEN)?;
     let table_id = p.u8()?;
     p.skip(5)?;
     let name = p.string(32)?;

@@ -257,6 +257,16 @@ pub(super) fn monitor(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result
         // Monitoring says more than OpenFlow 1.0 can.
         ctl.options.protocols = ctl.options.protocols.or(ib_flow::fields::Protocols(0x0c));
     }
+    if args[1..].iter().any(|a| a == "invalid_ttl") {
+        // Later versions have no such setting; that of OpenFlow 1.0 is an extension.
+        let allowed = ctl.options.versions.0 & (Version::V10.bit() | Version::V11.bit() | Version::V12.bit());
+        if allowed == 0 {
+            return Err("invalid_ttl requires one of the OpenFlow versions OpenFlow10, OpenFlow11, OpenFlow12 but none \
+                        is enabled (use -O)"
+                .into());
+        }
+        ctl.options.versions = Versions(allowed);
+    }
     ctl.daemon.start();
     let mut conn = ctl.open(&args[0])?;
     let mut resume = false;
@@ -268,9 +278,14 @@ pub(super) fn monitor(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result
             send_all(ctl, &mut conn, &Message::SetConfig(config))?;
         } else if a == "invalid_ttl" {
             let mut config = fetch_config(ctl, &mut conn)?;
-            if conn.version < Version::V13 {
+            if config.invalid_ttl_to_controller != Some(true) {
                 config.invalid_ttl_to_controller = Some(true);
                 send_all(ctl, &mut conn, &Message::SetConfig(config))?;
+                // The switch says whether it took that.
+                if fetch_config(ctl, &mut conn)?.invalid_ttl_to_controller != Some(true) {
+                    let e = "setting invalid_ttl_to_controller failed (this switch probably doesn't support this flag)";
+                    return Err(e.into());
+                }
             }
         } else if let Some(w) = a.strip_prefix("watch:") {
             if ctl.accepts_names() {
@@ -278,8 +293,11 @@ pub(super) fn monitor(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result
             }
             watches.push(parse_watch(ctl, w, watches.len() as u32)?);
         } else if a == "resume" {
-            // Continuations go back to the switch at once.
+            // Continuations go back to the switch at once; without this length there are no packet-ins.
             resume = true;
+            let mut config = fetch_config(ctl, &mut conn)?;
+            config.miss_send_len = u16::MAX;
+            send_all(ctl, &mut conn, &Message::SetConfig(config))?;
         } else {
             return Err(format!("{a}: unsupported \"monitor\" argument").into());
         }
@@ -448,9 +466,11 @@ impl Monitor {
                 let reply = encode(&Message::EchoReply(data), self.version, d.header.xid);
                 let _ = self.stream.write_all(&reply);
             }
-            Message::PacketIn(p) if resume && !p.continuation.is_empty() => {
-                let xid = self.xid();
-                let reply = encode(&Message::Resume(p), self.version, xid);
+            Message::PacketIn(mut p) if resume && !p.continuation.is_empty() => {
+                p.userdata.clear();
+                let reply = encode(&Message::Resume(p), self.version, 0);
+                let text = self.text(&reply, self.verbosity + 2);
+                let _ = write!(self.out, "send: {text}");
                 let _ = self.stream.write_all(&reply);
             }
             _ => {}
