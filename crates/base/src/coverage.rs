@@ -201,7 +201,7 @@ counters! {
     datapath_drop_nsh_decap_error, datapath_drop_tso_error, datapath_drop_check_pkt_len, datapath_drop_trunc,
     datapath_drop_no_members, datapath_drop_explicit, datapath_drop_fragment, datapath_drop_no_headroom,
     datapath_drop_tx_queue_full, datapath_drop_too_many_recirculations, datapath_drop_mask_budget,
-    datapath_drop_nesting, datapath_drop_conntrack, datapath_drop_internal_error, datapath_drop_no_actions,
+    megaflow_narrowed, datapath_drop_nesting, datapath_drop_conntrack, datapath_drop_internal_error, datapath_drop_no_actions,
     datapath_drop_ttl_expired,
     drop_action_of_pipeline, drop_action_bridge_not_found, drop_action_recursion_too_deep,
     drop_action_too_many_resubmit, drop_action_stack_too_deep, drop_action_no_recirculation_context,

@@ -19,8 +19,9 @@
 //!  RxQueue  Netdev::send
 //! ```
 //!
-//! What is absent: masks are not budgeted (a table's put is the place for it), connections are not tracked, tunnels not built.
+//! Masks have a [`budget`], so that crafted packets cannot make lookups slow. What is absent: connections are not tracked, tunnels not built.
 
+pub mod budget;
 pub mod datapath;
 pub mod drop;
 pub mod emc;

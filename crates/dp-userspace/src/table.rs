@@ -20,11 +20,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
+use ib_base::coverage;
 use ib_dpif::{DpifError, FlowDel, FlowPut, FlowStats, Ufid};
 use ib_flow::key::FLOW_WORDS;
 use ib_flow::{Flow, Mask};
 use parking_lot::{Mutex, RwLock};
 
+use crate::budget;
 use crate::megaflow::{Megaflow, Shape, ufid_of, ufid_of_key};
 
 /// Signature of a slot that was never used: a search ends there.
@@ -358,9 +360,30 @@ impl FlowTable {
 
     /// Installs or changes a flow; the flow as it is then.
     pub fn put(&self, put: &FlowPut<'_>) -> Result<Arc<Megaflow>, DpifError> {
+        let mut writer = self.writer.lock();
+        self.put_locked(&mut writer, put)
+    }
+
+    /// As [`Self::put`], for flows that packets call for: within the port's [`budget`] of masks.
+    pub fn install(&self, put: &FlowPut<'_>) -> Result<Arc<Megaflow>, DpifError> {
+        let mut writer = self.writer.lock();
+        let class = self.class_of(put.key, put.mask);
+        let list = class.subtables.load();
+        if list.len() < budget::MASKS_PER_PORT || list.iter().any(|t| **t.shape.mask() == *put.mask) {
+            return self.put_locked(&mut writer, put);
+        }
+        let mask = budget::narrow(list.iter().map(|t| &**t.shape.mask()), put.mask, put.key);
+        let is_new = list.iter().all(|t| **t.shape.mask() != mask);
+        if is_new && list.len() >= budget::MASKS_PER_PORT_MAX {
+            return Err(DpifError::Full("too many masks".into()));
+        }
+        coverage::megaflow_narrowed.inc();
+        self.put_locked(&mut writer, &FlowPut { mask: &mask, ..put.clone() })
+    }
+
+    fn put_locked(&self, writer: &mut Writer, put: &FlowPut<'_>) -> Result<Arc<Megaflow>, DpifError> {
         let key = put.mask.apply(put.key);
         let ufid = put.ufid.unwrap_or_else(|| ufid_of(&key, put.mask, self.seed));
-        let mut writer = self.writer.lock();
         let known = writer.shapes.get(put.mask).map(|(shape, _)| Arc::clone(shape));
         let class = self.class_of(&key, put.mask);
         let list = class.subtables.load_full();
@@ -404,7 +427,7 @@ impl FlowTable {
             class.publish(list);
         }
         writer.ufids.insert(ufid.0, Arc::clone(&flow));
-        self.recount(&writer);
+        self.recount(writer);
         Ok(flow)
     }
 

@@ -392,7 +392,7 @@ impl Worker {
                 ufid: Some(verdict.ufid),
                 actions: Arc::clone(&verdict.actions),
             };
-            let result = match self.shared.table.put(&put) {
+            let result = match self.shared.table.install(&put) {
                 Ok(flow) => {
                     flow.set_core(self.core);
                     self.remember(raw, &flow);
