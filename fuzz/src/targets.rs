@@ -1,5 +1,6 @@
 //! The targets, one row each.
 
+mod l2;
 mod net;
 mod openflow;
 mod ovsdb;
@@ -31,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     row("json", JSON_SEEDS, json),
     row("json-stream", JSON_SEEDS, json_stream),
     row("packet", PACKET_SEEDS, packet),
+    row("multicast-messages", l2::MULTICAST_SEEDS, l2::multicast_messages),
     row("packet-views", PACKET_SEEDS, net::views),
     row("compose", PACKET_SEEDS, net::compose),
     row("gso", PACKET_SEEDS, net::gso),

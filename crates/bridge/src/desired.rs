@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ib_flow::OfPort;
 use ib_ofproto::config::{
-    BondConfig, BondMode, BundleConfig, ControllerConfig, DescConfig, FailMode, MirrorConfig, PriorityTags,
-    TableConfig, VlanMode,
+    BondConfig, BondMode, BundleConfig, ControllerConfig, DescConfig, FailMode, McastConfig, MirrorConfig,
+    PriorityTags, TableConfig, VlanMode,
 };
 use ib_openflow::message::{Version, Versions};
 use ib_ovsdb::Uuid;
@@ -61,6 +61,8 @@ pub struct BridgeDesired {
     pub mac_aging_s: u32,
     /// `other_config:mac-table-size`.
     pub mac_table_size: usize,
+    /// `mcast_snooping_enable` with its settings.
+    pub mcast_snooping: Option<McastConfig>,
     /// `other_config:forward-bpdu`.
     pub forward_bpdu: bool,
     /// `flood_vlans`: VLANs without learning.
@@ -170,6 +172,11 @@ fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Ve
         mac_table_size: usize::try_from(other.get_int("mac-table-size", 8192))
             .unwrap_or(0)
             .clamp(10, 1_000_000),
+        mcast_snooping: row.mcast_snooping_enable().then(|| McastConfig {
+            idle_secs: seconds("mcast-snooping-aging-time", 300),
+            max_groups: usize::try_from(other.get_int("mcast-snooping-table-size", 2048)).unwrap_or(0),
+            flood_unregistered: !other.get_bool("mcast-snooping-disable-flood-unregistered", false),
+        }),
         forward_bpdu: other.get_bool("forward-bpdu", false),
         flood_vlans: row.flood_vlans().filter_map(|v| u16::try_from(v).ok()).collect(),
         tables: BTreeMap::new(),
@@ -400,6 +407,8 @@ fn read_bundle(row: &Port<'_>, members: usize, warnings: &mut Vec<Warning>) -> B
             _ => PriorityTags::No,
         },
         protected: row.protected(),
+        mcast_flood: other.get_bool("mcast-snooping-flood", false),
+        mcast_flood_reports: other.get_bool("mcast-snooping-flood-reports", false),
         bond: (members > 1).then(|| read_bond(row)),
         ports: Vec::new(),
         name,

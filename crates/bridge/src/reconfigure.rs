@@ -378,6 +378,7 @@ impl BridgeLayer {
         bridge.set_controllers(&want.controllers);
         bridge.set_mac_table(want.mac_aging_s, want.mac_table_size);
         bridge.set_flood_vlans(&want.flood_vlans.iter().copied().collect::<Vec<_>>());
+        bridge.set_mcast_snooping(want.mcast_snooping);
         bridge.set_forward_bpdu(want.forward_bpdu);
         let touched: BTreeSet<u8> = old.tables.keys().chain(want.tables.keys()).copied().collect();
         for table in touched {

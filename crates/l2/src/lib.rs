@@ -2,5 +2,8 @@
 //! and the next deadline. No sockets, no clock, no threads; who owns one locks it.
 
 pub mod mac_learning;
+pub mod mcast_messages;
+pub mod mcast_snooping;
 
 pub use mac_learning::{MacEntry, MacLearning, MacStats};
+pub use mcast_snooping::McastSnooping;

@@ -54,6 +54,8 @@ commands! {
     "fdb/show" "bridge" 1..1 => fdb_show;
     "fdb/stats-clear" "[bridge]" 0..1 => fdb_stats_clear;
     "fdb/stats-show" "bridge" 1..1 => fdb_stats_show;
+    "mdb/flush" "[bridge]" 0..1 => mdb_flush;
+    "mdb/show" "bridge" 1..1 => mdb_show;
     "ofproto/list" "" 0..0 => list;
     "ofproto/list-tunnels" "" 0..0 => list_tunnels;
     "ofproto/trace" "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]" 1..MANY
@@ -348,6 +350,42 @@ fn fdb_stats_show(switch: &mut Switch, args: &[&str]) -> Result<String, String> 
         s.evicted,
         s.moved
     ))
+}
+
+// Multicast groups.
+
+fn mdb_show(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let now = switch.clock.now();
+    let b = bridge(switch, args[0])?;
+    let table = b.of.mcast.read();
+    let table = table.as_ref().ok_or_else(|| "multicast snooping is disabled".to_owned())?;
+    let mut out = String::from(" port  VLAN  protocol  GROUP                Age\n");
+    for (vlan, group, member, age) in table.entries(now) {
+        let group = group.to_ipv4_mapped().map_or_else(|| group.to_string(), |v4| v4.to_string());
+        let (port, protocol) = (port_text(b, member.port), member.protocol.name());
+        let _ = writeln!(out, "{port:>5}  {vlan:4}  {protocol:<8}  {group}         {age:3}");
+    }
+    for router in table.routers() {
+        let (port, age) = (port_text(b, router.port), table.router_age(router, now));
+        let _ = writeln!(out, "{port:>5}  {:4}  querier             {age:3}", router.vlan);
+    }
+    Ok(out)
+}
+
+fn mdb_flush(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    for b in chosen(switch, args)? {
+        let mut table = b.of.mcast.write();
+        match table.as_mut() {
+            Some(table) => {
+                if table.flush() {
+                    b.of.changed.bump();
+                }
+            }
+            None if args.is_empty() => {}
+            None => return Err("multicast snooping is disabled".into()),
+        }
+    }
+    Ok("table successfully flushed\n".into())
 }
 
 // Upcalls and revalidation.

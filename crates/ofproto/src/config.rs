@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ib_flow::OfPort;
+pub use ib_l2::mcast_snooping::Config as McastConfig;
 use ib_openflow::message::{Port, Versions};
 use ib_packet::Mac;
 
@@ -87,6 +88,10 @@ pub struct BundleConfig {
     pub priority_tags: PriorityTags,
     /// Protected ports don't talk to each other.
     pub protected: bool,
+    /// `other_config:mcast-snooping-flood`: gets all IP multicast.
+    pub mcast_flood: bool,
+    /// `other_config:mcast-snooping-flood-reports`: gets all membership reports.
+    pub mcast_flood_reports: bool,
     /// Bond settings; only for bundles of several ports.
     pub bond: Option<BondConfig>,
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use ib_base::time::{Clock, Instant};
 use ib_classifier::Classifier;
 use ib_flow::Match;
-use ib_l2::MacLearning;
+use ib_l2::{MacLearning, McastSnooping};
 use ib_openflow::action::{Action, Controller};
 use ib_openflow::message::{FragHandling, PacketIn, TableMiss};
 use ib_packet::Mac;
@@ -136,6 +136,8 @@ pub struct Ofproto {
     pub meters: RwLock<BTreeMap<u32, Arc<Meter>>>,
     /// Learned addresses.
     pub ml: RwLock<MacLearning<BundleId>>,
+    /// Multicast groups, if the bridge looks at them.
+    pub mcast: RwLock<Option<McastSnooping<BundleId>>>,
     /// Bundles that exist: nothing is learned behind others, whatever an old translation says.
     live_bundles: RwLock<BTreeSet<BundleId>>,
     frag: AtomicU8,
@@ -173,6 +175,7 @@ impl Ofproto {
             groups: RwLock::default(),
             meters: RwLock::default(),
             ml: RwLock::new(MacLearning::new()),
+            mcast: RwLock::new(None),
             live_bundles: RwLock::default(),
             frag: AtomicU8::new(0),
             changed,
@@ -226,6 +229,9 @@ impl Ofproto {
     pub(crate) fn bundle_went(&self, bundle: BundleId) {
         self.live_bundles.write().remove(&bundle);
         self.ml.write().flush_port(bundle);
+        if let Some(table) = self.mcast.write().as_mut() {
+            table.flush_port(bundle);
+        }
     }
 
     /// How IP fragments are looked up.

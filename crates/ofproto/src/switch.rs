@@ -22,14 +22,14 @@ use std::sync::atomic::Ordering;
 use ib_base::time::{Clock, Instant};
 use ib_dpif::{Dpif, DpifClass, PortSpec};
 use ib_flow::OfPort;
-use ib_l2::MacStats;
+use ib_l2::{MacStats, McastSnooping};
 use ib_openflow::message::{PortReason, PortStats, Versions};
 
 use crate::backer::{Backer, Settings};
 use crate::bundle::Bundles;
 use crate::config::{
-    BundleConfig, ConfigError, ControllerConfig, ControllerStatus, DescConfig, FailMode, MirrorConfig,
-    NetdevStatus, PortConfig, TableConfig,
+    BundleConfig, ConfigError, ControllerConfig, ControllerStatus, DescConfig, FailMode, McastConfig,
+    MirrorConfig, NetdevStatus, PortConfig, TableConfig,
 };
 use crate::connmgr::{ConnCommand, ConnEvent, ConnMgr};
 use crate::ofproto::Ofproto;
@@ -372,6 +372,23 @@ impl Bridge {
             self.touch();
         }
     }
+    /// Turns multicast snooping on (with these settings) or off.
+    pub fn set_mcast_snooping(&mut self, config: Option<McastConfig>) {
+        let mut table = self.of.mcast.write();
+        let news = match (table.as_mut(), config) {
+            (Some(t), Some(c)) => t.configure(c),
+            (None, None) => false,
+            (_, c) => {
+                *table = c.map(McastSnooping::new);
+                true
+            }
+        };
+        drop(table);
+        if news {
+            self.of.changed.bump();
+            self.touch();
+        }
+    }
     /// Configures a flow table.
     pub fn set_table(&mut self, table: u8, config: &TableConfig) {
         self.of.set_table_config(table, config, self.of.clock.now());
@@ -536,6 +553,15 @@ impl Bridge {
             return;
         }
         let (bundles, mirrors) = self.bundles.publish(&self.ports);
+        if let Some(table) = self.of.mcast.write().as_mut() {
+            let flagged = |f: fn(&BundleConfig) -> bool| {
+                let mut ids: Vec<_> =
+                    self.bundles.bundles.values().filter(|(_, b)| f(b)).map(|(id, _)| *id).collect();
+                ids.sort_unstable();
+                ids
+            };
+            table.set_flagged(flagged(|b| b.mcast_flood), flagged(|b| b.mcast_flood_reports));
+        }
         let bundled: Vec<OfPort> = bundles.values().flat_map(|b| b.ports.iter().copied()).collect();
         let owners = self.bundles.owners();
         let ports: BTreeMap<_, _> =
@@ -578,6 +604,9 @@ impl Bridge {
         if self.of.ml.write().run(now) {
             self.of.changed.bump();
         }
+        if self.of.mcast.write().as_mut().is_some_and(|t| t.run(now)) {
+            self.of.changed.bump();
+        }
         self.of.collect_garbage();
         crate::connmgr::run(self, now);
         self.of.wants_misses.store(self.connmgr.wants_misses(), Ordering::Relaxed);
@@ -585,7 +614,8 @@ impl Bridge {
 
     fn deadline(&self) -> Option<Instant> {
         let ml = self.of.ml.read().deadline();
+        let mcast = self.of.mcast.read().as_ref().and_then(|t| t.deadline(self.of.clock.now()));
         let soon = (self.of.has_packet_ins() || self.dirty).then_some(Instant::ZERO);
-        ml.into_iter().chain(soon).chain(self.connmgr.deadline()).min()
+        ml.into_iter().chain(mcast).chain(soon).chain(self.connmgr.deadline()).min()
     }
 }

@@ -18,6 +18,7 @@ mod encap;
 mod freeze;
 mod group;
 mod learn;
+mod mcast;
 mod normal;
 mod output;
 #[cfg(test)]

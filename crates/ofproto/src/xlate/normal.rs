@@ -38,7 +38,7 @@ impl XVlan {
         }
         x
     }
-    fn vid(&self) -> u16 {
+    pub(super) fn vid(&self) -> u16 {
         self.0[0].vid
     }
     fn push(&mut self, tag: Tag) {
@@ -199,16 +199,13 @@ impl Ctx<'_> {
             let of = Arc::clone(&self.bridge.of);
             let seen = Seen { mac, vlan: vlan.vid(), bundle, grat_arp, is_bond };
             if self.side_effects && self.flow.packet_type.is_zero() && of.learn(&seen) {
-                ib_base::vlog_dbg_rl!(
-                    ib_base::vlog::module::OFPROTO_DPIF_XLATE,
-                    (60, 60),
-                    "bridge {}: learned that {mac} is on port {} in VLAN {}",
-                    of.name,
-                    in_bundle.name,
-                    vlan.vid()
-                );
+                let (name, vid) = (&in_bundle.name, vlan.vid());
+                self.debug(|| format!("learned that {mac} is on port {name} in VLAN {vid}"));
             }
             self.cache.push(CacheEntry::Normal(of, seen));
+        }
+        if self.mcast_normal(&in_bundle, &vlan) {
+            return;
         }
         let learned = self.bridge.of.ml.read().lookup(self.flow.dl_dst, vlan.vid());
         match learned {
@@ -222,16 +219,21 @@ impl Ctx<'_> {
             },
             None => {
                 self.detail("no learned MAC for destination, flooding");
-                let bundles: Vec<Arc<XBundle>> = self.bridge.bundles.values().cloned().collect();
-                for out in bundles {
-                    if out.id != in_bundle.id
-                        && out.includes_vlan(vlan.vid(), vlan.0[1].vid)
-                        && out.floodable
-                        && out.mirror_out == 0
-                    {
-                        self.output_bundle(&out, &vlan);
-                    }
-                }
+                self.flood_vlan(&in_bundle, &vlan);
+            }
+        }
+    }
+
+    /// To all bundles that carry the VLAN.
+    pub(super) fn flood_vlan(&mut self, in_bundle: &XBundle, vlan: &XVlan) {
+        let bundles: Vec<Arc<XBundle>> = self.bridge.bundles.values().cloned().collect();
+        for out in bundles {
+            if out.id != in_bundle.id
+                && out.includes_vlan(vlan.vid(), vlan.0[1].vid)
+                && out.floodable
+                && out.mirror_out == 0
+            {
+                self.output_bundle(&out, vlan);
             }
         }
     }
@@ -257,7 +259,7 @@ impl Ctx<'_> {
     }
 
     /// Sends a packet of a VLAN to a bundle, tagged as that wants it.
-    fn output_bundle(&mut self, out: &XBundle, vlan: &XVlan) {
+    pub(super) fn output_bundle(&mut self, out: &XBundle, vlan: &XVlan) {
         let mut on_wire = vlan.leave(out);
         if out.priority_tags != PriorityTags::No {
             on_wire.0[0].pcp = vlan.0[0].pcp;
