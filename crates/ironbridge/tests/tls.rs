@@ -227,3 +227,147 @@ fn openflow_over_tls() {
     heard.unwrap();
     assert_eq!((hello[1], usize::from(hello[2])), (0, 0), "not a hello: {hello:?}");
 }
+
+/// A schema whose one table of data is under the control of roles.
+const ROLES: &str = r#"{"name":"Roles","version":"1.0.0","tables":{
+    "Remote":{"isRoot":true,"columns":{"target":{"type":"string"},"role":{"type":"string"},
+        "inactivity_probe":{"type":{"key":"integer","min":0}}}},
+    "RBAC_Role":{"isRoot":true,"columns":{"name":{"type":"string"},"permissions":{"type":{"key":"string",
+        "value":{"type":"uuid","refTable":"RBAC_Permission"},"min":0,"max":"unlimited"}}}},
+    "RBAC_Permission":{"isRoot":true,"columns":{"table":{"type":"string"},"insert_delete":{"type":"boolean"},
+        "authorization":{"type":{"key":"string","min":0,"max":"unlimited"}},
+        "update":{"type":{"key":"string","min":0,"max":"unlimited"}}}},
+    "Colour":{"isRoot":true,"columns":{"owner":{"type":"string"},"name":{"type":"string"}}},
+    "Top":{"isRoot":true,"columns":{"remotes":{"type":{"key":{"type":"uuid","refTable":"Remote"},
+        "min":0,"max":"unlimited"}}}}}}"#;
+
+#[test]
+fn certificates_name_clients_change_and_stalled_handshakes_end() {
+    if !need(NEEDED) {
+        return;
+    }
+    let pki = Pki::new();
+    pki.run(&["-u", "req+sign", "alice", "controller"]);
+    let d = Daemons::start(&["--enable-dummy=override", "--disable-system", "--disable-system-route"]);
+    let port = free_port();
+    std::fs::write(d.dir.file("roles.ovsschema"), ROLES).unwrap();
+    d.run("ovsdb-tool create roles.db roles.ovsschema");
+    let own = |kind: &str| d.dir.file(&format!("own-{kind}.pem"));
+    let install = |who: &str| {
+        for kind in ["privkey", "cert"] {
+            std::fs::copy(pki.0.file(&format!("{who}-{kind}.pem")), own(kind)).unwrap();
+        }
+    };
+    install("sw");
+    let file = d.dir.file("roles.db");
+    let second = d.dir.file("second.sock");
+    d.run(&format!(
+        "ovsdb-server --detach --no-chdir --pidfile=second.pid --unixctl=second.ctl --log-file=second.log \
+         --remote=punix:{second} --remote=db:Roles,Top,remotes -p {} -c {} -C {} {file}",
+        own("privkey"),
+        own("cert"),
+        pki.ca("controller")
+    ));
+    let transact = |server: &str, options: &[String], operations: &str| {
+        let mut command = d.command("ovsdb-client");
+        d.environment(&mut command);
+        command.args(options).args(["--timeout=5", "transact", server]);
+        text(&command.arg(format!("[\"Roles\",{operations}]")).output().expect("ovsdb-client"))
+    };
+    let made = transact(
+        &format!("unix:{second}"),
+        &[],
+        &format!(
+            r#"{{"op":"insert","table":"RBAC_Permission","uuid-name":"p","row":{{"table":"Colour",
+            "insert_delete":true,"authorization":"owner","update":"name"}}}},
+            {{"op":"insert","table":"RBAC_Role","row":{{"name":"painter",
+            "permissions":["map",[["Colour",["named-uuid","p"]]]]}}}},
+            {{"op":"insert","table":"Remote","uuid-name":"r","row":{{"target":"pssl:{port}:127.0.0.1",
+            "role":"painter","inactivity_probe":1000}}}},
+            {{"op":"insert","table":"Top","row":{{"remotes":["named-uuid","r"]}}}},
+            {{"op":"insert","table":"Colour","row":{{"owner":"alice","name":"red"}}}},
+            {{"op":"insert","table":"Colour","row":{{"owner":"ctl","name":"blue"}}}}"#
+        ),
+    );
+    assert!(!made.contains("error"), "{made}");
+    let server = format!("ssl:127.0.0.1:{port}");
+    let update = |owner: &str| {
+        format!(
+            r#"{{"op":"update","table":"Colour","where":[["owner","==","{owner}"]],"row":{{"name":"x"}}}}"#
+        )
+    };
+    wait_for("the remote to listen", 5, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    // Stalls from here on; nobody waits for it.
+    let mut stalled = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stalled.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    let alice = pki.options("alice", "switch");
+    assert_eq!(transact(&server, &alice, &update("alice")), "[{\"count\":1}]\n");
+    let denied = transact(&server, &alice, &update("ctl"));
+    assert!(denied.contains("RBAC rules for client \\\"alice\\\" role \\\"painter\\\" prohibit"), "{denied}");
+    // Another certificate in the same files: the next connection sees it.
+    install("ctl");
+    let refused = transact(&server, &alice, &update("alice"));
+    assert!(refused.contains("failed"), "{refused}");
+    let trusting = pki.options("alice", "controller");
+    assert_eq!(transact(&server, &trusting, &update("alice")), "[{\"count\":1}]\n");
+    // The server gives the silent peer up: with its probes a second apart, soon.
+    stalled.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    let mut rest = Vec::new();
+    let ended = stalled.read_to_end(&mut rest);
+    let timed_out = ended.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!timed_out, "the stalled connection is still there");
+    d.run(&format!("ovs-appctl -t {} exit", d.dir.file("second.ctl")));
+}
+
+#[test]
+fn our_pki_serves_both() {
+    if !need(NEEDED) {
+        return;
+    }
+    let dir = Dir::new("own-pki");
+    let ovs_pki = dir.file("ovs-pki");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ironbridge"), &ovs_pki).unwrap();
+    let run = |exe: &str, words: &str| {
+        let mut command = Command::new(exe);
+        command.current_dir(dir.path()).env("OVS_LOGDIR", dir.path()).arg("--dir=pki");
+        let out = command.args(words.split(' ')).output().expect("ovs-pki");
+        (
+            out.status.code(),
+            String::from_utf8_lossy(&out.stdout).replace(exe, "ovs-pki"),
+            String::from_utf8_lossy(&out.stderr).replace(exe, "ovs-pki"),
+        )
+    };
+    let debian = "/usr/bin/ovs-pki";
+    let said = run(&ovs_pki, "init");
+    assert_eq!(said, (Some(0), String::new(), "Creating controllerca...\nCreating switchca...\n".into()));
+    // Ours goes on with what the original does, and the other way round.
+    assert_eq!(run(&ovs_pki, "-u req a").0, Some(0));
+    assert_eq!(run(debian, "-b sign a").0, Some(0));
+    assert_eq!(run(debian, "-B 1024 req b").0, Some(0));
+    assert_eq!(run(&ovs_pki, "-b sign b controller").0, Some(0));
+    assert_eq!(run(&ovs_pki, "-u req+sign c").0, Some(0));
+    assert_eq!(run(&ovs_pki, "req s").0, Some(0));
+    assert_eq!(run(&ovs_pki, "self-sign s").0, Some(0));
+    for words in [
+        "verify a",
+        "verify b controller",
+        "verify c",
+        "verify a controller",
+        "verify nosuch",
+        "fingerprint a-cert.pem",
+        "fingerprint b-req.pem",
+        "fingerprint nosuch",
+        "sign a",
+        "req a",
+        "init",
+        "self-sign s",
+        "self-sign z",
+    ] {
+        assert_eq!(run(&ovs_pki, words), run(debian, words), "{words}");
+    }
+    let mode = |file: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(dir.file(file)).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!((mode("a-privkey.pem"), mode("pki/switchca/private")), (0o600, 0o700));
+}

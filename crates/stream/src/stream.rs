@@ -385,6 +385,11 @@ impl Stream {
         &self.peer
     }
 
+    /// Whom the peer has proven to be, if it had to: the common name of its certificate.
+    pub fn peer_id(&self) -> Option<String> {
+        self.tls.as_ref()?.peer_id()
+    }
+
     /// The key under which the stream's reactor knows it.
     pub fn key(&self) -> Key {
         self.key

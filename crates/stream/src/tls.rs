@@ -317,6 +317,21 @@ fn names(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((issuer, der(&mut tbs)?.2))
 }
 
+/// The first common name (2.5.4.3) in a certificate's subject, if it is text.
+fn common_name(certificate: &[u8]) -> Option<String> {
+    const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+    let mut subject = names(certificate)?.1;
+    let mut sets = der(&mut subject)?.1;
+    while let Some((_, mut set, _)) = der(&mut sets) {
+        while let Some((_, mut pair, _)) = der(&mut set) {
+            if der(&mut pair)?.1 == COMMON_NAME {
+                return String::from_utf8(der(&mut pair)?.1.to_vec()).ok();
+            }
+        }
+    }
+    None
+}
+
 fn is_self_signed(certificate: &[u8]) -> bool {
     names(certificate).is_some_and(|(issuer, subject)| issuer == subject)
 }
@@ -651,6 +666,14 @@ impl Session {
         Err(os(EPROTO))
     }
 
+    /// Whom the peer has proven to be: the common name of its certificate, once the handshake is done.
+    pub fn peer_id(&self) -> Option<String> {
+        if !self.established {
+            return None;
+        }
+        common_name(self.connection.peer_certificates()?.first()?)
+    }
+
     /// Reads the user's bytes. `Ok(0)` is the end; `WouldBlock` means to wait for the socket.
     pub fn recv(&mut self, socket: &mut (impl Read + Write), buf: &mut [u8]) -> io::Result<usize> {
         self.flush(socket)?;
@@ -770,6 +793,27 @@ mod tests {
             assert!(!is_self_signed(&whole[..end]), "cut at {end}");
         }
         assert!(!is_self_signed(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]));
+    }
+
+    #[test]
+    fn common_name_of_a_subject() {
+        let element =
+            |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).unwrap()], content].concat();
+        let name = |oid: u8, text: &[u8]| {
+            let pair = [element(6, &[0x55, 4, oid]), element(12, text)].concat();
+            element(0x31, &element(0x30, &pair))
+        };
+        let certificate = |subject: &[u8]| {
+            let parts = [&[2, 1, 7, 0x30, 0, 0x30, 0, 0x30, 0][..], &element(0x30, subject)].concat();
+            element(0x30, &element(0x30, &parts))
+        };
+        let whole = certificate(&[name(10, b"org"), name(3, b"sw 1"), name(3, b"other")].concat());
+        assert_eq!(common_name(&whole).as_deref(), Some("sw 1"));
+        assert_eq!(common_name(&certificate(&name(10, b"org"))), None);
+        assert_eq!(common_name(&certificate(&name(3, &[0xff]))), None);
+        for end in 0..whole.len() {
+            assert_eq!(common_name(&whole[..end]), None, "cut at {end}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod io;
 pub mod ofctl;
 pub mod ovsdb_client;
 pub mod ovsdb_tool;
+pub mod pki;
 pub mod table;
 pub mod vsctl;
 pub mod vtep;

@@ -219,6 +219,13 @@ impl Server {
         self.forget_forwards(|session, _| session == id);
     }
 
+    /// A session's peer has proven to be `peer`.
+    pub fn identify(&mut self, id: SessionId, peer: String) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.asker.id = Some(peer);
+        }
+    }
+
     /// Changes whether a session may only read, and its role.
     pub fn set_access(&mut self, id: SessionId, read_only: bool, role: &str) {
         if let Some(session) = self.sessions.get_mut(&id) {

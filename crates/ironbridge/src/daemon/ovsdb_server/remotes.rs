@@ -23,7 +23,7 @@ use ib_ovsdb::{Atom, AtomicType, Datum, TableSchema, Uuid};
 use ib_stream::jsonrpc::Message;
 use ib_stream::reactor::{Handle, Key};
 use ib_stream::session::Session;
-use ib_stream::stream::{Listener, OVSDB_PORT, is_passive};
+use ib_stream::stream::{Listener, OVSDB_PORT, Stream, is_passive};
 use ib_stream::tls;
 
 /// Messages taken from one session before the others get their turn.
@@ -83,6 +83,8 @@ struct Connection {
     session: Session,
     remote: String,
     id: Option<SessionId>,
+    /// The server has been told who the peer is.
+    identified: bool,
     seqno: u32,
     out: String,
     timer: Option<Instant>,
@@ -331,6 +333,7 @@ impl Remotes {
             session,
             remote: remote.to_string(),
             id: None,
+            identified: false,
             seqno,
             out: String::new(),
             timer: None,
@@ -388,6 +391,12 @@ impl Remotes {
             match c.session.recv() {
                 Some(Message::Request { method, params, id: request }) => {
                     let Json::Array(params) = params else { continue };
+                    // A session begins when it is accepted; who its peer is has shown when it first asks for something.
+                    if !std::mem::replace(&mut c.identified, true)
+                        && let Some(peer) = c.session.stream().and_then(Stream::peer_id)
+                    {
+                        server.identify(id, peer);
+                    }
                     server.request(id, &method, params, request, now);
                 }
                 Some(Message::Notify { method, params }) => {
@@ -429,6 +438,7 @@ impl Remotes {
                 let read_only = options.is_some_and(|o| o.read_only);
                 let role = options.map(|o| o.role.clone()).unwrap_or_default();
                 let id = server.open_session_as(read_only, Asker { role, id: None });
+                c.identified = false;
                 c.id = Some(id);
                 self.by_session.insert(id, key);
             }
