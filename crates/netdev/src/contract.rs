@@ -157,6 +157,11 @@ pub trait Netdev: Send + Sync {
         None
     }
 
+    /// A tunnel's end: the datapath has one device for all of a protocol and port.
+    fn is_tunnel(&self) -> bool {
+        false
+    }
+
     /// The dummy device behind this, for `netdev-dummy/*` commands.
     fn as_dummy(&self) -> Option<&crate::dummy::Dummy> {
         None

@@ -14,6 +14,7 @@ pub mod netns;
 pub mod pidfile;
 pub mod process;
 pub mod random;
+pub mod routes;
 pub mod rtnetlink;
 pub mod signal;
 pub mod socket;
