@@ -48,6 +48,8 @@ pub(crate) struct RunningPort {
 pub(crate) struct Failure {
     pub(crate) uuid: Option<Uuid>,
     pub(crate) why: String,
+    /// Only another configuration can help.
+    by_config: bool,
     bridge: String,
     port: String,
 }
@@ -100,7 +102,7 @@ impl BridgeLayer {
 
     /// Whether something could not be made and is worth another try when devices change.
     pub fn has_failures(&self) -> bool {
-        !self.failed.is_empty()
+        self.failed.values().any(|f| !f.by_config)
     }
 
     /// The `iface_types` column: device kinds that ports may have, dummies as their public names.
@@ -309,9 +311,10 @@ impl BridgeLayer {
             .collect();
         order.sort_by_key(|(_, i)| i.ofport_request.is_none());
         for (port_name, iface) in order {
-            let mut note = |why| {
-                let failure =
-                    Failure { uuid: iface.uuid, why, bridge: want.name.clone(), port: port_name.clone() };
+            let mut note = |refused: Refused| {
+                let Refused { why, by_config } = refused;
+                let (bridge, port) = (want.name.clone(), port_name.clone());
+                let failure = Failure { uuid: iface.uuid, why, by_config, bridge, port };
                 note_failure(&mut self.failed, failed_before, &iface.name, failure);
             };
             let present = running.ports.get_mut(port_name).and_then(|p| p.interfaces.get_mut(&iface.name));
@@ -408,9 +411,16 @@ fn without_ports(want: &BridgeDesired) -> BridgeDesired {
     row
 }
 
+/// Why an interface was refused: the text of its `error` column.
+struct Refused {
+    why: String,
+    by_config: bool,
+}
+
 /// Remembers and logs a failure; one that was there before is not logged again.
 fn note_failure(failed: &mut Failures, before: &Failures, iface: &str, failure: Failure) {
-    if before.get(iface).is_none_or(|old| old.why != failure.why) {
+    let configured = failure.by_config && failure.why.starts_with(iface);
+    if !configured && before.get(iface).is_none_or(|old| old.why != failure.why) {
         vlog_warn!(BRIDGE, "{}", failure.why);
     }
     failed.insert(iface.to_owned(), failure);
@@ -429,17 +439,20 @@ fn create_interface(
     registry: &Registry,
     bridge: &mut Bridge,
     want: &InterfaceDesired,
-) -> Result<RunningInterface, String> {
+) -> Result<RunningInterface, Refused> {
     let name = &want.name;
     let kind = bridge.device_kind(&want.kind);
-    let dev =
-        registry.open(name, &kind).map_err(|e| format!("could not open network device {name} ({e})"))?;
+    let dev = registry.open(name, &kind).map_err(|e| Refused {
+        why: format!("could not open network device {name} ({e})"),
+        by_config: false,
+    })?;
     configure_device(&*dev, want)?;
     let config = PortConfig {
         name: name.clone(),
         kind: want.kind.clone(),
         ofport_request: want.ofport_request,
         options: want.options.clone(),
+        tunnel: dev.is_tunnel(),
         netdev: device_status(&*dev),
     };
     let ofport = bridge.port_add(config).map_err(|e| {
@@ -447,7 +460,9 @@ fn create_interface(
             ConfigError::Datapath(ib_dpif::DpifError::Os(errno, _)) => ib_base::errno::strerror_num(*errno),
             other => other.to_string(),
         };
-        format!("could not add network device {name} to ofproto ({why})")
+        // The same tunnel twice.
+        let by_config = matches!(e, ConfigError::Datapath(ib_dpif::DpifError::Os(17, _)));
+        Refused { why: format!("could not add network device {name} to ofproto ({why})"), by_config }
     })?;
     vlog_info!(BRIDGE, "bridge {}: added interface {name} on port {}", bridge.of.name, ofport.0);
     configure_datapath_port(bridge, want);
@@ -459,7 +474,7 @@ fn update_interface(
     bridge: &mut Bridge,
     there: &mut RunningInterface,
     want: &InterfaceDesired,
-) -> Result<(), String> {
+) -> Result<(), Refused> {
     if there.desired == *want {
         return Ok(());
     }
@@ -488,8 +503,17 @@ fn configure_datapath_port(bridge: &Bridge, want: &InterfaceDesired) {
     }
 }
 
-fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), String> {
-    dev.set_config(&want.options).map_err(|e| e.to_string())?;
+fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Refused> {
+    dev.set_config(&want.options).map_err(|e| {
+        let (name, why) = (&want.name, e.to_string());
+        // The texts of the original's layers below ours.
+        let summary = format!("{name}: could not set configuration ({})", strerror_of(&why, &e));
+        if why != summary {
+            vlog_warn!(ib_base::vlog::module::NETDEV_VPORT, "{why}");
+        }
+        vlog_warn!(ib_base::vlog::module::NETDEV, "{summary}");
+        Refused { why, by_config: true }
+    })?;
     if let Some(mac) = want.mac
         && dev.mac().is_ok_and(|m| m != mac)
         && let Err(e) = dev.set_mac(mac)
@@ -503,6 +527,12 @@ fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Str
         vlog_err!(BRIDGE, "interface {}: setting MTU to {mtu} failed ({e})", want.name);
     }
     Ok(())
+}
+
+/// The system's word for a refused configuration: a conflict with another device is no invalid value.
+fn strerror_of(why: &str, e: &ib_netdev::Error) -> String {
+    let errno = if why.ends_with("on the same dst_port") { 17 } else { e.errno() };
+    ib_base::errno::strerror_num(errno)
 }
 
 /// What OpenFlow shows of a device.

@@ -15,6 +15,7 @@ use crate::drop::DropReason;
 use crate::headers::complete_csum;
 use crate::megaflow::{SALT, fold};
 use crate::modify;
+use crate::tunnel::Push;
 use crate::worker::Worker;
 
 /// Recirculations of one packet.
@@ -40,8 +41,16 @@ impl<'a> Context<'a> {
     pub fn with_actions<'b>(self, actions: &'b Arc<[Action]>) -> Context<'b> {
         Context { recirculated: self.recirculated, nested: self.nested, actions: Some(actions) }
     }
-    fn deeper(self) -> Context<'a> {
+    pub(crate) fn deeper(self) -> Context<'a> {
         Context { nested: self.nested + 1, ..self }
+    }
+    /// Lookups of this packet after the first.
+    pub(crate) fn recirculated(self) -> u8 {
+        self.recirculated
+    }
+    /// Before another lookup.
+    pub(crate) fn again(self) -> Context<'static> {
+        Context { recirculated: self.recirculated + 1, nested: self.nested + 1, actions: None }
     }
 }
 
@@ -150,8 +159,17 @@ impl Worker {
                     md.ct_orig = None;
                 }
                 Action::Ct(_) => return self.drop_rest(packet, DropReason::Conntrack),
-                Action::TnlPush { .. } => return self.drop_rest(packet, DropReason::TunnelPush),
-                Action::TnlPop(_) => return self.drop_rest(packet, DropReason::TunnelPop),
+                Action::TnlPush { tnl_type, header, .. } => {
+                    // What follows is for the outer packet.
+                    let Some(p) = packet.take() else { return };
+                    let push = Push { tnl_type: *tnl_type, header };
+                    return self.tunnel_push(p, &md, &push, &actions[i + 1..], cx);
+                }
+                Action::TnlPop(port) => {
+                    if let Some(out) = self.take(&mut packet, last) {
+                        self.tunnel_pop(out, &md, *port, cx);
+                    }
+                }
                 Action::Drop(code) => return self.drop_rest(packet, DropReason::of_action(*code)),
                 // A sample for a kernel facility: there is none here, and the packet itself goes on.
                 Action::Psample { .. } => {}

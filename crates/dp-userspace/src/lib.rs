@@ -2,7 +2,7 @@
 //!
 //! Reading order follows a packet: [`poller`] takes a batch from a receive queue, [`worker`] finds the flow of each packet
 //! ([`rawkey`], [`emc`], [`smc`], then extraction and [`table`] of [`megaflow`]s), [`exec`] runs its actions ([`headers`], [`modify`],
-//! [`meter`]), [`tx`] sends. [`thread`] has the threads that do so, [`datapath`] the provider that the rest of the switch talks to, [`ports`] its
+//! [`meter`], [`tunnel`]), [`tx`] sends. [`thread`] has the threads that do so, [`datapath`] the provider that the rest of the switch talks to, [`ports`] its
 //! ports, [`pmd`] the threads that poll, [`mod@drop`] the names of all drops, [`stats`] the counters, [`show`] the texts of `dpif-netdev/*`.
 //!
 //! ```text
@@ -19,7 +19,7 @@
 //!  RxQueue  Netdev::send
 //! ```
 //!
-//! Masks have a [`budget`], so that crafted packets cannot make lookups slow. What is absent: connections are not tracked, tunnels not built.
+//! Masks have a [`budget`], so that crafted packets cannot make lookups slow. What is absent: connections are not tracked.
 
 pub mod budget;
 pub mod datapath;
@@ -43,6 +43,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod thread;
+pub mod tunnel;
 pub mod tx;
 pub mod worker;
 

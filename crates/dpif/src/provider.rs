@@ -321,6 +321,12 @@ pub trait Dpif: Send + Sync {
         Ok(())
     }
 
+    /// Whether it does `tnl_push` and `tnl_pop`: then outer headers are built here, and tunnel ports are names for packets of
+    /// other ports.
+    fn terminates_tunnels(&self) -> bool {
+        true
+    }
+
     /// Runs actions on a packet.
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError>;
     /// Sets who answers misses. `None` stops upcalls (misses are dropped and counted as lost).

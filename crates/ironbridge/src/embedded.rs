@@ -166,6 +166,7 @@ impl Embedded {
             dummy: config.dummy,
             dummy_numa: None,
             disable_system: false,
+            disable_system_route: false,
             lock_memory: false,
             without_tun: !has_tun(),
         };

@@ -93,8 +93,16 @@ fn list(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
     Ok(switch.bridges.keys().map(|n| format!("{n}\n")).collect())
 }
 
-fn list_tunnels(_: &mut Switch, _: &[&str]) -> Result<String, String> {
-    Ok(String::new())
+fn list_tunnels(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
+    let ports = switch.bridges.values().flat_map(Bridge::ports);
+    let mut lines: Vec<(&str, String)> = ports
+        .filter_map(|p| {
+            let line = crate::tunnel::line(&p.config.name, p.tunnel.as_ref()?, p.odp?);
+            Some((p.config.name.as_str(), line))
+        })
+        .collect();
+    lines.sort();
+    Ok(lines.into_iter().map(|(_, line)| line).collect())
 }
 
 // Flow tables.
@@ -207,8 +215,8 @@ fn show(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
             for p in ports {
                 let odp = p.odp.map_or("none".to_owned(), |o| o.to_string());
                 let _ = write!(out, "    {} {}/{odp}: ({}", p.config.name, p.ofport.0, p.dpif_kind);
-                let shown = p.is_patch() || is_tunnel(&p.config.kind);
-                let options = p.config.options.iter().filter(|_| shown);
+                let of_tunnel = p.tunnel.as_ref().map(|t| t.shown()).unwrap_or_default();
+                let options = p.config.options.iter().filter(|_| p.is_patch()).chain(&of_tunnel);
                 let text: Vec<String> = options.map(|(k, v)| format!("{k}={v}")).collect();
                 if !text.is_empty() {
                     let _ = write!(out, ": {}", text.join(", "));
@@ -218,23 +226,6 @@ fn show(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
         }
     }
     Ok(out)
-}
-
-fn is_tunnel(kind: &str) -> bool {
-    matches!(
-        kind,
-        "vxlan"
-            | "geneve"
-            | "gre"
-            | "ip6gre"
-            | "erspan"
-            | "ip6erspan"
-            | "gtpu"
-            | "srv6"
-            | "bareudp"
-            | "stt"
-            | "lisp"
-    )
 }
 
 fn show_features(switch: &mut Switch, args: &[&str]) -> Result<String, String> {

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use ib_base::time::Clock;
 use ib_dpif::Dpif;
 use ib_rcu::{Published, Version};
+use ib_tunnel::World;
 use parking_lot::{Mutex, RwLock};
 
 use crate::features::Features;
 use crate::recirc::RecircIds;
 use crate::revalidate::RevalidatorState;
+use crate::tunnel::TunnelUsers;
 use crate::ukey::Ukeys;
 use crate::xcfg::XlateConfig;
 
@@ -79,6 +81,10 @@ pub struct Backer {
     pub ukeys: Ukeys,
     /// Revalidation.
     pub reval: Mutex<RevalidatorState>,
+    /// Networks under tunnels.
+    pub world: Arc<World>,
+    /// Who uses which tunnel ports of the datapath.
+    pub tunnels: Mutex<TunnelUsers>,
     /// Settings.
     pub settings: RwLock<Settings>,
     /// The limit that revalidation found sustainable.
@@ -92,7 +98,7 @@ pub struct Backer {
 }
 
 impl Backer {
-    pub(crate) fn new(kind: &str, dpif: Arc<dyn Dpif>, clock: &Clock) -> Arc<Backer> {
+    pub(crate) fn new(kind: &str, dpif: Arc<dyn Dpif>, clock: &Clock, world: &Arc<World>) -> Arc<Backer> {
         let features = Arc::new(Features::probe(dpif.kind()));
         features.log(&dpif.full_name());
         Arc::new(Backer {
@@ -107,6 +113,8 @@ impl Backer {
             recirc: RecircIds::new(),
             ukeys: Ukeys::new(),
             reval: Mutex::default(),
+            world: Arc::clone(world),
+            tunnels: Mutex::default(),
             settings: RwLock::new(Settings::default()),
             flow_limit: AtomicU32::new(10_000),
             megaflows: AtomicBool::new(true),
@@ -133,6 +141,11 @@ impl Backer {
     /// What the provider can do.
     pub fn features(&self) -> Arc<Features> {
         Arc::clone(&self.features.read())
+    }
+    /// Whether packets of tunnels are encapsulated by actions of ours.
+    pub fn native_tunnels(&self) -> bool {
+        // What is called `system` reports the kernel's abilities, whoever provides it.
+        self.dpif.terminates_tunnels() && (self.kind == "system" || self.features().tnl_push_pop)
     }
     /// Whether megaflows are on.
     pub fn megaflows_enabled(&self) -> bool {

@@ -105,7 +105,7 @@ impl Bundles {
                     .ports
                     .iter()
                     .filter_map(|p| ports.get(p))
-                    .all(|p| p.config_bits & PortBits::NO_FLOOD == 0);
+                    .all(|p| p.config_bits & PortBits::NO_FLOOD == 0 && !p.is_legacy_l3());
                 let bundle = XBundle {
                     id: *id,
                     name: b.name.clone(),

@@ -18,6 +18,8 @@ pub struct PortConfig {
     pub ofport_request: Option<OfPort>,
     /// Options of the interface's type; `peer` for patch ports.
     pub options: BTreeMap<String, String>,
+    /// The device is a tunnel's end.
+    pub tunnel: bool,
     /// What the device says of itself.
     pub netdev: NetdevStatus,
 }

@@ -33,6 +33,7 @@ pub mod switch;
 mod testing;
 pub mod text;
 mod trace_cmd;
+pub mod tunnel;
 pub mod ukey;
 pub mod upcall;
 pub mod xcfg;

@@ -6,6 +6,8 @@ use ib_base::time::Instant;
 use ib_flow::{OdpPort, OfPort};
 use ib_openflow::message::{Port as PortDesc, PortConfig as PortBits, PortState};
 
+use ib_tunnel::TunnelConfig;
+
 use crate::config::{NetdevStatus, PortConfig};
 use crate::ofproto::BundleId;
 use crate::xcfg::{PortCounters, XPort};
@@ -17,6 +19,8 @@ pub struct Port {
     pub ofport: OfPort,
     /// Number in the datapath; none for patch ports.
     pub odp: Option<OdpPort>,
+    /// Configuration of a tunnel.
+    pub tunnel: Option<Arc<TunnelConfig>>,
     /// Datapath port type, as `dpif/show` prints it.
     pub dpif_kind: String,
     /// Configuration.
@@ -35,6 +39,10 @@ impl Port {
     /// A patch port: it leads to another one instead of a device.
     pub fn is_patch(&self) -> bool {
         self.config.kind == "patch"
+    }
+    /// A tunnel of packets without Ethernet header: no place for frames that nobody sent there.
+    pub fn is_legacy_l3(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|t| t.mode == ib_tunnel::PacketTypeMode::LegacyL3)
     }
     /// Whether it can carry traffic.
     pub fn is_live(&self) -> bool {
@@ -87,6 +95,8 @@ impl Port {
             bundle,
             config: self.config_bits,
             peer,
+            tunnel: self.tunnel.clone(),
+            mac: self.config.netdev.mac,
             live: self.is_live(),
             counters: Arc::clone(&self.counters),
         })

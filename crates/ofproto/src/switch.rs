@@ -5,7 +5,7 @@
 //! expiring flows, sending what controllers should get, revalidating datapath flows.
 //!
 //! ```text
-//! let mut switch = Switch::new(&clock, classes);
+//! let mut switch = Switch::new(&clock, classes, rundir);
 //! switch.bridge_add("br0", "netdev")?;
 //! let br = switch.bridge_mut("br0").unwrap();
 //! let p1 = br.port_add(PortConfig { name: "p1".into(), ..Default::default() })?;
@@ -24,6 +24,7 @@ use ib_dpif::{Dpif, DpifClass, PortSpec};
 use ib_flow::OfPort;
 use ib_l2::{MacStats, McastSnooping};
 use ib_openflow::message::{PortReason, PortStats, Versions};
+use ib_tunnel::{TunnelConfig, World};
 
 use crate::backer::{Backer, Settings};
 use crate::bundle::Bundles;
@@ -34,6 +35,7 @@ use crate::config::{
 use crate::connmgr::{ConnCommand, ConnEvent, ConnMgr};
 use crate::ofproto::Ofproto;
 use crate::port::Port;
+use crate::tunnel::TunnelMatch;
 use crate::upcall::Handler;
 use crate::xcfg::{PortCounters, XBridge, XlateConfig};
 
@@ -52,6 +54,8 @@ pub struct Switch {
     classes: Vec<Arc<dyn DpifClass>>,
     pub(crate) backers: BTreeMap<String, Arc<Backer>>,
     pub(crate) bridges: BTreeMap<String, Bridge>,
+    world: Arc<World>,
+    seen_world: u64,
     settings: Settings,
     next_id: u32,
     port_stats: Option<PortStatsFn>,
@@ -88,6 +92,8 @@ impl Switch {
             classes,
             backers: BTreeMap::new(),
             bridges: BTreeMap::new(),
+            world: World::new(clock),
+            seen_world: 0,
             settings: Settings::default(),
             next_id: 1,
             port_stats: None,
@@ -95,6 +101,15 @@ impl Switch {
             waker: None,
             rundir: rundir.to_owned(),
         }
+    }
+
+    /// Replaces what is known of networks under tunnels. Before the first bridge.
+    pub fn set_world(&mut self, world: &Arc<World>) {
+        self.world = Arc::clone(world);
+    }
+    /// The networks under tunnels, for commands and devices.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
     }
 
     /// Who reads device counters for OpenFlow port statistics.
@@ -144,7 +159,7 @@ impl Switch {
             Some(b) => Arc::clone(b),
             None => {
                 let dpif = class.open(&format!("ovs-{kind}"), true).map_err(ConfigError::Datapath)?;
-                let backer = Backer::new(kind, dpif, &self.clock);
+                let backer = Backer::new(kind, dpif, &self.clock, &self.world);
                 *backer.settings.write() = self.settings.clone();
                 backer.dpif.set_upcall_handler(Some(Arc::new(Handler::new(&backer))));
                 self.backers.insert(kind.to_owned(), Arc::clone(&backer));
@@ -183,8 +198,13 @@ impl Switch {
         let mut bridge =
             self.bridges.remove(name).ok_or_else(|| ConfigError::NotFound(format!("no bridge {name}")))?;
         for port in bridge.ports.values() {
-            if let (true, Some(odp)) = (del, port.odp) {
-                let _ = bridge.backer.dpif.port_del(odp);
+            match (&port.tunnel, port.odp) {
+                (Some(config), Some(odp)) => bridge.backer.tunnel_remove(config, odp),
+                (None, Some(odp)) if del => {
+                    // One that is gone already is gone.
+                    let _ = bridge.backer.dpif.port_del(odp);
+                }
+                _ => {}
             }
         }
         bridge.ports.clear();
@@ -251,8 +271,10 @@ impl Switch {
     /// Does all that is due.
     pub fn run(&mut self, now: Instant) {
         self.publish();
+        self.run_world(now);
         for backer in self.backers.values() {
             backer.dpif.run();
+            // Packets teach neighbours; those behind them in the queue are for the next turn.
             if backer.revalidate_if_due(now) {
                 for b in self.bridges.values().filter(|b| Arc::ptr_eq(&b.backer, backer)) {
                     b.of.expire(now);
@@ -264,11 +286,22 @@ impl Switch {
         }
     }
 
+    /// Takes in what changed under tunnels; flows are then looked at again.
+    pub fn run_world(&mut self, now: Instant) {
+        self.world.run(now);
+        let seen = self.world.changed.get();
+        if std::mem::replace(&mut self.seen_world, seen) != seen {
+            for backer in self.backers.values() {
+                backer.changed.bump();
+            }
+        }
+    }
+
     /// When [`Self::run`] is next needed even if nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
         let backers = self.backers.values().filter_map(|b| b.revalidate_deadline());
         let bridges = self.bridges.values().filter_map(|b| b.deadline());
-        backers.chain(bridges).min()
+        backers.chain(bridges).chain(self.world.deadline()).min()
     }
 
     /// What the owner of sockets should do, in order. Empty this after each [`Self::run`] and
@@ -285,11 +318,21 @@ impl Switch {
     }
 }
 
+/// The configuration of a tunnel port; `None` for others. Whoever made the device saw to the options being sound.
+fn tunnel_config(config: &PortConfig) -> Option<Arc<TunnelConfig>> {
+    if !config.tunnel {
+        return None;
+    }
+    let kind = ib_tunnel::Kind::by_name(&config.kind)?;
+    ib_tunnel::config::parse(&config.name, kind, &config.options).config.ok().map(Arc::new)
+}
+
 /// A snapshot without one bridge.
 fn without_bridge(old: &XlateConfig, id: u32) -> XlateConfig {
     XlateConfig {
         bridges: old.bridges.iter().filter(|(k, _)| **k != id).map(|(k, b)| (*k, Arc::clone(b))).collect(),
         by_odp: old.by_odp.iter().filter(|(_, v)| v.0 != id).map(|(k, v)| (*k, *v)).collect(),
+        tunnels: old.tunnels.iter().filter(|(_, v)| v.0 != id).map(|(k, v)| (*k, *v)).collect(),
         patches: old.patches.iter().filter(|(_, v)| v.0 != id).map(|(k, v)| (k.clone(), *v)).collect(),
     }
 }
@@ -401,8 +444,13 @@ impl Bridge {
             return Err(ConfigError::Exists(format!("port {} exists", config.name)));
         }
         let local = config.name == self.of.name;
+        let tunnel = tunnel_config(&config);
         let (odp, dpif_kind) = if config.kind == "patch" {
             (None, "patch".to_owned())
+        } else if let Some(tunnel) = &tunnel {
+            let odp = self.backer.tunnel_add(&config.name, tunnel);
+            let odp = odp.inspect_err(|e| crate::tunnel::log_refused(&self.of.name, &config.name, e))?;
+            (Some(odp), config.kind.clone())
         } else {
             let kind = self.class.port_open_kind(&config.kind);
             let spec = PortSpec {
@@ -430,6 +478,7 @@ impl Bridge {
         let mut port = Port {
             ofport,
             odp,
+            tunnel,
             dpif_kind,
             config_bits: 0,
             created: self.of.clock.now(),
@@ -451,9 +500,13 @@ impl Bridge {
             self.ports.remove(&port).ok_or_else(|| ConfigError::NotFound(format!("no port {}", port.0)))?;
         self.connmgr.send_port_status(PortReason::Delete, port.description());
         self.touch();
-        match port.odp {
-            Some(odp) => self.backer.dpif.port_del(odp).map_err(ConfigError::Datapath),
-            None => Ok(()),
+        match (&port.tunnel, port.odp) {
+            (Some(config), Some(odp)) => {
+                self.backer.tunnel_remove(config, odp);
+                Ok(())
+            }
+            (None, Some(odp)) => self.backer.dpif.port_del(odp).map_err(ConfigError::Datapath),
+            _ => Ok(()),
         }
     }
 
@@ -477,6 +530,15 @@ impl Bridge {
             && p.config.options != options
         {
             p.config.options = options;
+            if let (Some(new), Some(old), Some(odp)) = (tunnel_config(&p.config), p.tunnel.clone(), p.odp)
+                && *new != *old
+            {
+                self.backer.tunnel_remove(&old, odp);
+                let added = self.backer.tunnel_add(&p.config.name, &new);
+                // One like it exists: this one then has no packets, but its number.
+                p.odp = added.ok();
+                p.tunnel = Some(new);
+            }
             self.touch();
         }
     }
@@ -489,9 +551,9 @@ impl Bridge {
     pub fn port_by_name(&self, name: &str) -> Option<&Port> {
         self.ports.values().find(|p| p.config.name == name)
     }
-    /// Counters of a patch port (others have them in their devices): received packets and bytes, sent ones.
+    /// Counters of a patch port or tunnel (others have them in their devices): received packets and bytes, sent ones.
     pub fn patch_stats(&self, port: OfPort) -> Option<[u64; 4]> {
-        self.ports.get(&port).filter(|p| p.is_patch()).map(|p| p.counters.get())
+        self.ports.get(&port).filter(|p| p.is_patch() || p.tunnel.is_some()).map(|p| p.counters.get())
     }
 
     /// Adds or changes a bundle (a row of the Port table).
@@ -583,7 +645,9 @@ impl Bridge {
         self.backer.xcfg.update(|old| {
             let mut cfg = without_bridge(old, id);
             for p in bridge.ports.values() {
-                if let Some(odp) = p.odp {
+                if let (Some(odp), Some(config)) = (p.odp, &p.tunnel) {
+                    cfg.tunnels.insert(TunnelMatch::of(config, odp), (id, p.ofport));
+                } else if let Some(odp) = p.odp {
                     cfg.by_odp.insert(odp, (id, p.ofport));
                 }
                 if p.peer.is_some() {

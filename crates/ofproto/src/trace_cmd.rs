@@ -165,7 +165,10 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
         Ok((key, _)) if !flow_text.trim().is_empty() => {
             let backer = backer.ok_or("Cannot find the datapath")?;
             let cfg = backer.xcfg.load();
-            let Some((bridge, port)) = cfg.port_by_odp(OdpPort(key.in_port)) else {
+            let Some((bridge, port)) = cfg.port_of_key(&key) else {
+                if crate::tunnel::should_receive(&key) {
+                    return Err("no OpenFlow tunnel port for this packet".into());
+                }
                 return Err(format!("no OpenFlow port for datapath port {}", key.in_port));
             };
             let mut flow = key;

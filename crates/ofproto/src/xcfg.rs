@@ -7,13 +7,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ib_flow::{Match, OdpPort, OfPort};
+use ib_flow::{Flow, Match, OdpPort, OfPort};
 use ib_openflow::message::PortConfig as PortBits;
+use ib_packet::Mac;
+use ib_tunnel::TunnelConfig;
 
 use crate::config::{BondConfig, PriorityTags, VlanMode};
 use crate::features::Features;
 use crate::ofproto::{BundleId, Ofproto};
 use crate::rule::PushStats;
+use crate::tunnel::TunnelMap;
 
 /// All bridges of one datapath.
 #[derive(Default)]
@@ -22,6 +25,8 @@ pub struct XlateConfig {
     pub bridges: HashMap<u32, Arc<XBridge>>,
     /// Which bridge's port a datapath port is.
     pub by_odp: HashMap<OdpPort, (u32, OfPort)>,
+    /// Tunnel ports.
+    pub tunnels: TunnelMap,
     /// Patch ports by name.
     pub patches: HashMap<String, (u32, OfPort)>,
 }
@@ -32,6 +37,15 @@ impl XlateConfig {
         let (bridge, ofport) = self.by_odp.get(&odp)?;
         let bridge = self.bridges.get(bridge)?;
         Some((bridge, bridge.ports.get(ofport)?))
+    }
+    /// The OpenFlow side of where a packet came in, out of a tunnel or not.
+    pub fn port_of_key(&self, key: &Flow) -> Option<(&Arc<XBridge>, &Arc<XPort>)> {
+        if !crate::tunnel::should_receive(key) {
+            return self.port_by_odp(key.odp_in_port());
+        }
+        let (bridge, ofport) = crate::tunnel::receive(&self.tunnels, key)?;
+        let bridge = self.bridges.get(&bridge)?;
+        Some((bridge, bridge.ports.get(&ofport)?))
     }
     /// The other end of a patch port, if that points back.
     pub fn patch_peer(&self, port: &XPort) -> Option<(&Arc<XBridge>, &Arc<XPort>)> {
@@ -154,6 +168,10 @@ pub struct XPort {
     pub config: u32,
     /// Patch: name of the other end.
     pub peer: Option<String>,
+    /// Configuration of a tunnel.
+    pub tunnel: Option<Arc<TunnelConfig>>,
+    /// Ethernet address of the device.
+    pub mac: Mac,
     /// May carry traffic: link up, admin up.
     pub live: bool,
     /// Counters of patch ports.

@@ -10,9 +10,9 @@ use std::sync::{Arc, Weak};
 use ib_base::vlog::module::NETDEV_VPORT;
 use ib_base::vlog_warn;
 use ib_netdev::changes::{Changes, DeviceSeq};
+use ib_netdev::error::Result;
 use ib_netdev::patch::random_mac;
 use ib_netdev::stats::NetdevStats;
-use ib_netdev::error::Result;
 use ib_netdev::{Carrier, Error, Flags, Netdev, Provider, Registry, RxQueue};
 use ib_packet::buffer::Pool;
 use ib_packet::{Batch, Mac};
@@ -56,6 +56,9 @@ impl Provider for TunnelProvider {
             seq: DeviceSeq::new(changes),
         });
         devices.push(Arc::downgrade(&vport));
+        if vport.is_row {
+            self.world.watch(&vport);
+        }
         Ok(vport)
     }
 }
@@ -75,6 +78,18 @@ pub struct Vport {
 }
 
 impl Vport {
+    /// Routes have changed.
+    pub(crate) fn refresh_status(&self) {
+        let config = self.config.lock().0.clone();
+        let status = self.world.egress_status(&config);
+        let mut now = self.config.lock();
+        if now.1 != status {
+            now.1 = status;
+            drop(now);
+            self.seq.bump();
+        }
+    }
+
     /// VXLAN with and without group policy can't share a port.
     fn conflicts(&self, config: &TunnelConfig) -> bool {
         self.kind == Kind::Vxlan

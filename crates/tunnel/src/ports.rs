@@ -98,6 +98,8 @@ impl TunnelPorts {
 
     fn rebuild(&mut self) {
         let listeners = Classifier::new();
+        // Addresses are matched whole: a prefix would make masks narrower, and different ones for each packet.
+        listeners.set_prefix_fields(&[]);
         self.order.clear();
         for device in &self.devices {
             for addr in &device.addrs {
@@ -114,7 +116,17 @@ impl TunnelPorts {
                 }
             }
         }
+        // Those with transport ports first, and IPv4 first among either.
+        self.order.sort_by_key(|l| {
+            let flow = l.cls.match_().flow;
+            (flow.tp_dst.is_zero(), flow.dl_type.get() != 0x0800)
+        });
         self.listeners = Arc::new(listeners);
+    }
+
+    /// Devices that routes lead to.
+    pub fn devices(&self) -> &[IpDevice] {
+        &self.devices
     }
 
     /// The lookup structure as it is now.

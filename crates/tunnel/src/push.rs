@@ -44,6 +44,13 @@ pub fn wants_hash(header: &[u8]) -> bool {
     outer(header).is_some_and(|(_, protocol, _)| protocol == IPPROTO_UDP)
 }
 
+/// Whether these headers hold a sequence number.
+pub fn has_seq(header: &[u8]) -> bool {
+    outer(header).is_some_and(|(_, protocol, l4)| {
+        protocol == IPPROTO_GRE && header.get(l4).is_some_and(|b| b & (GRE_SEQ >> 8) as u8 != 0)
+    })
+}
+
 /// IPv6 or not, protocol, and where its header starts.
 fn outer(header: &[u8]) -> Option<(bool, u8, usize)> {
     match header.get(12..14)? {

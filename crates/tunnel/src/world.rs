@@ -17,6 +17,7 @@ use ib_rcu::{Published, Version};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{OrFlow, TunnelConfig};
+use crate::device::Vport;
 use crate::kernel::KernelRoutes;
 use crate::kind::Kind;
 use crate::neigh::Neighbours;
@@ -46,9 +47,11 @@ pub struct World {
     neighbours: RwLock<Neighbours>,
     ports: Mutex<TunnelPorts>,
     listeners: Published<Classifier<Listener>>,
+    devices: Published<Vec<IpDevice>>,
     /// Bumped by whatever may change where a tunnel's packets go.
     pub changed: Version,
     seen: Mutex<Seen>,
+    vports: Mutex<Vec<Weak<Vport>>>,
 }
 
 /// What [`World::run`] has looked at.
@@ -69,8 +72,10 @@ impl World {
             neighbours: RwLock::default(),
             ports: Mutex::default(),
             listeners: Published::new(Classifier::new()),
+            devices: Published::new(Vec::new()),
             changed: Version::new(),
             seen: Mutex::default(),
+            vports: Mutex::default(),
         })
     }
 
@@ -135,7 +140,16 @@ impl World {
             }
         }
         self.refresh_devices();
+        let mut vports = self.vports.lock();
+        vports.retain(|v| v.strong_count() > 0);
+        vports.iter().filter_map(Weak::upgrade).for_each(|v| v.refresh_status());
+        drop(vports);
         seen.changed = self.changed.get();
+    }
+
+    /// A tunnel whose way is to be kept up to date in its status.
+    pub(crate) fn watch(&self, vport: &Arc<Vport>) {
+        self.vports.lock().push(Arc::downgrade(vport));
     }
 
     /// Reads addresses of the devices that routes lead to.
@@ -151,6 +165,7 @@ impl World {
             .collect();
         let mut ports = self.ports.lock();
         if ports.set_devices(devices) {
+            self.devices.store(ports.devices().to_vec());
             self.listeners.store_arc(ports.listeners());
             self.changed.bump();
         }
@@ -222,6 +237,11 @@ impl World {
             ("tunnel_egress_iface".to_owned(), found.dev),
             ("tunnel_egress_iface_carrier".to_owned(), if up { "up" } else { "down" }.to_owned()),
         ])
+    }
+
+    /// Whether a route leads to this device, and if so whether `ip` is an address of it. For datapath threads.
+    pub fn is_own(&self, dev: &str, ip: IpAddr) -> Option<bool> {
+        self.devices.peek().iter().find(|d| d.name == dev).map(|d| d.addrs.contains(&ip))
     }
 
     // Neighbours.

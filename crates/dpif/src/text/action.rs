@@ -137,14 +137,10 @@ fn format_one(out: &mut String, action: &Action, names: &PortNames) {
         }
         Action::Drop(_) => write!(out, "drop"),
         Action::TnlPush { tnl_port, out_port, tnl_type, header } => {
-            let bytes: String = header.iter().map(|b| format!("{b:02x}")).collect();
-            write!(
-                out,
-                "tnl_push(tnl_port({}),header(size={},type={tnl_type},data={bytes}),out_port({}))",
-                names.show(*tnl_port),
-                header.len(),
-                names.show(*out_port)
-            )
+            let port = names.show(*tnl_port);
+            let _ = write!(out, "tnl_push(tnl_port({port}),header(size={},type={tnl_type},", header.len());
+            super::tnl_push::format(out, *tnl_type, header);
+            write!(out, "),out_port({}))", names.show(*out_port))
         }
         Action::TnlPop(port) => write!(out, "tnl_pop({})", names.show(*port)),
         Action::Psample { group, cookie } => {
@@ -611,7 +607,7 @@ fn parse_call(s: &mut Scan<'_>, word: &str, names: &PortNames, depth: usize) -> 
     Ok(action)
 }
 
-fn parse_hex_bytes(s: &mut Scan<'_>) -> Res<Vec<u8>> {
+pub(super) fn parse_hex_bytes(s: &mut Scan<'_>) -> Res<Vec<u8>> {
     let digits = s.take(|b| b.is_ascii_hexdigit());
     if !digits.len().is_multiple_of(2) {
         return s.err("odd number of hex digits");
@@ -638,8 +634,8 @@ fn parse_tnl_push(s: &mut Scan<'_>, names: &PortNames) -> Res<Action> {
     let size = s.u32()?;
     s.expect(",type=")?;
     let tnl_type = s.u32()?;
-    s.expect(",data=")?;
-    let header = parse_hex_bytes(s)?;
+    s.expect(",")?;
+    let header = super::tnl_push::parse(s, tnl_type)?;
     s.expect("),out_port(")?;
     let out_port = parse_port(s, names)?;
     s.expect("))")?;
@@ -909,6 +905,13 @@ mod tests {
             "ct(force_commit,zone=5,nat),ct(commit,nat(dst=[fe80::1]-[fe80::5]:5,hash)),ct(commit,timeout=foo)",
             "check_pkt_len(size=200,gt(4),le(5)),check_pkt_len(size=200,gt(drop),le(ct(zone=1)))",
             "dec_ttl(le_1(userspace(pid=1))),tnl_pop(4)",
+            "tnl_push(tnl_port(4789),header(size=50,type=4,eth(dst=f8:bc:12:44:34:b6,src=aa:55:aa:55:00:00,dl_type=0x0800),ipv4(src=1.1.2.88,dst=1.1.2.92,proto=17,tos=0,ttl=64,frag=0x4000),udp(src=0,dst=4789,csum=0x0),vxlan(flags=0x8000000,vni=0x7b)),out_port(100)),1",
+            "tnl_push(tnl_port(6),header(size=62,type=109,eth(dst=f8:bc:12:44:34:b7,src=aa:55:aa:55:00:00,dl_type=0x86dd),ipv6(src=2001:cafe::88,dst=2001:cafe::92,label=0,proto=47,tclass=0x0,hlimit=64),gre((flags=0x2000,proto=0x6558),key=0x7b)),out_port(100))",
+            "tnl_push(tnl_port(4),header(size=50,type=107,eth(dst=f8:bc:12:44:34:b6,src=aa:55:aa:55:00:00,dl_type=0x0800),ipv4(src=1.1.2.88,dst=1.1.2.92,proto=47,tos=0x1,ttl=64,frag=0x4000),erspan(ver=1,sid=0x1,idx=0x3)),out_port(100))",
+            "tnl_push(tnl_port(4),header(size=54,type=107,eth(dst=f8:bc:12:44:34:b6,src=aa:55:aa:55:00:00,dl_type=0x0800),ipv4(src=1.1.2.88,dst=1.1.2.92,proto=47,tos=0,ttl=64,frag=0x4000),erspan(ver=2,sid=0x1,dir=1,hwid=0x7)),out_port(100))",
+            "tnl_push(tnl_port(6081),header(size=58,type=5,eth(dst=f8:bc:12:44:34:b6,src=aa:55:aa:55:00:00,dl_type=0x0800),ipv4(src=1.1.2.88,dst=1.1.2.92,proto=17,tos=0,ttl=64,frag=0x4000),udp(src=0,dst=6081,csum=0x0),geneve(oam,crit,vni=0x1c7,options({class=0xffff,type=0x80,len=4,0xa}))),out_port(100))",
+            "tnl_push(tnl_port(2152),header(size=50,type=110,eth(dst=f8:bc:12:44:34:b6,src=aa:55:aa:55:00:00,dl_type=0x0800),ipv4(src=1.1.2.88,dst=1.1.2.92,proto=17,tos=0,ttl=64,frag=0x4000),udp(src=0,dst=2152,csum=0x0),gtpu(flags=0x30,msgtype=255,teid=0x7b)),out_port(100))",
+            "tnl_push(tnl_port(6),header(size=78,type=112,eth(dst=f8:bc:12:44:34:b7,src=aa:55:aa:55:00:00,dl_type=0x86dd),ipv6(src=2001:cafe::88,dst=2001:cafe::92,label=0,proto=43,tclass=0x0,hlimit=64),srv6(segments_left=0,segs(2001:cafe::92))),out_port(100))",
         ] {
             let names = PortNames::none();
             let actions = parse_actions(text, &names).unwrap_or_else(|e| panic!("{text}: {e}"));

@@ -6,6 +6,7 @@
 
 mod action;
 mod key;
+mod tnl_push;
 mod userspace;
 
 pub use action::{format_actions, parse_actions};

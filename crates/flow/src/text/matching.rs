@@ -9,7 +9,7 @@ use std::fmt::Write;
 use ib_packet::{Be16, Be32};
 
 use super::value::{
-    Alt, CT_STATES, TCP_FLAGS, TUN_FLAGS, format_flags, format_flags_signed, format_ip_masked,
+    Alt, CT_STATES, TCP_FLAGS, TUN_FLAGS_ALL, format_flags, format_flags_signed, format_ip_masked,
     format_ipv6_masked, format_mac_masked, format_packet_type, format_port, frag_name, hex,
 };
 use crate::extract::proto;
@@ -430,14 +430,10 @@ impl Printer<'_> {
         if w.gtpu_msgtype != 0 {
             self.put(format_args!("gtpu_msgtype={}", f.gtpu_msgtype));
         }
-        if w.flags != 0 {
-            let (v, m) = (u64::from(f.flags & TunFlags::OAM), u64::from(w.flags));
-            if w.flags == u16::MAX {
-                self.flags("tun_flags", v, m, m, TUN_FLAGS);
-            } else {
-                self.flags("tun_flags", v, m & u64::from(TunFlags::OAM), u64::MAX, TUN_FLAGS);
-            }
-        }
+        // A key's flags beside those that OpenFlow can match are shown as well.
+        let all = TunFlags::OAM | TunFlags::DF | TunFlags::CSUM | TunFlags::KEY;
+        let (v, m) = (u64::from(f.flags & all), u64::from(w.flags & all));
+        self.flags("tun_flags", v, m, all.into(), TUN_FLAGS_ALL);
         self.tun_metadata();
     }
 

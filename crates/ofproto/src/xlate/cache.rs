@@ -26,6 +26,8 @@ pub enum CacheEntry {
     PatchRx(Arc<PortCounters>),
     /// A patch port was left by.
     PatchTx(Arc<PortCounters>),
+    /// From here on packets have so many bytes of outer headers more (true) or less.
+    TunnelHeader(u64, bool),
     /// A mirror copied.
     Mirror(Arc<PortCounters>),
     /// An address was seen on a bridge.
@@ -43,8 +45,15 @@ const FIN_OR_RST: u16 = 0x05;
 
 /// Counts packets. With `refresh`, learned things are refreshed as well.
 pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
+    let mut stats = *stats;
     for entry in cache {
+        let stats = &mut stats;
         match entry {
+            CacheEntry::TunnelHeader(size, more) => {
+                let all = size.saturating_mul(stats.packets);
+                stats.bytes =
+                    if *more { stats.bytes.saturating_add(all) } else { stats.bytes.saturating_sub(all) };
+            }
             CacheEntry::Table(of, table, hit) => {
                 let t = &of.tables[usize::from(*table)];
                 let counter = if *hit { &t.hits } else { &t.misses };

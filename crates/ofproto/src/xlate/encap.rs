@@ -212,6 +212,11 @@ impl Ctx<'_> {
                     base.dl_type = flow.dl_type;
                     base.mpls_lse = flow.mpls_lse;
                 }
+                _ if flow.packet_type.get() == ETHERNET => {
+                    self.out.push(Odp::PushEth { dst: flow.dl_dst, src: flow.dl_src });
+                    (base.dl_src, base.dl_dst) = (flow.dl_src, flow.dl_dst);
+                    base.packet_type = flow.packet_type;
+                }
                 _ => {}
             }
         }

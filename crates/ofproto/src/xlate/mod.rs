@@ -19,6 +19,7 @@ mod freeze;
 mod group;
 mod learn;
 mod mcast;
+mod native;
 mod normal;
 mod output;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use ib_dpif::Action as Odp;
 use ib_flow::fields::FieldValue;
-use ib_flow::{Flow, Mask, OdpPort, OfPort, Vlan};
+use ib_flow::{Flow, Mask, OfPort, Vlan};
 use ib_openflow::action::{Action, Controller, Nat};
 use ib_openflow::message::{FragHandling, PortConfig as PortBits, TableMiss};
 use ib_packet::{Be16, Be32, Packet};
@@ -116,6 +117,8 @@ pub struct Xin<'a> {
     pub side_effects: bool,
     /// The actions are a packet-out's.
     pub packet_out: bool,
+    /// It asks for a neighbour: no further requests come of it.
+    pub soliciting: bool,
     /// Records what happens.
     pub trace: Option<&'a mut Trace>,
     /// Table versions to use instead of the current ones, by `Ofproto::id`.
@@ -133,6 +136,7 @@ impl<'a> Xin<'a> {
             frozen: None,
             side_effects: false,
             packet_out: false,
+            soliciting: false,
             trace: None,
             versions: HashMap::new(),
         }
@@ -165,6 +169,9 @@ pub(crate) struct Ctx<'a> {
     pub trace: Option<&'a mut Trace>,
     pub side_effects: bool,
     pub packet_out: bool,
+    pub soliciting: bool,
+    /// Tunnels around the current packet.
+    pub underlay_depth: u32,
     versions: HashMap<u32, u64>,
 
     /// The key when translation began.
@@ -218,6 +225,8 @@ pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
         trace: xin.trace,
         side_effects: xin.side_effects,
         packet_out: xin.packet_out,
+        soliciting: xin.soliciting,
+        underlay_depth: 0,
         versions: xin.versions,
         original: xin.flow.clone(),
         base: xin.flow.clone(),
@@ -336,6 +345,9 @@ impl Ctx<'_> {
             t.flags = ib_flow::TunFlags::DF | ib_flow::TunFlags::CSUM | ib_flow::TunFlags::KEY;
             t.ip_tos = 0xff;
             t.ip_ttl = 0;
+            if is_ip_any(&self.flow) && self.flow.tunnel.ip_tos & 3 == 3 {
+                m.nw_tos |= 3;
+            }
         }
     }
 
@@ -396,6 +408,16 @@ impl Ctx<'_> {
             return;
         }
         let in_port = self.port(OfPort(self.flow.in_port as u16));
+        let legacy_l3 = in_port
+            .as_ref()
+            .and_then(|p| p.tunnel.as_ref())
+            .is_some_and(|t| t.mode == ib_tunnel::PacketTypeMode::LegacyL3);
+        if legacy_l3 && !self.flow.packet_type.is_zero() && self.frozen.is_none() {
+            // The pipeline knows frames only: this one begins with an empty header.
+            self.flow.packet_type = Be32::ZERO;
+            self.flow.dl_src = Default::default();
+            self.flow.dl_dst = Default::default();
+        }
         if actions.is_none() {
             let of_port = OfPort(self.flow.in_port as u16);
             let (rule, table) = self.lookup(self.table, of_port, true, true);
@@ -410,6 +432,14 @@ impl Ctx<'_> {
             if self.process_special(port) {
                 self.finish_wc();
                 return;
+            }
+            if port.tunnel.is_some() {
+                self.cache.push(CacheEntry::PatchRx(Arc::clone(&port.counters)));
+                if !crate::tunnel::process_ecn(&mut self.flow) {
+                    self.out.push(Odp::Drop(XlateError::CongestionDrop as u32));
+                    self.finish_wc();
+                    return;
+                }
             }
             if let Some(bundle) = self.bridge.bundle_of(port)
                 && bundle.mirror_out != 0
@@ -773,7 +803,7 @@ pub type Received = (Arc<XBridge>, Flow, Option<Arc<RecircEntry>>);
 pub fn receive(backer: &Backer, key: &Flow) -> Result<Received, XlateError> {
     let cfg = backer.xcfg.peek();
     let mut flow = key.clone();
-    let (bridge, port) = cfg.port_by_odp(OdpPort(key.in_port)).ok_or(XlateError::BridgeNotFound)?;
+    let (bridge, port) = cfg.port_of_key(key).ok_or(XlateError::BridgeNotFound)?;
     flow.in_port = port.ofport.0.into();
     flow.actset_output = OfPort::UNSET;
     if key.recirc_id == 0 {

@@ -6,7 +6,10 @@ use ib_dpif::Action as Odp;
 use ib_flow::OfPort;
 use ib_openflow::message::{PacketInReason, PortConfig as PortBits};
 
+use ib_tunnel::PacketTypeMode;
+
 use super::cache::CacheEntry;
+use super::native::TunnelOutput;
 use super::trace::Kind;
 use super::{Ctx, clear_ct};
 use crate::xcfg::{XBridge, XPort};
@@ -43,7 +46,8 @@ impl Ctx<'_> {
         let in_port = self.flow.in_port;
         let bridge = Arc::clone(&self.bridge);
         for port in bridge.flood_order.iter().filter_map(|p| bridge.ports.get(p)) {
-            if u32::from(port.ofport.0) == in_port || (!all && port.config & PortBits::NO_FLOOD != 0) {
+            let l3 = port.tunnel.as_ref().is_some_and(|t| t.mode == PacketTypeMode::LegacyL3);
+            if l3 || u32::from(port.ofport.0) == in_port || (!all && port.config & PortBits::NO_FLOOD != 0) {
                 continue;
             }
             self.output(port.ofport, is_last, false);
@@ -68,7 +72,16 @@ impl Ctx<'_> {
             self.warn("Flow is between protected ports, skipping output.");
             return;
         }
-        if !self.flow.packet_type.is_zero() {
+        let tunnel = xport.tunnel.clone();
+        let old_packet_type = self.flow.packet_type;
+        if tunnel.as_ref().is_some_and(|t| t.mode == PacketTypeMode::LegacyL3) {
+            if self.flow.packet_type.is_zero() {
+                let ethertype = u32::from(self.flow.dl_type.get());
+                self.flow.packet_type = ib_packet::Be32::new(1 << 16 | ethertype);
+            }
+        } else if !self.flow.packet_type.is_zero()
+            && tunnel.as_ref().is_none_or(|t| t.mode == PacketTypeMode::LegacyL2)
+        {
             self.warn("Trying to send non-Ethernet packet through legacy L2 port. Dropping packet.");
             return;
         }
@@ -91,17 +104,35 @@ impl Ctx<'_> {
             return;
         };
         let old = (self.flow.vlans, self.flow.pkt_mark, self.flow.nw_tos);
-        self.commit();
-        if self.mirror_snaplen != 0 {
-            self.out.push(Odp::Trunc(self.mirror_snaplen.into()));
+        if let Some(config) = &tunnel {
+            match self.tunnel_output(&xport, config, odp, is_last) {
+                TunnelOutput::Done(before) => self.flow.tunnel = *before,
+                TunnelOutput::Refused => {
+                    self.flow.packet_type = old_packet_type;
+                    return;
+                }
+            }
+            self.flow.packet_type = old_packet_type;
+        } else {
+            self.commit();
+            if self.mirror_snaplen != 0 {
+                self.out.push(Odp::Trunc(self.mirror_snaplen.into()));
+            }
+            match self.terminate(&xport) {
+                Some(tunnel_port) => self.out.push(Odp::TnlPop(tunnel_port)),
+                None => self.out.push(Odp::Output(odp)),
+            }
         }
-        self.out.push(Odp::Output(odp));
         if !self.bridge.mirrors.is_empty()
             && let Some(bundle) = self.bridge.bundle_of(&xport).cloned()
         {
             self.mirror_packet(&bundle, bundle.dst_mirrors);
         }
-        (self.flow.vlans, self.flow.pkt_mark, self.flow.nw_tos) = old;
+        self.flow.vlans = old.0;
+        self.flow.nw_tos = old.2;
+        if tunnel.is_none() {
+            self.flow.pkt_mark = old.1;
+        }
     }
 
     fn is_between_protected(&mut self, out: &XPort) -> bool {
@@ -113,7 +144,13 @@ impl Ctx<'_> {
     }
 
     /// Goes on in the bridge at the other end of a patch port, with metadata of its own, and comes back.
-    fn patch_output(&mut self, from: &XPort, bridge: &Arc<XBridge>, peer: &Arc<XPort>, is_last: bool) {
+    pub(super) fn patch_output(
+        &mut self,
+        from: &XPort,
+        bridge: &Arc<XBridge>,
+        peer: &Arc<XPort>,
+        is_last: bool,
+    ) {
         let name = bridge.of.name.clone();
         let before = self.enter_trace(Kind::Bridge, || format!("bridge(\"{name}\")"));
         self.cache.push(CacheEntry::PatchTx(Arc::clone(&from.counters)));

@@ -22,6 +22,7 @@ pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
     server.register(&datapath_commands());
     server.register(super::pmd_commands::COMMANDS);
     server.register(&ofproto_commands());
+    server.register(&tunnel_commands());
     if dummies {
         server.register(&standard::time_commands());
         server.register(DUMMY);
@@ -180,6 +181,29 @@ fn ofproto_commands() -> Vec<Command<Vswitchd>> {
             handler: |v: &mut Vswitchd, call: Call| {
                 let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
                 let result = ib_ofproto::appctl::run(&mut v.layer.switch, &call.command, &args);
+                call.answer_text(result);
+            },
+        })
+        .collect()
+}
+
+fn tunnel_commands() -> Vec<Command<Vswitchd>> {
+    let commands = ib_tunnel::appctl::COMMANDS.iter();
+    commands
+        .map(|c| Command {
+            name: c.name,
+            usage: c.usage,
+            min: c.min,
+            max: c.max,
+            handler: |v: &mut Vswitchd, call: Call| {
+                let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
+                let now = v.clock.now();
+                v.layer.switch.run_world(now);
+                let Some(c) = ib_tunnel::appctl::COMMANDS.iter().find(|c| c.name == call.command) else {
+                    return call.err("unknown command");
+                };
+                let result = (c.run)(v.layer.switch.world(), &args);
+                v.layer.switch.run_world(now);
                 call.answer_text(result);
             },
         })

@@ -34,6 +34,7 @@ use ib_stream::unixctl::standard::{Standard, TimeCommands, TimeWarp};
 use ib_stream::unixctl::{self, Call, Server};
 use ib_tools::client::split_remotes;
 use ib_tools::io::Io;
+use ib_tunnel::World;
 
 use super::stop::Stop;
 use conns::Conns;
@@ -164,7 +165,12 @@ impl Vswitchd {
     /// Sets everything up; nothing runs yet.
     pub fn new(options: &Options, clock: &Clock, handle: &Handle) -> io::Result<Vswitchd> {
         let registry = Registry::new()?;
+        let world = World::new(clock);
+        world.set_registry(&registry);
+        // Dummies that override take the place of tunnels, too.
+        ib_tunnel::device::register(&registry, &world);
         registry.enable_dummy(options.dummy);
+
         if options.dummy != DummyLevel::None {
             ib_openflow::action_decode::allow_debug_actions();
         }
@@ -198,6 +204,14 @@ impl Vswitchd {
             user_classes.iter().map(|c| Arc::clone(c) as Arc<dyn DpifClass>).collect();
         let rundir = ib_sys::dirs::rundir().display().to_string();
         let mut switch = Switch::new(clock, classes.clone(), &rundir);
+        if !options.disable_system_route {
+            world.follow_kernel();
+        }
+        if let Some(fd) = world.kernel_fd() {
+            handle.register_fd(fd, registry_key)?;
+        }
+        switch.set_world(&world);
+
         let devices = Arc::clone(&registry);
         switch.set_port_stats(Arc::new(move |name| commands::port_stats(&devices, name)));
         let devices = Arc::clone(&registry);

@@ -24,6 +24,8 @@ pub struct Options {
     pub dummy_numa: Option<String>,
     /// `--disable-system`.
     pub disable_system: bool,
+    /// `--disable-system-route`.
+    pub disable_system_route: bool,
     /// `--mlockall`.
     pub lock_memory: bool,
     /// Internal ports have no host behind them; for embedding where `/dev/net/tun` is missing.
@@ -43,8 +45,8 @@ const VERSION: u32 = 'V' as u32;
 const UNIXCTL: u32 = 1;
 const DUMMY: u32 = 2;
 const DISABLE_SYSTEM: u32 = 3;
-/// Taken for compatibility; nothing to do.
-const IGNORED: u32 = 4;
+/// The kernel's routes are not ours.
+const DISABLE_SYSTEM_ROUTE: u32 = 4;
 const MLOCKALL: u32 = 5;
 const DUMMY_NUMA: u32 = 6;
 
@@ -54,7 +56,7 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("unixctl", HasArg::Required, UNIXCTL),
     LongOpt::new("enable-dummy", HasArg::Optional, DUMMY),
     LongOpt::new("disable-system", HasArg::No, DISABLE_SYSTEM),
-    LongOpt::new("disable-system-route", HasArg::No, IGNORED),
+    LongOpt::new("disable-system-route", HasArg::No, DISABLE_SYSTEM_ROUTE),
     LongOpt::new("dummy-numa", HasArg::Required, DUMMY_NUMA),
     LongOpt::new("mlockall", HasArg::No, MLOCKALL),
 ];
@@ -68,6 +70,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
         dummy: DummyLevel::None,
         dummy_numa: None,
         disable_system: false,
+        disable_system_route: false,
         lock_memory: false,
         without_tun: false,
     };
@@ -109,7 +112,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
             }
             DISABLE_SYSTEM => options.disable_system = true,
             DUMMY_NUMA => options.dummy_numa = Some(found.arg_str()),
-            IGNORED => {}
+            DISABLE_SYSTEM_ROUTE => options.disable_system_route = true,
             MLOCKALL => options.lock_memory = true,
             _ => match daemon.option(&found) {
                 Ok(_) => {}

@@ -1,0 +1,121 @@
+//! `tnl_push` and `tnl_pop` on one packet.
+//!
+//! No port of ours takes offloads for what is inside of a tunnel, so a super-frame is segmented here, in front of the outer
+//! headers, and checksums are completed. Segments go one by one through what follows the push.
+
+use ib_base::vlog::module::NATIVE_TNL;
+use ib_base::vlog_warn_rl;
+use ib_dpif::{Action, HashAlg};
+use ib_flow::{Metadata, OdpPort};
+use ib_packet::{Packet, gso};
+use ib_tunnel::Kind;
+use ib_tunnel::pop::{PopError, pop};
+use ib_tunnel::push::{PerPacket, has_seq, push, wants_hash};
+
+use crate::drop::DropReason;
+use crate::exec::{Context, MAX_RECIRC, flow_hash};
+use crate::headers::complete_csum;
+use crate::worker::Worker;
+
+/// The headers that a push action names.
+pub(crate) struct Push<'a> {
+    /// `OVS_VPORT_TYPE_*`.
+    pub tnl_type: u32,
+    /// Prepared headers.
+    pub header: &'a [u8],
+}
+
+impl Worker {
+    /// Encapsulates `packet`, then does `rest` to each packet that comes of it.
+    pub(crate) fn tunnel_push(
+        &mut self,
+        mut packet: Packet,
+        md: &Metadata,
+        action: &Push<'_>,
+        rest: &[Action],
+        cx: Context<'_>,
+    ) {
+        let Some(kind) = Kind::by_vport(action.tnl_type) else {
+            return self.drop_packet(packet, DropReason::TunnelPush);
+        };
+        // Segments of one super-frame take one way: one hash for all.
+        let hash = if wants_hash(action.header) {
+            let key = self.key_of(&packet, md);
+            let hash = flow_hash(&key, HashAlg::L4, 0);
+            self.give_key(key);
+            hash
+        } else {
+            0
+        };
+        if packet.offload.gso.is_some() {
+            let mut segments = Vec::new();
+            gso::segment(&packet, &mut segments);
+            self.pool.give(packet);
+            for segment in segments {
+                self.push_one(segment, kind, hash, md, action, rest, cx);
+            }
+        } else {
+            complete_csum(&mut packet);
+            self.push_one(packet, kind, hash, md, action, rest, cx);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the loop body of the function above")]
+    fn push_one(
+        &mut self,
+        mut packet: Packet,
+        kind: Kind,
+        hash: u32,
+        md: &Metadata,
+        action: &Push<'_>,
+        rest: &[Action],
+        cx: Context<'_>,
+    ) {
+        if packet.offload.partial_csum.is_some() {
+            complete_csum(&mut packet);
+        }
+        let seq = if has_seq(action.header) { self.shared.next_tunnel_seq() } else { 0 };
+        let per = PerPacket { hash, seq, ip_id: self.rng.next_u32() as u16 };
+        if !push(&mut packet, kind, action.header, &per) {
+            return self.drop_packet(packet, DropReason::TunnelPush);
+        }
+        // What the tunnel carried stays behind: these are the outer packet's own metadata.
+        let md = Metadata {
+            in_port: md.in_port,
+            skb_priority: md.skb_priority,
+            pkt_mark: md.pkt_mark,
+            ..Metadata::default()
+        };
+        self.run(packet, md, rest, cx.deeper());
+    }
+
+    /// Decapsulates `packet`, which is for tunnel port `port`, and looks up what was inside.
+    pub(crate) fn tunnel_pop(&mut self, mut packet: Packet, md: &Metadata, port: OdpPort, cx: Context<'_>) {
+        if cx.recirculated() >= MAX_RECIRC {
+            return self.drop_packet(packet, DropReason::Recirc);
+        }
+        let kind = self.shared.ports.get(port).and_then(|p| Kind::by_name(&p.kind));
+        let Some(kind) = kind else {
+            return self.drop_packet(packet, DropReason::TunnelPop);
+        };
+        match pop(&mut packet, kind) {
+            Ok(tunnel) => {
+                let md = Metadata {
+                    tunnel: Some(Box::new(tunnel)),
+                    in_port: port,
+                    skb_priority: md.skb_priority,
+                    ..Metadata::default()
+                };
+                self.lookup(packet, md, None, cx.again());
+            }
+            Err(e) => {
+                vlog_warn_rl!(NATIVE_TNL, (60, 5), "{}", e.text());
+                let reason = match e {
+                    PopError::Truncated => DropReason::RxInvalid,
+                    _ => DropReason::TunnelPop,
+                };
+                self.drop_packet(packet, reason);
+            }
+        }
+    }
+}
