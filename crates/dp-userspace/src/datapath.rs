@@ -32,7 +32,7 @@ use crate::pmd::config::{PortSettings, Settings};
 use crate::pmd::numa::Topology;
 use crate::pmd::{PmdSet, PmdView};
 use crate::poller::{Polled, Rx, poll};
-use crate::ports::Port;
+use crate::ports::{MAX_PORTS, Port};
 use crate::stats::{Totals, WorkerStats};
 use crate::table::FlowTable;
 use crate::thread::{Forwarder, done_channel};
@@ -332,21 +332,34 @@ impl DpUserspace {
             }
             self.recall(port.number, &*port.netdev);
             let Ok(queues) = port.netdev.rx_queues() else { continue };
-            let new = Port {
-                number: port.number,
-                kind: port.kind.clone(),
-                netdev: Arc::clone(&port.netdev),
-                n_rxq: queues.len(),
-                numa_id: port.netdev.numa_id(),
-                emc: Arc::clone(&port.emc),
-                settings: Mutex::new(port.settings.lock().clone()),
-                made_promiscuous: port.made_promiscuous.swap(false, Ordering::Relaxed).into(),
-            };
+            let new = port.succeed(port.number, queues.len());
             self.shared.ports.replace(Arc::new(new));
             if let Err(e) = self.distribute(port.number, &*port.netdev, queues) {
                 ib_base::vlog_err!(DPIF_NETDEV, "{}: {}", port.netdev.name(), e);
             }
         }
+    }
+
+    /// `dpif-dummy/change-port-number`: gives a port another number.
+    pub fn change_port_number(&self, name: &str, number: &str) -> Result<(), &'static str> {
+        let _serial = self.port_changes.lock();
+        let port = self.shared.ports.by_name(name).ok_or("unknown port")?;
+        let number = number.parse().ok().filter(|n| (1..MAX_PORTS).contains(n)).map(OdpPort);
+        let number = number.ok_or("bad port number")?;
+        if self.shared.ports.get(number).is_some() {
+            return Err("port number already in use");
+        }
+        self.shared.ports.remove(port.number);
+        self.pmd_ports.lock().retain(|n| *n != port.number);
+        self.recall(port.number, &*port.netdev);
+        let queues = port.netdev.rx_queues().unwrap_or_default();
+        let new = Arc::new(port.succeed(number, queues.len()));
+        if port.netdev.is_pmd() {
+            self.pmd_ports.lock().push(number);
+        }
+        let added =
+            self.shared.ports.insert(new).and_then(|()| self.distribute(number, &*port.netdev, queues));
+        added.map_err(|_| "port number already in use")
     }
 
     fn with_spare<R>(&self, f: impl FnOnce(&mut Worker) -> R) -> R {

@@ -293,7 +293,7 @@ pub fn pop_eth(p: &mut Packet) {
 
 /// Puts an MPLS label in front of everything.
 pub fn add_mpls(p: &mut Packet, lse: Be32, ethertype: Be16) {
-    p.push_front(4).copy_from_slice(&lse.to_bytes());
+    p.push_front(4)[..4].copy_from_slice(&lse.to_bytes());
     p.ethernet = false;
     p.l3_type = ethertype;
 }

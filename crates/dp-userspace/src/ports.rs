@@ -39,6 +39,20 @@ pub struct Port {
 }
 
 impl Port {
+    /// What takes its place: the same device and settings, opened anew with `n_rxq` queues, under `number`.
+    pub fn succeed(&self, number: OdpPort, n_rxq: usize) -> Port {
+        Port {
+            number,
+            kind: self.kind.clone(),
+            netdev: Arc::clone(&self.netdev),
+            n_rxq,
+            numa_id: self.netdev.numa_id(),
+            emc: Arc::clone(&self.emc),
+            settings: Mutex::new(self.settings.lock().clone()),
+            made_promiscuous: self.made_promiscuous.swap(false, Ordering::Relaxed).into(),
+        }
+    }
+
     /// As listed.
     pub fn info(&self) -> PortInfo {
         PortInfo { number: self.number, name: self.netdev.name().to_owned(), kind: self.kind.clone() }

@@ -342,6 +342,21 @@ fn dummy_class_numbers_ports_by_their_names() {
 }
 
 #[test]
+fn a_port_works_under_its_new_number() {
+    let bed = bed();
+    assert_eq!(bed.dp.change_port_number("m1", "2"), Err("port number already in use"));
+    assert_eq!(bed.dp.change_port_number("m9", "9"), Err("unknown port"));
+    assert_eq!(bed.dp.change_port_number("m1", "0"), Err("bad port number"));
+    bed.dp.change_port_number("m1", "9").unwrap();
+    let key = Flow { in_port: 9, ..Flow::zeroed() };
+    let mut mask = Mask::default();
+    mask.0.in_port = u32::MAX;
+    bed.put(&key, &mask, vec![Action::Output(OdpPort(2)), Action::Output(OdpPort(9))]);
+    bed.send(1, [Packet::from_frame(&udp_frame(1, 2))]);
+    assert_eq!((bed.got(2).len(), bed.got(1).len()), (1, 1));
+}
+
+#[test]
 fn a_dummy_port_works_after_one_run() {
     let registry = Registry::new().unwrap();
     registry.enable_dummy(DummyLevel::Normal);

@@ -229,7 +229,7 @@ impl Dummy {
         let frame = packet.data();
         let vlan = frame.len() > ETH_HEADER_LEN && matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]);
         let max = state.mtu as usize + ETH_HEADER_LEN + if vlan { VLAN_HEADER_LEN } else { 0 };
-        if frame.len() < ETH_HEADER_LEN {
+        if frame.len() < ETH_HEADER_LEN || !packet.ethernet {
             return self.drops.add(DropReason::TxError, 1);
         }
         if frame.len() > max && packet.offload.gso.is_none() {

@@ -268,6 +268,23 @@ impl Switch {
         }
     }
 
+    /// Takes over numbers that the datapaths have given to ports since those were added.
+    pub fn refresh_port_numbers(&mut self) {
+        for b in self.bridges.values_mut() {
+            let dpif = Arc::clone(&b.backer.dpif);
+            let mut changed = false;
+            for p in b.ports.values_mut().filter(|p| p.odp.is_some()) {
+                let now = dpif.port_by_name(&p.config.name).map(|info| info.number);
+                changed |= now.is_some() && now != p.odp;
+                p.odp = now.or(p.odp);
+            }
+            if changed {
+                b.touch();
+            }
+        }
+        self.publish();
+    }
+
     /// Does all that is due.
     pub fn run(&mut self, now: Instant) {
         self.publish();

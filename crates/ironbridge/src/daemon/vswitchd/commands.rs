@@ -26,6 +26,7 @@ pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
     if dummies {
         server.register(&standard::time_commands());
         server.register(DUMMY);
+        server.register(super::pmd_commands::DUMMY);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ib_base::time::strftime;
 use ib_dp_userspace::{DpUserspace, impls, show};
+use ib_dpif::Dpif;
 use ib_stream::unixctl::{Call, Command};
 
 use super::Vswitchd;
@@ -87,6 +88,11 @@ pub const COMMANDS: &[Command<Vswitchd>] = &[
             call.answer_text(result);
         },
     ),
+    row("dpif/offload/show", "", 0, 0, |v, call| {
+        // Nothing is offloaded.
+        let names: String = open(v).iter().map(|dp| format!("  {}:\n", dp.full_name())).collect();
+        call.ok(format!("Globally enabled: false\nDatapaths:\n{names}"));
+    }),
     row("odp-execute/action-impl-show", "", 0, 0, |v, call| {
         let text = v.impls.actions();
         call.ok(text);
@@ -96,6 +102,19 @@ pub const COMMANDS: &[Command<Vswitchd>] = &[
         call.answer_text(result);
     }),
 ];
+
+/// Commands of dummy datapaths.
+pub const DUMMY: &[Command<Vswitchd>] =
+    &[row("dpif-dummy/change-port-number", "dp port new-number", 3, 3, |v, call| {
+        let word = |i| call.arg(i).unwrap_or_default();
+        let dp = open(v).into_iter().find(|dp| dp.kind() == "dummy" && dp.name() == word(0));
+        let result = match dp {
+            Some(dp) => dp.change_port_number(word(1), word(2)),
+            None => Err("unknown datapath or not a dummy"),
+        };
+        v.layer.switch.refresh_port_numbers();
+        call.answer_text(result.map(|()| ""));
+    })];
 
 /// Suspicious iterations are not logged: a thread that sleeps has none. The command checks its words and remembers nothing.
 fn perf_log_set(args: &[String]) -> Result<String, &'static str> {
