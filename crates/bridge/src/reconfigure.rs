@@ -386,9 +386,8 @@ impl BridgeLayer {
         let touched: BTreeSet<u8> = old.tables.keys().chain(want.tables.keys()).copied().collect();
         for table in touched {
             let config = want.tables.get(&table).cloned().unwrap_or_default();
-            if old.tables.get(&table) != want.tables.get(&table) {
-                bridge.set_table(table, &config);
-            }
+            // Costs nothing if it is the same; a new bridge has it in both.
+            bridge.set_table(table, &config);
         }
         for mirror in &old.mirrors {
             if !want.mirrors.iter().any(|m| m.name == mirror.name) {

@@ -8,12 +8,11 @@
 use std::sync::Arc;
 
 use ib_dpif::{Action, HashAlg, SetField, UpcallKind, UserspaceAction, UserspaceData};
-use ib_flow::{Flow, Metadata};
+use ib_flow::{Flow, Metadata, hash};
 use ib_packet::Packet;
 
 use crate::drop::DropReason;
 use crate::headers::complete_csum;
-use crate::megaflow::{SALT, fold};
 use crate::modify;
 use crate::tunnel::Push;
 use crate::worker::Worker;
@@ -237,22 +236,14 @@ impl Worker {
     }
 }
 
-/// Hash of addresses, protocol and ports; symmetric if asked for. Never 0, which means "no hash".
+/// Hash of addresses, protocol and ports; symmetric if asked for. Never 0, which means "no hash". The values are
+/// those of Open vSwitch's datapath: a group that picks a bucket by them picks the same one.
 pub fn flow_hash(key: &Flow, alg: HashAlg, basis: u32) -> u32 {
-    let half = |be: u128| (be as u64) ^ ((be >> 64) as u64);
-    let src = half(key.ipv6_src.get()) ^ u64::from(key.nw_src.raw());
-    let dst = half(key.ipv6_dst.get()) ^ u64::from(key.nw_dst.raw());
-    let (sport, dport) = (u64::from(key.tp_src.get()), u64::from(key.tp_dst.get()));
-    let fixed = u64::from(key.nw_proto) | u64::from(key.dl_type.get()) << 8 | u64::from(basis) << 24;
     let h = match alg {
-        HashAlg::L4 => fold(fold(src ^ SALT, dst.rotate_left(31) ^ fixed ^ SALT), sport << 16 | dport | SALT),
-        HashAlg::SymL4 => {
-            let sum = fold(src ^ SALT, src | 1).wrapping_add(fold(dst ^ SALT, dst | 1));
-            let macs = key.dl_src.to_u64() ^ key.dl_dst.to_u64();
-            fold(sum ^ macs ^ fixed, (sport ^ dport) ^ SALT)
-        }
+        HashAlg::L4 => hash::two_words(hash::five_tuple(key, 0), basis),
+        HashAlg::SymL4 => hash::symmetric_l3l4(key, basis, false),
     };
-    ((h ^ (h >> 32)) as u32).max(1)
+    h.max(1)
 }
 
 /// Length that this packet has on the wire: for a super-frame, that of a full segment.

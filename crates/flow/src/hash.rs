@@ -33,6 +33,18 @@ pub fn finish(hash: u32, final_: u32) -> u32 {
     h ^ h >> 16
 }
 
+/// Hash of two words: how links and buckets are weighed against a packet's hash.
+#[inline]
+pub fn two_words(a: u32, b: u32) -> u32 {
+    finish(add(add(a, 0), b), 8)
+}
+
+/// Hash of a 64-bit number.
+#[inline]
+pub fn number(n: u64) -> u32 {
+    finish(add64(0, n), 8)
+}
+
 /// Hash of bytes (MurmurHash3).
 pub fn bytes(data: &[u8], basis: u32) -> u32 {
     let mut h = basis;

@@ -99,7 +99,6 @@ impl Ofproto {
             return Err(OfError::OFPGMFC_INVALID_GROUP);
         }
         for b in &buckets {
-            crate::flow_mod::check_actions(self, &b.actions)?;
             if b.actions.iter().any(|a| matches!(a, Action::Group(g) if *g == gm.group_id)) {
                 return Err(OfError::OFPGMFC_LOOP);
             }

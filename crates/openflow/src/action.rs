@@ -282,23 +282,7 @@ impl Default for Controller {
 }
 
 /// Hash input of `bundle` and `multipath`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HashFields {
-    /// Ethernet source.
-    EthSrc,
-    /// L2 to L4, both directions alike.
-    SymmetricL4,
-    /// L3 and L4, TCP or SCTP ports, both directions alike.
-    SymmetricL3L4,
-    /// As before, with UDP ports.
-    SymmetricL3L4Udp,
-    /// IP source.
-    NwSrc,
-    /// IP destination.
-    NwDst,
-    /// L3 addresses, both directions alike.
-    SymmetricL3,
-}
+pub use ib_flow::HashFields;
 
 /// Which member of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -241,6 +241,37 @@ pub fn check_for(
     if usable.and(via) == Protocols::NONE { Err(OfError::OFPBAC_MATCH_INCONSISTENT) } else { Ok(()) }
 }
 
+/// The first `tun_metadata` field that actions name and `bound` does not know, by its number.
+pub fn unbound_tlv(actions: &[Action], bound: &dyn Fn(u8) -> bool) -> Option<u8> {
+    let missing = |f: FieldId| {
+        let n = (f as u8).checked_sub(FieldId::TunMetadata0 as u8).filter(|_| f.field().is_tun_metadata())?;
+        (!bound(n)).then_some(n)
+    };
+    actions.iter().find_map(|a| match a {
+        Action::SetField(s) => missing(s.field),
+        Action::DeleteField(f) => missing(*f),
+        Action::RegMove { src, dst } => missing(src.field).or_else(|| missing(dst.field)),
+        Action::StackPush(sf) | Action::StackPop(sf) => missing(sf.field),
+        Action::OutputReg { src, .. } => missing(src.field),
+        Action::Bundle(b) => missing(b.dst?.field),
+        Action::Multipath(m) => missing(m.dst.field),
+        Action::CheckPktLarger { dst, .. } => missing(dst.field),
+        Action::Learn(l) => l.specs.iter().find_map(|s| {
+            let src = match &s.src {
+                LearnSrc::Field(sf) => missing(sf.field),
+                LearnSrc::Immediate(_) => None,
+            };
+            src.or_else(|| match &s.dst {
+                LearnDst::Match(sf) | LearnDst::Load(sf) => missing(sf.field),
+                LearnDst::Output => None,
+            })
+        }),
+        Action::WriteActions(v) | Action::Clone(v) => unbound_tlv(v, bound),
+        Action::Ct(ct) => unbound_tlv(&ct.actions, bound),
+        _ => None,
+    })
+}
+
 struct Checker<'a> {
     m: Match,
     params: CheckParams,
@@ -465,9 +496,6 @@ impl Checker<'_> {
             }
             Action::Decap(t) => {
                 if self.m.flow.packet_type.is_zero() {
-                    if self.has_vlan() {
-                        return self.inconsistent();
-                    }
                     let t = self.m.flow.dl_type.get();
                     self.m.flow.packet_type = ib_packet::Be32::new(1 << 16 | u32::from(t));
                 } else if let Some(t) = t {

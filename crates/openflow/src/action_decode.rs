@@ -301,7 +301,7 @@ fn oxm_set_field(c: &mut Cursor<'_>, form: SetFieldForm, may_mask: bool) -> Resu
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
     }
     if info.masked && !value.and(&mask.not()).is_zero(field.n_bytes) {
-        return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
+        return Err(OfError::OFPBMC_BAD_WILDCARDS);
     }
     // A value with bits that the field cannot hold.
     if !field.is_value_valid(&value) {

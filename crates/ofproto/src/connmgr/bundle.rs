@@ -137,7 +137,7 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
     let tlv = cx.bridge.connmgr.tlv_id();
     let step = match decode_with(&add.raw, tlv)?.message {
         Message::FlowMod(mut fm) => {
-            check_flow_mod(cx.conn, &mut fm)?;
+            check_flow_mod(cx.conn, cx.bridge.connmgr.tlv.as_deref(), &mut fm)?;
             if fm.buffer_id != NO_BUFFER {
                 return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
             }

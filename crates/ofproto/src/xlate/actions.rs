@@ -1,9 +1,11 @@
 //! The action list, one action after the other.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ib_dpif::Action as Odp;
 use ib_flow::fields::FieldValue;
+use ib_flow::hash::two_words;
 use ib_flow::key::N_MPLS;
 use ib_flow::{FieldId, Flow, OfPort, Subfield, Vlan};
 use ib_openflow::action::{Action, BundleAlg, Ct, SetField};
@@ -185,10 +187,15 @@ impl Ctx<'_> {
                 let alive = |c: &Self, p: OfPort| c.bridge.ports.get(&p).is_some_and(|x| x.live);
                 let chosen = match b.alg {
                     BundleAlg::ActiveBackup => b.members.iter().copied().find(|p| alive(self, *p)),
+                    // Nothing to choose.
+                    BundleAlg::Hrw if b.members.len() == 1 => {
+                        b.members.first().copied().filter(|p| alive(self, *p))
+                    }
                     BundleAlg::Hrw => {
                         let hash = super::group::hash_fields(&mut self.wc, &self.flow, b.fields, b.basis);
                         let live = b.members.iter().enumerate().filter(|(_, p)| alive(self, **p));
-                        live.max_by_key(|(i, _)| super::group::mix(hash, *i as u32)).map(|(_, p)| *p)
+                        let weigh = |i: usize| (two_words(i as u32, hash), Reverse(i));
+                        live.max_by_key(|(i, _)| weigh(*i)).map(|(_, p)| *p)
                     }
                 };
                 let port = chosen.unwrap_or(OfPort::NONE);
@@ -629,22 +636,20 @@ impl Ctx<'_> {
         let old_flow = self.flow.clone();
         let old_stack = self.stack.clone();
         let old_stack_bytes = self.stack_bytes;
-        let old_set = self.action_set.clone();
+        // What a bucket's tables write into the action set stays there, unlike what a clone's do.
+        let old_set = (!bucket).then(|| self.action_set.clone());
         let old_exit = self.exit;
         let old_conntracked = self.conntracked;
         let old_was_mpls = self.was_mpls;
-        if bucket {
-            self.action_set.clear();
-        }
         if is_reversible(list) || is_last {
             self.do_actions_in(list, is_last, bucket);
-            self.end_branch();
+            self.end_branch(bucket);
         } else {
             self.commit();
             let old_base = self.base.clone();
             let outer = std::mem::take(&mut self.out);
             self.do_actions_in(list, true, bucket);
-            self.end_branch();
+            self.end_branch(bucket);
             let inner = std::mem::replace(&mut self.out, outer);
             if !inner.is_empty() {
                 self.out.push(Odp::Clone(inner.into()));
@@ -654,15 +659,17 @@ impl Ctx<'_> {
             self.conntracked = old_conntracked;
         }
         self.exit = old_exit;
-        self.action_set = old_set;
+        if let Some(set) = old_set {
+            self.action_set = set;
+        }
         self.stack = old_stack;
         self.stack_bytes = old_stack_bytes;
         self.flow = old_flow;
     }
 
     /// What ends a pipeline, at the end of a branch of it.
-    fn end_branch(&mut self) {
-        if !self.freezing {
+    fn end_branch(&mut self, bucket: bool) {
+        if !self.freezing && !bucket {
             self.do_action_set();
         }
         if self.freezing {
@@ -689,7 +696,7 @@ impl Ctx<'_> {
             let outer = std::mem::take(&mut self.out);
             set(self, larger);
             self.do_actions(rest, true);
-            self.end_branch();
+            self.end_branch(false);
             let inner = std::mem::replace(&mut self.out, outer);
             branches.push(inner.into());
             self.flow = old_flow;

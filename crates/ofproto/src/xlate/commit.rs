@@ -9,7 +9,7 @@
 use ib_dpif::action::{
     Action as Odp, ArpFields, EthAddrs, IcmpFields, Ipv4Fields, Ipv6Fields, L4Ports, NdFields, SetField,
 };
-use ib_flow::key::N_MPLS;
+use ib_flow::key::{N_MPLS, Nsh};
 use ib_flow::{Flow, Mask, Vlan};
 use ib_packet::{Be16, Be32, Mac};
 
@@ -176,7 +176,9 @@ fn set_nsh(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<Odp>) {
         return;
     }
     base.nsh = flow.nsh;
-    out.push(Odp::Set(SetField::Nsh(flow.nsh, wc.0.nsh)));
+    // These two say what kind of header it is.
+    let mask = Nsh { mdtype: 0, np: 0, ..wc.0.nsh };
+    out.push(Odp::Set(SetField::Nsh(flow.nsh, mask)));
 }
 
 fn set_network(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<Odp>) -> u32 {

@@ -1,12 +1,13 @@
 //! Groups, and the hashes by which actions choose.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ib_dpif::HashAlg;
+use ib_flow::hash::{self, two_words};
 use ib_flow::{Flow, Mask};
 use ib_openflow::action::{HashFields, Multipath, MultipathAlg};
 use ib_openflow::message::{Bucket, GroupType, OFPG_ANY};
-use ib_packet::{Be16, Be32, Be128, Mac};
 
 use super::Ctx;
 use super::cache::CacheEntry;
@@ -16,93 +17,10 @@ use crate::group::Group;
 /// Groups within groups: as deep as resubmits.
 const MAX_LIVENESS_RECURSION: u32 = 128;
 
-/// Mixes two words.
-pub(crate) fn mix(a: u32, b: u32) -> u32 {
-    let p = (u64::from(a) << 32 | u64::from(b)) ^ 0x9e37_79b9_7f4a_7c15;
-    let p = u128::from(p) * 0xd6e8_feb8_6659_fd93;
-    let p = (p as u64) ^ ((p >> 64) as u64);
-    (p ^ (p >> 32)) as u32
-}
-
 /// Hashes the fields that an action asks for, and marks them as looked at.
 pub(crate) fn hash_fields(wc: &mut Mask, flow: &Flow, fields: HashFields, basis: u16) -> u32 {
-    let mut h = u32::from(basis);
-    let mut add = |v: u32| h = mix(h, v);
-    let m = &mut wc.0;
-    let v6 = flow.dl_type.get() == 0x86dd;
-    let fold = |v: Be128| {
-        let v = v.get();
-        (v ^ (v >> 32) ^ (v >> 64) ^ (v >> 96)) as u32
-    };
-    let l3 = |m: &mut Flow| {
-        if v6 {
-            m.ipv6_src = Be128::MAX;
-            m.ipv6_dst = Be128::MAX;
-            fold(flow.ipv6_src) ^ fold(flow.ipv6_dst)
-        } else {
-            m.nw_src = Be32::MAX;
-            m.nw_dst = Be32::MAX;
-            flow.nw_src.get() ^ flow.nw_dst.get()
-        }
-    };
-    let l4 = |m: &mut Flow, protos: &[u8]| {
-        m.nw_proto = 0xff;
-        if !protos.contains(&flow.nw_proto) {
-            return u32::from(flow.nw_proto);
-        }
-        m.tp_src = Be16::MAX;
-        m.tp_dst = Be16::MAX;
-        u32::from(flow.nw_proto) | u32::from(flow.tp_src.get() ^ flow.tp_dst.get()) << 8
-    };
-    let is_ip = super::is_ip_any(flow);
-    match fields {
-        HashFields::EthSrc => {
-            m.dl_src = Mac::BROADCAST;
-            let v = flow.dl_src.to_u64();
-            add((v ^ (v >> 32)) as u32);
-        }
-        HashFields::NwSrc if is_ip => {
-            if v6 {
-                m.ipv6_src = Be128::MAX;
-                add(fold(flow.ipv6_src));
-            } else {
-                m.nw_src = Be32::MAX;
-                add(flow.nw_src.get());
-            }
-        }
-        HashFields::NwDst if is_ip => {
-            if v6 {
-                m.ipv6_dst = Be128::MAX;
-                add(fold(flow.ipv6_dst));
-            } else {
-                m.nw_dst = Be32::MAX;
-                add(flow.nw_dst.get());
-            }
-        }
-        HashFields::SymmetricL4 => {
-            m.dl_src = Mac::BROADCAST;
-            m.dl_dst = Mac::BROADCAST;
-            m.vlans[0].tci |= Be16::new(0x1fff);
-            let v = flow.dl_src.to_u64() ^ flow.dl_dst.to_u64();
-            add((v ^ (v >> 32)) as u32);
-            add(u32::from(flow.vlans[0].vid()) << 16 | u32::from(flow.dl_type.get()));
-            if is_ip {
-                add(l3(m));
-                add(l4(m, &[6, 132]));
-            }
-        }
-        HashFields::SymmetricL3L4 if is_ip => {
-            add(l3(m));
-            add(l4(m, &[6, 132]));
-        }
-        HashFields::SymmetricL3L4Udp if is_ip => {
-            add(l3(m));
-            add(l4(m, &[6, 17, 132]));
-        }
-        HashFields::SymmetricL3 if is_ip => add(l3(m)),
-        _ => {}
-    }
-    h
+    fields.unwildcard(flow, wc);
+    fields.hash(flow, basis)
 }
 
 /// Chooses a link.
@@ -117,19 +35,22 @@ pub(crate) fn multipath_link(mp: &Multipath, hash: u32) -> u16 {
                 (u64::from(hash) / (u64::from(u32::MAX) / u64::from(n) + 1)) as u32
             }
         }
-        MultipathAlg::Hrw => (0..n).max_by_key(|i| mix(hash, *i)).unwrap_or(0),
+        // Of equal ones the first.
+        MultipathAlg::Hrw => (0..n).max_by_key(|i| (two_words(hash, *i), Reverse(*i))).unwrap_or_default(),
         MultipathAlg::IterHash => {
-            let modulo = n.next_power_of_two().max(mp.arg.min(65536)).max(1);
+            let mut modulo = mp.arg;
+            if modulo < n || modulo / 2 > n {
+                modulo = n.next_power_of_two();
+            }
+            // Each round fails with a chance of a half at most.
             let mut h = hash;
-            let mut found = 0;
-            for i in 0..64 {
-                h = mix(h, i);
-                if h % modulo < n {
-                    found = h % modulo;
-                    break;
+            loop {
+                let link = h % modulo;
+                h = two_words(h, 0);
+                if link < n {
+                    break link;
                 }
             }
-            found
         }
     };
     u16::try_from(link).unwrap_or(0)
@@ -214,22 +135,22 @@ impl Ctx<'_> {
         }
         let by_fields = group.props.selection_method == "hash" && !group.props.fields.is_empty();
         if by_fields {
-            let mut h = group.props.selection_method_param as u32;
+            let mut h = hash::number(group.props.selection_method_param);
             for (field, mask) in &group.props.fields {
                 let f = field.field();
                 let bits = ib_flow::FieldValue::from_bytes(mask);
                 if f.are_prereqs_ok(&self.flow, Some(&mut self.wc)) {
                     f.unwildcard_bits(&mut self.wc, &bits);
                     let v = f.get(&self.flow).and(&bits);
-                    h = v.bytes(f.n_bytes).iter().fold(h, |h, b| mix(h, u32::from(*b)));
+                    h = hash::bytes(v.bytes(f.n_bytes), h);
                 }
             }
-            return Pick::Bucket(weighted(group, &live, h));
+            return Pick::Bucket(self.weighted(group, &live, h));
         }
         let method = group.props.selection_method.as_str();
         let Some(map) = webster(group, if method == "dp_hash" { 256 } else { 64 }) else {
             let h = hash_fields(&mut self.wc, &self.flow, HashFields::SymmetricL4, 0);
-            return Pick::Bucket(weighted(group, &live, h));
+            return Pick::Bucket(self.weighted(group, &live, h));
         };
         if self.flow.dp_hash == 0 {
             let (alg, basis) = if method == "dp_hash" {
@@ -247,6 +168,20 @@ impl Ctx<'_> {
         let found = (0..map.len()).map(|i| map[(start + i) & mask]).find(|b| live.contains(b));
         found.map_or(Pick::None, Pick::Bucket)
     }
+
+    /// The bucket of highest random weight, of equal ones the last.
+    fn weighted(&mut self, group: &Group, live: &[usize], hash: u32) -> usize {
+        let mut best = (0, 0);
+        for &i in live {
+            let b = &group.buckets[i].0;
+            let score = (two_words(b.bucket_id, hash) & 0xffff) * u32::from(b.weight);
+            self.report(Kind::Detail, || format!("bucket {}: score {score}", b.bucket_id));
+            if score >= best.0 {
+                best = (score, i);
+            }
+        }
+        best.1
+    }
 }
 
 enum Pick {
@@ -254,17 +189,6 @@ enum Pick {
     None,
     /// Comes back with a hash.
     Hash,
-}
-
-/// The bucket of highest random weight.
-fn weighted(group: &Group, live: &[usize], hash: u32) -> usize {
-    live.iter()
-        .copied()
-        .max_by_key(|i| {
-            let b = &group.buckets[*i].0;
-            u64::from(mix(hash, b.bucket_id) & 0xffff) * u64::from(b.weight)
-        })
-        .unwrap_or(0)
 }
 
 /// Spreads hash values over buckets by weight (Webster's method), as many as the lightest one needs but a

@@ -238,13 +238,6 @@ impl Ctx<'_> {
                     if features.trunc {
                         self.out.pop();
                     }
-                } else if features.trunc {
-                    // Key changes commit in front of the output; the truncation goes right before it.
-                    let trunc = self.out.remove(before - 1);
-                    let at = (before - 1..self.out.len())
-                        .find(|i| matches!(self.out[*i], Odp::Output(_)))
-                        .unwrap_or(self.out.len());
-                    self.out.insert(at, trunc);
                 }
             }
         }

@@ -2,7 +2,8 @@
 
 use ib_flow::OfPort;
 use ib_flow::fields::Protocols;
-use ib_openflow::action_check::{CheckParams, check_for};
+use ib_flow::tlv::TlvTable;
+use ib_openflow::action_check::{CheckParams, check_for, unbound_tlv};
 use ib_openflow::error::OfError;
 use ib_openflow::message::{FlowMod, FlowModCommand, FlowModFlags, NO_BUFFER, OFPTT_ALL, Version};
 
@@ -30,7 +31,11 @@ fn table_of(conn: &Conn, fm: &FlowMod) -> Result<(), OfError> {
 
 /// Completes a flow_mod with what its version implies, and checks that its actions suit its match, this switch
 /// and the connection's protocol.
-pub(crate) fn check_flow_mod(conn: &Conn, fm: &mut FlowMod) -> Result<(), OfError> {
+pub(crate) fn check_flow_mod(conn: &Conn, tlv: Option<&TlvTable>, fm: &mut FlowMod) -> Result<(), OfError> {
+    let bound = |n| tlv.is_some_and(|t| t.len_of(n).is_some());
+    if unbound_tlv(&fm.actions, &bound).is_some() {
+        return Err(OfError::NXFMFC_INVALID_TLV_FIELD);
+    }
     table_of(conn, fm)?;
     if fm.command == FlowModCommand::Add && conn.version() < Some(Version::V12) {
         fm.flags |= FlowModFlags::RESET_COUNTS;
@@ -45,7 +50,7 @@ pub(crate) fn check_flow_mod(conn: &Conn, fm: &mut FlowMod) -> Result<(), OfErro
 
 pub(super) fn flow_mod(cx: &mut Cx<'_>, fm: &mut FlowMod) -> Result<(), OfError> {
     cx.reject_secondary()?;
-    check_flow_mod(cx.conn, fm)?;
+    check_flow_mod(cx.conn, cx.bridge.connmgr.tlv.as_deref(), fm)?;
     // There are no buffers.
     if fm.buffer_id != NO_BUFFER {
         return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
