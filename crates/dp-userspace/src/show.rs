@@ -191,7 +191,7 @@ fn perf_packets(out: &mut String, t: &Totals) {
         "  - Upcalls:          {:12}  ({:5.1} %, {:.1} us/upcall)",
         t.misses(),
         100.0 * ratio(t.misses(), passes),
-        0.0
+        ratio(t.upcall_ns, t.misses()) / 1000.0
     );
     let share = 100.0 * ratio(t.upcalls_failed, passes);
     let _ = writeln!(out, "  - Lost upcalls:     {:12}  ({share:5.1} %)", t.upcalls_failed);

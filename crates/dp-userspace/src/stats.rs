@@ -54,6 +54,8 @@ counters! {
     upcalls_ok,
     /// Misses that nobody answered.
     upcalls_failed,
+    /// Nanoseconds in the control plane, answering misses.
+    upcall_ns,
     /// Batches sent.
     tx_batches,
     /// Packets sent.

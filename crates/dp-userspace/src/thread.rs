@@ -4,6 +4,9 @@
 //! batches from the ready queues in turn until they are empty. While packets come densely it goes on looking for a while
 //! before it sleeps again (`Linger`): to wake a halted processor costs tens of microseconds. Idle, it costs nothing.
 //!
+//! Misses are answered by the thread that met them, so a port flooded with new flows would take the time of the others. Each queue
+//! has a share (`Share`): what its misses took beyond that it waits for, while others have packets.
+//!
 //! Queues come and go by messages; the thread takes them between batches, so that a change never waits for longer than a batch.
 //! A queue without descriptor is looked at every millisecond while nothing else happens.
 
@@ -50,6 +53,38 @@ impl Linger {
         } else {
             Duration::ZERO
         };
+    }
+}
+
+/// A queue's claim to time for misses: a debt that it pays by waiting.
+///
+/// In each round a queue may spend [`Share::QUANTUM_NS`] on misses. What it spends beyond is its debt, paid off by as much in each
+/// round that it sits out. It sits out only while another queue is ready, so that no time is wasted; and for a bounded number of
+/// rounds. Packets that hit a flow owe nothing.
+#[derive(Debug, Default)]
+struct Share {
+    debt_ns: u64,
+}
+
+impl Share {
+    /// Some ten misses.
+    const QUANTUM_NS: u64 = 100_000;
+    /// Longest wait, in rounds.
+    const MAX_ROUNDS: u64 = 20;
+
+    /// Whether the queue has its turn; `others`: another one is ready.
+    fn may_go(&mut self, others: bool) -> bool {
+        if !others || self.debt_ns < Self::QUANTUM_NS {
+            return true;
+        }
+        self.debt_ns -= Self::QUANTUM_NS;
+        false
+    }
+
+    /// Misses of a turn took so long.
+    fn charge(&mut self, ns: u64) {
+        let owed = self.debt_ns.saturating_add(ns).saturating_sub(Self::QUANTUM_NS);
+        self.debt_ns = owed.min(Self::MAX_ROUNDS * Self::QUANTUM_NS);
     }
 }
 
@@ -125,6 +160,14 @@ impl Drop for Forwarder {
 struct Slot {
     rx: Rx,
     ready: bool,
+    share: Share,
+}
+
+impl Slot {
+    /// There may be packets.
+    fn is_due(&self) -> bool {
+        self.ready || self.rx.queue.fd().is_none()
+    }
 }
 
 struct Body {
@@ -201,12 +244,16 @@ impl Body {
     /// One batch from each ready queue; how many packets.
     fn round(&mut self, batch: &mut Vec<ib_packet::Packet>) -> usize {
         let mut total = 0;
+        let others = self.queues.iter().flatten().filter(|s| s.is_due()).count() > 1;
         for at in 0..self.queues.len() {
             let Some(slot) = &mut self.queues[at] else { continue };
-            if !slot.ready && slot.rx.queue.fd().is_some() {
+            if !slot.is_due() || !slot.share.may_go(others) {
                 continue;
             }
-            match poll(&mut self.worker, &mut slot.rx, batch) {
+            let before = self.stats.upcall_ns.get();
+            let polled = poll(&mut self.worker, &mut slot.rx, batch);
+            slot.share.charge(self.stats.upcall_ns.get() - before);
+            match polled {
                 Polled::Packets(n) => total += n,
                 Polled::Empty => slot.ready = false,
                 Polled::Broken => self.forget(at),
@@ -272,7 +319,7 @@ impl Body {
             return;
         }
         // What came before the registration raises no event.
-        self.queues[at] = Some(Slot { rx, ready: true });
+        self.queues[at] = Some(Slot { rx, ready: true, share: Share::default() });
     }
 }
 
@@ -284,6 +331,22 @@ pub fn done_channel(n: usize) -> (SyncSender<()>, std::sync::mpsc::Receiver<()>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flooded_queue_waits_for_the_others_and_for_nobody_else() {
+        let mut flooded = Share::default();
+        // 32 misses of 10 us: three quanta, of which one is its own.
+        flooded.charge(320_000);
+        let turns: Vec<bool> = (0..4).map(|_| flooded.may_go(true)).collect();
+        assert_eq!(turns, [false, false, true, true]);
+        flooded.charge(320_000);
+        assert!(flooded.may_go(false), "nobody else is ready");
+        flooded.charge(u64::MAX);
+        assert_eq!((0..100).filter(|_| !flooded.may_go(true)).count(), 20, "the wait is bounded");
+        let mut quiet = Share::default();
+        quiet.charge(50_000);
+        assert!(quiet.may_go(true), "a few misses are free");
+    }
 
     #[test]
     fn linger_grows_with_short_sleeps_and_vanishes_with_long_ones() {

@@ -384,7 +384,10 @@ impl Worker {
 
     #[cold]
     fn miss(&mut self, packet: Packet, md: Metadata, key: Box<Flow>, raw: Option<&Raw>, cx: Context<'_>) {
-        let Some(verdict) = self.upcall(UpcallKind::Miss, &packet, &key) else {
+        let asked = std::time::Instant::now();
+        let verdict = self.upcall(UpcallKind::Miss, &packet, &key);
+        self.stats.upcall_ns.add(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let Some(verdict) = verdict else {
             self.stats.upcalls_failed.add(1);
             self.keys.push(key);
             return self.drop_packet(packet, DropReason::UpcallError);
