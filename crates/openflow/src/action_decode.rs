@@ -3,6 +3,7 @@
 //! Lengths and paddings are checked here; whether an action makes sense for its flow is `action_check`'s. Errors
 //! are the codes that the specification and Open vSwitch give, so that a peer learns exactly what is wrong.
 
+use ib_base::vlog::RateLimit;
 use ib_base::vlog::module::OFP_ACTIONS;
 use ib_base::vlog_warn_rl;
 use ib_flow::{FieldValue, OfPort, Subfield};
@@ -13,6 +14,7 @@ use crate::error::{NX, ONF, OfError};
 use crate::message::Version;
 use crate::oxm;
 use crate::ports::port_from_wire32;
+use crate::print::hex_dump;
 use crate::wire::Cursor;
 
 /// Deepest nesting of `clone`, `ct` and write-actions that is accepted.
@@ -37,17 +39,61 @@ fn decode_list(bytes: &[u8], version: Version, depth: u32) -> Result<Vec<Action>
     let mut out = Vec::new();
     let mut left = bytes;
     while !left.is_empty() {
-        let (one, rest) = next_action(left)?;
-        decode_one(one, version, depth, &mut out)?;
-        left = rest;
+        let decoded = next_action(left)
+            .and_then(|(one, rest)| decode_one(one, version, depth, &mut out).map(|()| rest));
+        match decoded {
+            Ok(rest) => left = rest,
+            Err(e) => {
+                log_unknown(left, version, e);
+                let dump = hex_dump(bytes, false);
+                let at = bytes.len() - left.len();
+                vlog_warn_rl!(OFP_ACTIONS, LIMIT, "bad action at offset {at} ({e}):\n{}", dump.trim_end());
+                return Err(e);
+            }
+        }
     }
     Ok(out)
+}
+
+/// What is said of actions is limited together.
+static LIMIT: RateLimit = RateLimit::new(1, 5);
+
+/// Says what an action is that nobody knows.
+fn log_unknown(bytes: &[u8], version: Version, e: OfError) {
+    let mut c = Cursor::new(bytes, LEN);
+    let Ok(kind) = c.u16() else { return };
+    let _ = c.skip(2);
+    match (kind, e) {
+        (0xffff, OfError::OFPBAC_BAD_VENDOR) => {
+            let vendor = c.u32().unwrap_or(0);
+            vlog_warn_rl!(OFP_ACTIONS, LIMIT, "OpenFlow action has unknown vendor {vendor:#x}");
+        }
+        (0xffff, OfError::OFPBAC_BAD_VENDOR_TYPE) => {
+            let (vendor, subtype) = (c.u32().unwrap_or(0), c.u16().unwrap_or(0));
+            if vendor == NX && subtype == 255 {
+                return; // Known, and refused.
+            }
+            let v = version.name();
+            vlog_warn_rl!(OFP_ACTIONS, LIMIT, "unknown {v} action for vendor {vendor:#x} and type {subtype}");
+        }
+        (0..0xffff, OfError::OFPBAC_BAD_TYPE) => {
+            let v = version.name();
+            vlog_warn_rl!(OFP_ACTIONS, LIMIT, "unknown {v} action for vendor 0 and type {kind}");
+        }
+        _ => {}
+    }
 }
 
 /// Splits the first action off.
 fn next_action(bytes: &[u8]) -> Result<(&[u8], &[u8]), OfError> {
     let head: [u8; 4] = bytes.first_chunk().copied().ok_or(LEN)?;
     let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+    if head[..2] == [0xff, 0xff]
+        && let Some(vendor) = bytes.get(4..8)
+        && ![NX.to_be_bytes(), ONF.to_be_bytes()].iter().any(|v| v == vendor)
+    {
+        return Err(OfError::OFPBAC_BAD_VENDOR);
+    }
     if len < 8 || len % 8 != 0 {
         return Err(LEN);
     }

@@ -175,15 +175,17 @@ impl ActionParser<'_> {
                 if value.is_empty() {
                     return Err("set_mpls_ttl: expected ttl.".into());
                 }
-                Action::SetMplsTtl(c_integer(value).and_then(|v| u8::try_from(v).ok()).unwrap_or(0))
+                let ttl = c_integer(value).and_then(|v| u8::try_from(v).ok());
+                Action::SetMplsTtl(ttl.ok_or_else(|| format!("invalid MPLS TTL \"{value}\""))?)
             }
             "dec_mpls_ttl" => Action::DecMplsTtl,
             "dec_nsh_ttl" => Action::DecNshTtl,
             "push_mpls" => Action::PushMpls(Be16::new(u16_arg(value, "push_mpls")?)),
             "pop_mpls" => Action::PopMpls(Be16::new(u16_arg(value, "pop_mpls")?)),
             "delete_field" => {
-                let sf = subfield(value)?;
-                Action::DeleteField(sf.field)
+                let field =
+                    ib_flow::fields::by_name(value).ok_or_else(|| format!("unknown field `{value}'"))?;
+                Action::DeleteField(field.id)
             }
             "set_tunnel" | "set_tunnel64" => {
                 let id = u64_arg(value)?;
@@ -302,9 +304,7 @@ impl ActionParser<'_> {
         if s.is_empty() {
             return Ok(c);
         }
-        if s.bytes().next().is_some_and(|b| b.is_ascii_digit())
-            && s.bytes().all(|b| b.is_ascii_hexdigit() || b == b'x')
-        {
+        if s.bytes().all(|b| b.is_ascii_digit()) {
             c.max_len = u16_arg(s, "max_len")?;
             return Ok(c);
         }
@@ -346,7 +346,9 @@ impl ActionParser<'_> {
             return Err("\"enqueue\" syntax is \"enqueue:PORT:QUEUE\" or \"enqueue(PORT,QUEUE)\"".into());
         };
         let port = parse_port(port, &self.names).ok_or_else(|| format!("{port}: enqueue to unknown port"))?;
-        Ok(Action::Enqueue { port, queue: u32_arg(queue)? })
+        // The number wraps at 32 bits.
+        let n = c_integer(queue).ok_or_else(|| format!("invalid numeric format {queue}"))?;
+        Ok(Action::Enqueue { port, queue: n as u32 })
     }
 
     fn bundle(&mut self, s: &str, load: bool) -> Result<Bundle, String> {
@@ -422,11 +424,20 @@ impl ActionParser<'_> {
 
     fn load(&mut self, s: &str) -> Result<SetField, String> {
         let (value, dst_text) = s.split_once("->").ok_or_else(|| format!("{s}: missing `->'"))?;
-        if value.is_empty() {
-            return Err(format!("{s}: missing value before `->'"));
+        if dst_text.is_empty() {
+            return Err(format!("{s}: missing field name following `->'"));
         }
         let dst = subfield(dst_text)?;
-        let v = value::integer(value).ok_or_else(|| format!("{s}: cannot parse integer value"))?;
+        // What follows the number is passed over.
+        let hex = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X"));
+        let end = match hex {
+            Some(h) => 2 + h.bytes().take_while(u8::is_ascii_hexdigit).count(),
+            None => value.bytes().take_while(u8::is_ascii_digit).count(),
+        };
+        let field_bits = dst.field.field().n_bytes * 8;
+        let v = value::integer(&value[..end])
+            .filter(|v| v.bits(field_bits, 1024 - field_bits.min(1024)).is_zero(128))
+            .ok_or_else(|| format!("{s}: cannot parse integer value"))?;
         if !v.bits(dst.n_bits, 1024 - dst.n_bits.min(1024)).is_zero(128) {
             return Err(format!("{s}: value {} does not fit into {} bits", value::hex(&v), dst.n_bits));
         }
@@ -843,10 +854,10 @@ fn encap(s: &str) -> Result<Encap, String> {
             (0x1_894f, "md_type") => match v {
                 "1" => EncapProp::NshMdType(1),
                 "2" => EncapProp::NshMdType(2),
-                _ => return Err("invalid NSH md_type".to_string()),
+                _ => return Err("invalid md_type".to_string()),
             },
             (0x1_894f, "tlv") => nsh_tlv(v)?,
-            _ => return Err(format!("Invalid encap property type: {k}")),
+            _ => return Err(format!("Invalid property: {k}")),
         });
     }
     Ok(Encap { packet_type: Be32::new(packet_type), hdr_size: 0, props })

@@ -735,7 +735,7 @@ fn flow_mod10(c: &mut Cursor<'_>) -> Result<FlowMod, OfError> {
     let exact = mw::is_ofp10_exact(c.rest());
     let mut match_ = mw::pull_ofp10_match(c)?;
     // Fields whose prerequisites are missing mean nothing there.
-    ib_flow::text::normalize::normalize_match(&mut match_, false);
+    ib_flow::text::normalize::normalize_match(&mut match_, true);
     let cookie = c.u64()?;
     let command_table = c.u16()?;
     let (idle_timeout, hard_timeout, priority) = (c.u16()?, c.u16()?, c.u16()?);

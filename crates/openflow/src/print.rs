@@ -51,11 +51,14 @@ pub fn hex_dump(bytes: &[u8], ascii: bool) -> String {
                 Some(b) => {
                     let _ = write!(out, "{sep}{b:02x}");
                 }
-                None if ascii => {
-                    out.push(if j == 8 && line.len() == 8 { '-' } else { ' ' });
-                    out.push_str("  ");
+                None => {
+                    if j == 8 && line.len() == 8 {
+                        out.push('-');
+                    } else if ascii {
+                        out.push(' ');
+                    }
+                    out.push_str(if ascii { "  " } else { "" });
                 }
-                None => {}
             }
         }
         if ascii {

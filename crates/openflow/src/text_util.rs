@@ -1,5 +1,7 @@
 //! Pieces of `ovs-ofctl`'s text syntax: `key=value` lists, numbers, and their error texts.
 
+use ib_base::vlog::module::SOCKET_UTIL;
+use ib_base::vlog_err;
 use ib_packet::{Be32, Mac};
 
 /// Takes the next `key`, `key:value`, `key=value` or `key(value)` off the front of `s`. A value after `:` or `=` ends
@@ -94,7 +96,7 @@ pub fn u32_arg(s: &str) -> Result<u32, String> {
     }
     match c_integer(s) {
         // Like strtoul on a machine of 64 bits, cut to 32.
-        Some(v) if (-(1i128 << 63)..1 << 64).contains(&v) && v <= u32::MAX.into() => Ok(v as u32),
+        Some(v) if (-(1i128 << 63)..1 << 64).contains(&v) => Ok(v as u32),
         _ => Err(format!("invalid numeric format {s}")),
     }
 }
@@ -131,9 +133,10 @@ pub fn mac(s: &str) -> Option<Mac> {
 
 /// An IPv4 address.
 pub fn ip_arg(s: &str) -> Result<Be32, String> {
-    s.parse::<std::net::Ipv4Addr>()
-        .map(|a| Be32::new(a.into()))
-        .map_err(|_| format!("{s}: could not convert to IP address"))
+    s.parse::<std::net::Ipv4Addr>().map(|a| Be32::new(a.into())).map_err(|_| {
+        vlog_err!(SOCKET_UTIL, "\"{s}\" is not a valid IP address");
+        format!("{s}: could not convert to IP address")
+    })
 }
 
 /// Splits at commas and spaces, as C's `strtok` does: no empty pieces.

@@ -2,11 +2,13 @@
 
 use ib_openflow::print::{PrintOptions, message_text};
 
-fn check(hex: &str, expect: &str) {
+fn bytes_of(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    let bytes: Vec<u8> =
-        digits.chunks(2).map(|p| u8::from_str_radix(std::str::from_utf8(p).unwrap(), 16).unwrap()).collect();
-    assert_eq!(message_text(&bytes, &PrintOptions { verbosity: 2, ..Default::default() }), expect);
+    digits.chunks(2).map(|p| u8::from_str_radix(std::str::from_utf8(p).unwrap(), 16).unwrap()).collect()
+}
+
+fn check(hex: &str, expect: &str) {
+    assert_eq!(message_text(&bytes_of(hex), &PrintOptions { verbosity: 2, ..Default::default() }), expect);
 }
 
 #[test]
@@ -110,4 +112,46 @@ fn a_features_reply_holds_what_fits() {
         assert_eq!(bytes.len(), 32 + fits * each);
         assert_eq!(usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), bytes.len());
     }
+}
+
+#[test]
+fn entries_in_front_of_a_malformed_one_are_printed() {
+    check(
+        "051300480000000200050000000000000030000000000000fffffffe0000000000000000000000010000000000000002
+         000000000000000300000004000000050030000000000000",
+        "OFPST_QUEUE reply (OF1.4) (xid=0x2): 1 queues\n  \
+         port LOCAL queue 0: bytes=1, pkts=2, errors=3, duration=4.000000005s\n\
+         ***decode error: OFPBRC_BAD_LEN***\n\
+         00000000  05 13 00 48 00 00 00 02-00 05 00 00 00 00 00 00 |...H............|\n\
+         00000010  00 30 00 00 00 00 00 00-ff ff ff fe 00 00 00 00 |.0..............|\n\
+         00000020  00 00 00 00 00 00 00 01-00 00 00 00 00 00 00 02 |................|\n\
+         00000030  00 00 00 00 00 00 00 03-00 00 00 04 00 00 00 05 |................|\n\
+         00000040  00 30 00 00 00 00 00 00-                        |.0......        |\n",
+    );
+    check(
+        "0313003800000002000600000000000000200000000000040000000000000000000000000000000000000000000000000030
+         000000000005",
+        "OFPST_GROUP reply (OF1.2) (xid=0x2):\n \
+         group_id=4,ref_count=0,packet_count=0,byte_count=0 ***parse error***\n\
+         ***decode error: OFPBRC_BAD_LEN***\n\
+         00000000  03 13 00 38 00 00 00 02-00 06 00 00 00 00 00 00 |...8............|\n\
+         00000010  00 20 00 00 00 00 00 04-00 00 00 00 00 00 00 00 |. ..............|\n\
+         00000020  00 00 00 00 00 00 00 00-00 00 00 00 00 00 00 00 |................|\n\
+         00000030  00 30 00 00 00 00 00 05-                        |.0......        |\n",
+    );
+}
+
+#[test]
+fn removed_flows_of_openflow_15() {
+    let hex =
+        "060b0050000000000302004d003c004600000000000000550001000c80000004000000020000000000000028800200080000
+               000001c9c38080020808000000000000000080020a080000000000000000";
+    check(
+        hex,
+        "OFPT_FLOW_REMOVED (OF1.5) (xid=0x0): priority=77,in_port=2 reason=delete table_id=3 cookie:0x55 \
+         duration0.030s idle60 hard70 pkts0 bytes0\n",
+    );
+    let bytes = bytes_of(hex);
+    let decoded = ib_openflow::decode::decode(&bytes).unwrap();
+    assert_eq!(ib_openflow::encode::encode(&decoded.message, ib_openflow::message::Version::V15, 0), bytes);
 }

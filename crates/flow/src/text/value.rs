@@ -568,7 +568,8 @@ pub fn parse_masked(f: &Field, s: &str, ports: Option<&PortMap>) -> Result<(Fiel
         }
         Format::OfPort => (u64::from(parse_port(s, ports).ok_or_else(bad_port)?.0).into(), FieldValue::ONES),
         Format::OfPort11 => {
-            let port = parse_port(s, ports).ok_or_else(bad_port)?;
+            let out_of_range = || format!("{s}: port value out of range for {}", f.name);
+            let port = parse_port(s, ports).ok_or_else(out_of_range)?;
             (u64::from(port_to_of11(port)).into(), FieldValue::ONES)
         }
         Format::Frag => {

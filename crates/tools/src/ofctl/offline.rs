@@ -3,6 +3,7 @@
 use std::fs::File;
 
 use ib_flow::fields::Protocols;
+use ib_flow::text::normalize::normalize_match;
 use ib_flow::wire::nxm::{self, DecodeOptions};
 use ib_flow::wire::nxm_text;
 use ib_flow::{Flow, Metadata};
@@ -47,6 +48,8 @@ fn show_flow_mods(ctl: &mut Ctl, fms: Vec<FlowMod>, usable: Protocols, io: &mut 
     io.out(format!("chosen protocol: {}\n", protocol_name(chosen)));
     let options = EncodeOptions { nxm: chosen.0 & 0x0c != 0, table_id: chosen.0 & 0x0a != 0 };
     for fm in fms {
+        // What the match cannot mean is told of; it is for the encoding to leave it out.
+        normalize_match(&mut fm.match_.clone(), true);
         let xid = ctl.next_xid();
         let bytes = encode_with(&Message::FlowMod(Box::new(fm)), version, xid, options);
         io.out(message_text(&bytes, &ctl.print_options(NO_NAMES, 0)));
