@@ -404,12 +404,10 @@ pub fn parse_group_mod(
                 if v == "all" {
                     g.group_id = OFPG_ALL;
                 } else {
-                    let id = c_integer(v).and_then(|x| u32::try_from(x).ok());
-                    let id = id.ok_or_else(|| format!("invalid numeric format {v}"))?;
-                    if command != C::Delete && id > OFPG_MAX {
-                        return Err(format!("invalid group id {v}"));
+                    g.group_id = u32_arg(v)?;
+                    if command != C::Delete && g.group_id > OFPG_MAX {
+                        return Err(format!("invalid group id {}", g.group_id));
                     }
-                    g.group_id = parse_group(v).ok_or_else(|| format!("invalid group id {v}"))?;
                 }
             }
             "type" => {
@@ -466,6 +464,12 @@ pub fn parse_group_mod(
     }
     if takes_command_bucket && !had_command_bucket {
         return Err("must specify a command bucket id".into());
+    }
+    if !g.props.selection_method.is_empty() {
+        // Only the extension of OpenFlow 1.0 and OpenFlow 1.5 carry it.
+        usable = usable.and(Protocols(0x10f));
+    } else if g.props.selection_method_param != 0 {
+        return Err("selection_method_param is only allowed with \"selection_method\"".into());
     }
     if !g.props.fields.is_empty() && g.props.selection_method != "hash" {
         return Err("fields may only be specified with \"selection_method=hash\"".to_string());
