@@ -21,6 +21,7 @@ struct Program {
 /// All programs, by name.
 const PROGRAMS: &[Program] = &[
     Program { name: "ovs-appctl", run: ib_tools::appctl::run },
+    Program { name: "ovs-ctl", run: ib_tools::ovs_ctl::run },
     Program { name: "ovs-dpctl", run: ib_tools::dpctl::run },
     Program { name: "ovs-ofctl", run: ib_tools::ofctl::run },
     Program { name: "ovs-pki", run: ib_tools::pki::run },

@@ -6,6 +6,7 @@ pub mod dbctl;
 pub mod dpctl;
 pub mod io;
 pub mod ofctl;
+pub mod ovs_ctl;
 pub mod ovsdb_client;
 pub mod ovsdb_tool;
 pub mod pki;
