@@ -1,1 +1,24 @@
-//! Connection tracking.
+//! Connection tracking: which packets belong to which connection, and what that says of them.
+//!
+//! [`Conntrack`] is the table of a datapath. A `ct` action hands it a packet with its metadata; it finds the connection, moves its state,
+//! translates addresses if asked to, and writes `ct_state`, `ct_zone`, `ct_mark`, `ct_label` and the original tuple into the
+//! metadata. Time is passed in (milliseconds of the datapath's clock); there is no I/O and no thread here.
+//!
+//! ```text
+//!  packet ─► key (parse, checks) ─► table (shards) ─► state machine ([`tcp`], others) ─► rewrite (NAT) ─► metadata
+//!                                       └─ not found: new, and on commit nat picks a free reply key
+//! ```
+//!
+//! Invariants: a connection is in the table under two keys, of its original and of its reply direction, or under none; no
+//! two connections share a key. Locks are taken in this order: one shard (or two, by number), then one connection. A
+//! look-up holds a shard's lock for a hash probe only. Memory is bounded by `maxconns`.
+//!
+//! Absent: application helpers' payloads and fragments are the business of modules to come; a fragment is invalid here.
+
+pub mod key;
+pub mod nat;
+pub mod rewrite;
+pub mod table;
+pub mod tcp;
+
+pub use table::Conntrack;

@@ -412,6 +412,7 @@ impl Dpif for DpUserspace {
     }
 
     fn run(&self) -> bool {
+        self.shared.conntrack.sweep(self.shared.clock.now().as_ms());
         self.reconfigure();
         // Re-entered out of an upcall: the outer call goes on with what is there.
         let Some(mut main) = self.main.try_lock() else { return false };
@@ -583,6 +584,9 @@ impl Dpif for DpUserspace {
 
     fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>) {
         self.shared.handler.store(handler.map(Arc::new));
+    }
+    fn conntrack(&self) -> Option<&dyn ib_dpif::conntrack::CtControl> {
+        Some(&self.shared.conntrack)
     }
     fn as_any(&self) -> &dyn Any {
         self

@@ -157,7 +157,10 @@ impl Worker {
                     md.ct_label = ib_packet::Be128::ZERO;
                     md.ct_orig = None;
                 }
-                Action::Ct(_) => return self.drop_rest(packet, DropReason::Conntrack),
+                Action::Ct(ct) => {
+                    let random = self.rng.next_u32();
+                    self.shared.conntrack.process(p, &mut md, ct, self.now_ms, random);
+                }
                 Action::TnlPush { tnl_type, header, .. } => {
                     // What follows is for the outer packet.
                     let Some(p) = packet.take() else { return };

@@ -19,7 +19,7 @@
 //!  RxQueue  Netdev::send
 //! ```
 //!
-//! Masks have a [`budget`], so that crafted packets cannot make lookups slow. What is absent: connections are not tracked.
+//! Masks have a [`budget`], so that crafted packets cannot make lookups slow. Connections are those of `ib-conntrack`.
 
 pub mod budget;
 pub mod datapath;

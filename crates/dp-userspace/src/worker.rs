@@ -55,6 +55,8 @@ pub struct Shared {
     pub ports: PortTable,
     /// Meters.
     pub meters: Meters,
+    /// Connections.
+    pub conntrack: ib_conntrack::Conntrack,
     /// Drops by reason.
     pub drops: DropCounters,
     /// Who answers misses.
@@ -76,6 +78,7 @@ impl Shared {
             table: Arc::new(FlowTable::new(Rng::from_os().next_u64() | 1, max_flows)),
             ports: PortTable::default(),
             meters: Meters::default(),
+            conntrack: ib_conntrack::Conntrack::default(),
             drops: DropCounters::default(),
             handler: ArcSwapOption::empty(),
             clock,

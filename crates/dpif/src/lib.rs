@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod conformance;
+pub mod conntrack;
 pub mod datapaths;
 pub mod dpctl;
 pub mod meter;

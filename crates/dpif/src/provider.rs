@@ -331,6 +331,10 @@ pub trait Dpif: Send + Sync {
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError>;
     /// Sets who answers misses. `None` stops upcalls (misses are dropped and counted as lost).
     fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>);
+    /// Its connection table, if it tracks connections and can be asked about them.
+    fn conntrack(&self) -> Option<&dyn crate::conntrack::CtControl> {
+        None
+    }
     /// As [`std::any::Any`], for appctl commands that only one provider has (`dpif-netdev/*`).
     fn as_any(&self) -> &dyn std::any::Any;
 }

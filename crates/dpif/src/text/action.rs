@@ -341,7 +341,9 @@ fn format_ct(out: &mut String, ct: &CtAction) {
         parts.push(format!("mark={}/{}", hex(v.into()), hex(m.into())));
     }
     if let Some((v, m)) = ct.label {
-        parts.push(format!("label={}/{}", hex(v.get()), hex(m.get())));
+        // Unlike a mark's, a label's mask is left out where it is whole.
+        let mask = if m == Be128::MAX { String::new() } else { format!("/{}", hex(m.get())) };
+        parts.push(format!("label={}{mask}", hex(v.get())));
     }
     if let Some(helper) = &ct.helper {
         parts.push(format!("helper={helper}"));

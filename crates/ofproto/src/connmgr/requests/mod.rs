@@ -5,6 +5,7 @@
 //! the other ones.
 
 mod config;
+mod ct_flush;
 mod flows;
 mod groups;
 mod packet_out;
@@ -170,7 +171,14 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
             tlv::modify(cx, &m)?;
         }
         M::TlvTableRequest => tlv::request(cx),
-        M::CtFlushZone(_) | M::CtFlush(_) => cx.reject_secondary()?,
+        M::CtFlushZone(zone) => {
+            cx.reject_secondary()?;
+            ct_flush::zone(cx, zone);
+        }
+        M::CtFlush(f) => {
+            cx.reject_secondary()?;
+            ct_flush::flush(cx, &f);
+        }
         M::Resume(p) => {
             cx.reject_secondary()?;
             resume::resume(cx.bridge, &p, cx.now)?;
