@@ -507,6 +507,12 @@ impl Dpif for DpUserspace {
         self.shared.ports.by_name(name).map(|p| p.info())
     }
 
+    fn port_config(&self, port: OdpPort) -> BTreeMap<String, String> {
+        // The options of other devices are shown with their rows.
+        let port = self.shared.ports.get(port).filter(|p| p.netdev.as_dummy().is_some());
+        port.map(|p| p.netdev.config()).unwrap_or_default()
+    }
+
     fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
         self.shared.table.put(put).map(|_| ())
     }

@@ -284,6 +284,10 @@ pub trait Dpif: Send + Sync {
     fn ports(&self) -> Vec<PortInfo>;
     /// A port by name.
     fn port_by_name(&self, name: &str) -> Option<PortInfo>;
+    /// What a port's device says of its configuration, for display.
+    fn port_config(&self, _port: OdpPort) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 
     /// Installs or changes a flow.
     fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError>;

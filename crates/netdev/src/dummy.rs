@@ -84,6 +84,8 @@ impl Provider for DummyProvider {
             tx_pcap: None,
             rx: vec![Count::default()],
             tx: vec![Count::default()],
+            rx_gone: Count::default(),
+            tx_gone: Count::default(),
             custom: [0; 2],
         };
         Ok(Arc::new(Dummy {
@@ -129,6 +131,9 @@ struct State {
     tx_pcap: Option<Arc<Mutex<PcapFile>>>,
     rx: Vec<Count>,
     tx: Vec<Count>,
+    /// Counts of queues that there were.
+    rx_gone: Count,
+    tx_gone: Count,
     custom: [u64; 2],
 }
 
@@ -376,7 +381,8 @@ impl Netdev for Dummy {
     fn stats(&self) -> Result<NetdevStats> {
         let state = self.shared.lock();
         let sum = |counts: &[Count]| counts.iter().fold((0, 0), |(p, b), c| (p + c.packets, b + c.bytes));
-        let (rx, tx) = (sum(&state.rx), sum(&state.tx));
+        let all = |(p, b): (u64, u64), gone: Count| (p + gone.packets, b + gone.bytes);
+        let (rx, tx) = (all(sum(&state.rx), state.rx_gone), all(sum(&state.tx), state.tx_gone));
         Ok(NetdevStats {
             rx_packets: Some(rx.0),
             rx_bytes: Some(rx.1),
@@ -425,8 +431,15 @@ impl Netdev for Dummy {
         state.configured_rxq = state.requested_rxq;
         state.configured_txq = state.requested_txq;
         let (n_rxq, n_txq) = (state.configured_rxq, state.configured_txq);
-        state.rx.resize(n_rxq, Count::default());
-        state.tx.resize(n_txq, Count::default());
+        let State { rx, tx, rx_gone, tx_gone, .. } = &mut *state;
+        for (counts, n, gone) in [(rx, n_rxq, rx_gone), (tx, n_txq, tx_gone)] {
+            // What queues that go have counted stays with the device.
+            for count in counts.drain(n.min(counts.len())..) {
+                gone.packets += count.packets;
+                gone.bytes += count.bytes;
+            }
+            counts.resize(n, Count::default());
+        }
         let mut fresh = Vec::new();
         let mut handles: Vec<Box<dyn RxQueue>> = Vec::new();
         for queue_id in 0..n_rxq {
@@ -593,6 +606,19 @@ mod tests {
         );
         dev.set_config(&options(&[("n_rxq", "100000"), ("n_txq", "-1")])).unwrap();
         assert_eq!((dev.n_rxq(), dev.n_txq()), (1024, 1));
+    }
+
+    #[test]
+    fn counts_outlive_their_queues() {
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy-pmd").unwrap();
+        dev.set_config(&options(&[("n_rxq", "2")])).unwrap();
+        let mut queues = dev.rx_queues().unwrap();
+        dev.as_dummy().unwrap().inject(1, conformance::frame(60));
+        assert_eq!(queues[1].recv(&mut Pool::new(1), &mut Batch::new()).unwrap(), 1);
+        dev.set_config(&options(&[("n_rxq", "1")])).unwrap();
+        assert_eq!(dev.rx_queues().unwrap().len(), 1);
+        assert_eq!(dev.stats().unwrap().rx_packets, Some(1));
     }
 
     #[test]

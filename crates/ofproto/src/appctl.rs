@@ -216,7 +216,9 @@ fn show(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
                 let odp = p.odp.map_or("none".to_owned(), |o| o.to_string());
                 let _ = write!(out, "    {} {}/{odp}: ({}", p.config.name, p.ofport.0, p.dpif_kind);
                 let of_tunnel = p.tunnel.as_ref().map(|t| t.shown()).unwrap_or_default();
-                let options = p.config.options.iter().filter(|_| p.is_patch()).chain(&of_tunnel);
+                let of_device = p.odp.map(|odp| b.backer.dpif.port_config(odp)).unwrap_or_default();
+                let options =
+                    p.config.options.iter().filter(|_| p.is_patch()).chain(&of_tunnel).chain(&of_device);
                 let text: Vec<String> = options.map(|(k, v)| format!("{k}={v}")).collect();
                 if !text.is_empty() {
                     let _ = write!(out, ": {}", text.join(", "));
