@@ -32,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     row("json", JSON_SEEDS, json),
     row("json-stream", JSON_SEEDS, json_stream),
     row("packet", PACKET_SEEDS, packet),
+    row("bpdu", l2::BPDU_SEEDS, l2::bpdu),
     row("multicast-messages", l2::MULTICAST_SEEDS, l2::multicast_messages),
     row("packet-views", PACKET_SEEDS, net::views),
     row("compose", PACKET_SEEDS, net::compose),

@@ -17,6 +17,8 @@ use ib_ovsdb::idl::Idl;
 use ib_ovsdb::idl::vswitch::{Bridge, Controller, FlowTable, Interface, Mirror, OpenVSwitch, Port};
 use ib_packet::Mac;
 
+use crate::spanning_tree::{self, PortStpDesired, StpDesired};
+
 /// Everything that the database wants of this switch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
@@ -61,6 +63,8 @@ pub struct BridgeDesired {
     pub mac_aging_s: u32,
     /// `other_config:mac-table-size`.
     pub mac_table_size: usize,
+    /// `stp_enable` with its settings.
+    pub stp: Option<StpDesired>,
     /// `mcast_snooping_enable` with its settings.
     pub mcast_snooping: Option<McastConfig>,
     /// `other_config:forward-bpdu`.
@@ -86,6 +90,8 @@ pub struct PortDesired {
     pub bundle: BundleConfig,
     /// `mac` column.
     pub mac: Option<Mac>,
+    /// Its part in spanning tree.
+    pub stp: PortStpDesired,
     /// Interfaces by name.
     pub interfaces: BTreeMap<String, InterfaceDesired>,
 }
@@ -172,6 +178,7 @@ fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Ve
         mac_table_size: usize::try_from(other.get_int("mac-table-size", 8192))
             .unwrap_or(0)
             .clamp(10, 1_000_000),
+        stp: spanning_tree::read_bridge(row),
         mcast_snooping: row.mcast_snooping_enable().then(|| McastConfig {
             idle_secs: seconds("mcast-snooping-aging-time", 300),
             max_groups: usize::try_from(other.get_int("mcast-snooping-table-size", 2048)).unwrap_or(0),
@@ -231,6 +238,7 @@ fn local_port(bridge: &str) -> PortDesired {
         uuid: None,
         bundle: BundleConfig { name: bridge.into(), ..BundleConfig::default() },
         mac: None,
+        stp: PortStpDesired::default(),
         interfaces: BTreeMap::from([(bridge.to_owned(), interface)]),
     }
 }
@@ -334,7 +342,8 @@ pub(crate) fn read_port(
     }
     let bundle = read_bundle(row, interfaces.len(), warnings);
     let mac = row.mac().and_then(|m| m.parse().ok()).filter(|m: &Mac| usable_mac(*m));
-    let port = PortDesired { uuid: Some(row.uuid()), bundle, mac, interfaces };
+    let port =
+        PortDesired { uuid: Some(row.uuid()), bundle, mac, stp: spanning_tree::read_port(row), interfaces };
     bridge.ports.insert(name, Arc::new(port));
 }
 

@@ -8,6 +8,7 @@ mod columns;
 pub mod desired;
 mod reader;
 mod reconfigure;
+pub mod spanning_tree;
 mod status;
 
 pub use reconfigure::BridgeLayer;

@@ -205,6 +205,9 @@ impl BridgeLayer {
             let ports: Vec<&String> = touched[&name].iter().collect();
             self.add_ports(&mut running, want, &ports, &failed_before);
             self.set_address(&mut running, want);
+            if let Some(bridge) = self.switch.bridge_mut(&name) {
+                crate::spanning_tree::configure(bridge, &running, want);
+            }
             self.bridges.insert(name, running);
         }
         self.desired = desired;
@@ -381,6 +384,7 @@ impl BridgeLayer {
         bridge.set_controllers(&want.controllers);
         bridge.set_mac_table(want.mac_aging_s, want.mac_table_size);
         bridge.set_flood_vlans(&want.flood_vlans.iter().copied().collect::<Vec<_>>());
+        crate::spanning_tree::configure(bridge, running, want);
         bridge.set_mcast_snooping(want.mcast_snooping);
         bridge.set_forward_bpdu(want.forward_bpdu);
         let touched: BTreeSet<u8> = old.tables.keys().chain(want.tables.keys()).copied().collect();

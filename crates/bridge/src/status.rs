@@ -4,6 +4,8 @@
 //! transaction; an idle switch makes none. Counters go in every `stats-update-interval`. Where ports alone were
 //! configured it looks at these alone; all are looked at when a device has changed, and for counters.
 
+use std::collections::BTreeMap;
+
 use ib_base::time::Instant;
 use ib_ofproto::Bridge;
 use ib_ovsdb::idl::vswitch::{self as rows, OpenVSwitch};
@@ -12,6 +14,7 @@ use ib_ovsdb::{Atom, Datum};
 
 use crate::columns::{self, Written};
 use crate::reconfigure::{BridgeLayer, Fresh, RunningInterface, device_status};
+use crate::spanning_tree::{id_text, status_map};
 
 /// Remembers what the database was told.
 #[derive(Default)]
@@ -20,6 +23,8 @@ pub struct StatusWriter {
     next_stats: Instant,
     /// The process-wide columns of Open_vSwitch are in.
     root_done: bool,
+    /// [`Bridge::stp_seq`] of what was written, by bridge.
+    stp_seen: BTreeMap<String, u64>,
     /// The database may know nothing of any port.
     all_due: bool,
 }
@@ -30,6 +35,7 @@ impl StatusWriter {
         self.written.forget();
         self.root_done = false;
         self.all_due = true;
+        self.stp_seen.clear();
     }
 
     /// When [`Self::refresh`] is next due if nothing happens.
@@ -54,7 +60,7 @@ impl StatusWriter {
             Fresh::All => {
                 self.interfaces(layer, idl, txn, with_stats);
                 self.written.retain(|uuid| {
-                    ["Interface", "Bridge", "Controller", "Mirror", "Open_vSwitch"]
+                    ["Interface", "Bridge", "Port", "Controller", "Mirror", "Open_vSwitch"]
                         .iter()
                         .any(|t| idl.row(t, uuid).is_some())
                 });
@@ -67,6 +73,58 @@ impl StatusWriter {
         }
         self.failures(layer, idl, txn);
         self.bridges(layer, idl, txn, now, with_stats);
+        self.spanning_trees(layer, idl, txn, now, with_stats);
+    }
+
+    fn spanning_trees(
+        &mut self,
+        layer: &BridgeLayer,
+        idl: &Idl,
+        txn: &mut Txn,
+        now: Instant,
+        with_stats: bool,
+    ) {
+        for (name, running) in &layer.bridges {
+            let Some(bridge) = layer.switch.bridge(name) else { continue };
+            let status = bridge.stp_status();
+            let seq = bridge.stp_seq();
+            let is_news = self.stp_seen.get(name).copied().unwrap_or(0) != seq;
+            if !is_news && (status.is_none() || !with_stats) {
+                continue;
+            }
+            self.stp_seen.insert(name.clone(), seq);
+            let of_bridge = status.map_or_else(BTreeMap::new, |(own, root, cost)| {
+                BTreeMap::from([
+                    ("stp_bridge_id".to_owned(), id_text(own)),
+                    ("stp_designated_root".to_owned(), id_text(root)),
+                    ("stp_root_path_cost".to_owned(), cost.to_string()),
+                ])
+            });
+            let columns = vec![("status", columns::strings(&of_bridge))];
+            self.written.write(idl, txn, "Bridge", running.desired.uuid, columns);
+            let Some(row) = rows::Bridge::get(idl.view(), running.desired.uuid) else { continue };
+            for port in row.ports() {
+                let ofport = running
+                    .ports
+                    .get(port.name())
+                    .and_then(|p| p.interfaces.values().next())
+                    .map(|i| i.ofport);
+                let status = ofport.and_then(|p| bridge.port_stp_status(p, now));
+                let mut columns = vec![("status", Datum::map([]))];
+                if let Some(s) = status {
+                    columns = vec![("status", columns::strings(&status_map(&s)))];
+                }
+                if let Some(s) = status.filter(|_| with_stats) {
+                    let counts = [
+                        ("stp_error_count", s.counters.errors),
+                        ("stp_rx_count", s.counters.rx),
+                        ("stp_tx_count", s.counters.tx),
+                    ];
+                    columns.push(("statistics", columns::counters(&counts)));
+                }
+                self.written.write(idl, txn, "Port", port.uuid(), columns);
+            }
+        }
     }
 
     fn root(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {

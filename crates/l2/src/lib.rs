@@ -4,6 +4,7 @@
 pub mod mac_learning;
 pub mod mcast_messages;
 pub mod mcast_snooping;
+pub mod stp;
 
 pub use mac_learning::{MacEntry, MacLearning, MacStats};
 pub use mcast_snooping::McastSnooping;

@@ -67,6 +67,10 @@ commands! {
     "revalidator/purge" "" 0..0 => purge;
     "revalidator/resume" "" 0..0 => resume;
     "revalidator/wait" "" 0..0 => wait;
+    "rstp/show" "[bridge]" 0..1 => rstp_show;
+    "rstp/tcn" "[bridge]" 0..1 => rstp_tcn;
+    "stp/show" "[bridge]" 0..1 => crate::spanning_tree::show;
+    "stp/tcn" "[bridge]" 0..1 => crate::spanning_tree::force_change;
     "upcall/disable-megaflows" "" 0..0 => disable_megaflows;
     "upcall/disable-ufid" "" 0..0 => disable_ufid;
     "upcall/enable-megaflows" "" 0..0 => enable_megaflows;
@@ -379,6 +383,16 @@ fn mdb_flush(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
         }
     }
     Ok("table successfully flushed\n".into())
+}
+
+// Rapid spanning tree: no bridge takes part yet.
+
+fn rstp_show(_: &mut Switch, args: &[&str]) -> Result<String, String> {
+    if args.is_empty() { Ok(String::new()) } else { Err("No such RSTP object".into()) }
+}
+
+fn rstp_tcn(_: &mut Switch, args: &[&str]) -> Result<String, String> {
+    if args.is_empty() { Ok("OK".into()) } else { Err("No such RSTP object".into()) }
 }
 
 // Upcalls and revalidation.

@@ -28,6 +28,7 @@ pub mod port;
 pub mod recirc;
 pub mod revalidate;
 pub mod rule;
+pub mod spanning_tree;
 pub mod switch;
 #[cfg(test)]
 mod testing;

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use ib_base::time::{Clock, Instant};
 use ib_classifier::Classifier;
 use ib_flow::Match;
+use ib_l2::stp::Stp;
 use ib_l2::{MacLearning, McastSnooping};
 use ib_openflow::action::{Action, Controller};
 use ib_openflow::message::{FragHandling, PacketIn, TableMiss};
@@ -138,6 +139,8 @@ pub struct Ofproto {
     pub ml: RwLock<MacLearning<BundleId>>,
     /// Multicast groups, if the bridge looks at them.
     pub mcast: RwLock<Option<McastSnooping<BundleId>>>,
+    /// Spanning tree, if the bridge takes part in one.
+    pub stp: Mutex<Option<Stp>>,
     /// Bundles that exist: nothing is learned behind others, whatever an old translation says.
     live_bundles: RwLock<BTreeSet<BundleId>>,
     frag: AtomicU8,
@@ -176,6 +179,7 @@ impl Ofproto {
             meters: RwLock::default(),
             ml: RwLock::new(MacLearning::new()),
             mcast: RwLock::new(None),
+            stp: Mutex::new(None),
             live_bundles: RwLock::default(),
             frag: AtomicU8::new(0),
             changed,
@@ -280,6 +284,12 @@ impl Ofproto {
         if queue.len() == 1
             && let Some(wake) = self.waker.get()
         {
+            wake();
+        }
+    }
+    /// Has the main thread look at what came up.
+    pub(crate) fn wake(&self) {
+        if let Some(wake) = self.waker.get() {
             wake();
         }
     }

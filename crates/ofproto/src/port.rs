@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use ib_base::time::Instant;
 use ib_flow::{OdpPort, OfPort};
+use ib_l2::stp::State;
 use ib_openflow::message::{Port as PortDesc, PortConfig as PortBits, PortState};
 
 use ib_tunnel::TunnelConfig;
 
 use crate::config::{NetdevStatus, PortConfig};
 use crate::ofproto::BundleId;
+use crate::spanning_tree::StpPort;
 use crate::xcfg::{PortCounters, XPort};
 
 /// One port.
@@ -33,6 +35,8 @@ pub struct Port {
     pub seq: u64,
     /// Counters of patch ports.
     pub counters: Arc<PortCounters>,
+    /// Its place in the spanning tree, if it takes part.
+    pub stp: Option<StpPort>,
 }
 
 impl Port {
@@ -66,6 +70,13 @@ impl Port {
         if n.link_down {
             state |= PortState::LINK_DOWN;
         }
+        state |= match self.stp.map(|s| s.state) {
+            Some(State::Listening) => PortState::STP_LISTEN,
+            Some(State::Learning) => PortState::STP_LEARN,
+            Some(State::Forwarding) => PortState::STP_FORWARD,
+            Some(State::Blocking) => PortState::STP_BLOCK,
+            Some(State::Disabled) | None => 0,
+        };
         if self.is_live() {
             state |= PortState::LIVE;
         }
@@ -98,6 +109,7 @@ impl Port {
             tunnel: self.tunnel.clone(),
             mac: self.config.netdev.mac,
             live: self.is_live(),
+            stp: self.stp,
             counters: Arc::clone(&self.counters),
         })
     }

@@ -81,6 +81,7 @@ pub struct Bridge {
     pub(crate) port_admin: Option<PortAdminFn>,
     forward_bpdu: bool,
     next_port_seq: u64,
+    pub(crate) stp_seq: u64,
     dirty: bool,
 }
 
@@ -185,6 +186,7 @@ impl Switch {
             port_admin: self.port_admin.clone(),
             forward_bpdu: false,
             next_port_seq: 0,
+            stp_seq: 0,
             dirty: true,
         };
         crate::connmgr::flushed(&mut bridge, self.clock.now());
@@ -355,7 +357,7 @@ fn without_bridge(old: &XlateConfig, id: u32) -> XlateConfig {
 }
 
 impl Bridge {
-    fn touch(&mut self) {
+    pub(crate) fn touch(&mut self) {
         self.dirty = true;
     }
 
@@ -501,6 +503,7 @@ impl Bridge {
             created: self.of.clock.now(),
             seq: self.next_port_seq,
             counters: Arc::new(PortCounters::default()),
+            stp: None,
             config: PortConfig { netdev: NetdevStatus::default(), ..config.clone() },
         };
         port.set_netdev(config.netdev);
@@ -515,6 +518,9 @@ impl Bridge {
     pub fn port_del(&mut self, port: OfPort) -> Result<(), ConfigError> {
         let port =
             self.ports.remove(&port).ok_or_else(|| ConfigError::NotFound(format!("no port {}", port.0)))?;
+        if let (Some(port), Some(stp)) = (port.stp, self.of.stp.lock().as_mut()) {
+            stp.disable(port.number, self.of.clock.now());
+        }
         self.connmgr.send_port_status(PortReason::Delete, port.description());
         self.touch();
         match (&port.tunnel, port.odp) {
@@ -654,6 +660,7 @@ impl Bridge {
             bundles,
             mirrors,
             forward_bpdu: self.forward_bpdu,
+            has_stp: self.of.stp.lock().is_some(),
             has_in_band: false,
             features: self.backer.features(),
             ports,
@@ -688,6 +695,7 @@ impl Bridge {
         if self.of.mcast.write().as_mut().is_some_and(|t| t.run(now)) {
             self.of.changed.bump();
         }
+        self.run_stp(now);
         self.of.collect_garbage();
         crate::connmgr::run(self, now);
         self.of.wants_misses.store(self.connmgr.wants_misses(), Ordering::Relaxed);
@@ -697,6 +705,11 @@ impl Bridge {
         let ml = self.of.ml.read().deadline();
         let mcast = self.of.mcast.read().as_ref().and_then(|t| t.deadline(self.of.clock.now()));
         let soon = (self.of.has_packet_ins() || self.dirty).then_some(Instant::ZERO);
-        ml.into_iter().chain(mcast).chain(soon).chain(self.connmgr.deadline()).min()
+        ml.into_iter()
+            .chain(mcast)
+            .chain(self.stp_deadline())
+            .chain(soon)
+            .chain(self.connmgr.deadline())
+            .min()
     }
 }

@@ -16,6 +16,7 @@ use crate::config::{BondConfig, PriorityTags, VlanMode};
 use crate::features::Features;
 use crate::ofproto::{BundleId, Ofproto};
 use crate::rule::PushStats;
+use crate::spanning_tree::StpPort;
 use crate::tunnel::TunnelMap;
 
 /// All bridges of one datapath.
@@ -74,6 +75,8 @@ pub struct XBridge {
     pub mirrors: Vec<Arc<XMirror>>,
     /// Forward frames for reserved addresses.
     pub forward_bpdu: bool,
+    /// Spanning tree is on.
+    pub has_stp: bool,
     /// In-band rules apply.
     pub has_in_band: bool,
     /// What the datapath can do.
@@ -106,17 +109,22 @@ fn port_hash(port: u16) -> u32 {
 /// enter it in the order of `ports`, each at the head of its chain, and a table that doubles turns its chains
 /// over.
 pub fn flood_order(ports: impl Iterator<Item = OfPort>) -> Vec<OfPort> {
-    let mut chains: Vec<Vec<OfPort>> = vec![Vec::new()];
+    chain_order(ports, |p| port_hash(p.0))
+}
+
+/// The order in which such a table holds anything that is put into it in this order, by its hashes.
+pub fn chain_order<T: Copy>(items: impl Iterator<Item = T>, hash: impl Fn(T) -> u32) -> Vec<T> {
+    let mut chains: Vec<Vec<T>> = vec![Vec::new()];
     // Chains are kept tail first: the head is the last element.
-    for (i, port) in ports.enumerate() {
+    for (i, item) in items.enumerate() {
         let mask = chains.len() - 1;
-        chains[port_hash(port.0) as usize & mask].push(port);
+        chains[hash(item) as usize & mask].push(item);
         let n = i + 1;
         if n / 2 > mask {
             let mask = ((n / 2 + 1).next_power_of_two() - 1) | 3;
-            let mut grown: Vec<Vec<OfPort>> = vec![Vec::new(); mask + 1];
-            for port in chains.iter().flat_map(|c| c.iter().rev()) {
-                grown[port_hash(port.0) as usize & mask].push(*port);
+            let mut grown: Vec<Vec<T>> = vec![Vec::new(); mask + 1];
+            for item in chains.iter().flat_map(|c| c.iter().rev()) {
+                grown[hash(*item) as usize & mask].push(*item);
             }
             chains = grown;
         }
@@ -174,6 +182,8 @@ pub struct XPort {
     pub mac: Mac,
     /// May carry traffic: link up, admin up.
     pub live: bool,
+    /// Its place in the spanning tree, if it takes part.
+    pub stp: Option<StpPort>,
     /// Counters of patch ports.
     pub counters: Arc<PortCounters>,
 }
@@ -181,7 +191,11 @@ pub struct XPort {
 impl XPort {
     /// Whether packets may come in by it.
     pub fn may_receive(&self) -> bool {
-        self.config & PortBits::NO_RECV == 0
+        self.config & PortBits::NO_RECV == 0 && self.stp.is_none_or(|s| s.state.learns())
+    }
+    /// Whether spanning tree lets packets pass.
+    pub fn forwards(&self) -> bool {
+        self.stp.is_none_or(|s| s.state.forwards())
     }
 }
 

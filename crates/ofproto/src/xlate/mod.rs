@@ -37,7 +37,7 @@ use ib_openflow::message::{FragHandling, PortConfig as PortBits, TableMiss};
 use ib_packet::{Be16, Be32, Packet};
 
 pub use cache::{CacheEntry, push};
-pub use commit::SLOW_ACTION;
+pub use commit::{SLOW_ACTION, SLOW_STP};
 
 use crate::backer::Backer;
 use crate::ofproto::{INTERNAL_TABLE, N_TABLES};
@@ -468,6 +468,10 @@ impl Ctx<'_> {
                 (None, Some((list, _))) => self.do_actions(list, true),
                 (None, None) => {}
             }
+            // Ordinary switching and the learn action have seen the packet; nothing else comes of it.
+            if in_port.as_ref().is_some_and(|p| !p.forwards()) {
+                self.error = Some(XlateError::ForwardingDisabled);
+            }
             if self.error.is_none() {
                 if !self.freezing {
                     self.do_action_set();
@@ -476,7 +480,7 @@ impl Ctx<'_> {
                     self.finish_freezing();
                 }
             }
-        } else {
+        } else if in_port.as_ref().is_some_and(|p| p.config & PortBits::NO_RECV != 0) {
             self.report(Kind::Detail, || "port of entry does not receive (OFPPC_NO_RECV)".to_owned());
         }
         self.finish_wc();

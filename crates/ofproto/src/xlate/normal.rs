@@ -9,10 +9,11 @@ use ib_flow::key::N_VLANS;
 use ib_flow::{Flow, OfPort, Vlan};
 use ib_packet::{Be16, Be32, Mac};
 
-use super::Ctx;
 use super::cache::CacheEntry;
+use super::{Ctx, SLOW_STP};
 use crate::config::{PriorityTags, VlanMode};
 use crate::ofproto::Seen;
+use crate::spanning_tree::{is_bpdu, receive};
 use crate::xcfg::{XBundle, XPort, has_vlan};
 
 /// Tags as numbers, outermost first.
@@ -105,9 +106,20 @@ impl XVlan {
 }
 
 impl Ctx<'_> {
-    /// Protocols that the switch itself takes part in. None is translated here yet.
-    pub fn process_special(&mut self, _port: &XPort) -> bool {
-        false
+    /// Protocols that the switch itself takes part in: true if the packet was one of theirs.
+    pub fn process_special(&mut self, port: &XPort) -> bool {
+        if !self.bridge.has_stp {
+            return false;
+        }
+        self.wc.0.dl_dst = Mac::BROADCAST;
+        if !is_bpdu(&self.flow) {
+            return false;
+        }
+        self.slow |= SLOW_STP;
+        if let (Some(stp), Some(packet)) = (port.stp, self.packet.filter(|_| self.side_effects)) {
+            receive(&self.bridge.of, stp.number, packet);
+        }
+        true
     }
 
     fn input_bundle(&self) -> Option<(Option<Arc<XPort>>, Arc<XBundle>)> {

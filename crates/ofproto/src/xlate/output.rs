@@ -72,6 +72,10 @@ impl Ctx<'_> {
             self.warn("Flow is between protected ports, skipping output.");
             return;
         }
+        if !xport.forwards() {
+            self.detail("STP not in forwarding state, skipping output");
+            return;
+        }
         let tunnel = xport.tunnel.clone();
         let old_packet_type = self.flow.packet_type;
         if tunnel.as_ref().is_some_and(|t| t.mode == PacketTypeMode::LegacyL3) {
@@ -175,6 +179,7 @@ impl Ctx<'_> {
 
         if !self.process_special(peer) && peer.may_receive() {
             self.table = 0;
+            let before = self.out.len();
             if self.bridge.bundle_of(peer).is_none_or(|b| b.mirror_out == 0) {
                 self.mirror_ingress();
                 self.table_action(peer.ofport, 0, true, true, false, is_last);
@@ -184,6 +189,9 @@ impl Ctx<'_> {
                 if self.freezing {
                     self.finish_freezing();
                 }
+            }
+            if !peer.forwards() {
+                self.out.truncate(before);
             }
         }
 
