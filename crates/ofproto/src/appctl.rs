@@ -56,6 +56,7 @@ commands! {
     "fdb/stats-show" "bridge" 1..1 => fdb_stats_show;
     "mdb/flush" "[bridge]" 0..1 => mdb_flush;
     "mdb/show" "bridge" 1..1 => mdb_show;
+    "ofproto/detrace" "UFID [pmd=PMD-ID]" 1..2 => crate::detrace::detrace;
     "ofproto/list" "" 0..0 => list;
     "ofproto/list-tunnels" "" 0..0 => list_tunnels;
     "ofproto/trace" "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]" 1..MANY

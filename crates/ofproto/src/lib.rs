@@ -19,6 +19,7 @@ pub mod backer;
 mod bundle;
 pub mod config;
 pub mod connmgr;
+mod detrace;
 pub mod features;
 pub mod flow_mod;
 pub mod group;

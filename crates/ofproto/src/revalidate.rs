@@ -314,6 +314,15 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_tells_what_made_it() {
+        let mut lab = missed();
+        let ufid = format!("ufid:{}", Ufid(7));
+        let out = crate::appctl::run(&mut lab.switch, "ofproto/detrace", &[&ufid]);
+        assert_eq!(out.as_deref(), Ok("cookie=0x0, table=0 actions=NORMAL\n"));
+        assert!(crate::appctl::run(&mut lab.switch, "ofproto/detrace", &["7"]).is_err());
+    }
+
+    #[test]
     fn counts_reach_rules_and_idle_flows_go() {
         let mut lab = missed();
         assert_eq!((lab.dpif.flows.lock().len(), rule_packets(&lab)), (1, 1));

@@ -76,29 +76,31 @@ fn put_group(
             out.push(')');
         }
     }
-    if buckets.is_empty() {
-        return;
-    }
-    let with_ids = v == Version::V15 || v == Version::V10;
     for b in buckets {
-        out.push_str(",bucket=");
-        if with_ids {
-            let _ = write!(out, "bucket_id:{},", b.bucket_id);
-        }
-        if b.weight != u16::from(kind == GroupType::Select) {
-            let _ = write!(out, "weight:{},", b.weight);
-        }
-        if b.watch_port != OfPort::NONE {
-            out.push_str("watch_port:");
-            put_port(out, b.watch_port, n);
-            out.push(',');
-        }
-        if b.watch_group != OFPG_ANY {
-            let _ = write!(out, "watch_group:{},", b.watch_group);
-        }
-        out.push_str("actions=");
-        format_actions_of(out, &b.actions, v, n);
+        out.push(',');
+        put_bucket(out, kind, b, v, n);
     }
+}
+
+/// Appends one bucket of a group of type `kind`.
+pub fn put_bucket(out: &mut String, kind: GroupType, b: &Bucket, v: Version, n: &Names<'_>) {
+    out.push_str("bucket=");
+    if v == Version::V15 || v == Version::V10 {
+        let _ = write!(out, "bucket_id:{},", b.bucket_id);
+    }
+    if b.weight != u16::from(kind == GroupType::Select) {
+        let _ = write!(out, "weight:{},", b.weight);
+    }
+    if b.watch_port != OfPort::NONE {
+        out.push_str("watch_port:");
+        put_port(out, b.watch_port, n);
+        out.push(',');
+    }
+    if b.watch_group != OFPG_ANY {
+        let _ = write!(out, "watch_group:{},", b.watch_group);
+    }
+    out.push_str("actions=");
+    format_actions_of(out, &b.actions, v, n);
 }
 
 fn put_group_field(out: &mut String, (field, mask): &(ib_flow::FieldId, Box<[u8]>)) {

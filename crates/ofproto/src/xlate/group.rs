@@ -43,14 +43,8 @@ pub(crate) fn multipath_link(mp: &Multipath, hash: u32) -> u16 {
                 modulo = n.next_power_of_two();
             }
             // Each round fails with a chance of a half at most.
-            let mut h = hash;
-            loop {
-                let link = h % modulo;
-                h = two_words(h, 0);
-                if link < n {
-                    break link;
-                }
-            }
+            let mut rounds = (0..=u32::MAX).map(|i| two_words(hash, i) % modulo);
+            rounds.find(|link| *link < n).unwrap_or_default()
         }
     };
     u16::try_from(link).unwrap_or(0)

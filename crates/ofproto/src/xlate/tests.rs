@@ -57,6 +57,41 @@ fn masks_and_actions_are_those_of_open_vswitch() {
 }
 
 #[test]
+fn hashes_choose_the_links_of_open_vswitch() {
+    let packet = "in_port=1,dl_src=50:54:00:00:00:05,dl_dst=50:54:00:00:00:07,tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,\
+                  tp_src=1000,tp_dst=80";
+    let chosen = |actions: &str| {
+        let mut lab = lab().flows("br0", &format!("in_port=1,actions={actions}"));
+        let tail = lab.trace_tail(&["br0", packet]);
+        tail.rsplit_once(": ").map(|(_, port)| port.to_owned()).unwrap_or_default()
+    };
+    for (fields, port) in [
+        ("eth_src", "5"),
+        ("symmetric_l4", "4"),
+        ("symmetric_l3l4+udp", "7"),
+        ("nw_src", "8"),
+        ("symmetric_l3", "7"),
+    ] {
+        let bundle = format!("bundle({fields},50,hrw,ofport,members:2,3,4,5,6,7,8,9)");
+        assert_eq!(chosen(&bundle), port, "{bundle}");
+    }
+    for (algorithm, port) in [("modulo_n", "3"), ("hash_threshold", "3"), ("hrw", "5"), ("iter_hash", "6")] {
+        let path = format!("multipath(symmetric_l4,7,{algorithm},8,0,NXM_NX_REG0[]),output:NXM_NX_REG0[]");
+        assert_eq!(chosen(&path), port, "{path}");
+    }
+}
+
+#[test]
+fn a_truncation_comes_before_what_changes_the_packet() {
+    check(
+        "in_port=1,actions=mod_vlan_vid:5,output:3,strip_vlan,output(port=2,max_len=100)",
+        "in_port=1,icmp",
+        "Megaflow: recirc_id=0,eth,ip,in_port=1,nw_frag=no\n\
+         Datapath actions: push_vlan(vid=5,pcp=0),3,trunc(100),pop_vlan,2",
+    );
+}
+
+#[test]
 fn floods_pass_patch_ports_and_keep_their_order() {
     check(
         "in_port=7,actions=flood",
