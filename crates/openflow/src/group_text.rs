@@ -7,7 +7,7 @@ use ib_flow::fields::{Protocols, by_name};
 
 use crate::action_format::format_actions_of;
 use crate::action_parse::{OF11_UP, parse_actions};
-use crate::flow_text::{parse_group, put_duration};
+use crate::flow_text::put_duration;
 use crate::message::*;
 use crate::names::{Names, parse_port, put_port};
 use crate::text_util::*;
