@@ -12,6 +12,7 @@ use ib_base::time::{Clock, Instant};
 use ib_classifier::Classifier;
 use ib_flow::Match;
 use ib_l2::stp::Stp;
+use ib_flow::tlv::TlvTable;
 use ib_l2::{MacLearning, McastSnooping};
 use ib_openflow::action::{Action, Controller};
 use ib_openflow::message::{FragHandling, PacketIn, TableMiss};
@@ -144,6 +145,8 @@ pub struct Ofproto {
     /// Bundles that exist: nothing is learned behind others, whatever an old translation says.
     live_bundles: RwLock<BTreeSet<BundleId>>,
     frag: AtomicU8,
+    /// Geneve options as fields.
+    tlv: RwLock<Option<Arc<TlvTable>>>,
     /// Bumped by whatever may change a translation's result.
     pub changed: Arc<Version>,
     queue: Mutex<VecDeque<QueuedPacketIn>>,
@@ -182,6 +185,7 @@ impl Ofproto {
             stp: Mutex::new(None),
             live_bundles: RwLock::default(),
             frag: AtomicU8::new(0),
+            tlv: RwLock::default(),
             changed,
             queue: Mutex::default(),
             paused: Mutex::default(),
@@ -236,6 +240,16 @@ impl Ofproto {
         if let Some(table) = self.mcast.write().as_mut() {
             table.flush_port(bundle);
         }
+    }
+
+    /// The binding of tunnel options to `tun_metadata*`.
+    pub fn tlv(&self) -> Option<Arc<TlvTable>> {
+        self.tlv.read().clone()
+    }
+    /// Replaces it.
+    pub(crate) fn set_tlv(&self, table: Option<Arc<TlvTable>>) {
+        *self.tlv.write() = table;
+        self.changed.bump();
     }
 
     /// How IP fragments are looked up.

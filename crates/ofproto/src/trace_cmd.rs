@@ -173,6 +173,7 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
             };
             let mut flow = key;
             flow.in_port = port.ofport.0.into();
+            crate::tunnel::unpack_options(&bridge.of, &mut flow);
             let id = flow.recirc_id;
             if id != 0 && backer.recirc.find(id).is_none() {
                 return Err(format!("no recirculation data for recirc_id {id:#x}"));

@@ -12,12 +12,14 @@ use std::net::Ipv6Addr;
 use ib_base::vlog::module::{OFPROTO, TUNNEL};
 use ib_base::vlog_warn;
 use ib_dpif::{DpifError, PortSpec};
+use ib_flow::tlv::TlvTable;
 use ib_flow::{Flow, Mask, OdpPort, OfPort, TunFlags, Tunnel};
 use ib_packet::{Be16, Be32, Be64, Be128};
 use ib_tunnel::{OrFlow, PacketTypeMode, TunnelConfig, mapped, unmapped};
 
 use crate::backer::Backer;
 use crate::config::ConfigError;
+use crate::ofproto::Ofproto;
 
 /// ECN bits of a TOS.
 pub const ECN: u8 = 3;
@@ -84,6 +86,41 @@ pub fn addresses(t: &Tunnel) -> (Ipv6Addr, Ipv6Addr) {
         if v4.is_zero() { Ipv6Addr::from(v6) } else { std::net::Ipv4Addr::from(v4).to_ipv6_mapped() }
     };
     (one(t.ip_src, t.ipv6_src), one(t.ip_dst, t.ipv6_dst))
+}
+
+/// Turns the options of a packet into fields by its bridge's table. False: one that must be understood is not.
+pub fn unpack_options(of: &Ofproto, flow: &mut Flow) -> bool {
+    if flow.tunnel.flags & TunFlags::UDPIF == 0 {
+        return true;
+    }
+    if let Some(table) = of.tlv() {
+        return !table.unpack(&mut flow.tunnel);
+    }
+    let t = &mut flow.tunnel;
+    let len = usize::try_from(t.opts_present).unwrap_or(0).min(t.opts.len());
+    let critical = ib_flow::tlv::options(&t.opts[..len]).any(|(_, kind, _)| kind & 0x80 != 0);
+    t.flags &= !TunFlags::UDPIF;
+    (t.opts, t.opts_present) = ([0; 256], 0);
+    !critical
+}
+
+/// Turns what a translation looked at of the fields into a mask of the options as they travel in `key`.
+pub fn pack_options_mask(key: &Flow, mask: &mut Mask) {
+    let looked_at = mask.0.tunnel.clone();
+    let m = &mut mask.0.tunnel;
+    m.pad = [0; 4];
+    (m.opts, m.opts_present) = ([0; 256], 0);
+    if key.tunnel.flags & TunFlags::UDPIF == 0 || looked_at.opts_present == 0 {
+        return;
+    }
+    let Some(table) = TlvTable::by_id(looked_at.tlv_table()) else { return };
+    let len = usize::try_from(key.tunnel.opts_present).unwrap_or(0).min(key.tunnel.opts.len());
+    let mut bytes = Vec::new();
+    table.pack_mask(&key.tunnel.opts[..len], &looked_at, &mut bytes);
+    let n = bytes.len().min(m.opts.len());
+    m.opts[..n].copy_from_slice(&bytes[..n]);
+    m.opts_present = u64::MAX;
+    m.flags |= TunFlags::UDPIF;
 }
 
 /// Whether a datapath's key came out of a tunnel.

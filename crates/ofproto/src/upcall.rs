@@ -52,6 +52,7 @@ pub(crate) fn datapath_mask(backer: &Backer, key: &Flow, wc: &Mask) -> Mask {
     }
     mask.0.in_port = u32::MAX;
     mask.0.recirc_id = u32::MAX;
+    crate::tunnel::pack_options_mask(key, &mut mask);
     mask
 }
 

@@ -128,9 +128,13 @@ pub struct Xin<'a> {
 impl<'a> Xin<'a> {
     /// A translation of a packet's key.
     pub fn new(bridge: &Arc<XBridge>, flow: &Flow) -> Xin<'a> {
+        let mut flow = flow.clone();
+        if let Some(table) = bridge.of.tlv() {
+            flow.tunnel.set_tlv_table(table.id());
+        }
         Xin {
             bridge: Arc::clone(bridge),
-            flow: flow.clone(),
+            flow,
             packet: None,
             actions: None,
             frozen: None,
@@ -332,6 +336,7 @@ impl Ctx<'_> {
             m.nw_frag = Flow::FRAG_ANY | Flow::FRAG_LATER;
         }
         m.recirc_id = u32::MAX;
+        m.tunnel.pad = self.flow.tunnel.pad;
         if self.flow.tunnel.is_set() {
             let t = &mut m.tunnel;
             t.tun_id = ib_packet::Be64::MAX;
@@ -810,6 +815,9 @@ pub fn receive(backer: &Backer, key: &Flow) -> Result<Received, XlateError> {
     let (bridge, port) = cfg.port_of_key(key).ok_or(XlateError::BridgeNotFound)?;
     flow.in_port = port.ofport.0.into();
     flow.actset_output = OfPort::UNSET;
+    if !crate::tunnel::unpack_options(&bridge.of, &mut flow) {
+        return Err(XlateError::InvalidTunnelMetadata);
+    }
     if key.recirc_id == 0 {
         return Ok((Arc::clone(bridge), flow, None));
     }

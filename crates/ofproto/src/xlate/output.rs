@@ -173,6 +173,9 @@ impl Ctx<'_> {
         self.flow.in_port = peer.ofport.0.into();
         self.flow.metadata = Default::default();
         self.flow.tunnel = ib_flow::Flow::zeroed().tunnel;
+        if let Some(table) = bridge.of.tlv() {
+            self.flow.tunnel.set_tlv_table(table.id());
+        }
         self.flow.regs = Default::default();
         self.flow.actset_output = OfPort::UNSET;
         clear_ct(&mut self.flow);

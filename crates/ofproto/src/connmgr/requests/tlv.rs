@@ -56,11 +56,11 @@ pub(super) fn modify(cx: &mut Cx<'_>, m: &TlvTableMod) -> Result<(), OfError> {
             TlvError::Full => OfError::NXTTMFC_TABLE_FULL,
         })?)
     };
+    cx.bridge.of.set_tlv(new.clone());
+    cx.bridge.connmgr.tlv = new;
     if let Some(old) = old {
         old.retire();
     }
-    cx.bridge.connmgr.tlv = new;
-    cx.bridge.of.changed.bump();
     Ok(())
 }
 
