@@ -5,6 +5,7 @@ mod net;
 mod openflow;
 mod ovsdb;
 mod programs;
+mod tunnel;
 
 use ib_base::json::{Json, Parser, Style};
 use ib_dpif::text::{PortNames, UserCookie, format_actions, format_key, parse_actions, parse_key};
@@ -35,6 +36,8 @@ pub const TARGETS: &[Target] = &[
     row("bpdu", l2::BPDU_SEEDS, l2::bpdu),
     row("multicast-messages", l2::MULTICAST_SEEDS, l2::multicast_messages),
     row("packet-views", PACKET_SEEDS, net::views),
+    row("tunnel-headers", tunnel::SEEDS, tunnel::headers),
+    row("tunnel-options", tunnel::OPTION_SEEDS, tunnel::options),
     row("compose", PACKET_SEEDS, net::compose),
     row("gso", PACKET_SEEDS, net::gso),
     row("vnet-header", net::VNET_SEEDS, net::vnet_header),

@@ -29,8 +29,14 @@ pub fn match_(m: &Match, ports: Option<&PortMap>) -> String {
 }
 
 /// A rule's match.
-pub fn rule_match(rule: &Rule, _bridge: &XBridge) -> String {
-    match_(&rule.cls().match_(), None)
+pub fn rule_match(rule: &Rule, bridge: &XBridge) -> String {
+    let mut m = rule.cls().match_();
+    if m.mask.0.tunnel.opts_present != 0
+        && let Some(table) = bridge.of.tlv()
+    {
+        m.flow.tunnel.set_tlv_table(table.id());
+    }
+    match_(&m, None)
 }
 
 /// A port by reserved name or number.

@@ -363,3 +363,128 @@ fn erspan(d: &[u8], at: usize, trusted: bool, t: &mut Tunnel) -> Parsed<Inner> {
     };
     Ok(Inner { at: end, ethertype: ETH_TEB })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::{Underlay, build};
+    use crate::config::{OrFlow, PacketTypeMode, TunnelConfig};
+    use crate::push::{PerPacket, push};
+    use ib_base::rng::Rng;
+    use ib_flow::Flow;
+
+    const INNER: [u8; 34] = [
+        0x50, 0x54, 0, 0, 0, 7, 0x50, 0x54, 0, 0, 0, 5, 0x08, 0, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 0xff, 0xf9,
+        0x6c, 192, 168, 0, 1, 192, 168, 0, 2,
+    ];
+
+    fn underlay(v6: bool) -> Underlay {
+        let ip = |v4: &str, six: &str| if v6 { six } else { v4 }.parse().map(crate::mapped).unwrap();
+        Underlay {
+            dst_mac: "f8:bc:12:44:34:b6".parse().unwrap(),
+            src_mac: "aa:55:aa:55:00:00".parse().unwrap(),
+            dst: ip("1.1.2.92", "2001:cafe::92"),
+            src: ip("1.1.2.88", "2001:cafe::88"),
+        }
+    }
+
+    /// A tunnel of `kind` with options, and the inner packet's key.
+    fn tunnel(kind: Kind, r: &mut Rng) -> (TunnelConfig, Flow) {
+        let mut c = TunnelConfig::new(kind);
+        let mut flow = Flow::zeroed();
+        let bits = r.next_u32();
+        c.out_key = Some(OrFlow::Flow);
+        c.seq = bits & 1 != 0;
+        c.gbp = kind == Kind::Vxlan && bits & 2 != 0;
+        c.gpe = kind == Kind::Vxlan && !c.gbp && bits & 4 != 0;
+        c.erspan_ver = OrFlow::Fixed(1 + (bits >> 3 & 1) as u8);
+        (c.erspan_idx, c.erspan_dir, c.erspan_hwid) = (OrFlow::Flow, OrFlow::Flow, OrFlow::Flow);
+        let t = &mut flow.tunnel;
+        t.tun_id = Be64::new(u64::from(r.next_u32() & if kind.is_erspan() { 0x3ff } else { 0xff_ffff }));
+        t.flags = if bits & 16 != 0 { TunFlags::CSUM } else { 0 } | TunFlags::DF | TunFlags::KEY;
+        (t.ip_tos, t.ip_ttl) = (bits as u8, 64);
+        if c.gbp {
+            (t.gbp_id, t.gbp_flags) = (Be16::new(bits as u16 | 1), 0x48);
+        }
+        (t.erspan_idx, t.erspan_hwid, t.erspan_dir) = (r.next_u32() & 0xf_ffff, bits as u8 & 0x3f, 1);
+        if kind == Kind::Geneve && bits & 32 != 0 {
+            t.flags |= TunFlags::UDPIF | TunFlags::OAM;
+            t.opts[..8].copy_from_slice(&[0xff, 0xff, 0x80, 1, 0, 0, 0, 10]);
+            t.opts_present = 8;
+        }
+        if c.mode == PacketTypeMode::LegacyL3 {
+            flow.packet_type = Be32::new(0x1_0800);
+        }
+        flow.dl_type = Be16::new(0x0800);
+        (c, flow)
+    }
+
+    #[test]
+    fn what_is_pushed_can_be_popped() {
+        let mut r = Rng::new(7);
+        for round in 0..2000 {
+            let kind = Kind::all().filter(|k| !matches!(k, Kind::Lisp | Kind::Stt)).nth(round % 9).unwrap();
+            let v6 = kind == Kind::Srv6 || r.next_u32() & 1 != 0;
+            let (config, flow) = tunnel(kind, &mut r);
+            let u = underlay(v6);
+            let header = build(&config, &flow, &u).unwrap();
+            let l3 = config.mode == PacketTypeMode::LegacyL3;
+            let inner = if l3 { &INNER[14..] } else { &INNER[..] };
+            let mut p = Packet::from_frame(inner);
+            p.ethernet = !l3;
+            p.l3_type = Be16::new(0x0800);
+            let per = PerPacket { hash: r.next_u32(), seq: 5, ip_id: 1 };
+            assert!(push(&mut p, kind, &header, &per), "{kind:?}");
+            assert_eq!(p.len(), header.len() + inner.len());
+            let good = p.data().to_vec();
+            p.extend(&[0; 6]);
+            let t = pop(&mut p, kind).unwrap_or_else(|e| panic!("{kind:?} {e:?} {good:02x?}"));
+            assert_eq!((p.data(), p.ethernet), (inner, !l3), "{kind:?}");
+            assert_eq!((t.ip_tos, t.ip_ttl), (flow.tunnel.ip_tos, 64), "{kind:?}");
+            if !matches!(kind, Kind::Srv6 | Kind::Bareudp) {
+                assert_eq!(t.tun_id, flow.tunnel.tun_id, "{kind:?}");
+            }
+            assert_eq!((t.gbp_id, t.gbp_flags), (flow.tunnel.gbp_id, flow.tunnel.gbp_flags));
+            assert_eq!((t.opts, t.opts_present), (flow.tunnel.opts, flow.tunnel.opts_present));
+            if kind.is_erspan() {
+                let sent = &flow.tunnel;
+                match t.erspan_ver {
+                    1 => assert_eq!(t.erspan_idx, sent.erspan_idx),
+                    _ => assert_eq!((t.erspan_hwid, t.erspan_dir), (sent.erspan_hwid, 1)),
+                }
+            }
+            // Any byte may be wrong, and any be missing: it never panics, and a bad address never goes unseen.
+            let mut bad = good.clone();
+            let at = r.below(bad.len() as u64) as usize;
+            bad[at] ^= 1 << r.below(8);
+            let mut p = Packet::from_frame(&bad);
+            let result = pop(&mut p, kind);
+            if !v6 && (14..34).contains(&at) {
+                assert!(result.is_err(), "{kind:?}: byte {at}");
+            }
+            let mut p = Packet::from_frame(&good[..at]);
+            assert!(pop(&mut p, kind).is_err() && p.data() == &good[..at]);
+        }
+    }
+
+    #[test]
+    fn a_vxlan_packet_as_others_send_it() {
+        let hex = "aa55aa550000f8bc124434b6080045000046000040004011334f0101025c01010258c85312b5003200000800000000007b00";
+        let mut frame: Vec<u8> =
+            (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[i * 2..i * 2 + 2], 16).unwrap()).collect();
+        frame.extend_from_slice(&INNER[..20]);
+        let csum = checksum(&{
+            let mut h = frame[14..34].to_vec();
+            h[10..12].fill(0);
+            h
+        });
+        frame[24..26].copy_from_slice(&csum.to_bytes());
+        frame.extend_from_slice(&INNER[20..]);
+        let mut p = Packet::from_frame(&frame);
+        let t = pop(&mut p, Kind::Vxlan).unwrap();
+        assert_eq!((t.tun_id.get(), t.tp_dst.get(), t.flags), (0x7b, 4789, TunFlags::KEY));
+        assert_eq!(p.data(), INNER);
+        let mut p = Packet::from_frame(&frame);
+        assert_eq!(pop(&mut p, Kind::Gre).err(), Some(PopError::Protocol));
+    }
+}
