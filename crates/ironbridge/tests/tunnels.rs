@@ -1,0 +1,73 @@
+//! Tunnels that the switch ends by itself, against the kernel's own devices in another namespace: each kind, over IPv4 and
+//! IPv6, pings and a stream with default offloads.
+
+mod support;
+
+use support::{Daemons, Host, NET, need, sh, unique};
+
+/// Kind, options, address of the far end, and how the kernel makes its device (behind `ip link add t0`).
+const TUNNELS: [(&str, &str, &str, &str); 6] = [
+    (
+        "vxlan",
+        "key=10",
+        "172.31.97.2",
+        "type vxlan id 10 remote 172.31.97.1 local 172.31.97.2 dstport 4789 dev eth0",
+    ),
+    ("geneve", "key=11", "172.31.97.2", "type geneve id 11 remote 172.31.97.1"),
+    ("gre", "key=12", "172.31.97.2", "type gretap local 172.31.97.2 remote 172.31.97.1 key 12"),
+    ("vxlan", "key=13", "fd97::2", "type vxlan id 13 remote fd97::1 local fd97::2 dstport 4789 dev eth0"),
+    ("geneve", "key=14 options:csum=true", "fd97::2", "type geneve id 14 remote fd97::1"),
+    ("ip6gre", "key=15", "fd97::2", "type ip6gretap local fd97::2 remote fd97::1 key 15 encaplimit none"),
+];
+
+#[test]
+fn the_kernels_tunnels_end_here() {
+    if !need(NET) {
+        return;
+    }
+    let d = Daemons::start(&[]);
+    let far = Host::new("172.31.97.2/24");
+    far.sh("ip addr add fd97::2/64 dev eth0 nodad");
+    let physical = unique("itp");
+    d.run(&format!("ovs-vsctl add-br {physical} -- set bridge {physical} datapath_type=netdev"));
+    d.run(&format!("ovs-vsctl add-port {physical} {}", far.port));
+    sh(&format!("ip addr add 172.31.97.1/24 dev {physical}"));
+    sh(&format!("ip addr add fd97::1/64 dev {physical} nodad"));
+    sh(&format!("ip link set {physical} up"));
+    assert!(far.pings("172.31.97.1"), "the underlay");
+    let mut tried = 0;
+    for (n, (kind, options, remote, device)) in TUNNELS.iter().enumerate() {
+        if !far.try_sh(&format!("ip link add t0 {device}")).status.success() {
+            println!("{kind} to {remote} skipped: this kernel has no such device");
+            continue;
+        }
+        tried += 1;
+        let (br, port) = (unique("itb"), unique("itt"));
+        d.run(&format!(
+            "ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev -- add-port {br} {port} \
+             -- set interface {port} type={kind} options:remote_ip={remote} options:{options}"
+        ));
+        sh(&format!("ip addr add 10.97.{n}.1/24 dev {br}"));
+        sh(&format!("ip link set {br} mtu 1400"));
+        sh(&format!("ip link set {br} up"));
+        far.sh("ip link set t0 mtu 1400");
+        far.sh("ip link set t0 up");
+        far.sh(&format!("ip addr add 10.97.{n}.2/24 dev t0"));
+        assert!(far.pings(&format!("10.97.{n}.1")), "{kind} to {remote}");
+        if std::path::Path::new("/usr/bin/iperf3").exists() {
+            for direction in ["", "-R"] {
+                let _server = far.spawn("iperf3 -s -1");
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                let out = sh(&format!("iperf3 -c 10.97.{n}.2 -n 2M {direction}"));
+                assert!(out.contains("receiver"), "{kind} to {remote} {direction}: {out}");
+            }
+        }
+        let status = d.run(&format!("ovs-vsctl get interface {port} status"));
+        assert!(status.contains(&format!("tunnel_egress_iface={physical}")), "{status}");
+        d.run(&format!("ovs-vsctl del-br {br}"));
+        far.sh("ip link del t0");
+    }
+    println!("{tried} kinds of tunnels tried");
+    let neighbours = d.run("ovs-appctl tnl/neigh/show");
+    assert!(tried == 0 || neighbours.contains("172.31.97.2"), "{neighbours}");
+}
