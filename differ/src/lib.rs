@@ -2,8 +2,10 @@
 //!
 //! A [`World`] is one set of daemons and tools in a folder of its own, on dummy devices. [`script`] runs a file
 //! of commands in both worlds and compares output and exit codes. [`random`] makes flow tables and packets from a
-//! seed, compares what `ofproto/trace` says and what leaves by which port, and shrinks a difference to few flows.
+//! seed, compares what `ofproto/trace` says and what leaves by which port, and shrinks a difference to few flows. [`ovsdb`] does the like with
+//! schemas, transactions and monitors.
 
+pub mod ovsdb;
 pub mod random;
 pub mod script;
 mod world;

@@ -1,4 +1,5 @@
-//! `cargo xtask diff [--seeds FIRST..LAST] [SCRIPT...]`: compares with Open vSwitch, by scripts or by random tables.
+//! `cargo xtask diff [--ovsdb] [--seeds FIRST..LAST] [SCRIPT...]`: compares with Open vSwitch, by scripts, by random tables or by
+//! random databases.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,10 +21,13 @@ fn main() -> ExitCode {
 fn run() -> Result<usize, String> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let mut seeds = 1..=20;
+    let mut databases = false;
     let mut scripts = Vec::new();
     let mut words = args.iter();
     while let Some(word) = words.next() {
-        if word == "--seeds" {
+        if word == "--ovsdb" {
+            databases = true;
+        } else if word == "--seeds" {
             let text = words.next().ok_or("--seeds needs FIRST..LAST")?;
             let (a, b) = text.split_once("..").ok_or("--seeds needs FIRST..LAST")?;
             let number = |s: &str| s.parse::<u64>().map_err(|e| format!("--seeds {text}: {e}"));
@@ -44,6 +48,16 @@ fn run() -> Result<usize, String> {
             for d in differ::script::run(&theirs, &ours, &text) {
                 println!("{d}");
                 found += 1;
+            }
+        }
+        return Ok(found);
+    }
+    if databases {
+        for seed in seeds {
+            let case = differ::ovsdb::Case::generate(seed);
+            if let Some(small) = differ::ovsdb::compare(&theirs, &ours, &case)? {
+                found += 1;
+                println!("seed {seed}:\n{small}");
             }
         }
         return Ok(found);

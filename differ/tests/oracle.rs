@@ -7,6 +7,9 @@ use differ::World;
 /// Seeds that are compared each time.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
+/// Seeds of databases that are compared each time.
+const DATABASE_SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
+
 /// Both worlds; else prints why the test is skipped.
 fn worlds() -> Option<(World, World)> {
     // Tests lie in `deps`, programs beside it.
@@ -52,6 +55,20 @@ fn random_tables_translate_the_same_on_both() {
     for seed in SEEDS {
         let case = differ::random::Case::generate(seed);
         match differ::random::compare(&theirs, &ours, &case) {
+            Ok(None) => {}
+            Ok(Some(small)) => report.push_str(&format!("seed {seed}:\n{small}\n")),
+            Err(e) => report.push_str(&format!("seed {seed}: {e}\n")),
+        }
+    }
+    assert!(report.is_empty(), "\n{report}");
+}
+
+#[test]
+fn random_databases_answer_the_same_on_both() {
+    let Some((theirs, ours)) = worlds() else { return };
+    let mut report = String::new();
+    for seed in DATABASE_SEEDS {
+        match differ::ovsdb::compare(&theirs, &ours, &differ::ovsdb::Case::generate(seed)) {
             Ok(None) => {}
             Ok(Some(small)) => report.push_str(&format!("seed {seed}:\n{small}\n")),
             Err(e) => report.push_str(&format!("seed {seed}: {e}\n")),

@@ -72,13 +72,8 @@ impl ColumnSchema {
         let kind = parser.required("type", Kinds::STRING.or(Kinds::OBJECT));
         parser.finish()?;
         let kind = ColumnType::from_json(kind.unwrap_or(&Json::Null))?;
-        // A weak reference disappears when its row does, which is a change.
-        if !mutable && kind.references().any(|r| r.ref_type == RefType::Weak) {
-            return Err(Error::syntax(
-                json,
-                format!("immutable weak reference columns not supported ({name})"),
-            ));
-        }
+        // A weak reference disappears when its row does, which is a change: such a column is mutable, whatever is said.
+        let mutable = mutable || kind.references().any(|r| r.ref_type == RefType::Weak);
         Ok(ColumnSchema { index, name: name.clone(), kind, mutable, persistent: !ephemeral })
     }
 
@@ -151,13 +146,13 @@ impl TableSchema {
             is_root: false,
             indexes: Vec::new(),
         };
-        for (index, name, mutable) in [(UUID_COLUMN, "_uuid", false), (VERSION_COLUMN, "_version", true)] {
+        for (index, name) in [(UUID_COLUMN, "_uuid"), (VERSION_COLUMN, "_version")] {
             let persistent = index == UUID_COLUMN;
             table.push(ColumnSchema {
                 index,
                 name: name.into(),
                 kind: ColumnType::uuid(),
-                mutable,
+                mutable: false,
                 persistent,
             });
         }
