@@ -319,13 +319,13 @@ fn set_tunnel_mask(t: &Tunnel) -> Tunnel {
     m.ipv6_src = if t.ipv6_src.is_zero() { m.ipv6_src } else { Be128::MAX };
     m.ipv6_dst = Be128::MAX;
     m.ip_tos = if t.ip_tos == 0 { 0 } else { 0xff };
-    m.ip_ttl = 0xff;
+    m.ip_ttl = if t.ip_ttl == 0 { 0 } else { 0xff };
     m.tp_src = Be16::MAX;
     m.tp_dst = Be16::MAX;
     m.flags = flag_bits as u16;
-    if u32::from(t.flags) & flag_bits == 0 {
-        m.flags = 0;
-    }
+    m.gbp_flags = u8::MAX;
+    (m.erspan_ver, m.erspan_idx, m.erspan_dir, m.erspan_hwid) = (u8::MAX, u32::MAX, u8::MAX, u8::MAX);
+    (m.gtpu_flags, m.gtpu_msgtype) = (u8::MAX, u8::MAX);
     m
 }
 
@@ -501,17 +501,23 @@ fn parse_call(s: &mut Scan<'_>, word: &str, names: &PortNames, depth: usize) -> 
             return Ok(Action::Set(field));
         }
         "push_vlan(" => {
-            let (mut tpid, mut tci) = (0x8100, Vlan::CFI);
+            let (mut tpid, mut tci, mut has_vid) = (0x8100, Vlan::CFI, false);
             pairs(s, |s, name| {
                 match name {
                     "tpid" => tpid = s.u16()?,
-                    "vid" => tci |= s.number(0xfff)? as u16,
+                    "vid" => {
+                        has_vid = true;
+                        tci |= s.number(0xfff)? as u16;
+                    }
                     "pcp" => tci |= (s.number(7)? as u16) << 13,
                     "cfi" => tci &= !(if s.number(1)? == 0 { Vlan::CFI } else { 0 }),
                     _ => return s.err(format!("unknown field '{name}' of push_vlan")),
                 }
                 Ok(())
             })?;
+            if !has_vid {
+                return s.err("push_vlan lacks a vid");
+            }
             return Ok(Action::PushVlan { tpid: Be16::new(tpid), tci: Be16::new(tci) });
         }
         "sample(" => {
@@ -767,6 +773,10 @@ fn parse_set(s: &mut Scan<'_>) -> Res<SetField> {
         "tunnel" => {
             let (mut t, mut m) = (Flow::zeroed().tunnel, Flow::zeroed().tunnel);
             pairs(s, |s, f| tunnel_field(s, f, &mut t, &mut m))?;
+            if !t.tun_id.is_zero() {
+                // An identifier is a key.
+                t.flags |= TunFlags::KEY;
+            }
             SetField::Tunnel(Box::new(t))
         }
         "nsh" => {
@@ -886,6 +896,11 @@ mod tests {
             "set(arp(sip=1.2.3.4,op=2,sha=00:01:02:03:04:05)),set(nd(target=::1,sll=00:01:02:03:04:05))",
             "set(mpls(label=100,tc=1,ttl=64,bos=1)),set(skb_priority(0x1)),set(skb_mark(0x4/0xff))",
             "set(tunnel(tun_id=0x1,src=1.1.1.1,dst=2.2.2.2,ttl=64,flags(df|csum|key)))",
+            "set(tunnel(tun_id=0x1,dst=2.2.2.2,ttl=64,erspan(ver=2,dir=1,hwid=0x7),flags(key)))",
+            "set(tunnel(dst=2.2.2.2,ttl=64,erspan(ver=1,idx=0x7),flags(0)))",
+            "set(tunnel(tun_id=0x1,dst=2.2.2.2,ttl=64,gtpu(flags=0x30,msgtype=255),flags(key)))",
+            "set(tunnel(tun_id=0x1,dst=2.2.2.2,ttl=64,vxlan(gbp(id=10,flags=0)),flags(key)))",
+            "set(tunnel(tun_id=0x1,dst=2.2.2.2,ttl=64,geneve({class=0,type=0,len=4,0x123}{class=0xffff,type=0x80,len=0}),flags(key)))",
             "set(tunnel(tun_id=0x1,dst=2.2.2.2,ttl=64,tp_dst=4789,geneve({class=0xffff,type=0x80,len=4,0xa}),flags(df|key)))",
             "push_vlan(vid=12,pcp=3),push_vlan(tpid=0x88a8,vid=12,pcp=0),push_vlan(vid=12,pcp=0,cfi=0),pop_vlan",
             "push_mpls(label=10,tc=0,ttl=64,bos=1,eth_type=0x8847),pop_mpls(eth_type=0x800)",

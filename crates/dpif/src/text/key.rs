@@ -162,7 +162,7 @@ pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: b
     if !t.gbp_id.is_zero() || t.gbp_flags != 0 {
         let sep = if a.out.ends_with('(') { "" } else { "," };
         let _ = write!(a.out, "{sep}vxlan(gbp(id={}", t.gbp_id.get());
-        if t.gbp_flags != 0 {
+        if t.gbp_flags != 0 || m.gbp_flags == u8::MAX {
             let _ = write!(a.out, ",flags={}", hex(t.gbp_flags.into()));
         }
         a.out.push_str("))");
@@ -174,6 +174,7 @@ pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: b
         format_geneve(a.out, &t.opts[..len]);
         a.out.push(')');
     }
+    format_erspan_gtpu(a.out, t, m);
     let flag_bits: u32 = TUN_FLAGS.iter().map(|(b, _)| b).sum();
     let (v, mask) = (u32::from(t.flags) & flag_bits, u32::from(m.flags) & flag_bits);
     if mask != 0 || verbose {
@@ -184,14 +185,39 @@ pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: b
     }
 }
 
+/// `erspan(...)` and `gtpu(...)`, where the mask looks at them.
+fn format_erspan_gtpu(out: &mut String, t: &Tunnel, m: &Tunnel) {
+    let sep = |out: &String| if out.ends_with('(') { "" } else { "," };
+    if t.erspan_ver != 0 && m.erspan_ver != 0 {
+        let _ = write!(out, "{}erspan(ver={}", sep(out), t.erspan_ver);
+        if t.erspan_ver == 1 && m.erspan_idx != 0 {
+            let _ = write!(out, ",idx={}", hex(t.erspan_idx.into()));
+        }
+        if t.erspan_ver == 2 && m.erspan_dir != 0 {
+            let _ = write!(out, ",dir={}", t.erspan_dir);
+        }
+        if t.erspan_ver == 2 && m.erspan_hwid != 0 {
+            let _ = write!(out, ",hwid={}", hex(t.erspan_hwid.into()));
+        }
+        out.push(')');
+    }
+    if (t.gtpu_flags, t.gtpu_msgtype) != (0, 0) && (m.gtpu_flags, m.gtpu_msgtype) != (0, 0) {
+        let _ =
+            write!(out, "{}gtpu(flags={},msgtype={})", sep(out), hex(t.gtpu_flags.into()), t.gtpu_msgtype);
+    }
+}
+
 fn format_geneve(out: &mut String, mut opts: &[u8]) {
     while let [c0, c1, kind, len, rest @ ..] = opts {
         let words = usize::from(len & 0x1f) * 4;
         let Some((data, tail)) = rest.split_at_checked(words) else { return };
-        let _ = write!(out, "{{class={:#x},type={kind:#x},len={words},0x", u16::from_be_bytes([*c0, *c1]));
-        let digits: String = data.iter().map(|b| format!("{b:02x}")).collect();
-        let trimmed = digits.trim_start_matches('0');
-        out.push_str(if trimmed.is_empty() { "0" } else { trimmed });
+        let class = u16::from_be_bytes([*c0, *c1]);
+        let _ = write!(out, "{{class={},type={},len={words}", hex(class.into()), hex((*kind).into()));
+        if !data.is_empty() {
+            let digits: String = data.iter().map(|b| format!("{b:02x}")).collect();
+            let trimmed = digits.trim_start_matches('0');
+            let _ = write!(out, ",0x{}", if trimmed.is_empty() { "0" } else { trimmed });
+        }
         out.push('}');
         opts = tail;
     }
@@ -822,6 +848,32 @@ pub(super) fn tunnel_field(s: &mut Scan<'_>, field: &str, t: &mut Tunnel, m: &mu
                 Ok(())
             })?;
             s.expect(")")?;
+        }
+        "erspan" => {
+            s.expect("(")?;
+            pairs(s, |s, name| {
+                match name {
+                    "ver" => (t.erspan_ver, m.erspan_ver) = u8_pair(s)?,
+                    "idx" => {
+                        (t.erspan_idx, m.erspan_idx) = masked(s, 0xf_ffff, |s| s.u32())?;
+                    }
+                    "dir" => (t.erspan_dir, m.erspan_dir) = u8_pair(s)?,
+                    "hwid" => (t.erspan_hwid, m.erspan_hwid) = u8_pair(s)?,
+                    _ => return s.err(format!("unknown field '{name}' of erspan")),
+                }
+                Ok(())
+            })?;
+        }
+        "gtpu" => {
+            s.expect("(")?;
+            pairs(s, |s, name| {
+                match name {
+                    "flags" => (t.gtpu_flags, m.gtpu_flags) = u8_pair(s)?,
+                    "msgtype" => (t.gtpu_msgtype, m.gtpu_msgtype) = u8_pair(s)?,
+                    _ => return s.err(format!("unknown field '{name}' of gtpu")),
+                }
+                Ok(())
+            })?;
         }
         "geneve" => {
             s.expect("(")?;
