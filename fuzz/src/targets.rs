@@ -1,5 +1,6 @@
 //! The targets, one row each.
 
+mod conntrack;
 mod l2;
 mod net;
 mod openflow;
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     row("packet", PACKET_SEEDS, packet),
     row("bpdu", l2::BPDU_SEEDS, l2::bpdu),
     row("multicast-messages", l2::MULTICAST_SEEDS, l2::multicast_messages),
+    row("conntrack", PACKET_SEEDS, conntrack::conntrack),
     row("packet-views", PACKET_SEEDS, net::views),
     row("tunnel-headers", tunnel::SEEDS, tunnel::headers),
     row("tunnel-options", tunnel::OPTION_SEEDS, tunnel::options),

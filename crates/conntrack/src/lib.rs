@@ -13,8 +13,9 @@
 //! two connections share a key. Locks are taken in this order: one shard (or two, by number), then one connection. A
 //! look-up holds a shard's lock for a hash probe only. Memory is bounded by `maxconns`.
 //!
-//! Absent: application helpers' payloads and fragments are the business of modules to come; a fragment is invalid here.
+//! Fragments wait in [`frag`] until their datagram is whole. Absent: application helpers' payloads are not looked at.
 
+pub mod frag;
 pub mod key;
 pub mod nat;
 pub mod rewrite;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use foldhash::quality::RandomState;
 use ib_dpif::conntrack::{
-    CtControl, CtEntry, CtFilter, CtTcp, CtTimeouts, CtTuple, CtZoneLimit, FragCounters, FragStatus, TcpState,
+    CtControl, CtEntry, CtFilter, CtTcp, CtTimeouts, CtTuple, CtZoneLimit, FragStatus, TcpState,
 };
 use ib_dpif::{CtAction, NatAction};
 use ib_flow::Metadata;
@@ -22,6 +22,7 @@ use ib_flow::key::CtState;
 use ib_packet::{Be128, Packet};
 use parking_lot::{Mutex, RwLock};
 
+use crate::frag::{Fragments, Outcome};
 use crate::key::{Key, Parsed, parse};
 use crate::nat::{self, Translated};
 use crate::rewrite::rewrite;
@@ -135,12 +136,11 @@ pub struct Conntrack {
     limits: RwLock<Limits>,
     timeouts: RwLock<BTreeMap<u16, CtTimeouts>>,
     zone_counts: Box<[AtomicU32]>,
-    frag: Mutex<FragStatus>,
+    fragments: Mutex<Fragments>,
 }
 
 impl Default for Conntrack {
     fn default() -> Conntrack {
-        let counters = |min_size| FragCounters { enabled: true, min_size, ..FragCounters::default() };
         Conntrack {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: RandomState::default(),
@@ -154,7 +154,7 @@ impl Default for Conntrack {
             limits: RwLock::default(),
             timeouts: RwLock::default(),
             zone_counts: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
-            frag: Mutex::new(FragStatus { max: 1000, held: 0, v4: counters(1200), v6: counters(1280) }),
+            fragments: Mutex::default(),
         }
     }
 }
@@ -296,6 +296,11 @@ impl Conntrack {
         if second < state.noted_s {
             state.noted_s = self.shards[self.shard_of(&conn.orig)].wheel.lock().note(conn, second);
         }
+    }
+
+    /// Takes a fragment, or any packet, before it is tracked: see [`crate::frag`].
+    pub fn take_fragment(&self, packet: Packet, zone: u16, now_ms: u64) -> Outcome {
+        self.fragments.lock().take(packet, zone, now_ms)
     }
 
     /// Does one `ct` action: see the module. `random` is any number, for ranges that are to be random.
@@ -460,6 +465,7 @@ impl Conntrack {
             return;
         }
         self.swept_ms.store(now_ms, Ordering::Relaxed);
+        self.fragments.lock().expire(now_ms);
         let now_s = now_ms / 1000;
         for shard in &self.shards {
             let mut budget = SWEEP_BATCH;
@@ -631,14 +637,14 @@ impl CtControl for Conntrack {
         self.sweep_ms.store(ms, Ordering::Relaxed);
     }
     fn frag_status(&self) -> FragStatus {
-        *self.frag.lock()
+        self.fragments.lock().status
     }
     fn set_frag_enabled(&self, v6: bool, on: bool) {
-        let mut f = self.frag.lock();
+        let f = &mut self.fragments.lock().status;
         if v6 { f.v6.enabled = on } else { f.v4.enabled = on }
     }
     fn set_frag_min(&self, v6: bool, bytes: u32) -> bool {
-        let mut f = self.frag.lock();
+        let f = &mut self.fragments.lock().status;
         let counters = if v6 { &mut f.v6 } else { &mut f.v4 };
         if bytes >= FRAG_FLOOR {
             counters.min_size = bytes;
@@ -648,7 +654,7 @@ impl CtControl for Conntrack {
     fn set_frag_max(&self, max: u32) -> bool {
         let fits = max <= FRAG_MAX;
         if fits {
-            self.frag.lock().max = max;
+            self.fragments.lock().status.max = max;
         }
         fits
     }

@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use ib_dpif::{Action, HashAlg, SetField, UpcallKind, UserspaceAction, UserspaceData};
+use ib_conntrack::frag::{Outcome, is_fragment};
+use ib_dpif::{Action, CtAction, HashAlg, SetField, UpcallKind, UserspaceAction, UserspaceData};
 use ib_flow::{Flow, Metadata, hash};
 use ib_packet::Packet;
 
@@ -158,6 +159,10 @@ impl Worker {
                     md.ct_orig = None;
                 }
                 Action::Ct(ct) => {
+                    if is_fragment(p) {
+                        let Some(p) = packet.take() else { return };
+                        return self.conntrack_fragment(p, md, ct, &actions[i + 1..], cx);
+                    }
                     let random = self.rng.next_u32();
                     self.shared.conntrack.process(p, &mut md, ct, self.now_ms, random);
                 }
@@ -180,6 +185,36 @@ impl Worker {
         // Modified to the end and sent nowhere else, or its copies have left: that was the list's wish.
         if let Some(p) = packet {
             self.pool.give(p);
+        }
+    }
+
+    /// Tracks the datagram that a fragment completes; all of its fragments then do what is left of the list.
+    fn conntrack_fragment(
+        &mut self,
+        packet: Packet,
+        mut md: Metadata,
+        ct: &CtAction,
+        rest: &[Action],
+        cx: Context<'_>,
+    ) {
+        let random = self.rng.next_u32();
+        let packets = match self.shared.conntrack.take_fragment(packet, ct.zone, self.now_ms) {
+            Outcome::Held => return,
+            Outcome::AsIs(mut p) => {
+                self.shared.conntrack.process(&mut p, &mut md, ct, self.now_ms, random);
+                vec![p]
+            }
+            Outcome::Whole(mut whole) => {
+                self.shared.conntrack.process(&mut whole.packet, &mut md, ct, self.now_ms, random);
+                whole.split()
+            }
+        };
+        for p in packets {
+            if rest.is_empty() {
+                self.pool.give(p);
+            } else {
+                self.run(p, md.clone(), rest, cx.deeper());
+            }
         }
     }
 
