@@ -251,7 +251,11 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
                     self.n_static += 1;
                 }
                 self.touch(key);
-                self.set_port(key, port)
+                // An operator moves it, not the station.
+                let moved = self.stats.moved;
+                let news = self.set_port(key, port);
+                self.stats.moved = moved;
+                news
             }
             None => {
                 self.make_room();

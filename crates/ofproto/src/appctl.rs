@@ -172,7 +172,8 @@ fn dump_datapath(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
             "-m" => more = true,
             "--names" => names = Some(true),
             "--no-names" => names = Some(false),
-            _ => return Err("Unknown option".into()),
+            // Others mean nothing.
+            _ => {}
         }
     }
     let b = bridge(switch, name)?;
@@ -278,25 +279,42 @@ fn fdb_show(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     Ok(out)
 }
 
+/// The number that a word begins with, by the C library's rules: none is 0, a negative one wraps.
+fn leading_number(word: &str) -> u32 {
+    let (negative, digits) = match word.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, word),
+    };
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let n = digits[..end].parse::<u32>().unwrap_or(0);
+    if negative { n.wrapping_neg() } else { n }
+}
+
 fn fdb_add(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let b = bridge(switch, args[0])?;
-    let port = b.port_by_name(args[1]).map(|p| p.ofport).or_else(|| args[1].parse().ok().map(OfPort));
-    let bundle = port
-        .and_then(|p| b.bundles.id_of_port(p))
+    let bundle = b
+        .port_by_name(args[1])
+        .and_then(|p| b.bundles.id_of_port(p.ofport))
         .ok_or_else(|| "software error, odp port is present but no ofp port".to_owned())?;
-    let vlan: u32 = args[2].parse().map_err(|_| "bad VLAN".to_owned())?;
+    let vlan = leading_number(args[2]) as u16;
     let mac: Mac = args[3].parse().map_err(|_| "bad MAC address".to_owned())?;
-    if b.of.ml.write().add_static(mac, vlan as u16, bundle) {
+    let now = switch.clock.now();
+    let old = b.of.ml.read().entries(now).find(|e| e.age.is_none() && e.vlan == vlan && e.mac == mac);
+    let mut out = String::new();
+    if let Some(old) = old.filter(|e| e.port != bundle) {
+        let _ = writeln!(out, "Overriding already existing static entry on {}", port_text(b, old.port));
+    }
+    if b.of.ml.write().add_static(mac, vlan, bundle) {
         b.of.changed.bump();
     }
-    Ok(String::new())
+    Ok(out)
 }
 
 fn fdb_del(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let b = bridge(switch, args[0])?;
-    let vlan: u32 = args[1].parse().map_err(|_| "bad VLAN".to_owned())?;
+    let vlan = leading_number(args[1]) as u16;
     let mac: Mac = args[2].parse().map_err(|_| "bad MAC address".to_owned())?;
-    if !b.of.ml.write().remove_static(mac, vlan as u16) {
+    if !b.of.ml.write().remove_static(mac, vlan) {
         return Err("could not find static mac entry".into());
     }
     b.of.changed.bump();
@@ -471,8 +489,7 @@ fn enable_ufid(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
 }
 
 fn set_flow_limit(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
-    let digits = args[0].len() - args[0].trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let limit: u32 = args[0][..digits].parse().unwrap_or(0);
+    let limit = leading_number(args[0]);
     for b in switch.backers.values() {
         b.flow_limit.store(limit, Ordering::Relaxed);
     }

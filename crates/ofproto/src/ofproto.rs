@@ -15,7 +15,7 @@ use ib_flow::tlv::TlvTable;
 use ib_l2::stp::Stp;
 use ib_l2::{MacLearning, McastSnooping};
 use ib_openflow::action::{Action, Controller};
-use ib_openflow::message::{FragHandling, PacketIn, TableMiss};
+use ib_openflow::message::{FragHandling, PacketIn, TableMiss, Vacancy};
 use ib_packet::Mac;
 use ib_rcu::Version;
 use parking_lot::{Mutex, RwLock};
@@ -69,6 +69,8 @@ pub struct Table {
     pub config: Mutex<TableConfig>,
     /// OpenFlow 1.4 eviction bit.
     pub eviction: AtomicBool,
+    /// OpenFlow 1.4 vacancy thresholds.
+    pub vacancy: Mutex<Vacancy>,
     /// Flows that controllers see.
     pub n_visible: AtomicU32,
 }
@@ -82,6 +84,7 @@ impl Table {
             miss: AtomicU8::new(0),
             config: Mutex::default(),
             eviction: AtomicBool::new(false),
+            vacancy: Mutex::default(),
             n_visible: AtomicU32::new(0),
         }
     }

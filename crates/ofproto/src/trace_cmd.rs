@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use ib_dpif::text::{PortNames, format_actions, parse_key};
 use ib_flow::compose::{Payload, compose};
+use ib_flow::fields::Protocols;
 use ib_flow::text::{CT_STATES, parse_exact_flow};
 use ib_flow::{CtState, Flow, Match, Metadata, OdpPort, OfPort, PortMap};
 use ib_openflow::action::{Action, Nat, NatFlags, NatRange};
-use ib_openflow::action_parse::parse_actions;
+use ib_openflow::action_check::{CheckParams, check_for};
+use ib_openflow::action_parse::{OF11_UP, parse_actions};
+use ib_openflow::error::OfError;
 use ib_openflow::names::Names;
 use ib_packet::{Be16, Packet};
 
 use crate::appctl::port_names;
 use crate::backer::Backer;
+use crate::ofproto::N_TABLES;
 use crate::switch::Switch;
 use crate::text::port_map;
 use crate::xcfg::XBridge;
@@ -42,13 +46,24 @@ pub(crate) fn trace(switch: &mut Switch, args: &[&str]) -> Result<String, String
 /// `ofproto/trace-packet-out`.
 pub(crate) fn trace_packet_out(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let (actions, rest) = args.split_last().ok_or("Syntax error")?;
+    let consistent = rest.iter().any(|a| matches!(*a, "-consistent" | "--consistent"));
     let rest: Vec<&str> =
         rest.iter().copied().filter(|a| !matches!(*a, "-consistent" | "--consistent")).collect();
     let request = parse(switch, &rest)?;
     let map = port_map(&request.bridge);
     let (list, _) =
         parse_actions(actions, Names { ports: Some(&map), tables: None }).map_err(|e| e.to_string())?;
+    check_suits(&list, &request.flow, consistent).map_err(|e| format!("Bad actions: {}", e.name()))?;
     Ok(run(&request, Some(&list)))
+}
+
+/// Whether actions suit a packet; `consistent`: as strictly as OpenFlow 1.1 and later do.
+fn check_suits(actions: &[Action], flow: &Flow, consistent: bool) -> Result<(), OfError> {
+    let m = Match { flow: flow.clone(), mask: ib_flow::text::mask_for_packet(flow), ..Match::catch_all() };
+    let n_tables = u8::try_from(N_TABLES).unwrap_or(255);
+    let params = CheckParams { max_ports: OfPort::MAX, table: 0, n_tables };
+    let via = if consistent { OF11_UP } else { Protocols::ANY };
+    check_for(actions, &m, params, via)
 }
 
 fn parse_ct_state(s: &str) -> Result<u8, String> {
@@ -339,7 +354,6 @@ fn pass(
     xin.packet = request.packet.as_ref();
     xin.side_effects = request.packet.is_some();
     xin.actions = actions;
-    xin.packet_out = actions.is_some();
     xin.frozen = resumed
         .map(|r| Arc::clone(&r.entry))
         .or_else(|| (flow.recirc_id != 0).then(|| request.backer.recirc.find(flow.recirc_id)).flatten());

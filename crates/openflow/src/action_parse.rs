@@ -26,7 +26,7 @@ pub struct ActionParser<'a> {
 }
 
 /// OpenFlow 1.1 and later.
-pub(crate) const OF11_UP: Protocols = Protocols(0x1f0);
+pub const OF11_UP: Protocols = Protocols(0x1f0);
 /// OpenFlow 1.3 and later.
 pub(crate) const OF13_UP: Protocols = Protocols(0x1c0);
 /// NXM, or OpenFlow 1.1 and later.

@@ -7,11 +7,11 @@ use ib_flow::fields::{FIELDS, Maskable};
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
     OFPTT_ALL, TableActionFeatures, TableDesc, TableFeatures, TableInstrFeatures, TableMiss, TableMod,
-    TableStats, Version,
+    TableStats, Vacancy, Version,
 };
 
 use super::Cx;
-use crate::ofproto::{INTERNAL_TABLE, Ofproto};
+use crate::ofproto::{INTERNAL_TABLE, Ofproto, Table};
 
 /// Flows that a table without limit claims to hold.
 const MAX_ENTRIES: u32 = 1_000_000;
@@ -19,7 +19,7 @@ const MAX_ENTRIES: u32 = 1_000_000;
 const EVICTION_FLAGS: u32 = 7;
 
 /// Tables that controllers see.
-fn visible(of: &Ofproto) -> &[crate::ofproto::Table] {
+fn visible(of: &Ofproto) -> &[Table] {
     &of.tables[..usize::from(INTERNAL_TABLE)]
 }
 
@@ -36,6 +36,9 @@ pub(super) fn table_mod(cx: &mut Cx<'_>, tm: &TableMod) -> Result<(), OfError> {
         let t = &of.tables[usize::from(id)];
         if let Some(on) = tm.eviction {
             t.eviction.store(on, Ordering::Relaxed);
+        }
+        if let Some(v) = tm.vacancy {
+            *t.vacancy.lock() = v;
         }
         let old = t.miss_config();
         if version < Version::V13 && tm.miss != old {
@@ -71,9 +74,20 @@ pub(super) fn table_desc(of: &Ofproto) -> Vec<TableDesc> {
             table_id,
             eviction: t.eviction.load(Ordering::Relaxed),
             eviction_flags: EVICTION_FLAGS,
-            ..TableDesc::default()
+            vacancy: vacancy(t),
         })
         .collect()
+}
+
+/// Thresholds as configured and, if events are on, how much of the table is free.
+fn vacancy(t: &Table) -> Vacancy {
+    let mut v = *t.vacancy.lock();
+    if v.enabled {
+        let max = u64::from(t.config.lock().flow_limit.unwrap_or(MAX_ENTRIES)).max(1);
+        let free = max.saturating_sub(t.n_visible.load(Ordering::Relaxed).into());
+        v.current = u8::try_from(free * 100 / max).unwrap_or(100);
+    }
+    v
 }
 
 /// What every table can do but the last, which can't go on.
@@ -108,8 +122,8 @@ pub(super) fn table_features(of: &Ofproto, version: Version) -> Vec<TableFeature
                     other => other,
                 },
                 eviction: t.eviction.load(Ordering::Relaxed),
-                supports_eviction: true,
-                supports_vacancy: true,
+                supports_eviction: false,
+                supports_vacancy: false,
                 max_entries: config.flow_limit.unwrap_or(MAX_ENTRIES),
                 nonmiss: instr.clone(),
                 missing: instr,
