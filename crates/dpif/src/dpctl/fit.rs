@@ -44,7 +44,8 @@ pub fn is_whole(text: &str, flow: &Flow) -> bool {
         return has("packet_type");
     };
     let network = match eth_type {
-        None | Some(0) => return false,
+        // Below are lengths.
+        None | Some(..0x600) => return false,
         Some(0x0800) => Some("ipv4"),
         Some(0x86dd) => Some("ipv6"),
         Some(0x0806 | 0x8035) => Some("arp"),

@@ -151,7 +151,9 @@ pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: b
         }
         a.ipv6("ipv6_dst", t.ipv6_dst, m.ipv6_dst);
     }
-    a.hexa("tos", t.ip_tos.into(), m.ip_tos.into(), 0xff);
+    if t.ip_tos != 0 {
+        a.hexa("tos", t.ip_tos.into(), m.ip_tos.into(), 0xff);
+    }
     a.dec("ttl", t.ip_ttl.into(), m.ip_ttl.into(), 0xff);
     if !t.tp_src.is_zero() {
         a.dec("tp_src", t.tp_src.get().into(), m.tp_src.get().into(), 0xffff);
@@ -171,7 +173,7 @@ pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: b
         let sep = if a.out.ends_with('(') { "" } else { "," };
         let _ = write!(a.out, "{sep}geneve(");
         let len = usize::try_from(t.opts_present).unwrap_or(0).min(t.opts.len());
-        format_geneve(a.out, &t.opts[..len]);
+        format_geneve(a.out, &t.opts[..len], &m.opts[..len]);
         a.out.push(')');
     }
     format_erspan_gtpu(a.out, t, m);
@@ -207,20 +209,31 @@ fn format_erspan_gtpu(out: &mut String, t: &Tunnel, m: &Tunnel) {
     }
 }
 
-fn format_geneve(out: &mut String, mut opts: &[u8]) {
+/// Options; a value's mask is shown if it is neither whole nor empty.
+fn format_geneve(out: &mut String, mut opts: &[u8], mut masks: &[u8]) {
     while let [c0, c1, kind, len, rest @ ..] = opts {
         let words = usize::from(len & 0x1f) * 4;
         let Some((data, tail)) = rest.split_at_checked(words) else { return };
+        let mask = masks.get(4..4 + words).unwrap_or_default();
         let class = u16::from_be_bytes([*c0, *c1]);
         let _ = write!(out, "{{class={},type={},len={words}", hex(class.into()), hex((*kind).into()));
         if !data.is_empty() {
-            let digits: String = data.iter().map(|b| format!("{b:02x}")).collect();
-            let trimmed = digits.trim_start_matches('0');
-            let _ = write!(out, ",0x{}", if trimmed.is_empty() { "0" } else { trimmed });
+            let _ = write!(out, ",0x{}", digits_of(data));
+            if mask.iter().any(|b| *b != u8::MAX) && mask.iter().any(|b| *b != 0) {
+                let _ = write!(out, "/0x{}", digits_of(mask));
+            }
         }
         out.push('}');
+        masks = masks.get(4 + words..).unwrap_or_default();
         opts = tail;
     }
+}
+
+/// Bytes as one hexadecimal number without leading zeros.
+fn digits_of(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let trimmed = digits.trim_start_matches('0');
+    if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_owned() }
 }
 
 /// The text of `key` under `mask` (`None`: exact). `verbose` also shows what is wildcarded. Ports print
@@ -251,7 +264,16 @@ pub fn format_key(key: &Flow, mask: Option<&Mask>, names: &PortNames, verbose: b
     let state_mask = u32::from(m.ct_state);
     if (state_mask != 0 || verbose) && !(plain && key.ct_state == 0) {
         let a = Attr::open(out, true, "ct_state");
-        a.out.push_str(&flags_masked(key.ct_state.into(), state_mask, 0xff, CT_STATE));
+        let state = u32::from(key.ct_state);
+        if verbose && state_mask != 0 {
+            // In numbers where everything is said.
+            a.out.push_str(&hex(state.into()));
+            if state_mask != 0xff {
+                let _ = write!(a.out, "/{}", hex(state_mask.into()));
+            }
+        } else {
+            a.out.push_str(&flags_masked(state, state_mask, 0xff, CT_STATE));
+        }
         a.close();
     }
     if !plain || key.ct_zone != 0 {
@@ -382,7 +404,7 @@ fn format_l3(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
         }
         return;
     }
-    if key.packet_type.is_zero() {
+    if key.packet_type.is_zero() || !plain {
         eth_type(out, dl_type, m.dl_type.get(), verbose);
     }
     match dl_type {
@@ -877,11 +899,10 @@ pub(super) fn tunnel_field(s: &mut Scan<'_>, field: &str, t: &mut Tunnel, m: &mu
         }
         "geneve" => {
             s.expect("(")?;
-            let len = parse_geneve(s, &mut t.opts)?;
+            let len = parse_geneve(s, &mut t.opts, &mut m.opts)?;
             t.opts_present = len as u64;
             t.flags |= ib_flow::TunFlags::UDPIF;
             m.opts_present = u64::MAX;
-            m.opts[..len].fill(0xff);
         }
         "flags" => {
             s.expect("(")?;
@@ -896,8 +917,8 @@ pub(super) fn tunnel_field(s: &mut Scan<'_>, field: &str, t: &mut Tunnel, m: &mu
     Ok(())
 }
 
-/// `{class=..,type=..,len=..,0x..}...)` into raw options; returns their length in bytes.
-fn parse_geneve(s: &mut Scan<'_>, opts: &mut [u8; 256]) -> Res<usize> {
+/// `{class=..,type=..,len=..,0x..}...)` into raw options and their mask; returns their length in bytes.
+fn parse_geneve(s: &mut Scan<'_>, opts: &mut [u8; 256], mask: &mut [u8; 256]) -> Res<usize> {
     let mut at = 0;
     while s.eat("{class=") {
         let class = s.u16()?;
@@ -911,21 +932,34 @@ fn parse_geneve(s: &mut Scan<'_>, opts: &mut [u8; 256]) -> Res<usize> {
         } else if s.eat(",") {
             digits = s.take(|b| b.is_ascii_hexdigit());
         }
+        let wanted = if s.eat("/0x") { Some(s.take(|b| b.is_ascii_hexdigit())) } else { None };
         s.expect("}")?;
         s.eat(",");
+        if wanted.is_some_and(|w| w.len() > 2 * len) {
+            return s.err("bad Geneve option mask");
+        }
         if len % 4 != 0 || len > 124 || at + 4 + len > 252 || digits.len() > 2 * len {
             return s.err("bad Geneve option length");
         }
         let words = u8::try_from(len / 4).unwrap_or(0);
         opts[at..at + 4].copy_from_slice(&[(class >> 8) as u8, (class & 0xff) as u8, kind, words]);
-        let padded = format!("{digits:0>width$}", width = 2 * len);
-        for (i, byte) in opts[at + 4..at + 4 + len].iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&padded[2 * i..2 * i + 2], 16).unwrap_or(0);
+        put_digits(&mut opts[at + 4..at + 4 + len], digits);
+        mask[at..at + 4 + len].fill(u8::MAX);
+        if let Some(wanted) = wanted {
+            put_digits(&mut mask[at + 4..at + 4 + len], wanted);
         }
         at += 4 + len;
     }
     s.expect(")")?;
     Ok(at)
+}
+
+/// A hexadecimal number of at most two digits a byte into `out`, right-aligned.
+fn put_digits(out: &mut [u8], digits: &str) {
+    let padded = format!("{digits:0>width$}", width = 2 * out.len());
+    for (i, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&padded[2 * i..2 * i + 2], 16).unwrap_or(0);
+    }
 }
 
 /// One field of `nsh(...)`.
