@@ -51,11 +51,16 @@ fn set_order(a: &Action) -> Option<u8> {
         | Action::SetTunnel { .. } => 9,
         Action::SetQueue(_) => 10,
         Action::Group(_) => 11,
-        Action::Ct(_) => 12,
-        Action::Output { .. } => 13,
-        Action::Resubmit { .. } => 14,
+        Action::Output { .. } => 12,
+        Action::Resubmit { .. } => 13,
+        Action::Ct(_) => 14,
         _ => return None,
     })
+}
+
+/// Ends a set.
+fn is_exit(a: &Action) -> bool {
+    matches!(a, Action::Group(_) | Action::Output { .. } | Action::Resubmit { .. } | Action::Ct(_))
 }
 
 /// The actions of a set in the order in which they run: of each kind the last one written, but all
@@ -69,18 +74,14 @@ pub(crate) fn execution_order(set: &[Action]) -> Vec<Action> {
             continue;
         }
         let Some(last) = of_kind.next_back() else { continue };
-        // One way out: group before output before resubmit.
-        let is_exit =
-            |o: &Action| matches!(o, Action::Group(_) | Action::Output { .. } | Action::Resubmit { .. });
+        // One way out: group before output before resubmit before ct.
         if is_exit(last) && out.iter().any(is_exit) {
             continue;
         }
         out.push(last.clone());
     }
     // Without a way out the set does nothing.
-    let leaves = out.iter().any(|a| {
-        matches!(a, Action::Group(_) | Action::Output { .. } | Action::Resubmit { .. } | Action::Ct(_))
-    });
+    let leaves = out.iter().any(is_exit);
     if leaves { out } else { Vec::new() }
 }
 

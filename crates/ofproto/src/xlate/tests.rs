@@ -92,6 +92,15 @@ fn a_truncation_comes_before_what_changes_the_packet() {
 }
 
 #[test]
+fn an_action_set_has_one_way_out() {
+    check(
+        "in_port=1,tcp,actions=write_actions(ct(commit),output:2)",
+        "in_port=1,tcp",
+        "Megaflow: recirc_id=0,eth,tcp,in_port=1,nw_frag=no\nDatapath actions: 2",
+    );
+}
+
+#[test]
 fn floods_pass_patch_ports_and_keep_their_order() {
     check(
         "in_port=7,actions=flood",
