@@ -283,6 +283,10 @@ impl Stp {
         self.ports.get(&n).map_or(0, |p| now.as_secs().saturating_sub(p.entered.as_secs()))
     }
 
+    /// Whether one of the following has something.
+    pub fn has_news(&self) -> bool {
+        self.changed || self.flush || !self.frames.is_empty()
+    }
     /// BPDUs to send: port and contents behind the LLC header.
     pub fn take_frames(&mut self) -> Vec<(u8, Vec<u8>)> {
         std::mem::take(&mut self.frames)

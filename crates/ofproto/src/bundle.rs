@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use ib_flow::OfPort;
+use ib_flow::{Match, OfPort};
 use ib_openflow::message::PortConfig as PortBits;
 
 use crate::config::{BundleConfig, ConfigError, MirrorConfig, VlanMode};
@@ -34,6 +34,14 @@ fn trunks(b: &BundleConfig) -> Option<Box<[u64; 64]>> {
         bits[0] &= !1;
     }
     bits
+}
+
+/// The match of a mirror's `filter` column; none if that is empty.
+pub(crate) fn parse_filter(text: &str) -> Result<Option<Match>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    ib_flow::text::parse_match(text, None).map(|(m, _)| Some(m))
 }
 
 impl Bundles {
@@ -139,7 +147,7 @@ impl Bundles {
                     out_vlan: out.1,
                     snaplen: m.snaplen,
                     dup_mirrors,
-                    filter: None,
+                    filter: parse_filter(&m.filter).unwrap_or_default().map(Box::new),
                     counters: Arc::clone(counters),
                 })
             })

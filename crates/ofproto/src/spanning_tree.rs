@@ -11,11 +11,13 @@ use ib_dpif::{Action as Odp, Execute};
 use ib_flow::{Flow, Metadata, OfPort};
 pub use ib_l2::stp::DEFAULT_PORT_PRIORITY;
 use ib_l2::stp::{Config, Counters, Role, State, Stp};
+use ib_openflow::action::Action;
 use ib_openflow::message::PortReason;
 use ib_packet::{Mac, Packet};
 
 use crate::ofproto::Ofproto;
 use crate::switch::{Bridge, Switch};
+use crate::xlate::{self, Xin};
 
 /// Where BPDUs go.
 pub const STP_ADDRESS: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
@@ -162,7 +164,7 @@ impl Bridge {
 
     fn send_bpdu(&self, number: u8, bpdu: &[u8]) {
         let port = self.ports.values().find(|p| p.stp.is_some_and(|s| s.number == number));
-        let Some((port, odp)) = port.and_then(|p| Some((p, p.odp?))) else { return };
+        let Some(port) = port else { return };
         let mut frame = STP_ADDRESS.0.to_vec();
         frame.extend(port.config.netdev.mac.0);
         frame.extend(u16::try_from(LLC.len() + bpdu.len()).unwrap_or(0).to_be_bytes());
@@ -170,14 +172,36 @@ impl Bridge {
         frame.extend(bpdu);
         let packet = Packet::from_frame(&frame);
         let md = Metadata::default();
-        let execute = Execute { packet, md: &md, actions: &[Odp::Output(odp)], probe: false };
+        let actions = match port.odp {
+            Some(odp) => vec![Odp::Output(odp)],
+            None => self.through_patch(port.ofport, &packet),
+        };
+        let execute = Execute { packet, md: &md, actions: &actions, probe: false };
         // A BPDU that can't be sent is lost, as on any link.
         let _ = self.backer.dpif.execute(execute);
     }
 
+    /// What comes of a frame that leaves by a patch port: often the bridge there takes it in.
+    fn through_patch(&self, port: OfPort, packet: &Packet) -> Vec<Odp> {
+        let cfg = self.backer.xcfg.load();
+        let Some(xbridge) = cfg.bridges.get(&self.of.id) else { return Vec::new() };
+        let mut flow = Flow::zeroed();
+        ib_flow::extract(packet, &Metadata::default(), &mut flow);
+        flow.in_port = OfPort::NONE.0.into();
+        flow.actset_output = OfPort::UNSET;
+        let output = [Action::Output { port, max_len: 0 }];
+        let mut xin = Xin::new(xbridge, &flow);
+        xin.packet = Some(packet);
+        xin.actions = Some(&output);
+        xin.side_effects = true;
+        xlate::translate(&self.backer, xin).actions
+    }
+
     /// When [`Self::run_stp`] is next needed.
     pub(crate) fn stp_deadline(&self) -> Option<Instant> {
-        self.of.stp.lock().as_ref().and_then(Stp::deadline)
+        let machine = self.of.stp.lock();
+        let stp = machine.as_ref()?;
+        if stp.has_news() { Some(Instant::ZERO) } else { stp.deadline() }
     }
 
     /// Changes whenever the status of the tree may have.
@@ -287,6 +311,41 @@ pub(crate) fn force_change(switch: &mut Switch, args: &[&str]) -> Result<String,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bridges_talk_through_patch_ports() {
+        let mut lab = Lab::new().bridge("br0", &[]).bridge("br1", &[]);
+        lab.clock.stop();
+        for n in 0..2u8 {
+            let (a, b) = (format!("a{n}"), format!("b{n}"));
+            let numbers = (1 + u16::from(n), 1 + u16::from(n));
+            lab = lab.patch(("br0", &a, numbers.0), ("br1", &b, numbers.1));
+        }
+        for (id, name) in [(1, "br0"), (2, "br1")] {
+            let br = lab.switch.bridge_mut(name).unwrap();
+            br.set_stp(Some(Config {
+                bridge_id: id,
+                hello_ms: 2000,
+                max_age_ms: 20_000,
+                forward_delay_ms: 15_000,
+            }));
+            for n in 0..2 {
+                let config = StpPortConfig { number: n, priority: 128, cost: 2 };
+                br.port_set_stp(OfPort(u16::from(n) + 1), Some(config));
+            }
+        }
+        for _ in 0..80 {
+            lab.switch.run(lab.clock.now());
+            lab.clock.warp(500);
+        }
+        let now = lab.clock.now();
+        let states = |name: &str| {
+            let br = lab.switch.bridge(name).unwrap();
+            [1, 2].map(|n| br.port_stp_status(OfPort(n), now).unwrap().state)
+        };
+        assert_eq!(states("br0"), [State::Forwarding; 2]);
+        assert_eq!(states("br1"), [State::Forwarding, State::Blocking]);
+    }
     use crate::testing::Lab;
 
     #[test]

@@ -609,6 +609,10 @@ impl Bridge {
                 self.of.name, config.name
             )));
         }
+        if let Err(e) = crate::bundle::parse_filter(&config.filter) {
+            self.mirror_del(&config.name);
+            return Err(ConfigError::Invalid(format!("filter is invalid: {e}")));
+        }
         let name = config.name.clone();
         match self.bundles.mirrors.get_mut(&name) {
             Some((old, _)) if *old == config => return Ok(()),

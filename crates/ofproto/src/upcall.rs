@@ -82,7 +82,10 @@ impl Handler {
         let mut xin = Xin::new(&bridge, &flow);
         xin.packet = Some(upcall.packet);
         xin.frozen = frozen;
-        xin.side_effects = side_effects;
+        // The flow that a BPDU's miss installs hands the same packet up once more: it counts then.
+        let is_seen_again =
+            matches!(upcall.kind, UpcallKind::Miss) && bridge.has_stp && crate::spanning_tree::is_bpdu(&flow);
+        xin.side_effects = side_effects && !is_seen_again;
         Ok(xlate::translate(backer, xin))
     }
 

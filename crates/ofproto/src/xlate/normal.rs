@@ -321,6 +321,12 @@ impl Ctx<'_> {
                     continue;
                 }
             }
+            if let Some(filter) = &mirror.filter {
+                self.wc.union(&filter.mask);
+                if !filter.mask.equal(&self.flow, &filter.flow) {
+                    continue;
+                }
+            }
             self.cache.push(CacheEntry::Mirror(Arc::clone(&mirror.counters)));
             // Before the output, which may mirror again.
             self.mirrors |= mirror.dup_mirrors;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ib_dpif::Action as Odp;
 use ib_flow::OfPort;
+use ib_l2::stp::State;
 use ib_openflow::message::{PacketInReason, PortConfig as PortBits};
 
 use ib_tunnel::PacketTypeMode;
@@ -12,6 +13,7 @@ use super::cache::CacheEntry;
 use super::native::TunnelOutput;
 use super::trace::Kind;
 use super::{Ctx, clear_ct};
+use crate::spanning_tree::is_bpdu;
 use crate::xcfg::{XBridge, XPort};
 
 impl Ctx<'_> {
@@ -72,9 +74,16 @@ impl Ctx<'_> {
             self.warn("Flow is between protected ports, skipping output.");
             return;
         }
-        if !xport.forwards() {
-            self.detail("STP not in forwarding state, skipping output");
-            return;
+        if let Some(stp) = xport.stp {
+            if is_bpdu(&self.base) {
+                if stp.state == State::Blocking {
+                    self.detail("STP not in listening state, skipping bpdu output");
+                    return;
+                }
+            } else if !stp.state.forwards() {
+                self.detail("STP not in forwarding state, skipping output");
+                return;
+            }
         }
         let tunnel = xport.tunnel.clone();
         let old_packet_type = self.flow.packet_type;

@@ -214,3 +214,27 @@ fn meters_take_the_lowest_free_place_in_the_datapath() {
     let metered = lab.trace_tail(&["br0", "in_port=2"]);
     assert!(metered.contains("Datapath actions: meter(0),sample(sample=100.0%,actions(meter(2),userspace("));
 }
+
+#[test]
+fn mirrors_copy_what_their_filter_matches() {
+    let mirror = |filter: &str| crate::config::MirrorConfig {
+        name: "m".into(),
+        select_all: true,
+        output_port: Some("p3".into()),
+        filter: filter.into(),
+        ..Default::default()
+    };
+    let mut lab = lab().flows("br0", "in_port=1,actions=output:2");
+    lab.switch.bridge_mut("br0").unwrap().mirror_set(mirror("tcp")).unwrap();
+    let megaflow = |proto| format!("Megaflow: recirc_id=0,eth,{proto},in_port=1,nw_frag=no\n");
+    let icmp = lab.trace_tail(&["br0", "in_port=1,icmp"]);
+    assert_eq!(icmp, megaflow("icmp") + "Datapath actions: 2");
+    let tcp = lab.trace_tail(&["br0", "in_port=1,tcp"]);
+    assert_eq!(tcp, megaflow("tcp") + "Datapath actions: 3,2");
+    let refused = lab.switch.bridge_mut("br0").unwrap().mirror_set(mirror("nonsense"));
+    assert_eq!(refused.unwrap_err().to_string(), "filter is invalid: field nonsense missing value");
+    assert_eq!(
+        lab.trace_tail(&["br0", "in_port=1,tcp"]),
+        "Megaflow: recirc_id=0,eth,ip,in_port=1,nw_frag=no\nDatapath actions: 2"
+    );
+}

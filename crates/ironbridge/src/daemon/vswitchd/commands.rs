@@ -32,6 +32,8 @@ pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
 
 const OWN: &[Command<Vswitchd>] = &[
     Command { name: "exit", usage: "[--cleanup]", min: 0, max: 1, handler: exit },
+    Command { name: "qos/show", usage: "interface", min: 1, max: 1, handler: qos_show },
+    Command { name: "qos/show-types", usage: "interface", min: 1, max: 1, handler: qos_types },
     Command { name: "bridge/reconnect", usage: "[bridge]", min: 0, max: 1, handler: reconnect },
 ];
 
@@ -89,6 +91,28 @@ fn exit(v: &mut Vswitchd, call: Call) {
     let exit = v.exit.get_or_insert(Exit { cleanup: false, calls: Vec::new() });
     exit.cleanup |= cleanup;
     exit.calls.push(call);
+}
+
+fn qos_show(v: &mut Vswitchd, call: Call) {
+    let name = call.args[0].clone();
+    match v.registry.get(&name) {
+        Some(dev) => match dev.qos() {
+            Ok((kind, _)) if !kind.is_empty() => call.ok(format!("QoS: {name} {kind}\n")),
+            _ => call.ok(format!("QoS not configured on {name}\n")),
+        },
+        None => call.err("no such interface"),
+    }
+}
+
+fn qos_types(v: &mut Vswitchd, call: Call) {
+    let name = call.args[0].clone();
+    match v.registry.get(&name).map(|dev| dev.qos_types()) {
+        None => call.err("no such interface"),
+        Some(kinds) if kinds.is_empty() => {
+            call.ok(format!("No QoS types supported for interface: {name}\n"));
+        }
+        Some(kinds) => call.ok(kinds.iter().map(|k| format!("QoS type: {k}\n")).collect::<String>()),
+    }
 }
 
 fn reconnect(v: &mut Vswitchd, call: Call) {
