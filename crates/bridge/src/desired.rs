@@ -38,6 +38,8 @@ pub struct Desired {
     pub vlan_limit: u32,
     /// `other_config`, whole: datapaths read their settings out of it.
     pub other_config: BTreeMap<String, String>,
+    /// Connection tracking zones by datapath type.
+    pub ct_zones: BTreeMap<String, crate::ct_zones::CtZones>,
 }
 
 /// A row of the Bridge table.
@@ -134,6 +136,8 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
     desired.flow_limit = u32::try_from(number("flow-limit", 200_000)).unwrap_or(u32::MAX).max(1000);
     desired.vlan_limit = u32::try_from(number("vlan-limit", 1)).unwrap_or(1);
     desired.other_config = other.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+
+    desired.ct_zones = crate::ct_zones::read(idl, &root);
 
     let mut taken = BTreeSet::new();
     for row in root.bridges() {

@@ -5,6 +5,7 @@
 //! the transactions. A change of one port costs that port, however many there are.
 
 mod columns;
+pub mod ct_zones;
 pub mod desired;
 mod reader;
 mod reconfigure;

@@ -21,6 +21,7 @@ use ib_ovsdb::Uuid;
 use ib_ovsdb::idl::{Change, Idl};
 use ib_packet::Mac;
 
+use crate::ct_zones::CtZones;
 use crate::desired::{BridgeDesired, Desired, InterfaceDesired, PortDesired, Warning};
 use crate::log::BRIDGE;
 use crate::reader::{Reader, Touched};
@@ -84,6 +85,8 @@ pub struct BridgeLayer {
     /// Interfaces that could not be made, by name.
     pub(crate) failed: Failures,
     fresh: Fresh,
+    /// What each kind of datapath was given for its zones.
+    ct_zones: BTreeMap<String, CtZones>,
 }
 
 impl BridgeLayer {
@@ -97,6 +100,7 @@ impl BridgeLayer {
             reader: Reader::default(),
             failed: Failures::new(),
             fresh: Fresh::All,
+            ct_zones: BTreeMap::new(),
         }
     }
 
@@ -158,6 +162,15 @@ impl BridgeLayer {
         self.fresh = Fresh::All;
     }
 
+    /// Limits and timeouts of connection tracking zones.
+    fn configure_zones(&mut self, dpif: &dyn ib_dpif::Dpif, desired: &Desired) {
+        let want = desired.ct_zones.get(dpif.kind()).cloned().unwrap_or_default();
+        if let Some(table) = dpif.conntrack() {
+            let before = self.ct_zones.insert(dpif.kind().to_owned(), want.clone()).unwrap_or_default();
+            crate::ct_zones::apply(table, &before, &want);
+        }
+    }
+
     fn apply_all(&mut self) {
         self.fresh = Fresh::All;
         let desired = std::mem::take(&mut self.desired);
@@ -172,8 +185,12 @@ impl BridgeLayer {
             self.remove_ports(&mut running, want, &all);
             self.bridges.insert(name.clone(), running);
         }
-        for dpif in self.switch.datapaths() {
+        let datapaths = self.switch.datapaths();
+        // One that is made anew knows of no zone.
+        self.ct_zones.retain(|kind, _| datapaths.iter().any(|d| d.kind() == kind));
+        for dpif in datapaths {
             dpif.set_config(&desired.other_config);
+            self.configure_zones(&*dpif, &desired);
         }
         // Every device that goes is gone before one comes: a port may move between bridges.
         for (name, want) in &desired.bridges {
