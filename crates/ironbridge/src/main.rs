@@ -25,6 +25,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "ovs-dpctl", run: ib_tools::dpctl::run },
     Program { name: "ovs-ofctl", run: ib_tools::ofctl::run },
     Program { name: "ovs-pki", run: ib_tools::pki::run },
+    Program { name: "ovs-testcontroller", run: ib_tools::testcontroller::run },
     Program { name: "ovs-vsctl", run: ib_tools::vsctl::run },
     Program { name: "ovsdb-client", run: ib_tools::ovsdb_client::run },
     Program { name: "ovsdb-tool", run: ib_tools::ovsdb_tool::run },

@@ -11,5 +11,6 @@ pub mod ovsdb_client;
 pub mod ovsdb_tool;
 pub mod pki;
 pub mod table;
+pub mod testcontroller;
 pub mod vsctl;
 pub mod vtep;

@@ -122,6 +122,7 @@ modules! {
     CONNMGR "connmgr" S,
     CONNTRACK "conntrack" B,
     CONNTRACK_TP "conntrack_tp" B,
+    CONTROLLER "controller" T,
     COOPERATIVE_MULTITASKING "cooperative_multitasking" B,
     COVERAGE "coverage" B,
     CT_DPIF "ct_dpif" B,
