@@ -12,13 +12,14 @@ use crate::mini::{MiniMask, MiniMatch};
 use crate::rule::AsClsRule;
 use crate::trie::{Found, PrefixField, Trie, prefix_mask};
 
-/// First word of L2, L3 and L4 in a key.
+/// First word of L2, L3 and L4 in a key. What lies behind the network header (neighbour discovery, hardware
+/// addresses of ARP, TCP flags) counts as L4.
 const SEGMENTS: [usize; 3] =
-    [offset_of!(Flow, dl_dst) / 8, offset_of!(Flow, nw_src) / 8, offset_of!(Flow, tp_src) / 8];
+    [offset_of!(Flow, dl_dst) / 8, offset_of!(Flow, nw_src) / 8, offset_of!(Flow, nd_target) / 8];
 const _: () = assert!(
     offset_of!(Flow, dl_dst) % 8 == 0
         && offset_of!(Flow, nw_src) % 8 == 0
-        && offset_of!(Flow, tp_src) % 8 == 0
+        && offset_of!(Flow, nd_target) % 8 == 0
 );
 
 /// A hasher for keys that are hashes already.
@@ -63,8 +64,6 @@ pub(crate) struct Subtable<R> {
     /// Leading bits of (tp_src, tp_dst) up to the last masked one.
     ports_mask: u32,
     ports: Trie,
-    /// The final stage looks at nothing but ports.
-    ports_only: bool,
     seed: u64,
 }
 
@@ -100,10 +99,6 @@ impl<R: AsClsRule> Subtable<R> {
             stages.push(0..0);
         }
         let ports_mask = ports_of(&full.0);
-        let mut other = full.0.clone();
-        other.tp_src = Default::default();
-        other.tp_dst = Default::default();
-        let ports_only = other.words()[SEGMENTS[2]..].iter().all(|w| *w == 0);
         Subtable {
             trie_plens: fields.iter().map(|(f, _)| f.prefix_len(&full.0)).collect(),
             indices: vec![HashKeyed::default(); stages.len() - 1],
@@ -113,7 +108,6 @@ impl<R: AsClsRule> Subtable<R> {
             priorities: BTreeMap::new(),
             ports_mask,
             ports: Trie::default(),
-            ports_only,
             seed,
         }
     }
@@ -251,16 +245,17 @@ impl<R: AsClsRule> Subtable<R> {
                 }
                 None => {
                     let rule = self.find(version, flow, hash);
-                    if rule.is_none() && self.ports_mask != 0 && self.ports_only {
+                    if rule.is_none() && self.ports_mask != 0 {
                         // Enough port bits to prove the miss instead of all of them.
                         let key = u128::from(ports_of(flow) & self.ports_mask) << 96;
                         let found = self.ports.lookup(key, 32);
                         let bits = self.ports_mask & (prefix_mask(u32::from(found.check_bits)) >> 96) as u32;
                         // A rule that this version can't see may sit behind a full match.
                         if !found.has_plen(self.ports_len()) {
-                            wc.0.tp_src |= ((bits >> 16) as u16).into();
-                            wc.0.tp_dst |= ((bits & 0xffff) as u16).into();
-                            self.fold(stage.start, wc);
+                            let (src, dst) = (wc.0.tp_src, wc.0.tp_dst);
+                            self.mask.fold_into(wc);
+                            wc.0.tp_src = src | ((bits >> 16) as u16).into();
+                            wc.0.tp_dst = dst | ((bits & 0xffff) as u16).into();
                             return None;
                         }
                     }

@@ -92,6 +92,21 @@ fn a_truncation_comes_before_what_changes_the_packet() {
 }
 
 #[test]
+fn a_miss_is_proved_by_a_prefix_of_the_port() {
+    check(
+        "in_port=1,tcp,tp_dst=82,tcp_flags=+rst,actions=2",
+        "in_port=1,tcp,tp_dst=81",
+        "Megaflow: recirc_id=0,eth,tcp,in_port=1,nw_frag=no,tp_dst=0x50/0xfffe,tcp_flags=-rst\n\
+         Datapath actions: drop",
+    );
+    check(
+        "in_port=1,arp,arp_spa=1.2.3.4,arp_sha=50:54:00:00:00:01,actions=2",
+        "in_port=1,arp,arp_spa=1.2.3.5,arp_sha=50:54:00:00:00:02",
+        "Megaflow: recirc_id=0,eth,arp,in_port=1,arp_spa=1.2.3.5\nDatapath actions: drop",
+    );
+}
+
+#[test]
 fn an_action_set_has_one_way_out() {
     check(
         "in_port=1,tcp,actions=write_actions(ct(commit),output:2)",
