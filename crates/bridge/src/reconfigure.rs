@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ib_base::vlog::module::DPIF;
 use ib_base::{vlog_err, vlog_info, vlog_warn};
 use ib_netdev::{Netdev, Registry};
+use ib_ofproto::backer::Settings;
 use ib_ofproto::config::{ConfigError, NetdevStatus, PortConfig};
 use ib_ofproto::{Bridge, Switch};
 use ib_ovsdb::Uuid;
@@ -185,6 +186,18 @@ impl BridgeLayer {
             self.remove_ports(&mut running, want, &all);
             self.bridges.insert(name.clone(), running);
         }
+        let other = |key: &str| desired.other_config.get(key);
+        let defaults = Settings::default();
+        self.switch.set_settings(Settings {
+            flow_limit: desired.flow_limit,
+            max_idle_ms: desired.max_idle_ms,
+            max_revalidator_ms: desired.max_revalidator_ms,
+            min_revalidate_pps: other("min-revalidate-pps")
+                .and_then(|v| v.parse().ok())
+                .unwrap_or(defaults.min_revalidate_pps),
+            explicit_sampled_drops: other("explicit-sampled-drops").is_some_and(|v| v == "true"),
+            ..defaults
+        });
         let datapaths = self.switch.datapaths();
         // One that is made anew knows of no zone.
         self.ct_zones.retain(|kind, _| datapaths.iter().any(|d| d.kind() == kind));
