@@ -443,6 +443,7 @@ fn read_bond(row: &Port<'_>) -> BondConfig {
         rebalance_interval_ms: u32::try_from(other.get_int("bond-rebalance-interval", 10_000))
             .unwrap_or(10_000),
         primary: other.get("bond-primary").map(str::to_owned),
+        all_members_active: other.get_bool("all-members-active", false),
     }
 }
 

@@ -74,6 +74,24 @@ impl StatusWriter {
         self.failures(layer, idl, txn);
         self.bridges(layer, idl, txn, now, with_stats);
         self.spanning_trees(layer, idl, txn, now, with_stats);
+        self.bonds(layer, idl, txn);
+    }
+
+    fn bonds(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
+        for (name, running) in &layer.bridges {
+            let Some(bridge) = layer.switch.bridge(name) else { continue };
+            let active: BTreeMap<&str, String> =
+                bridge.active_members().map(|(bond, mac)| (bond, mac.to_string())).collect();
+            if active.is_empty() {
+                continue;
+            }
+            let Some(row) = rows::Bridge::get(idl.view(), running.desired.uuid) else { continue };
+            for port in row.ports() {
+                let Some(mac) = active.get(port.name()) else { continue };
+                let columns = vec![("bond_active_slave", Datum::scalar(mac.as_str()))];
+                self.written.write(idl, txn, "Port", port.uuid(), columns);
+            }
+        }
     }
 
     fn spanning_trees(

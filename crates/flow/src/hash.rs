@@ -45,6 +45,12 @@ pub fn number(n: u64) -> u32 {
     finish(add64(0, n), 8)
 }
 
+/// Hash of an address in a VLAN: how bonds spread sources over their members.
+pub fn bond(mac: Mac, vlan: u16, basis: u32) -> u32 {
+    let [a, b, c, d, e, f] = mac.0;
+    finish(add64(basis, u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | u64::from(vlan) << 48), 8)
+}
+
 /// Hash of bytes (MurmurHash3).
 pub fn bytes(data: &[u8], basis: u32) -> u32 {
     let mut h = basis;
@@ -356,6 +362,12 @@ mod tests {
     }
 
     /// Low 16 bits of values that Open vSwitch computes with basis 50.
+    #[test]
+    fn bonds_hash_as_open_vswitch() {
+        let last = |n: u8, vlan, basis| bond(Mac([0, 0, 0, 0, 0, n]), vlan, basis) % 256;
+        assert_eq!([last(1, 0, 0), last(1, 5, 0), last(1, 5, 7), last(2, 9999, 0)], [68, 215, 87, 217]);
+    }
+
     #[test]
     fn known_values() {
         let tcp = "tcp,dl_src=00:11:22:33:44:55,dl_dst=66:77:88:99:aa:bb,nw_src=1.2.3.4,nw_dst=5.6.7.8,tp_src=9,tp_dst=10,dl_vlan=7";

@@ -1,6 +1,7 @@
 //! Layer-2 protocol machines: values that take packets, events and the time, and hand out packets, events
 //! and the next deadline. No sockets, no clock, no threads; who owns one locks it.
 
+pub mod bond;
 pub mod mac_learning;
 pub mod mcast_messages;
 pub mod mcast_snooping;

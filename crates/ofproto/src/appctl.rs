@@ -42,6 +42,16 @@ macro_rules! commands {
 }
 
 commands! {
+    "bond/disable-member" "port member" 2..2 => crate::bond::disable;
+    "bond/disable-slave" "port member" 2..2 => crate::bond::disable;
+    "bond/enable-member" "port member" 2..2 => crate::bond::enable;
+    "bond/enable-slave" "port member" 2..2 => crate::bond::enable;
+    "bond/hash" "mac [vlan] [basis]" 1..3 => crate::bond::hash;
+    "bond/list" "" 0..0 => crate::bond::list;
+    "bond/migrate" "port hash member" 3..3 => crate::bond::migrate;
+    "bond/set-active-member" "port member" 2..2 => crate::bond::set_active;
+    "bond/set-active-slave" "port member" 2..2 => crate::bond::set_active;
+    "bond/show" "[port]" 0..1 => crate::bond::show;
     "bridge/dump-flows" "[--offload-stats] bridge" 1..2 => dump_openflow;
     "dpif/dump-dps" "" 0..0 => dump_dps;
     "dpif/dump-flows" "[-m] [--names | --no-names] bridge" 1..MANY => dump_datapath;

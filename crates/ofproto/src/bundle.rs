@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ib_flow::{Match, OfPort};
 use ib_openflow::message::PortConfig as PortBits;
 
+use crate::bond::SharedBond;
 use crate::config::{BundleConfig, ConfigError, MirrorConfig, VlanMode};
 use crate::ofproto::BundleId;
 use crate::port::Port;
@@ -17,6 +18,8 @@ pub(crate) struct Bundles {
     next_id: BundleId,
     pub bundles: BTreeMap<String, (BundleId, BundleConfig)>,
     pub mirrors: BTreeMap<String, (MirrorConfig, Arc<PortCounters>)>,
+    /// Machines of the bundles that are bonds.
+    pub bonds: BTreeMap<String, SharedBond>,
 }
 
 /// VLANs that a bundle carries tagged; `None`: all. One with a native VLAN always carries that, and never
@@ -66,6 +69,7 @@ impl Bundles {
 
     /// Removes one, with its id.
     pub fn remove(&mut self, name: &str) -> Option<BundleId> {
+        self.bonds.remove(name);
         self.bundles.remove(name).map(|(id, _)| id)
     }
 
@@ -126,7 +130,7 @@ impl Bundles {
                     priority_tags: b.priority_tags,
                     protected: b.protected,
                     floodable,
-                    bond: b.bond.clone(),
+                    bond: self.bonds.get(&b.name).cloned(),
                     src_mirrors: bits(&|m| m.select_all || m.select_src.contains(&b.name)),
                     dst_mirrors: bits(&|m| m.select_all || m.select_dst.contains(&b.name)),
                     mirror_out,

@@ -1,5 +1,6 @@
 //! What the bridge layer tells this crate: plain values, compared and applied by [`crate::Switch`].
 
+pub use ib_l2::bond::{Config as BondConfig, Mode as BondMode};
 use std::collections::BTreeMap;
 
 use ib_flow::OfPort;
@@ -97,35 +98,6 @@ pub struct BundleConfig {
     pub mcast_flood_reports: bool,
     /// Bond settings; only for bundles of several ports.
     pub bond: Option<BondConfig>,
-}
-
-/// A bond; see `bond_mode` in ovs-vswitchd.conf.db(5).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BondConfig {
-    /// Mode.
-    pub mode: BondMode,
-    /// Hash seed of balance modes.
-    pub basis: u32,
-    /// Wait before a link counts as up, ms.
-    pub updelay_ms: u32,
-    /// Wait before a link counts as down, ms.
-    pub downdelay_ms: u32,
-    /// Rebalancing interval, ms; 0: never.
-    pub rebalance_interval_ms: u32,
-    /// Preferred member of active-backup.
-    pub primary: Option<String>,
-}
-
-/// How a bond chooses a member.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BondMode {
-    /// One member carries everything.
-    #[default]
-    ActiveBackup,
-    /// By source address and VLAN.
-    BalanceSlb,
-    /// By L2 to L4.
-    BalanceTcp,
 }
 
 /// A row of the Mirror table, references resolved.

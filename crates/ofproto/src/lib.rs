@@ -16,6 +16,7 @@
 
 pub mod appctl;
 pub mod backer;
+pub mod bond;
 mod bundle;
 pub mod config;
 pub mod connmgr;

@@ -641,6 +641,7 @@ impl Bridge {
         if !std::mem::take(&mut self.dirty) {
             return;
         }
+        self.configure_bonds();
         let (bundles, mirrors) = self.bundles.publish(&self.ports);
         if let Some(table) = self.of.mcast.write().as_mut() {
             let flagged = |f: fn(&BundleConfig) -> bool| {
@@ -699,6 +700,7 @@ impl Bridge {
         if self.of.mcast.write().as_mut().is_some_and(|t| t.run(now)) {
             self.of.changed.bump();
         }
+        self.run_bonds(now);
         self.run_stp(now);
         self.of.collect_garbage();
         crate::connmgr::run(self, now);
@@ -712,6 +714,7 @@ impl Bridge {
         ml.into_iter()
             .chain(mcast)
             .chain(self.stp_deadline())
+            .chain(self.bonds_deadline())
             .chain(soon)
             .chain(self.connmgr.deadline())
             .min()

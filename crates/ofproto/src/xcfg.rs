@@ -12,7 +12,8 @@ use ib_openflow::message::PortConfig as PortBits;
 use ib_packet::Mac;
 use ib_tunnel::TunnelConfig;
 
-use crate::config::{BondConfig, PriorityTags, VlanMode};
+use crate::bond::SharedBond;
+use crate::config::{PriorityTags, VlanMode};
 use crate::features::Features;
 use crate::ofproto::{BundleId, Ofproto};
 use crate::rule::PushStats;
@@ -225,7 +226,7 @@ pub struct XBundle {
     /// Takes part in floods: no member has NO_FLOOD.
     pub floodable: bool,
     /// Bond.
-    pub bond: Option<BondConfig>,
+    pub bond: Option<SharedBond>,
     /// Mirrors that copy what comes in here.
     pub src_mirrors: u32,
     /// Mirrors that copy what leaves here.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ib_flow::key::N_VLANS;
 use ib_flow::{Flow, OfPort, Vlan};
+use ib_l2::bond::Verdict;
 use ib_packet::{Be16, Be32, Mac};
 
 use super::cache::CacheEntry;
@@ -206,6 +207,25 @@ impl Ctx<'_> {
             return;
         }
         let grat_arp = self.is_gratuitous_arp();
+        if let (Some(port), Some(bond)) = (in_port.as_ref(), &in_bundle.bond) {
+            let verdict = bond.lock().admit(port.ofport, self.flow.dl_dst.is_multicast());
+            let moved = || {
+                let ml = self.bridge.of.ml.read();
+                ml.lookup(self.flow.dl_src, vlan.vid()).is_some_and(|id| id != in_bundle.id) && !grat_arp
+            };
+            match verdict {
+                Verdict::Accept => {}
+                Verdict::Drop => {
+                    self.detail("bonding refused admissibility, dropping");
+                    return;
+                }
+                Verdict::DropIfMoved if moved() => {
+                    self.detail("SLB bond thinks this packet looped back, dropping");
+                    return;
+                }
+                Verdict::DropIfMoved => {}
+            }
+        }
         let (mac, bundle, is_bond) = (self.flow.dl_src, in_bundle.id, in_bundle.bond.is_some());
         if in_port.is_some() {
             let of = Arc::clone(&self.bridge.of);
@@ -276,13 +296,16 @@ impl Ctx<'_> {
         if out.priority_tags != PriorityTags::No {
             on_wire.0[0].pcp = vlan.0[0].pcp;
         }
-        // A bond's members: the first that is up (choosing by load is not done).
-        let live = |p: &&OfPort| self.bridge.ports.get(p).is_some_and(|x| x.live);
-        let Some(port) = (if out.ports.len() == 1 { out.ports.first() } else { out.ports.iter().find(live) })
-        else {
-            return;
+        let port = match &out.bond {
+            None => out.ports.first().copied(),
+            Some(bond) => {
+                let mut bond = bond.lock();
+                // The mask has source and VLAN: NORMAL looks at them.
+                let hash = ib_flow::hash::bond(self.flow.dl_src, vlan.vid(), bond.basis());
+                bond.choose(hash)
+            }
         };
-        let port = *port;
+        let Some(port) = port else { return };
         let old = self.flow.vlans;
         on_wire.put(&mut self.flow, out.priority_tags);
         self.output(port, false, false);
