@@ -404,6 +404,9 @@ impl Dpif for DpUserspace {
     fn kind(&self) -> &str {
         self.kind
     }
+    fn names_threads(&self) -> bool {
+        self.kind() != "system" || self.config.dummy
+    }
     fn name(&self) -> &str {
         &self.name
     }

@@ -263,6 +263,10 @@ pub trait UpcallHandler: Send + Sync {
 pub trait Dpif: Send + Sync {
     /// `netdev`, `system`, `dummy`.
     fn kind(&self) -> &str;
+    /// Whether listings of flows say which thread's they are; the kernel's datapath has no threads.
+    fn names_threads(&self) -> bool {
+        self.kind() != "system"
+    }
     /// Name, e.g. `ovs-netdev`.
     fn name(&self) -> &str;
     /// `kind@name`.

@@ -168,12 +168,10 @@ pub(super) fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> 
     });
     let mut out = String::new();
     for ((main, core), lines) in lines {
-        match (main, dpif.kind()) {
-            (_, "system") => {}
-            _ if thread.is_some() => {}
-            (true, _) => out.push_str("flow-dump from the main thread:\n"),
-            (false, _) => {
-                let _ = writeln!(out, "flow-dump from pmd on cpu core: {core}");
+        if dpif.names_threads() && thread.is_none() {
+            match main {
+                true => out.push_str("flow-dump from the main thread:\n"),
+                false => out.push_str(&format!("flow-dump from pmd on cpu core: {core}\n")),
             }
         }
         for line in lines {
