@@ -75,27 +75,9 @@ pub(crate) fn read_port(row: &vswitch::Port<'_>) -> PortStpDesired {
     }
 }
 
-/// Murmur's hash of a name.
+/// The hash by which Open vSwitch's table of ports holds a name.
 fn name_hash(name: &str) -> u32 {
-    fn mix(h: u32, d: u32) -> u32 {
-        let d = d.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
-        h ^ d
-    }
-    let (words, rest) = name.as_bytes().as_chunks::<4>();
-    let mut h = words.iter().fold(0u32, |h, w| {
-        mix(h, u32::from_ne_bytes(*w)).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
-    });
-    if !rest.is_empty() {
-        let mut last = [0; 4];
-        last[..rest.len()].copy_from_slice(rest);
-        h = mix(h, u32::from_ne_bytes(last)).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
-    }
-    h ^= u32::try_from(name.len()).unwrap_or(u32::MAX);
-    h ^= h >> 16;
-    h = h.wrapping_mul(0x85eb_ca6b);
-    h ^= h >> 13;
-    h = h.wrapping_mul(0xc2b2_ae35);
-    h ^ h >> 16
+    ib_flow::hash::bytes(name.as_bytes(), 0)
 }
 
 /// Cost of a link by its speed (802.1D-1998, table 8-5); links that do not tell count as 10 Gb/s.

@@ -91,33 +91,25 @@ pub(crate) fn show(switch: &mut Switch, args: &[&str]) -> Result<String, String>
     }
 }
 
-/// Lets a command change a bond, and forwarding follow before it answers.
-fn change(
-    switch: &mut Switch,
-    name: &str,
-    what: impl FnOnce(&mut Bond<OfPort>) -> Result<(), &'static str>,
-) -> Result<(), String> {
-    what(&mut find(switch, name)?.lock())?;
-    Ok(())
-}
+// Forwarding follows with the main loop's next round, which finds the bond changed.
 
 pub(crate) fn set_active(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
-    change(switch, args[0], |b| b.set_active(args[1]))?;
+    find(switch, args[0])?.lock().set_active(args[1])?;
     Ok("done\n".into())
 }
 
 pub(crate) fn enable(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
-    change(switch, args[0], |b| b.force(args[1], true))?;
+    find(switch, args[0])?.lock().force(args[1], true)?;
     Ok("enabled\n".into())
 }
 
 pub(crate) fn disable(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
-    change(switch, args[0], |b| b.force(args[1], false))?;
+    find(switch, args[0])?.lock().force(args[1], false)?;
     Ok("disabled\n".into())
 }
 
 pub(crate) fn migrate(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
-    change(switch, args[0], |b| b.migrate(args[1], args[2]))?;
+    find(switch, args[0])?.lock().migrate(args[1], args[2])?;
     Ok("migrated\n".into())
 }
 

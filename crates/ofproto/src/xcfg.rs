@@ -91,26 +91,12 @@ impl XBridge {
     }
 }
 
-/// Murmur's hash of one port number.
-fn port_hash(port: u16) -> u32 {
-    fn add(h: u32, d: u32) -> u32 {
-        let d = d.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
-        (h ^ d).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
-    }
-    let mut h = add(add(port.into(), 0), 0) ^ 8;
-    h ^= h >> 16;
-    h = h.wrapping_mul(0x85eb_ca6b);
-    h ^= h >> 13;
-    h = h.wrapping_mul(0xc2b2_ae35);
-    h ^ h >> 16
-}
-
 /// The order in which a flood visits ports. Open vSwitch walks a hash table of port numbers, so that the order of
 /// datapath actions looks random but is always the same; scripts compare it. This is that table: ports
 /// enter it in the order of `ports`, each at the head of its chain, and a table that doubles turns its chains
 /// over.
 pub fn flood_order(ports: impl Iterator<Item = OfPort>) -> Vec<OfPort> {
-    chain_order(ports, |p| port_hash(p.0))
+    chain_order(ports, |p| ib_flow::hash::two_words(p.0.into(), 0))
 }
 
 /// The order in which such a table holds anything that is put into it in this order, by its hashes.

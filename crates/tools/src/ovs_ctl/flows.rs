@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use super::tool;
 
-/// The version that knows all that a bridge can hold, and what older versions can't say.
+/// Any version that the bridge speaks.
 const VERSIONS: &str = "-OOpenFlow10,OpenFlow11,OpenFlow12,OpenFlow13,OpenFlow14,OpenFlow15";
 
 struct Bridge {

@@ -10,7 +10,6 @@ mod flows;
 mod options;
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -83,10 +82,7 @@ fn words(name: &str) -> Vec<OsString> {
 fn tool(name: &str) -> Command {
     let words = words(name);
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).arg0(name);
-    if words.len() > 1 {
-        command.arg0(&words[0]);
-    }
+    command.args(&words[1..]);
     command
 }
 
@@ -335,7 +331,7 @@ impl Ctl<'_, '_> {
         if id.is_none() {
             self.failed("system ID not configured, please use --system-id");
         }
-        args.push(format!("db-version={}", quote(schema_version())));
+        args.push(format!("db-version={}", quote(&schema_version())));
         let ours = ib_stream::unixctl::standard::version_line(SERVER);
         args.push(format!("ovs-version={}", quote(ours.split_whitespace().last().unwrap_or_default())));
         args.push(format!("external-ids:system-id={}", quote(&id.unwrap_or_default())));
@@ -565,9 +561,6 @@ fn quote(text: &str) -> String {
 }
 
 /// The version of the schema that the program brings.
-fn schema_version() -> &'static str {
-    static VERSION: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    VERSION.get_or_init(|| {
-        ib_ovsdb::Schema::parse(schemas::VSWITCH).map(|s| s.version.to_string()).unwrap_or_default()
-    })
+fn schema_version() -> String {
+    ib_ovsdb::Schema::parse(schemas::VSWITCH).map(|s| s.version.to_string()).unwrap_or_default()
 }
