@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use arc_swap::ArcSwapOption;
 use ib_base::rng::Rng;
 use ib_base::time::Clock;
-use ib_dpif::{DpifError, FlowPut, Upcall, UpcallHandler, UpcallKind, UpcallVerdict};
+use ib_dpif::{DpifError, FlowPut, Install, Upcall, UpcallHandler, UpcallKind, UpcallVerdict};
 use ib_flow::extract::extract;
 use ib_flow::{Flow, Metadata, OdpPort};
 use ib_packet::buffer::{BATCH_MAX, Pool};
@@ -396,7 +396,7 @@ impl Worker {
             return self.drop_packet(packet, DropReason::UpcallError);
         };
         self.stats.upcalls_ok.add(1);
-        if let Some(mask) = &verdict.install {
+        if let Some(Install { mask, actions }) = &verdict.install {
             let put = FlowPut {
                 modify: false,
                 create: true,
@@ -404,7 +404,7 @@ impl Worker {
                 key: &key,
                 mask,
                 ufid: Some(verdict.ufid),
-                actions: Arc::clone(&verdict.actions),
+                actions: Arc::clone(actions),
             };
             let result = match self.shared.table.install(&put) {
                 Ok(flow) => {

@@ -9,7 +9,8 @@ use ib_dp_userspace::rawkey::RawKey;
 use ib_dp_userspace::{Config, DpUserspace, DpUserspaceClass, DropReason};
 use ib_dpif::conformance::{self, Harness, udp_frame};
 use ib_dpif::{
-    Action, Dpif, DpifClass, DpifError, FlowPut, PortSpec, Ufid, Upcall, UpcallHandler, UpcallVerdict,
+    Action, Dpif, DpifClass, DpifError, FlowPut, Install, PortSpec, Ufid, Upcall, UpcallHandler,
+    UpcallVerdict,
 };
 use ib_flow::{Flow, Mask, Metadata, OdpPort};
 use ib_netdev::{DummyLevel, Registry};
@@ -91,7 +92,9 @@ impl UpcallHandler for Exact {
         // Where it goes tells the key apart from its neighbours.
         let sum = upcall.key.words().iter().fold(0u64, |a, w| a.rotate_left(5) ^ w);
         let port = OdpPort(2 + (sum ^ (sum >> 32)) as u32 % 3);
-        UpcallVerdict { actions: Arc::new([Action::Output(port)]), install: Some(mask), ufid: upcall.ufid }
+        let actions: Arc<[Action]> = Arc::new([Action::Output(port)]);
+        let install = Some(Install { mask, actions: Arc::clone(&actions) });
+        UpcallVerdict { actions, install, ufid: upcall.ufid }
     }
     fn installed(&self, _: Ufid, result: Result<(), DpifError>) {
         result.unwrap();

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::action::{EthAddrs, Ipv4Fields, L4Ports};
 use crate::{
-    Action, Dpif, DpifError, Execute, FlowDel, FlowPut, SetField, Ufid, Upcall, UpcallHandler, UpcallKind,
-    UpcallVerdict, UserspaceAction,
+    Action, Dpif, DpifError, Execute, FlowDel, FlowPut, Install, SetField, Ufid, Upcall, UpcallHandler,
+    UpcallKind, UpcallVerdict, UserspaceAction,
 };
 
 /// A datapath under test.
@@ -89,7 +89,8 @@ impl UpcallHandler for Recorder {
             UpcallKind::Miss => {
                 self.misses.lock().push(upcall.key.clone());
                 verdict.actions = self.actions.lock().clone().into();
-                verdict.install = self.install.then(mask);
+                let actions = Arc::clone(&verdict.actions);
+                verdict.install = self.install.then(|| Install { mask: mask(), actions });
             }
             UpcallKind::Action(data) => self.userdata.lock().push(data.userdata.to_vec()),
         }

@@ -18,6 +18,6 @@ pub mod text;
 pub use action::{Action, CtAction, HashAlg, NatAction, NatRange, SetField, UserspaceAction};
 pub use datapaths::Datapaths;
 pub use provider::{
-    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
-    Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict, UserspaceData,
+    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, Install, PortInfo,
+    PortSpec, Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict, UserspaceData,
 };

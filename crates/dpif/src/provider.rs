@@ -238,12 +238,21 @@ pub struct Upcall<'a> {
 /// What to do with a packet that missed, and with those like it.
 #[derive(Debug, Clone)]
 pub struct UpcallVerdict {
-    /// Actions for this packet (and the flow).
+    /// Actions for this packet.
     pub actions: Arc<[Action]>,
-    /// Mask of the flow to install; `None`: install nothing.
-    pub install: Option<Mask>,
+    /// The flow to install for those like it; `None`: install nothing.
+    pub install: Option<Install>,
     /// Identifier for the flow, as the handler will know it.
     pub ufid: Ufid,
+}
+
+/// A flow for the packets that are like the one that missed.
+#[derive(Debug, Clone)]
+pub struct Install {
+    /// What of the key the flow matches.
+    pub mask: Mask,
+    /// Its actions: the packet's own, but where each packet must see the control plane again.
+    pub actions: Arc<[Action]>,
 }
 
 /// The control plane's side. Called from datapath threads, concurrently.

@@ -294,14 +294,15 @@ mod tests {
         let now_ms = lab.clock.now().as_ms();
         let upcall = Upcall { kind: UpcallKind::Miss, packet: &packet, key: &key, ufid: Ufid(7), now_ms };
         let verdict = handler.upcall(&upcall);
+        let install = verdict.install.unwrap();
         let put = FlowPut {
             modify: false,
             create: true,
             zero_stats: false,
             key: &key,
-            mask: &verdict.install.unwrap(),
+            mask: &install.mask,
             ufid: Some(verdict.ufid),
-            actions: verdict.actions,
+            actions: install.actions,
         };
         lab.dpif.flow_put(&put).unwrap();
         handler.installed(verdict.ufid, Ok(()));

@@ -16,7 +16,7 @@ use ib_base::vlog::module::{DPIF, OFPROTO_DPIF_UPCALL};
 use ib_base::{vlog_info_rl, vlog_warn_rl};
 use ib_dpif::text::{PortNames, UserCookie, format_key};
 use ib_dpif::{
-    Action as Odp, DpifError, FlowStats, Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict,
+    Action as Odp, DpifError, FlowStats, Install, Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict,
     UserspaceAction, UserspaceData,
 };
 use ib_flow::text::mask_for_packet;
@@ -72,20 +72,12 @@ fn drop_packet(ufid: Ufid) -> UpcallVerdict {
 }
 
 impl Handler {
-    fn translate(
-        &self,
-        backer: &Backer,
-        upcall: &Upcall<'_>,
-        side_effects: bool,
-    ) -> Result<Xout, XlateError> {
+    fn translate(&self, backer: &Backer, upcall: &Upcall<'_>) -> Result<Xout, XlateError> {
         let (bridge, flow, frozen) = xlate::receive(backer, upcall.key)?;
         let mut xin = Xin::new(&bridge, &flow);
         xin.packet = Some(upcall.packet);
         xin.frozen = frozen;
-        // The flow that a BPDU's miss installs hands the same packet up once more: it counts then.
-        let is_seen_again =
-            matches!(upcall.kind, UpcallKind::Miss) && bridge.has_stp && crate::spanning_tree::is_bpdu(&flow);
-        xin.side_effects = side_effects && !is_seen_again;
+        xin.side_effects = true;
         Ok(xlate::translate(backer, xin))
     }
 
@@ -93,7 +85,7 @@ impl Handler {
         log_miss(backer, upcall);
         // Read before translating: what changes meanwhile makes the flow stale at once.
         let seen = backer.changed.get();
-        let xout = match self.translate(backer, upcall, true) {
+        let xout = match self.translate(backer, upcall) {
             Ok(x) => x,
             Err(XlateError::BridgeNotFound) => {
                 vlog_info_rl!(
@@ -114,8 +106,9 @@ impl Handler {
         };
         // Learning happened during translation.
         xlate::push(&xout.cache, &stats, false);
-        let actions: Arc<[Odp]> =
-            if xout.slow != 0 { slow_path_actions(xout.slow) } else { xout.actions.as_slice().into() };
+        let actions: Arc<[Odp]> = xout.actions.as_slice().into();
+        // This packet has had its slow path already; the next ones come up for it.
+        let lasting = if xout.slow != 0 { slow_path_actions(xout.slow) } else { Arc::clone(&actions) };
         let limit = backer.flow_limit.load(Ordering::Relaxed);
         if backer.ukeys.len() >= limit as usize {
             coverage::upcall_flow_limit_hit.inc();
@@ -133,7 +126,7 @@ impl Handler {
             created: backer.clock.now(),
             state: Mutex::new(UkeyState {
                 mask: mask.clone(),
-                actions: Arc::clone(&actions),
+                actions: Arc::clone(&lasting),
                 pushed: FlowStats::default(),
                 seen,
                 cache: xout.cache.into(),
@@ -145,12 +138,12 @@ impl Handler {
         if backer.ukeys.insert(Arc::new(ukey)).is_some() {
             coverage::upcall_ukey_replace.inc();
         }
-        UpcallVerdict { actions, install: Some(mask), ufid: upcall.ufid }
+        UpcallVerdict { actions, install: Some(Install { mask, actions: lasting }), ufid: upcall.ufid }
     }
 
     fn action(&self, backer: &Backer, upcall: &Upcall<'_>, data: &UserspaceData) -> UpcallVerdict {
         match UserCookie::from_bytes(&data.userdata) {
-            Some(UserCookie::SlowPath(_)) => match self.translate(backer, upcall, true) {
+            Some(UserCookie::SlowPath(_)) => match self.translate(backer, upcall) {
                 // The flow's counters see to the statistics.
                 Ok(xout) => UpcallVerdict { actions: xout.actions.into(), install: None, ufid: upcall.ufid },
                 Err(_) => drop_packet(upcall.ufid),
