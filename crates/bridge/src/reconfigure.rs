@@ -17,7 +17,7 @@ use ib_base::{vlog_err, vlog_info, vlog_warn};
 use ib_netdev::{Netdev, Registry};
 use ib_ofproto::backer::Settings;
 use ib_ofproto::config::{ConfigError, NetdevStatus, PortConfig};
-use ib_ofproto::{Bridge, Switch};
+use ib_ofproto::{Bridge, Switch, xcfg};
 use ib_ovsdb::Uuid;
 use ib_ovsdb::idl::{Change, Idl};
 use ib_packet::Mac;
@@ -337,9 +337,9 @@ impl BridgeLayer {
     ) {
         let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
         // Those with a number of their own come first, so that nobody else takes it.
-        let mut order: Vec<(&String, &InterfaceDesired)> = names
-            .iter()
-            .filter_map(|name| Some((*name, want.ports.get(*name)?)))
+        let mut order: Vec<(&String, &InterfaceDesired)> = numbering_order(want.ports.keys(), names)
+            .into_iter()
+            .filter_map(|name| Some((name, want.ports.get(name)?)))
             .flat_map(|(name, port)| port.interfaces.values().map(move |i| (name, i)))
             .collect();
         order.sort_by_key(|(_, i)| i.ofport_request.is_none());
@@ -465,6 +465,22 @@ fn remove_interface(bridge: &mut Bridge, name: &str, ofport: ib_flow::OfPort) {
         Ok(()) => vlog_info!(BRIDGE, "bridge {of}: deleted interface {name} on port {}", ofport.0),
         Err(e) => vlog_warn!(BRIDGE, "bridge {of}: deleting interface {name} on port {}: {e}", ofport.0),
     }
+}
+
+/// The order in which ports that come together get their numbers. In Open vSwitch it is that of a hash table of
+/// the names of all ports of the bridge, and so the same each time but where names collide; scripts that add
+/// several ports in one transaction know the numbers.
+fn numbering_order<'a>(
+    all: impl DoubleEndedIterator<Item = &'a String>,
+    names: &[&'a String],
+) -> Vec<&'a String> {
+    if names.len() < 2 {
+        return names.to_vec();
+    }
+    let those: BTreeSet<&String> = names.iter().copied().collect();
+    let mut order = xcfg::chain_order(all.rev(), |name| ib_flow::hash::bytes(name.as_bytes(), 0));
+    order.retain(|name| those.contains(name));
+    order
 }
 
 /// Opens and configures the device, then adds it to the datapath. The error is the row's text.
@@ -636,5 +652,21 @@ mod tests {
     fn the_default_address_is_the_originals_for_the_same_row() {
         let uuid = Uuid::parse("c2ce629c-9d9a-4f62-b94e-e0c6d17656e8").unwrap();
         assert_eq!(default_mac(uuid).to_string(), "9e:62:ce:c2:62:4f");
+    }
+
+    #[test]
+    fn ports_of_one_transaction_are_numbered_as_the_original_does() {
+        let numbered = |all: &[&str], new: &[&str]| {
+            let names = |list: &[&str]| list.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+            let (all, new) = (names(all), names(new));
+            numbering_order(all.iter(), &new.iter().collect::<Vec<_>>())
+                .into_iter()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbered(&["br0", "p1", "p2"], &["p1", "p2"]), ["p2", "p1"]);
+        let five = ["p1", "p2", "p3", "p4", "p5"];
+        assert_eq!(numbered(&["br0", "p1", "p2", "p3", "p4", "p5"], &five), ["p2", "p3", "p5", "p1", "p4"]);
+        assert_eq!(numbered(&["br0", "p1", "p2"], &["p1"]), ["p1"]);
     }
 }
