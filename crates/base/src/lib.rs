@@ -4,6 +4,7 @@ pub mod coverage;
 pub mod errno;
 pub mod getopt;
 pub mod json;
+pub mod linger;
 pub mod memory;
 pub mod queue;
 pub mod rng;

@@ -2,7 +2,7 @@
 //!
 //! A thread owns a worker and receive queues. It sleeps in the poller until a queue's descriptor becomes readable, then takes
 //! batches from the ready queues in turn until they are empty. While packets come densely it goes on looking for a while
-//! before it sleeps again (`Linger`): to wake a halted processor costs tens of microseconds. Idle, it costs nothing.
+//! before it sleeps again ([`Linger`]): to wake a halted processor costs tens of microseconds. Idle, it costs nothing.
 //!
 //! Misses are answered by the thread that met them, so a port flooded with new flows would take the time of the others. Each queue
 //! has a share (`Share`): what its misses took beyond that it waits for, while others have packets.
@@ -23,6 +23,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+use ib_base::linger::Linger;
+
 use crate::poller::{Polled, Rx, poll};
 use crate::stats::WorkerStats;
 use crate::worker::{Shared, Worker};
@@ -30,32 +32,6 @@ use crate::worker::{Shared, Worker};
 const WAKER: Token = Token(usize::MAX);
 /// How often queues without descriptor are looked at when idle.
 const NAP: Duration = Duration::from_millis(1);
-/// Longest that a thread goes on looking after the last packet.
-const LINGER_MAX: Duration = Duration::from_micros(100);
-/// Shortest such time that is worth having.
-const LINGER_MIN: Duration = Duration::from_micros(12);
-
-/// How long to go on looking for packets before sleeping, learnt from how long the sleeps turn out to last.
-///
-/// A sleep that a packet ends within [`LINGER_MAX`] should have been a look, so the time doubles; one that lasts longer was
-/// right, so it halves, down to none. The rule is that of the kernel's haltpoll governor. Looking yields the processor to
-/// whatever else wants it.
-#[derive(Debug, Default)]
-struct Linger(Duration);
-
-impl Linger {
-    /// A sleep ended after `slept`.
-    fn learn(&mut self, slept: Duration) {
-        self.0 = if slept <= LINGER_MAX {
-            (self.0 * 2).clamp(LINGER_MIN, LINGER_MAX)
-        } else if self.0 >= 2 * LINGER_MIN {
-            self.0 / 2
-        } else {
-            Duration::ZERO
-        };
-    }
-}
-
 /// A queue's claim to time for misses: a debt that it pays by waiting.
 ///
 /// In each round a queue may spend [`Share::QUANTUM_NS`] on misses. What it spends beyond is its debt, paid off by as much in each
@@ -215,7 +191,7 @@ impl Body {
 
     /// Looks at the descriptors; sleeps if there has been nothing for long enough (`quiet` since the last packet).
     fn wait(&mut self, events: &mut Events, quiet: Duration, since: &mut Instant) {
-        let lingers = quiet < self.linger.0;
+        let lingers = quiet < self.linger.time();
         if lingers && !quiet.is_zero() {
             std::thread::yield_now();
         }
@@ -346,18 +322,5 @@ mod tests {
         let mut quiet = Share::default();
         quiet.charge(50_000);
         assert!(quiet.may_go(true), "a few misses are free");
-    }
-
-    #[test]
-    fn linger_grows_with_short_sleeps_and_vanishes_with_long_ones() {
-        let mut linger = Linger::default();
-        for _ in 0..5 {
-            linger.learn(Duration::from_micros(30));
-        }
-        assert_eq!(linger.0, LINGER_MAX);
-        for _ in 0..4 {
-            linger.learn(Duration::from_millis(3));
-        }
-        assert_eq!(linger.0, Duration::ZERO, "nothing is spent on rare packets");
     }
 }

@@ -5,10 +5,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ib_base::linger::Linger;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -17,11 +18,24 @@ use crate::tls::Session;
 
 /// A connected stream that blocks.
 #[derive(Debug)]
-pub enum Blocking {
+pub struct Blocking {
+    socket: Socket,
+    /// Reads are answers for the most part, which come soon.
+    linger: Linger,
+}
+
+#[derive(Debug)]
+enum Socket {
     /// `tcp:`
     Tcp(TcpStream),
     /// `unix:`, and what `ssl:` is carried by.
     Unix(UnixStream),
+}
+
+impl From<Socket> for Blocking {
+    fn from(socket: Socket) -> Blocking {
+        Blocking { socket, linger: Linger::default() }
+    }
 }
 
 impl Blocking {
@@ -33,7 +47,7 @@ impl Blocking {
                 let (path, dir) = ib_sys::socket::short_unix_path(&unix_path(target))?;
                 let stream = UnixStream::connect(path)?;
                 drop(dir);
-                Ok(Blocking::Unix(stream))
+                Ok(Socket::Unix(stream).into())
             }
             "tcp" | "ssl" => {
                 let session = match scheme {
@@ -55,8 +69,8 @@ impl Blocking {
                 // Requests are small and their answers awaited.
                 stream.set_nodelay(true)?;
                 match session {
-                    Some(session) => Ok(Blocking::Unix(carry(session, stream)?)),
-                    None => Ok(Blocking::Tcp(stream)),
+                    Some(session) => Ok(Socket::Unix(carry(session, stream)?).into()),
+                    None => Ok(Socket::Tcp(stream).into()),
                 }
             }
             _ => Err(unsupported()),
@@ -65,18 +79,19 @@ impl Blocking {
 
     /// Reads block no longer than this; `None` is for ever. A read that has waited in vain is `WouldBlock`.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self {
-            Blocking::Tcp(s) => s.set_read_timeout(timeout),
-            Blocking::Unix(s) => s.set_read_timeout(timeout),
+        match &self.socket {
+            Socket::Tcp(s) => s.set_read_timeout(timeout),
+            Socket::Unix(s) => s.set_read_timeout(timeout),
         }
     }
 
     /// A second handle of the same stream, to read with while another thread writes.
     pub fn try_clone(&self) -> io::Result<Blocking> {
-        Ok(match self {
-            Blocking::Tcp(s) => Blocking::Tcp(s.try_clone()?),
-            Blocking::Unix(s) => Blocking::Unix(s.try_clone()?),
-        })
+        Ok(match &self.socket {
+            Socket::Tcp(s) => Socket::Tcp(s.try_clone()?),
+            Socket::Unix(s) => Socket::Unix(s.try_clone()?),
+        }
+        .into())
     }
 }
 
@@ -174,20 +189,39 @@ impl Carrier {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(s) => s.as_fd(),
+            Socket::Unix(s) => s.as_fd(),
+        }
+    }
+}
+
 impl Read for Blocking {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Blocking::Tcp(s) => s.read(buf),
-            Blocking::Unix(s) => s.read(buf),
+        let began = Instant::now();
+        while began.elapsed() < self.linger.time() {
+            match ib_sys::socket::try_recv(&self.socket, buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                other => return other,
+            }
         }
+        let began = Instant::now();
+        let read = match &mut self.socket {
+            Socket::Tcp(s) => s.read(buf),
+            Socket::Unix(s) => s.read(buf),
+        };
+        self.linger.learn(began.elapsed());
+        read
     }
 }
 
 impl Write for Blocking {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Blocking::Tcp(s) => s.write(buf),
-            Blocking::Unix(s) => s.write(buf),
+        match &mut self.socket {
+            Socket::Tcp(s) => s.write(buf),
+            Socket::Unix(s) => s.write(buf),
         }
     }
 

@@ -4,6 +4,7 @@
 //! messages, messages out become bytes that leave as the peer takes them. Nothing blocks. Memory is bounded by the size
 //! limit of one message on the way in, and by [`Rpc::backlog`], which the owner watches, on the way out.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -19,6 +20,11 @@ use crate::stream::Stream;
 pub const MAX_MESSAGE_BYTES: usize = 1 << 30;
 /// How much is read in one go before the owner gets to serve others.
 const READ_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where bytes arrive: one for all connections of a thread, for most of the time they have none.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
 
 /// A message.
 #[derive(Clone, PartialEq, Debug)]
@@ -352,13 +358,18 @@ impl Rpc {
                 self.stream.wake();
                 return Ok(None);
             }
-            let mut buf = [0; READ_BYTES];
-            match self.stream.recv(&mut buf) {
+            let received = SCRATCH.with_borrow_mut(|buf| {
+                let received = self.stream.recv(buf);
+                if let Ok(n) = received {
+                    self.parser.feed(&buf[..n]);
+                }
+                received
+            });
+            match received {
                 Ok(0) => return Err(self.fail(io::ErrorKind::UnexpectedEof.into())),
                 Ok(n) => {
                     self.received += n as u64;
                     read += n;
-                    self.parser.feed(&buf[..n]);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) => {

@@ -16,8 +16,10 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ib_base::coverage;
+use ib_base::linger::Linger;
 use ib_base::time::{Clock, Instant};
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -114,6 +116,7 @@ pub struct Reactor {
     events: Events,
     handle: Handle,
     ready: Vec<Key>,
+    linger: Linger,
     /// Kept for its life: the clock holds a weak reference.
     _on_move: Arc<dyn Fn() + Send + Sync>,
 }
@@ -147,6 +150,7 @@ impl Reactor {
             events: Events::with_capacity(256),
             handle: Handle(shared),
             ready: Vec::new(),
+            linger: Linger::default(),
             _on_move: on_move,
         })
     }
@@ -171,12 +175,12 @@ impl Reactor {
         let timeout = if self.handle.0.pending().is_empty() {
             self.handle.0.clock.timeout(deadline)
         } else {
-            Some(std::time::Duration::ZERO)
+            Some(Duration::ZERO)
         };
         if timeout.is_some_and(|t| t.is_zero()) {
             coverage::poll_zero_timeout.inc();
         }
-        match self.poll.poll(&mut self.events, timeout) {
+        match self.poll(timeout) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(e) => return Err(e),
@@ -197,6 +201,32 @@ impl Reactor {
         self.ready.sort_unstable();
         self.ready.dedup();
         Ok(&self.ready)
+    }
+
+    /// Waits for events, at first awake where events have come quickly of late.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout.is_some_and(|t| t.is_zero()) {
+            return self.poll.poll(&mut self.events, timeout);
+        }
+        let began = std::time::Instant::now();
+        let look = timeout.map_or(self.linger.time(), |t| t.min(self.linger.time()));
+        loop {
+            let quiet = began.elapsed();
+            if quiet >= look {
+                break;
+            }
+            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+            if !self.events.is_empty() {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+        let began = std::time::Instant::now();
+        self.poll.poll(&mut self.events, timeout.map(|t| t.saturating_sub(look)))?;
+        if !self.events.is_empty() {
+            self.linger.learn(began.elapsed());
+        }
+        Ok(())
     }
 }
 

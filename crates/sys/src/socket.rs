@@ -38,6 +38,14 @@ pub fn icmp() -> io::Result<UdpSocket> {
     Ok(UdpSocket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Receives what is there, without waiting; `WouldBlock` if nothing is.
+pub fn try_recv(socket: impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the buffer is valid for writes of its length during the call.
+    let n = unsafe { libc::recv(fd, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
 /// Sets the DSCP of what a TCP socket sends, in both IP versions.
 pub fn set_dscp(socket: impl AsFd, ipv6: bool, dscp: u8) -> io::Result<()> {
     let value = libc::c_int::from(dscp) << 2;

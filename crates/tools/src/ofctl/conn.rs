@@ -27,6 +27,7 @@ const STD: Protocols = Protocols(1);
 pub struct Conn {
     stream: Blocking,
     session: Session,
+    buf: Box<[u8]>,
     /// As `unix:/run/...`.
     pub name: String,
     /// The version.
@@ -34,6 +35,9 @@ pub struct Conn {
     /// How flows go, as one protocol.
     pub protocol: Protocols,
 }
+
+/// How much is read in one go.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Which socket of a bridge.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,7 +89,14 @@ impl Ctl {
             })
         })?;
         let session = Session::with_xid(&full, self.options.versions, self.xid);
-        let mut conn = Conn { stream, session, name: full.clone(), version: Version::V10, protocol: STD };
+        let mut conn = Conn {
+            stream,
+            session,
+            buf: vec![0; READ_BYTES].into(),
+            name: full.clone(),
+            version: Version::V10,
+            protocol: STD,
+        };
         self.xid = conn.session.peek_xid();
         if target == Target::Snoop {
             conn.session.output().clear();
@@ -141,8 +152,10 @@ impl Ctl {
     /// Sends an encoded request that has no reply unless it fails, and returns that.
     pub fn transact_noreply_bytes(&mut self, conn: &mut Conn, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
         let xid = xid_of(bytes);
-        conn.send_bytes(bytes)?;
-        let barrier = self.send(conn, &Message::BarrierRequest)?;
+        let (barrier, barrier_bytes) = self.encode(conn, &Message::BarrierRequest);
+        // Together, for each wakes the switch.
+        conn.session.send_bytes(bytes);
+        conn.send_bytes(&barrier_bytes)?;
         let mut error = None;
         loop {
             let m = conn.recv()?;
@@ -284,10 +297,9 @@ impl Conn {
             if let Some(e) = self.session.event() {
                 return Ok(e);
             }
-            let mut buf = [0; 65536];
-            match self.stream.read(&mut buf) {
+            match self.stream.read(&mut self.buf) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => self.session.input(&buf[..n], Instant::ZERO),
+                Ok(n) => self.session.input(&self.buf[..n], Instant::ZERO),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }

@@ -50,6 +50,8 @@ pub struct Conns {
     by_id: HashMap<(String, ConnId), Key>,
     next_unix_peer: u64,
     buf: Vec<u8>,
+    /// A connection came or went.
+    news: bool,
 }
 
 impl Conns {
@@ -64,6 +66,7 @@ impl Conns {
             by_id: HashMap::new(),
             next_unix_peer: 0,
             buf: vec![0; READ_BYTES],
+            news: false,
         }
     }
 
@@ -145,6 +148,7 @@ impl Conns {
                 self.handle.wake(key);
             }
             Err(e) => {
+                self.news = true;
                 switch.conn_event(&bridge, ConnEvent::Closed { conn: id, reason: Some(strerror(&e)) }, now);
             }
         }
@@ -164,34 +168,36 @@ impl Conns {
     fn close(&mut self, key: Key, reason: Option<String>, switch: &mut Switch, now: Instant) {
         let Some(conn) = self.remove(key) else { return };
         if !conn.closing {
+            self.news = true;
             switch.conn_event(&conn.bridge, ConnEvent::Closed { conn: conn.id, reason }, now);
         }
     }
 
-    /// Serves one ready socket; false if the key is not one of ours.
-    pub fn ready(&mut self, key: Key, switch: &mut Switch, now: Instant) -> bool {
+    /// Whether a connection came or went since the last time.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Serves one ready socket, if the key is one of ours.
+    pub fn ready(&mut self, key: Key, switch: &mut Switch, now: Instant) {
         if self.listeners.contains_key(&key) {
-            self.accept(key, switch, now);
-            return true;
+            return self.accept(key, switch, now);
         }
-        let Some(conn) = self.conns.get_mut(&key) else { return false };
+        let Some(conn) = self.conns.get_mut(&key) else { return };
         if !conn.connected {
             match conn.stream.connect() {
                 Ok(()) => {
                     conn.connected = true;
+                    self.news = true;
                     let (bridge, id) = (conn.bridge.clone(), conn.id);
                     switch.conn_event(&bridge, ConnEvent::Connected { conn: id }, now);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(e) => {
-                    self.close(key, Some(strerror(&e)), switch, now);
-                    return true;
-                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => return self.close(key, Some(strerror(&e)), switch, now),
             }
         }
         self.flush(key, switch, now);
         self.receive(key, switch, now);
-        true
     }
 
     fn accept(&mut self, key: Key, switch: &mut Switch, now: Instant) {
@@ -218,6 +224,7 @@ impl Conns {
                 out: VecDeque::new(),
                 closing: false,
             };
+            self.news = true;
             self.add(conn_key, conn);
             let event = ConnEvent::Accepted { listener: &target, conn: id, peer: &peer };
             switch.conn_event(&bridge, event, now);

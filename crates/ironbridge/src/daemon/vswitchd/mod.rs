@@ -257,10 +257,9 @@ impl Vswitchd {
             }
         }
         for key in ready {
-            if self.conns.ready(*key, &mut self.layer.switch, now) {
-                self.status_due = true;
-            }
+            self.conns.ready(*key, &mut self.layer.switch, now);
         }
+        self.status_due |= self.conns.take_news();
         self.run_switch(now);
         self.tell_database(now);
         if let Some(report) = self.memory.run(now) {
