@@ -19,7 +19,7 @@ use ib_base::vlog_once;
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::{
     DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
-    UpcallHandler,
+    Ufid, UpcallHandler,
 };
 use ib_flow::OdpPort;
 use ib_netdev::{Flags, Netdev, Registry};
@@ -527,6 +527,9 @@ impl Dpif for DpUserspace {
     }
     fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo)) {
         self.shared.table.dump(&mut |f| visit(f.info()));
+    }
+    fn flow_stats(&self, visit: &mut dyn FnMut(Ufid, FlowStats)) {
+        self.shared.table.dump(&mut |f| visit(f.ufid(), f.stats()));
     }
     fn flow_flush(&self) {
         self.shared.table.flush();

@@ -310,6 +310,10 @@ pub trait Dpif: Send + Sync {
     fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError>;
     /// Visits every flow; cost O(flows), no lock held across visits that stops forwarding.
     fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo));
+    /// Visits every flow's identifier and counters: what revalidation asks for again and again.
+    fn flow_stats(&self, visit: &mut dyn FnMut(Ufid, FlowStats)) {
+        self.flow_dump(&mut |f| visit(f.ufid, f.stats));
+    }
     /// Removes every flow.
     fn flow_flush(&self);
 

@@ -48,6 +48,7 @@ impl Miniflow {
     pub fn fill(&mut self, flow: &Flow) {
         self.map = [0; MAP_WORDS];
         self.values.clear();
+        self.values.reserve_exact(flow.words().iter().filter(|w| **w != 0).count());
         for (i, w) in flow.words().iter().enumerate() {
             if *w != 0 {
                 self.map[i / 64] |= 1 << (i % 64);

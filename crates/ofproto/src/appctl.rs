@@ -201,7 +201,7 @@ fn dump_datapath(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
         flow.dp_layer = "";
         if let (true, Some(ukey)) = (more, b.backer.ukeys.get(flow.ufid)) {
             // The key of the packet that made the flow, wildcarded bits included.
-            flow.key = Arc::new(ukey.key.clone());
+            flow.key = Arc::new(ukey.key.expand());
         }
         let mut line = format_flow(&flow, &map, more, now_ms);
         if more {

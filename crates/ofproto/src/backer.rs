@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ib_base::time::Clock;
 use ib_dpif::Dpif;
@@ -81,6 +81,8 @@ pub struct Backer {
     pub ukeys: Ukeys,
     /// Revalidation.
     pub reval: Mutex<RevalidatorState>,
+    /// Rounds of revalidation that began.
+    pub round: AtomicU64,
     /// Networks under tunnels.
     pub world: Arc<World>,
     /// Who uses which tunnel ports of the datapath.
@@ -113,6 +115,7 @@ impl Backer {
             recirc: RecircIds::new(),
             ukeys: Ukeys::new(),
             reval: Mutex::default(),
+            round: AtomicU64::new(0),
             world: Arc::clone(world),
             tunnels: Mutex::default(),
             settings: RwLock::new(Settings::default()),

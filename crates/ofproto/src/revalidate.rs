@@ -8,14 +8,14 @@
 //! Rounds run on the main thread, every [`Settings::max_revalidator_ms`](crate::backer::Settings) at most
 //! and soon after a change. Cost: all flows, once a round.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ib_base::time::Instant;
-use ib_dpif::{Action as Odp, FlowDel, FlowInfo, FlowPut, FlowStats, Ufid};
+use ib_dpif::{Action as Odp, FlowDel, FlowPut, FlowStats, Ufid};
 use ib_flow::Mask;
+use ib_flow::miniflow::{Miniflow, Minimask};
 use parking_lot::Mutex;
 
 use crate::backer::Backer;
@@ -35,12 +35,21 @@ pub struct RevalidatorState {
     last: Option<Instant>,
     /// Change counter of the last round.
     seen: u64,
-    /// Rounds so far.
-    pub rounds: u64,
     n_flows: usize,
     avg_flows: usize,
     max_flows: usize,
     duration_ms: u64,
+}
+
+/// What a round goes by.
+struct Round {
+    number: u64,
+    now: Instant,
+    /// The change counter as the round began.
+    changed: u64,
+    /// Flows idle for so long go.
+    idle_ms: u64,
+    kill_all: bool,
 }
 
 /// What becomes of a flow.
@@ -82,8 +91,9 @@ impl Backer {
             let s = self.settings.read();
             (s.max_idle_ms, self.flow_limit.load(Ordering::Relaxed).min(s.flow_limit))
         };
-        let mut dump: Vec<FlowInfo> = Vec::new();
-        self.dpif.flow_dump(&mut |f| dump.push(f));
+        let round = self.round.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut dump: Vec<(Ufid, FlowStats)> = Vec::with_capacity(self.ukeys.len());
+        self.dpif.flow_stats(&mut |ufid, stats| dump.push((ufid, stats)));
         let n = dump.len();
         let limit_n = limit as usize;
         let kill_all = n > limit_n.saturating_mul(2);
@@ -91,16 +101,15 @@ impl Backer {
         if kill_all {
             ib_base::coverage::upcall_flow_limit_kill.inc();
         }
-        let mut there: HashSet<Ufid> = HashSet::with_capacity(n);
-        for flow in &dump {
-            if !there.insert(flow.ufid) {
-                ib_base::coverage::dumped_duplicate_flow.inc();
-                continue;
-            }
-            self.revalidate_flow(flow, now, changed, idle_ms, kill_all);
+        let about = Round { number: round, now, changed, idle_ms, kill_all };
+        for (ufid, stats) in dump {
+            self.revalidate_flow(ufid, &stats, &about);
         }
         for ukey in self.ukeys.all() {
-            let gone = ukey.state.lock().installed && !there.contains(&ukey.ufid);
+            let gone = {
+                let state = ukey.state.lock();
+                state.installed && state.met != round && ukey.born != round
+            };
             if gone {
                 self.ukeys.remove(ukey.ufid);
             }
@@ -111,7 +120,6 @@ impl Backer {
         let mut state = self.reval.lock();
         state.last = Some(now);
         state.seen = changed;
-        state.rounds += 1;
         state.n_flows = self.ukeys.len();
         state.avg_flows = (state.avg_flows + n) / 2;
         state.max_flows = state.max_flows.max(n);
@@ -136,41 +144,48 @@ impl Backer {
         self.flow_limit.store(limit.max(1000).min(max), Ordering::Relaxed);
     }
 
-    fn revalidate_flow(&self, flow: &FlowInfo, now: Instant, changed: u64, idle_ms: u64, kill: bool) {
-        let ukey = match self.ukeys.get(flow.ufid) {
-            Some(u) => u,
-            None => {
-                ib_base::coverage::dumped_new_flow.inc();
-                let ukey = Arc::new(Ukey {
-                    ufid: flow.ufid,
-                    key: (*flow.key).clone(),
-                    created: now,
-                    state: Mutex::new(UkeyState {
-                        mask: (*flow.mask).clone(),
-                        actions: Arc::clone(&flow.actions),
-                        pushed: FlowStats::default(),
-                        seen: 0,
-                        cache: Arc::new([]),
-                        recircs: Vec::new(),
-                        slow: 0,
-                        installed: true,
-                    }),
-                });
-                self.ukeys.insert(Arc::clone(&ukey));
-                ukey
-            }
-        };
+    /// Remembers a flow that somebody else put into the datapath; `None` if it is gone again.
+    fn adopt(&self, ufid: Ufid, now: Instant) -> Option<Arc<Ukey>> {
+        let flow = self.dpif.flow_get(&FlowDel { ufid: Some(ufid), key: None }).ok()?;
+        ib_base::coverage::dumped_new_flow.inc();
+        let ukey = Arc::new(Ukey {
+            ufid,
+            key: Miniflow::new(&flow.key),
+            created: now,
+            born: 0,
+            state: Mutex::new(UkeyState {
+                mask: Minimask::new(&flow.mask),
+                actions: flow.actions,
+                pushed: FlowStats::default(),
+                seen: 0,
+                cache: Arc::new([]),
+                recircs: Vec::new(),
+                slow: 0,
+                installed: true,
+                met: 0,
+            }),
+        });
+        self.ukeys.insert(Arc::clone(&ukey));
+        Some(ukey)
+    }
+
+    fn revalidate_flow(&self, ufid: Ufid, stats: &FlowStats, round: &Round) {
+        let Some(ukey) = self.ukeys.get(ufid).or_else(|| self.adopt(ufid, round.now)) else { return };
         let mut state = ukey.state.lock();
+        if std::mem::replace(&mut state.met, round.number) == round.number {
+            ib_base::coverage::dumped_duplicate_flow.inc();
+            return;
+        }
         state.installed = true;
-        let used = if flow.stats.used_ms == 0 { ukey.created.as_ms() } else { flow.stats.used_ms };
-        let idle = used.saturating_add(idle_ms) <= now.as_ms();
-        self.push_stats(&mut state, &flow.stats);
-        let fate = if kill || idle {
+        let used = if stats.used_ms == 0 { ukey.created.as_ms() } else { stats.used_ms };
+        let idle = used.saturating_add(round.idle_ms) <= round.now.as_ms();
+        self.push_stats(&mut state, stats);
+        let fate = if round.kill_all || idle {
             Fate::Delete
-        } else if state.seen == changed {
+        } else if state.seen == round.changed {
             Fate::Keep
         } else {
-            self.translate_again(&ukey, &mut state, changed)
+            self.translate_again(&ukey, &mut state, round.changed)
         };
         match fate {
             Fate::Keep => {}
@@ -183,8 +198,8 @@ impl Backer {
                     modify: true,
                     create: false,
                     zero_stats: false,
-                    key: &ukey.key,
-                    mask: &state.mask,
+                    key: &ukey.key.expand(),
+                    mask: &state.mask.expand(),
                     ufid: Some(ukey.ufid),
                     actions: Arc::clone(&actions),
                 };
@@ -213,11 +228,12 @@ impl Backer {
     }
 
     fn translate_again(&self, ukey: &Ukey, state: &mut UkeyState, changed: u64) -> Fate {
-        let Ok((bridge, flow, frozen)) = xlate::receive(self, &ukey.key) else { return Fate::Delete };
+        let key = ukey.key.expand();
+        let Ok((bridge, flow, frozen)) = xlate::receive(self, &key) else { return Fate::Delete };
         let mut xin = Xin::new(&bridge, &flow);
         xin.frozen = frozen;
         let xout = xlate::translate(self, xin);
-        let mask = datapath_mask(self, &ukey.key, &xout.wc);
+        let mask = datapath_mask(self, &key, &xout.wc);
         if needs_more(&state.mask, &mask) {
             return Fate::Delete;
         }
@@ -231,7 +247,7 @@ impl Backer {
     }
 
     fn delete_flow(&self, ukey: &Ukey) {
-        let del = FlowDel { ufid: Some(ukey.ufid), key: Some(&ukey.key) };
+        let del = FlowDel { ufid: Some(ukey.ufid), key: Some(&ukey.key.expand()) };
         if let Ok(stats) = self.dpif.flow_del(&del) {
             self.push_stats(&mut ukey.state.lock(), &stats);
         }
@@ -266,8 +282,10 @@ impl Backer {
 }
 
 /// Whether `new` looks at bits that `installed` does not.
-fn needs_more(installed: &Mask, new: &Mask) -> bool {
-    installed.0.words().iter().zip(new.0.words()).any(|(a, b)| b & !a != 0)
+fn needs_more(installed: &Minimask, new: &Mask) -> bool {
+    let mut more = new.0.clone();
+    installed.words().for_each(|(i, w)| more.words_mut()[i] &= !w);
+    more.words().iter().any(|w| *w != 0)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ib_base::time::Instant;
 use ib_dpif::{Action as OdpAction, FlowStats, Ufid};
-use ib_flow::{Flow, Mask};
+use ib_flow::miniflow::{Miniflow, Minimask};
 use parking_lot::Mutex;
 
 use crate::recirc::RecircEntry;
@@ -17,9 +17,11 @@ pub struct Ukey {
     /// Identifier.
     pub ufid: Ufid,
     /// Key, `in_port` a datapath port.
-    pub key: Flow,
+    pub key: Miniflow,
     /// When it was installed.
     pub created: Instant,
+    /// The round of revalidation that was the latest one then.
+    pub born: u64,
     /// What changes.
     pub state: Mutex<UkeyState>,
 }
@@ -27,7 +29,7 @@ pub struct Ukey {
 /// What changes about an installed flow.
 pub struct UkeyState {
     /// Mask.
-    pub mask: Mask,
+    pub mask: Minimask,
     /// Actions.
     pub actions: Arc<[OdpAction]>,
     /// Counters that have been pushed to rules already.
@@ -42,6 +44,8 @@ pub struct UkeyState {
     pub slow: u32,
     /// The datapath has it.
     pub installed: bool,
+    /// The latest round that met it.
+    pub met: u64,
 }
 
 const SHARDS: usize = 64;

@@ -19,6 +19,7 @@ use ib_dpif::{
     Action as Odp, DpifError, FlowStats, Install, Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict,
     UserspaceAction, UserspaceData,
 };
+use ib_flow::miniflow::{Miniflow, Minimask};
 use ib_flow::text::mask_for_packet;
 use ib_flow::{Flow, Mask, Match};
 use ib_openflow::message::{PacketIn, PacketInReason};
@@ -122,10 +123,11 @@ impl Handler {
         let mask = datapath_mask(backer, upcall.key, &xout.wc);
         let ukey = Ukey {
             ufid: upcall.ufid,
-            key: upcall.key.clone(),
+            key: Miniflow::new(upcall.key),
             created: backer.clock.now(),
+            born: backer.round.load(Ordering::Relaxed),
             state: Mutex::new(UkeyState {
-                mask: mask.clone(),
+                mask: Minimask::new(&mask),
                 actions: Arc::clone(&lasting),
                 pushed: FlowStats::default(),
                 seen,
@@ -133,6 +135,7 @@ impl Handler {
                 recircs: xout.recircs,
                 slow: xout.slow,
                 installed: false,
+                met: 0,
             }),
         };
         if backer.ukeys.insert(Arc::new(ukey)).is_some() {
