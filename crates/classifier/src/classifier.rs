@@ -52,7 +52,7 @@ impl<R: AsClsRule> Classifier<R> {
             let mask = subtable.mask.expand();
             subtable.trie_plens = fields.iter().map(|f| f.prefix_len(&mask.0)).collect();
             for rule in subtable.iter() {
-                let flow = rule.cls().mini.expand().flow;
+                let flow = rule.cls().mini.flow();
                 for ((field, trie), plen) in tries.iter_mut().zip(&subtable.trie_plens) {
                     trie.insert(field.load(&flow), *plen);
                 }
@@ -89,7 +89,7 @@ impl<R: AsClsRule> Classifier<R> {
         };
         let subtable = &mut inner.subtables[at];
         if subtable.trie_plens.iter().any(|p| *p != 0) {
-            let flow = cls.mini.expand().flow;
+            let flow = cls.mini.flow();
             for ((field, trie), plen) in inner.tries.iter_mut().zip(&subtable.trie_plens) {
                 trie.insert(field.load(&flow), *plen);
             }
@@ -104,30 +104,20 @@ impl<R: AsClsRule> Classifier<R> {
 
     /// Removes this very rule; whether it was there.
     pub fn remove(&self, rule: &Arc<R>) -> bool {
+        self.inner.write().remove(rule)
+    }
+
+    /// Removes these rules, which are different ones and all here. All that there are cost no more than to drop them.
+    pub fn remove_all(&self, rules: &[Arc<R>]) {
         let mut inner = self.inner.write();
-        let inner = &mut *inner;
-        let cls = rule.cls();
-        let Some(at) = inner.subtables.iter().position(|s| s.mask == *cls.mini.mask()) else {
-            return false;
-        };
-        let subtable = &mut inner.subtables[at];
-        let before = subtable.max_priority();
-        if !subtable.remove(rule) {
-            return false;
+        if rules.len() == inner.n_rules {
+            let tries = inner.tries.iter().map(|(field, _)| (*field, Trie::default())).collect();
+            *inner = Inner { subtables: Vec::new(), tries, n_rules: 0 };
+            return;
         }
-        inner.n_rules -= 1;
-        if subtable.trie_plens.iter().any(|p| *p != 0) {
-            let flow = cls.mini.expand().flow;
-            for ((field, trie), plen) in inner.tries.iter_mut().zip(&subtable.trie_plens) {
-                trie.remove(field.load(&flow), *plen);
-            }
+        for rule in rules {
+            inner.remove(rule);
         }
-        if subtable.is_empty() {
-            inner.subtables.remove(at);
-        } else if subtable.max_priority() != before {
-            inner.subtables.sort_by_key(|s| std::cmp::Reverse(s.max_priority()));
-        }
-        true
     }
 
     /// The best rule for a key in a version. With `wc`, adds the bits that decided: keys that agree in
@@ -203,6 +193,31 @@ impl<R: AsClsRule> Classifier<R> {
 }
 
 impl<R: AsClsRule> Inner<R> {
+    fn remove(&mut self, rule: &Arc<R>) -> bool {
+        let cls = rule.cls();
+        let Some(at) = self.subtables.iter().position(|s| s.mask == *cls.mini.mask()) else {
+            return false;
+        };
+        let subtable = &mut self.subtables[at];
+        let before = subtable.max_priority();
+        if !subtable.remove(rule) {
+            return false;
+        }
+        self.n_rules -= 1;
+        if subtable.trie_plens.iter().any(|p| *p != 0) {
+            let flow = cls.mini.flow();
+            for ((field, trie), plen) in self.tries.iter_mut().zip(&subtable.trie_plens) {
+                trie.remove(field.load(&flow), *plen);
+            }
+        }
+        if subtable.is_empty() {
+            self.subtables.remove(at);
+        } else if subtable.max_priority() != before {
+            self.subtables.sort_by_key(|s| std::cmp::Reverse(s.max_priority()));
+        }
+        true
+    }
+
     fn lookup(
         &self,
         version: u64,
@@ -468,6 +483,25 @@ mod tests {
         assert!(cls.find_overlap(&on_port(0, Some(9)), 10, 0).is_some());
         assert!(cls.find_overlap(&on_port(3, Some(9)), 10, 0).is_none());
         assert!(cls.find_overlap(&on_port(0, Some(9)), 9, 0).is_none());
+    }
+
+    #[test]
+    fn many_leave_together() {
+        let cls: Classifier<ClsRule> = Classifier::new();
+        let rules: Vec<Arc<ClsRule>> =
+            (1..=9).map(|n| Arc::new(ClsRule::new(&on_port(n % 3, Some(n)), 10, &[], 0))).collect();
+        rules.iter().for_each(|r| cls.insert(Arc::clone(r)));
+        cls.remove_all(&rules[..4]);
+        let mut f = Flow::zeroed();
+        (f.dl_type, f.in_port, f.nw_dst) = (Be16::new(0x800), 2, Be32::new(2));
+        assert!(cls.lookup(0, &f, None).is_none());
+        f.nw_dst = Be32::new(5);
+        assert!(cls.lookup(0, &f, None).is_some());
+        cls.remove_all(&rules[4..]);
+        assert_eq!((cls.len(), cls.n_masks()), (0, 0));
+        let mut wc = Mask::default();
+        assert!(cls.lookup(0, &f, Some(&mut wc)).is_none());
+        assert_eq!(wc, Mask::default(), "nothing is left that could be looked at");
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Masks and matches without their zero words.
 //!
 //! A key has 91 words; a rule looks at a handful. [`MiniMask`] keeps the words that are not zero and
-//! where they stand, [`MiniMatch`] pairs it with values. A million rules fit in memory because of this.
+//! where they stand, [`MiniMatch`] pairs it with values. A million rules fit in memory because of this, and because
+//! rules that come one after the other share their mask, of which there are few.
+
+use std::cell::RefCell;
+use std::sync::Arc;
 
 use ib_flow::{Flow, Mask, Match};
 
@@ -9,14 +13,43 @@ use ib_flow::{Flow, Mask, Match};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MiniMask {
     /// (index of the word in a [`Flow`], its mask), ascending, no zero masks.
-    words: Box<[(u8, u64)]>,
+    words: Arc<[(u8, u64)]>,
+}
+
+/// Masks that a thread made lately, to be shared.
+#[derive(Default)]
+struct Recent {
+    masks: Vec<Option<Arc<[(u8, u64)]>>>,
+    scratch: Vec<(u8, u64)>,
+}
+
+/// How many masks a thread remembers; a power of two.
+const RECENT: usize = 64;
+
+thread_local! {
+    static MASKS: RefCell<Recent> = RefCell::new(Recent { masks: vec![None; RECENT], scratch: Vec::new() });
+}
+
+impl Recent {
+    fn share(&mut self, mask: &Mask) -> Arc<[(u8, u64)]> {
+        self.scratch.clear();
+        let mut hash = 0;
+        for (i, w) in mask.0.words().iter().enumerate().filter(|(_, w)| **w != 0) {
+            self.scratch.push((u8::try_from(i).unwrap_or(u8::MAX), *w));
+            hash = ib_flow::hash::add64(hash, *w ^ i as u64);
+        }
+        let slot = &mut self.masks[ib_flow::hash::finish(hash, 0) as usize % RECENT];
+        match slot {
+            Some(known) if **known == *self.scratch => Arc::clone(known),
+            _ => Arc::clone(slot.insert(self.scratch.as_slice().into())),
+        }
+    }
 }
 
 impl MiniMask {
     /// Compresses a mask.
     pub fn new(mask: &Mask) -> MiniMask {
-        let words = mask.0.words().iter().enumerate().filter(|(_, w)| **w != 0);
-        MiniMask { words: words.map(|(i, w)| (u8::try_from(i).unwrap_or(u8::MAX), *w)).collect() }
+        MiniMask { words: MASKS.with_borrow_mut(|recent| recent.share(mask)) }
     }
     /// The words that are not zero.
     #[inline]
@@ -33,7 +66,7 @@ impl MiniMask {
     #[inline]
     pub fn fold_into(&self, mask: &mut Mask) {
         let out = mask.0.words_mut();
-        for &(i, m) in &self.words {
+        for &(i, m) in &*self.words {
             out[i as usize] |= m;
         }
     }
@@ -76,12 +109,16 @@ impl MiniMatch {
     }
     /// The whole match again.
     pub fn expand(&self) -> Match {
-        let mut m = Match { mask: self.mask.expand(), ..Match::catch_all() };
-        let out = m.flow.words_mut();
+        Match { mask: self.mask.expand(), flow: self.flow(), ..Match::catch_all() }
+    }
+    /// The values alone.
+    pub(crate) fn flow(&self) -> Flow {
+        let mut flow = Flow::zeroed();
+        let out = flow.words_mut();
         for (&(i, _), v) in self.mask.words.iter().zip(&self.values) {
             out[i as usize] = *v;
         }
-        m
+        flow
     }
     /// Whether a key matches.
     #[inline]

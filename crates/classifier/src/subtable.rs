@@ -1,5 +1,6 @@
 //! Rules of one mask: a hash table on the masked key, with an index of partial hashes a stage.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::offset_of;
@@ -48,8 +49,32 @@ fn mix(h: u64, w: u64) -> u64 {
     (p as u64) ^ ((p >> 64) as u64).rotate_left(23)
 }
 
-/// Rules of one hash, highest priority first, newest first among equals.
-type Slot<R> = Vec<Arc<R>>;
+/// Rules of one hash, highest priority first, newest first among equals; one as a rule.
+enum Slot<R> {
+    One(Arc<R>),
+    Many(Box<Vec<Arc<R>>>),
+}
+
+impl<R: AsClsRule> Slot<R> {
+    fn rules(&self) -> &[Arc<R>] {
+        match self {
+            Slot::One(rule) => std::slice::from_ref(rule),
+            Slot::Many(rules) => rules,
+        }
+    }
+    fn insert(&mut self, rule: Arc<R>) {
+        let priority = rule.cls().priority();
+        let at = self.rules().partition_point(|r| r.cls().priority() > priority);
+        match self {
+            Slot::One(only) => {
+                let mut rules = vec![Arc::clone(only)];
+                rules.insert(at, rule);
+                *self = Slot::Many(Box::new(rules));
+            }
+            Slot::Many(rules) => rules.insert(at, rule),
+        }
+    }
+}
 
 pub(crate) struct Subtable<R> {
     pub mask: MiniMask,
@@ -155,13 +180,16 @@ impl<R: AsClsRule> Subtable<R> {
         }
         *self.priorities.entry(cls.priority()).or_insert(0) += 1;
         if self.ports_mask != 0 {
-            let key = u128::from(ports_of(&cls.mini.expand().flow)) << 96;
+            let key = u128::from(ports_of(&cls.mini.flow())) << 96;
             let len = self.ports_len();
             self.ports.insert(key, len);
         }
-        let slot = self.rules.entry(*last).or_default();
-        let at = slot.partition_point(|r| r.cls().priority() > cls.priority());
-        slot.insert(at, rule);
+        match self.rules.entry(*last) {
+            Entry::Vacant(free) => {
+                free.insert(Slot::One(rule));
+            }
+            Entry::Occupied(mut slot) => slot.get_mut().insert(rule),
+        }
     }
 
     /// Whether the rule was there.
@@ -170,10 +198,14 @@ impl<R: AsClsRule> Subtable<R> {
         let hashes = self.hashes(&cls.mini);
         let (last, partial) = hashes.split_last().expect("a subtable has a stage");
         let Some(slot) = self.rules.get_mut(last) else { return false };
-        let Some(at) = slot.iter().position(|r| Arc::ptr_eq(r, rule)) else { return false };
-        slot.remove(at);
-        if slot.is_empty() {
-            self.rules.remove(last);
+        let Some(at) = slot.rules().iter().position(|r| Arc::ptr_eq(r, rule)) else { return false };
+        match slot {
+            Slot::Many(rules) if rules.len() > 1 => {
+                rules.remove(at);
+            }
+            _ => {
+                self.rules.remove(last);
+            }
         }
         for (index, h) in self.indices.iter_mut().zip(partial) {
             if let Some(n) = index.get_mut(h) {
@@ -190,7 +222,7 @@ impl<R: AsClsRule> Subtable<R> {
             }
         }
         if self.ports_mask != 0 {
-            let key = u128::from(ports_of(&cls.mini.expand().flow)) << 96;
+            let key = u128::from(ports_of(&cls.mini.flow())) << 96;
             let len = self.ports_len();
             self.ports.remove(key, len);
         }
@@ -203,16 +235,20 @@ impl<R: AsClsRule> Subtable<R> {
         self.rules
             .get(&hash)
             .into_iter()
-            .flatten()
+            .flat_map(Slot::rules)
             .filter(move |r| r.cls().mini.values() == m.values() && r.cls().is_visible(version))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<R>> {
-        self.rules.values().flatten()
+        self.rules.values().flat_map(Slot::rules)
     }
 
     fn find(&self, version: u64, flow: &Flow, hash: u64) -> Option<&Arc<R>> {
-        self.rules.get(&hash)?.iter().find(|r| r.cls().mini.matches(flow) && r.cls().is_visible(version))
+        self.rules
+            .get(&hash)?
+            .rules()
+            .iter()
+            .find(|r| r.cls().mini.matches(flow) && r.cls().is_visible(version))
     }
 
     /// Best visible rule for a key, nothing recorded.

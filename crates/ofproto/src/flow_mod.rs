@@ -221,9 +221,10 @@ impl Ofproto {
 
     /// Takes rules out of their classifiers that no version shows any more. Call it once a loop.
     pub(crate) fn collect_garbage(&self) {
-        let garbage = std::mem::take(&mut self.flows.lock().garbage);
-        for rule in garbage {
-            self.tables[usize::from(rule.table)].cls.remove(&rule);
+        let mut garbage = std::mem::take(&mut self.flows.lock().garbage);
+        garbage.sort_by_key(|rule| rule.table);
+        for rules in garbage.chunk_by(|a, b| a.table == b.table) {
+            self.tables[usize::from(rules[0].table)].cls.remove_all(rules);
         }
     }
 

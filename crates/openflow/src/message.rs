@@ -645,11 +645,11 @@ impl FlowModFlags {
     pub const NO_READONLY: u16 = 1 << 13;
 }
 
-/// OFPT_FLOW_MOD.
+/// OFPT_FLOW_MOD. `M` is the form that its match is kept in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FlowMod {
+pub struct FlowMod<M = Match> {
     /// Match.
-    pub match_: Match,
+    pub match_: M,
     /// Priority.
     pub priority: u16,
     /// Only flows with this cookie, under `cookie_mask` (modify and delete).
@@ -680,6 +680,30 @@ pub struct FlowMod {
     pub flags: u16,
     /// Actions.
     pub actions: Vec<Action>,
+}
+
+impl<M> FlowMod<M> {
+    /// The same with another form of match.
+    pub fn with_match<N>(self, form: impl FnOnce(M) -> N) -> FlowMod<N> {
+        FlowMod {
+            match_: form(self.match_),
+            priority: self.priority,
+            cookie: self.cookie,
+            cookie_mask: self.cookie_mask,
+            new_cookie: self.new_cookie,
+            modify_cookie: self.modify_cookie,
+            table_id: self.table_id,
+            command: self.command,
+            idle_timeout: self.idle_timeout,
+            hard_timeout: self.hard_timeout,
+            importance: self.importance,
+            buffer_id: self.buffer_id,
+            out_port: self.out_port,
+            out_group: self.out_group,
+            flags: self.flags,
+            actions: self.actions,
+        }
+    }
 }
 
 impl Default for FlowMod {

@@ -5,6 +5,7 @@
 //! was done. An error names the message that failed and leaves everything as it was.
 
 use ib_base::time::Instant;
+use ib_classifier::MiniMatch;
 use ib_openflow::decode::decode_with;
 use ib_openflow::encode::encode_error;
 use ib_openflow::error::OfError;
@@ -27,7 +28,8 @@ const KNOWN_FLAGS: u16 = 3;
 
 /// What a bundle can hold.
 enum Step {
-    Flow(Box<FlowMod>),
+    /// Small, for there may be a million.
+    Flow(FlowMod<MiniMatch>),
     Group(Box<GroupMod>),
     Port(Box<PortMod>),
     PacketOut(Box<PacketOut>),
@@ -141,7 +143,7 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
             if fm.buffer_id != NO_BUFFER {
                 return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
             }
-            Step::Flow(fm)
+            Step::Flow(fm.with_match(|m| MiniMatch::new(&m)))
         }
         Message::GroupMod(gm) => Step::Group(Box::new(gm)),
         Message::PortMod(pm) => Step::Port(Box::new(pm)),
@@ -176,7 +178,7 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
 }
 
 fn commit(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
-    let Some(bundle) = cx.conn.bundles.remove(&id) else { return Err(OfError::OFPBFC_BAD_ID) };
+    let Some(mut bundle) = cx.conn.bundles.remove(&id) else { return Err(OfError::OFPBFC_BAD_ID) };
     let of = std::sync::Arc::clone(&cx.bridge.of);
     // Ports must be there before anything is changed.
     for (step, raw) in &bundle.steps {
@@ -195,9 +197,13 @@ fn commit(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
     let groups_before = of.groups.read().clone();
     let mut txn = of.begin(cx.now);
     let mut failed = None;
-    for (step, raw) in &bundle.steps {
+    for (step, raw) in &mut bundle.steps {
         let result = match step {
-            Step::Flow(fm) => txn.flow_mod(fm, cx.origin()),
+            Step::Flow(fm) => {
+                let actions = std::mem::take(&mut fm.actions);
+                let whole = FlowMod { actions, ..fm.clone() }.with_match(|m| m.expand());
+                txn.flow_mod(&whole, cx.origin())
+            }
             Step::Group(gm) => of.group_mod_in(gm, &mut txn, cx.now),
             Step::Port(_) | Step::PacketOut(_) => Ok(()),
         };
