@@ -112,7 +112,7 @@ pub enum Action {
     SetL4Src(u16),
     /// `mod_tp_dst:PORT`.
     SetL4Dst(u16),
-    /// `dec_ttl` (`[0]` stands for it) or `dec_ttl(ID,...)`: controllers with those ids get invalid TTLs.
+    /// `dec_ttl` (no ids: the controllers of id 0) or `dec_ttl(ID,...)`: controllers with those ids get invalid TTLs.
     DecTtl(Vec<u16>),
     /// `set_mpls_label:LABEL`.
     SetMplsLabel(u32),

@@ -1,13 +1,13 @@
 //! Whether a flow's actions make sense: by themselves ([`verify`]) and with its match ([`check`]).
 
-use ib_base::vlog::module::OFP_ACTIONS;
+use ib_base::vlog::module::{BUNDLE, OFP_ACTIONS};
 use ib_base::vlog_warn_rl;
 use ib_flow::fields::{Protocols, effective_dl_type};
 use ib_flow::{CtState, FieldId, Flow, Match, OfPort, Subfield, Vlan};
 use ib_packet::Be16;
 
 use crate::action::*;
-use crate::action_decode::subfield_error;
+use crate::action_decode::check_subfield;
 use crate::action_parse::Outer;
 use crate::error::OfError;
 use crate::message::OFPM_MAX;
@@ -70,6 +70,10 @@ pub fn verify_nested(a: &Action, outer: Outer) -> Result<(), Complaint> {
     let sets = matches!(a, Action::SetField(_) | Action::RegMove { .. });
     if sets && field.is_some_and(needs_ct) && outer != Outer::Ct {
         return Err((OfError::OFPBAC_BAD_SET_ARGUMENT, "cannot set CT fields outside of ct action".into()));
+    }
+    if outer == Outer::Clone && matches!(a, Action::Meter(_)) {
+        let text = format!("clone action doesn't support nested action {}", name(a));
+        return Err((OfError::OFPBAC_BAD_ARGUMENT, text));
     }
     if outer == Outer::Ct {
         match field {
@@ -313,30 +317,10 @@ impl Checker<'_> {
     }
 
     fn src(&self, sf: &Subfield) -> Result<(), OfError> {
-        sf.check_src(Some(&self.m)).map_err(|e| {
-            if e == ib_flow::subfield::SubfieldError::Prereq {
-                vlog_warn_rl!(
-                    ib_base::vlog::module::META_FLOW,
-                    (1, 5),
-                    "source field {} lacks correct prerequisites",
-                    sf.field.name
-                );
-            }
-            subfield_error(e)
-        })
+        check_subfield(sf, false, Some(&self.m))
     }
     fn dst(&self, sf: &Subfield) -> Result<(), OfError> {
-        sf.check_dst(Some(&self.m)).map_err(|e| {
-            if e == ib_flow::subfield::SubfieldError::Prereq {
-                vlog_warn_rl!(
-                    ib_base::vlog::module::META_FLOW,
-                    (1, 5),
-                    "destination field {} lacks correct prerequisites",
-                    sf.field.name
-                );
-            }
-            subfield_error(e)
-        })
+        check_subfield(sf, true, Some(&self.m))
     }
 
     fn port(&self, port: OfPort) -> Result<(), OfError> {
@@ -358,12 +342,19 @@ impl Checker<'_> {
             }
             Action::OutputReg { src, .. } => self.src(src),
             Action::Bundle(b) => {
+                b.dst.as_ref().map_or(Ok(()), |d| self.dst(d))?;
                 for p in &b.members {
-                    if *p >= self.params.max_ports && !matches!(*p, OfPort::LOCAL | OfPort::NONE) {
+                    if *p != OfPort::NONE && self.port(*p).is_err() {
+                        vlog_warn_rl!(BUNDLE, (1, 5), "invalid member {}", p.0);
+                        return Err(OfError::OFPBAC_BAD_OUT_PORT);
+                    }
+                    // There is no place for its max_len.
+                    if *p == OfPort::CONTROLLER {
+                        vlog_warn_rl!(BUNDLE, (1, 5), "unsupported controller member");
                         return Err(OfError::OFPBAC_BAD_OUT_PORT);
                     }
                 }
-                b.dst.as_ref().map_or(Ok(()), |d| self.dst(d))
+                Ok(())
             }
             Action::SetField(sf) => {
                 let f = sf.field.field();
@@ -529,22 +520,14 @@ impl Checker<'_> {
             }
             match &s.dst {
                 LearnDst::Match(dst) => {
-                    dst.check_src(Some(&learned)).map_err(|e| {
-                        vlog_warn_rl!(
-                            ib_base::vlog::module::META_FLOW,
-                            (1, 5),
-                            "source field {} lacks correct prerequisites",
-                            dst.field.name
-                        );
-                        subfield_error(e)
-                    })?;
+                    check_subfield(dst, false, Some(&learned))?;
                     if let LearnSrc::Immediate(v) = &s.src {
                         // A prerequisite for what follows.
                         let _ = dst.set_match(&mut learned, &ib_flow::FieldValue::from_bytes(v));
                     }
                 }
                 LearnDst::Load(dst) => {
-                    dst.check_dst(Some(&learned)).map_err(subfield_error)?;
+                    check_subfield(dst, true, Some(&learned))?;
                 }
                 LearnDst::Output => {}
             }

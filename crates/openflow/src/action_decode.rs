@@ -4,8 +4,8 @@
 //! are the codes that the specification and Open vSwitch give, so that a peer learns exactly what is wrong.
 
 use ib_base::vlog::RateLimit;
-use ib_base::vlog::module::OFP_ACTIONS;
-use ib_base::vlog_warn_rl;
+use ib_base::vlog::module::{META_FLOW, OFP_ACTIONS};
+use ib_base::{vlog_info_rl, vlog_warn_rl};
 use ib_flow::{FieldValue, OfPort, Subfield};
 use ib_packet::{Be16, Be32, Be128};
 
@@ -27,6 +27,8 @@ const ZERO: OfError = OfError::NXBRC_MUST_BE_ZERO;
 /// Decodes a list of actions.
 pub fn decode_actions(bytes: &[u8], version: Version) -> Result<Vec<Action>, OfError> {
     if !bytes.len().is_multiple_of(8) {
+        let n = bytes.len();
+        vlog_warn_rl!(OFP_ACTIONS, LIMIT, "OpenFlow message actions length {n} is not a multiple of 8");
         return Err(OfError::OFPBRC_BAD_LEN);
     }
     decode_list(bytes, version, 0)
@@ -70,7 +72,7 @@ fn log_unknown(bytes: &[u8], version: Version, e: OfError) {
         }
         (0xffff, OfError::OFPBAC_BAD_VENDOR_TYPE) => {
             let (vendor, subtype) = (c.u32().unwrap_or(0), c.u16().unwrap_or(0));
-            if vendor == NX && subtype == 255 {
+            if vendor == NX && matches!(subtype, 254 | 255) {
                 return; // Known, and refused.
             }
             let v = version.name();
@@ -107,9 +109,30 @@ fn ofs_nbits(v: u16) -> (u32, u32) {
 
 /// Checks a subfield as a source or destination.
 fn check(sf: Subfield, dst: bool) -> Result<Subfield, OfError> {
-    let r = if dst { sf.check_dst(None) } else { sf.check_src(None) };
-    r.map_err(subfield_error)?;
+    check_subfield(&sf, dst, None)?;
     Ok(sf)
+}
+
+/// Checks a subfield as a source or destination in packets of a match; a complaint is logged.
+pub fn check_subfield(sf: &Subfield, dst: bool, m: Option<&ib_flow::Match>) -> Result<(), OfError> {
+    use ib_flow::subfield::SubfieldError as E;
+    let r = if dst { sf.check_dst(m) } else { sf.check_src(m) };
+    let Err(e) = r else { return Ok(()) };
+    let (side, name) = (if dst { "destination" } else { "source" }, sf.field.name);
+    match e {
+        E::ZeroBits => vlog_warn_rl!(META_FLOW, (1, 5), "zero bit {side} field {name}"),
+        E::TooWide => vlog_warn_rl!(
+            META_FLOW,
+            (1, 5),
+            "bit offset {} and width {} exceeds {}-bit width of {side} field {name}",
+            sf.ofs,
+            sf.n_bits,
+            sf.field.n_bits
+        ),
+        E::ReadOnly => vlog_warn_rl!(META_FLOW, (1, 5), "{side} field {name} is not writable"),
+        E::Prereq => vlog_warn_rl!(META_FLOW, (1, 5), "{side} field {name} lacks correct prerequisites"),
+    }
+    Err(subfield_error(e))
 }
 
 /// OpenFlow's complaint about a subfield.
@@ -231,14 +254,32 @@ fn output(port: OfPort, max_len: u16) -> Result<Action, OfError> {
     if ok { Ok(Action::Output { port, max_len }) } else { Err(OfError::OFPBAC_BAD_OUT_PORT) }
 }
 
+/// Actions that set_field replaced in OpenFlow 1.2.
+const REPLACED: [(u16, &str); 13] = [
+    (1, "VLAN_VID"),
+    (2, "VLAN_PCP"),
+    (3, "DL_SRC"),
+    (4, "DL_DST"),
+    (5, "NW_SRC"),
+    (6, "NW_DST"),
+    (7, "NW_TOS"),
+    (8, "NW_ECN"),
+    (9, "TP_SRC"),
+    (10, "TP_DST"),
+    (13, "MPLS_LABEL"),
+    (14, "MPLS_TC"),
+    (15, "MPLS_TTL"),
+];
+
 fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Result<Action, OfError> {
     use Version::*;
     let bad_type = Err(OfError::OFPBAC_BAD_TYPE);
     // Which versions have it, and how long it is; zero is any length.
     let (first, last, len) = match kind {
         0 => (V11, V15, 16),
-        1 | 2 | 5..=10 | 13 | 14 => (V11, V11, 8),
-        3 | 4 => (V11, V11, 16),
+        // OpenFlow 1.2 dropped the first of these; Open vSwitch takes them nevertheless.
+        1 | 2 | 5..=10 | 13 | 14 => (V11, V15, 8),
+        3 | 4 => (V11, V15, 16),
         15..=24 => (V11, V15, 8),
         25 => (V12, V15, 0),
         29 => (V15, V15, 8),
@@ -249,6 +290,10 @@ fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Resu
     }
     if len != 0 {
         exact(n, len)?;
+    }
+    if let Some((_, name)) = REPLACED.iter().find(|(k, _)| *k == kind).filter(|_| version >= V12) {
+        let v = version.name();
+        vlog_info_rl!(OFP_ACTIONS, LIMIT, "OFPAT_SET_{name} is deprecated in {v} (use Set-Field)");
     }
     Ok(match kind {
         0 => {
@@ -300,7 +345,7 @@ fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Resu
         21 => Action::SetQueue(c.u32()?),
         22 => group(c.u32()?)?,
         23 => Action::SetIpTtl(c.u8()?),
-        24 => Action::DecTtl(vec![0]),
+        24 => Action::DecTtl(Vec::new()),
         25 => return set_field(c, version),
         _ => Action::Meter(meter(c.u32()?)?),
     })
@@ -344,6 +389,7 @@ fn oxm_set_field(c: &mut Cursor<'_>, form: SetFieldForm, may_mask: bool) -> Resu
         return Err(OfError::OFPBAC_BAD_SET_TYPE);
     }
     if !field.writable {
+        vlog_warn_rl!(OFP_ACTIONS, (1, 5), "destination field {} is not writable", field.name);
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
     }
     if info.masked && !value.and(&mask.not()).is_zero(field.n_bytes) {
@@ -523,7 +569,7 @@ fn nicira(
         }
         18 => {
             exact(n, 16)?;
-            Action::DecTtl(vec![0])
+            Action::DecTtl(Vec::new())
         }
         21 => {
             at_least(n, 16)?;
@@ -699,6 +745,7 @@ fn bundle(mut c: Cursor<'_>, n: usize, load: bool) -> Result<Action, OfError> {
         let (ofs, n_bits) = ofs_nbits(packed);
         let field = field_header(&mut Cursor::new(&bytes, LEN))?;
         if n_bits < 16 {
+            vlog_warn_rl!(OFP_ACTIONS, (1, 5), "bundle_load action requires at least 16 bit destination.");
             return Err(ARG);
         }
         Some(check(Subfield { field, ofs, n_bits }, true)?)
@@ -716,7 +763,7 @@ fn bundle(mut c: Cursor<'_>, n: usize, load: bool) -> Result<Action, OfError> {
         members.push(OfPort(c.u16()?));
     }
     for port in &members {
-        let ok = *port < OfPort::MAX || matches!(*port, OfPort::LOCAL | OfPort::NONE);
+        let ok = *port < OfPort::MAX || *port >= OfPort::IN_PORT;
         if !ok {
             return Err(OfError::OFPBAC_BAD_OUT_PORT);
         }
@@ -833,6 +880,7 @@ fn ct(mut c: Cursor<'_>, n: usize, version: Version, depth: u32) -> Result<Actio
         let bytes = zone_src.to_be_bytes();
         let field = field_header(&mut Cursor::new(&bytes, LEN))?;
         if n_bits != 16 {
+            vlog_warn_rl!(OFP_ACTIONS, (1, 5), "zone n_bits {n_bits} not within valid range [16..16]");
             return Err(OfError::OFPBAC_BAD_SET_LEN);
         }
         Source::Field(check(Subfield { field, ofs, n_bits }, false)?)
@@ -998,6 +1046,7 @@ pub fn decode_instructions(bytes: &[u8], version: Version) -> Result<Vec<Action>
         c.skip(4)?;
         let set = decode_list(c.rest(), version, 1)?;
         if !set.iter().all(allowed_in_action_set) {
+            vlog_warn_rl!(OFP_ACTIONS, (1, 5), "disallowed action in action set");
             return Err(OfError::OFPBAC_BAD_TYPE);
         }
         out.push(Action::WriteActions(set));

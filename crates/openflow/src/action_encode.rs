@@ -107,6 +107,8 @@ pub fn encode_instructions(b: &mut Buf, actions: &[Action], version: Version) {
                 b.u16(8);
                 b.u32(0);
             }
+            // An empty set is not sent.
+            Action::WriteActions(set) if set.is_empty() => {}
             Action::WriteActions(set) => {
                 b.u16(3);
                 b.u16(0);
@@ -363,7 +365,7 @@ fn encode_one(b: &mut Buf, a: &Action, version: Version) {
             }
         }
         Action::DecTtl(ids) => {
-            if ids[..] == [0] {
+            if ids.is_empty() {
                 if v10 {
                     nx_action(b, 18, |b| b.zeros(6));
                 } else {
@@ -830,6 +832,12 @@ fn legacy_set_field(b: &mut Buf, sf: &SetField, version: Version) -> bool {
         FieldId::VlanPcp | FieldId::DlVlanPcp => Action::SetVlanPcp { pcp: v as u8, push_if_needed: false },
         FieldId::DlVlan => Action::SetVlanVid { vid: port & 0xfff, push_if_needed: false },
         FieldId::VlanVid => Action::SetVlanVid { vid: port & 0xfff, push_if_needed: false },
+        FieldId::VlanTci if port & 0x1000 == 0 => Action::StripVlan(TagWord::Strip),
+        FieldId::VlanTci => {
+            // A tag takes two actions.
+            encode_one(b, &Action::SetVlanVid { vid: port & 0xfff, push_if_needed: false }, version);
+            Action::SetVlanPcp { pcp: (port >> 13) as u8, push_if_needed: false }
+        }
         _ => return false,
     };
     encode_one(b, &a, version);

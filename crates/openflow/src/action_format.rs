@@ -1,7 +1,7 @@
 //! Actions as text, the way `ovs-ofctl dump-flows` prints them.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use ib_flow::{FieldValue, OfPort, Subfield};
 
@@ -167,7 +167,7 @@ fn try_format(out: &mut String, a: &Action, pops: bool, names: &Names<'_>) -> st
         Action::SetL4Dst(v) => write!(out, "mod_tp_dst:{v}")?,
         Action::DecTtl(ids) => {
             out.push_str("dec_ttl");
-            if ids[..] != [0] {
+            if !ids.is_empty() {
                 out.push('(');
                 join(out, ids.iter().map(u16::to_string));
                 out.push(')');
@@ -419,8 +419,9 @@ fn nat_text(n: &Nat) -> String {
         }
         NatRange::V6(min, max) => {
             let text = |a: &ib_packet::Be128| {
-                let a = Ipv6Addr::from(a.get());
-                if n.ports.0 != 0 { format!("[{a}]") } else { a.to_string() }
+                let mut t = String::new();
+                ib_flow::text::put_ipv6(a.get(), &mut t);
+                if n.ports.0 != 0 { format!("[{t}]") } else { t }
             };
             let _ = write!(s, "={}", text(min));
             if !max.is_zero() && max != min {

@@ -29,6 +29,8 @@ pub struct ActionParser<'a> {
 pub const OF11_UP: Protocols = Protocols(0x1f0);
 /// OpenFlow 1.3 and later.
 pub(crate) const OF13_UP: Protocols = Protocols(0x1c0);
+/// OpenFlow 1.5.
+const OF15_UP: Protocols = Protocols(0x100);
 /// NXM, or OpenFlow 1.1 and later.
 pub(crate) const NXM_OF11_UP: Protocols = Protocols(0x1fc);
 
@@ -69,10 +71,13 @@ impl ActionParser<'_> {
     /// Parses a list of actions.
     pub fn list(&mut self, s: &str, outer: Outer) -> Result<Vec<Action>, String> {
         let mut out = Vec::new();
-        let mut drop = false;
+        let (mut drop, mut stray_nat) = (false, false);
         for (key, value) in key_values(s) {
             if key.eq_ignore_ascii_case("drop") {
                 drop = true;
+            } else if key.eq_ignore_ascii_case("nat") {
+                nat(value)?;
+                stray_nat = true;
             } else if key.eq_ignore_ascii_case("apply_actions") {
                 return Err("apply_actions is the default instruction".into());
             } else {
@@ -82,6 +87,9 @@ impl ActionParser<'_> {
         if drop && !out.is_empty() {
             return Err("\"drop\" must not be accompanied by any other action or instruction".into());
         }
+        if stray_nat {
+            return Err("Cannot have NAT action outside of \"ct\" action".into());
+        }
         verify(&out, outer).map_err(|(_, text)| text)?;
         Ok(out)
     }
@@ -90,6 +98,7 @@ impl ActionParser<'_> {
         let lower = key.to_ascii_lowercase();
         let action = match lower.as_str() {
             "output" => self.output(value)?,
+            "output_reg" => Action::OutputReg { src: subfield(value)?, max_len: u16::MAX },
             "group" => Action::Group(u32_arg(value)?),
             "controller" => {
                 let c = self.controller(value)?;
@@ -151,13 +160,16 @@ impl ActionParser<'_> {
             "mod_tp_src" => Action::SetL4Src(u16_arg(value, "source port")?),
             "mod_tp_dst" => Action::SetL4Dst(u16_arg(value, "destination port")?),
             "move" => self.reg_move(value)?,
-            "push" => Action::StackPush(subfield(value)?),
-            "pop" => Action::StackPop(subfield(value)?),
+            "push" => Action::StackPush(stack_subfield(value)?),
+            "pop" => Action::StackPop(stack_subfield(value)?),
             "dec_ttl" => dec_ttl(value)?,
             "set_mpls_label" => {
-                let label = c_integer(value).and_then(|v| u32::try_from(v).ok()).unwrap_or(0);
                 if value.is_empty() {
                     return Err("set_mpls_label: expected label.".into());
+                }
+                let label = u32_arg(value)?;
+                if label & !0xf_ffff != 0 {
+                    return Err(format!("{value}: not a valid MPLS label"));
                 }
                 Action::SetMplsLabel(label)
             }
@@ -165,7 +177,7 @@ impl ActionParser<'_> {
                 if value.is_empty() {
                     return Err("set_mpls_tc: expected tc.".into());
                 }
-                let tc = c_integer(value).and_then(|v| u8::try_from(v).ok()).unwrap_or(0);
+                let tc = u8_arg(value, "MPLS TC")?;
                 if tc & !7 != 0 {
                     return Err(format!("{value}: not a valid MPLS TC"));
                 }
@@ -175,8 +187,7 @@ impl ActionParser<'_> {
                 if value.is_empty() {
                     return Err("set_mpls_ttl: expected ttl.".into());
                 }
-                let ttl = c_integer(value).and_then(|v| u8::try_from(v).ok());
-                Action::SetMplsTtl(ttl.ok_or_else(|| format!("invalid MPLS TTL \"{value}\""))?)
+                Action::SetMplsTtl(u8_arg(value, "MPLS TTL")?)
             }
             "dec_mpls_ttl" => Action::DecMplsTtl,
             "dec_nsh_ttl" => Action::DecNshTtl,
@@ -222,12 +233,12 @@ impl ActionParser<'_> {
             "clone" => Action::Clone(self.list(value, Outer::Clone)?),
             "ct" => Action::Ct(Box::new(self.ct(value)?)),
             "ct_clear" => Action::CtClear,
-            "nat" => return Err("Cannot have NAT action outside of \"ct\" action".into()),
             "check_pkt_larger" => check_pkt_larger(value)?,
             "debug_recirc" => Action::DebugRecirc,
             "debug_slow" => Action::DebugSlow,
             "meter" => {
-                self.limit(OF13_UP);
+                // Where it is no instruction it is an action, which is OpenFlow 1.5's.
+                self.limit(if outer == Outer::Flow { OF13_UP } else { OF15_UP });
                 Action::Meter(u32_arg(value)?)
             }
             "clear_actions" => Action::ClearActions,
@@ -257,7 +268,6 @@ impl ActionParser<'_> {
         } else {
             out.push(action);
         }
-        let _ = outer;
         Ok(())
     }
 
@@ -282,7 +292,7 @@ impl ActionParser<'_> {
                 "port" => {
                     port = parse_port(v, &self.names)
                         .ok_or_else(|| format!("output to unknown truncate port: {v}"))?;
-                    let plain = port < OfPort::MAX || matches!(port, OfPort::LOCAL | OfPort::IN_PORT);
+                    let plain = port <= OfPort::MAX || matches!(port, OfPort::LOCAL | OfPort::IN_PORT);
                     if !plain {
                         return Err(format!("output to unsupported truncate port: {v}"));
                     }
@@ -386,21 +396,21 @@ impl ActionParser<'_> {
         }
         let dst = if load {
             let sf = subfield(dst)?;
-            if !sf.field.writable {
+            if value::is_experimenter(sf.field) {
                 return Err(format!("{s}: experimenter OXM field '{dst}' not supported"));
             }
             Some(sf)
         } else {
             None
         };
-        let basis = c_integer(basis).unwrap_or(0) as u16;
+        let basis = atoi(basis) as u16;
         Ok(Bundle { fields, basis, alg, members, dst })
     }
 
     fn set_field(&mut self, s: &str) -> Result<SetField, String> {
         let (value, key) = s.split_once("->").ok_or_else(|| format!("{s}: missing `->'"))?;
         if key.is_empty() {
-            return Err(format!("{value}: missing field name following `->'"));
+            return Err(format!("{s}: missing field name following `->'"));
         }
         let field = ib_flow::fields::by_name(key)
             .or_else(|| field_by_any_name(key).map(|f| f.0))
@@ -432,14 +442,18 @@ impl ActionParser<'_> {
         let hex = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X"));
         let end = match hex {
             Some(h) => 2 + h.bytes().take_while(u8::is_ascii_hexdigit).count(),
-            None => value.bytes().take_while(u8::is_ascii_digit).count(),
+            None => {
+                let sign = usize::from(value.starts_with(['+', '-']));
+                sign + value.bytes().skip(sign).take_while(u8::is_ascii_digit).count()
+            }
         };
         let field_bits = dst.field.field().n_bytes * 8;
         let v = value::integer(&value[..end])
             .filter(|v| v.bits(field_bits, 1024 - field_bits.min(1024)).is_zero(128))
             .ok_or_else(|| format!("{s}: cannot parse integer value"))?;
         if !v.bits(dst.n_bits, 1024 - dst.n_bits.min(1024)).is_zero(128) {
-            return Err(format!("{s}: value {} does not fit into {} bits", value::hex(&v), dst.n_bits));
+            let text = value::text(dst.field.field(), &v, &self.names);
+            return Err(format!("{s}: value {text} does not fit into {} bits", dst.n_bits));
         }
         let mut whole = FieldValue::ZERO;
         whole.set_bits(dst.ofs, dst.n_bits, &v);
@@ -585,10 +599,15 @@ impl ActionParser<'_> {
 
 /// A subfield that is the whole of a text.
 fn subfield(s: &str) -> Result<Subfield, String> {
-    Subfield::parse(s).map_err(|e| match e.as_str() {
-        "unexpected input following field syntax" => format!("{s}: {e}"),
-        _ => e,
-    })
+    Subfield::parse(s)
+}
+
+/// A subfield to push or pop.
+fn stack_subfield(s: &str) -> Result<Subfield, String> {
+    match Subfield::parse_prefix(s)? {
+        (sf, "") => Ok(sf),
+        (_, rest) => Err(format!("{rest}: trailing garbage following push or pop")),
+    }
 }
 
 /// A packet-in reason by its text.
@@ -620,16 +639,10 @@ pub fn parse_hash_fields(s: &str) -> Option<HashFields> {
 
 fn dec_ttl(s: &str) -> Result<Action, String> {
     if s.is_empty() {
-        return Ok(Action::DecTtl(vec![0]));
+        return Ok(Action::DecTtl(Vec::new()));
     }
-    // Each id is read as C's atoi does.
     let delims: &[char] = &[',', ' '];
-    let ids: Vec<u16> = tokens(s, delims)
-        .map(|t| {
-            let end = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
-            t[..end].parse::<u64>().unwrap_or(0) as u16
-        })
-        .collect();
+    let ids: Vec<u16> = tokens(s, delims).map(|t| atoi(t) as u16).collect();
     if ids.is_empty() {
         return Err("dec_ttl_cnt_ids: expected at least one controller id.".into());
     }
@@ -638,10 +651,24 @@ fn dec_ttl(s: &str) -> Result<Action, String> {
 
 fn conjunction(s: &str) -> Result<Action, String> {
     let syntax = || "\"conjunction\" syntax is \"conjunction(id,i/n)\"".to_string();
-    let (id, rest) = s.split_once(',').ok_or_else(syntax)?;
-    let (i, n) = rest.split_once('/').ok_or_else(syntax)?;
-    let num = |t: &str| c_integer(t.trim()).and_then(|v| u32::try_from(v).ok());
-    let (Some(id), Some(i), Some(n)) = (num(id), num(i), num(n)) else { return Err(syntax()) };
+    let part = |t: &'_ str, any_base| scan_number(t, any_base).map(|(n, rest)| (n, s.len() - rest.len()));
+    let mut at = 0;
+    let mut next = |before: char, any_base| {
+        let mut t = &s[at..];
+        if at > 0 {
+            t = t.trim_start().strip_prefix(before)?;
+        }
+        let (n, end) = part(t, any_base)?;
+        at = end;
+        Some(n)
+    };
+    // Numbers wrap: at 32 bits, 8 bits, 8 bits.
+    let (id, i, n) = (next(' ', true), next(',', false), next('/', false));
+    let (Some(id), Some(i), Some(n)) = (id, i, n) else { return Err(syntax()) };
+    if !s[at..].trim_start().is_empty() {
+        return Err(syntax());
+    }
+    let (id, i, n) = (id as u32, i as u8, n as u8);
     if n < 2 {
         return Err("conjunction must have at least 2 clauses".into());
     }
@@ -654,7 +681,7 @@ fn conjunction(s: &str) -> Result<Action, String> {
     if i > n {
         return Err("clause index must be less than or equal to number of clauses".into());
     }
-    Ok(Action::Conjunction { id, clause: (i - 1) as u8, n_clauses: n as u8 })
+    Ok(Action::Conjunction { id, clause: i - 1, n_clauses: n })
 }
 
 fn multipath(s: &str) -> Result<Multipath, String> {
@@ -663,7 +690,6 @@ fn multipath(s: &str) -> Result<Multipath, String> {
     let [fields, basis, alg, n_links, arg, dst, ..] = t[..] else {
         return Err(format!("{s}: not enough arguments to multipath action"));
     };
-    let int = |t: &str| c_integer(t).unwrap_or(0);
     let fields = parse_hash_fields(fields).ok_or_else(|| format!("{s}: unknown fields `{fields}'"))?;
     let alg = match alg.to_ascii_lowercase().as_str() {
         "modulo_n" => MultipathAlg::ModuloN,
@@ -672,11 +698,15 @@ fn multipath(s: &str) -> Result<Multipath, String> {
         "iter_hash" => MultipathAlg::IterHash,
         _ => return Err(format!("{s}: unknown algorithm `{alg}'")),
     };
-    let n_links = int(n_links);
+    let n_links = atoi(n_links) as i32;
     if !(1..=65536).contains(&n_links) {
         return Err(format!("{s}: n_links {n_links} is not in valid range 1 to 65536"));
     }
+    let dst_text = dst;
     let dst = subfield(dst)?;
+    if value::is_experimenter(dst.field) {
+        return Err(format!("{s}: experimenter OXM field '{dst_text}' not supported"));
+    }
     if dst.n_bits < 16 && n_links > 1 << dst.n_bits {
         return Err(format!(
             "{s}: {}-bit destination field has {} possible values, less than specified n_links {n_links}",
@@ -686,10 +716,10 @@ fn multipath(s: &str) -> Result<Multipath, String> {
     }
     Ok(Multipath {
         fields,
-        basis: int(basis) as u16,
+        basis: atoi(basis) as u16,
         alg,
         max_link: (n_links - 1) as u16,
-        arg: int(arg) as u32,
+        arg: atoi(arg) as u32,
         dst,
     })
 }
@@ -720,13 +750,13 @@ fn nat(s: &str) -> Result<Nat, String> {
     for (k, v) in key_values(s) {
         match k {
             "src" | "dst" => {
+                if !v.is_empty() {
+                    nat_range(v, &mut out)?;
+                }
                 if out.flags & (NatFlags::SRC | NatFlags::DST) != 0 {
                     return Err("May only specify one of \"src\" or \"dst\".".into());
                 }
                 out.flags |= if k == "src" { NatFlags::SRC } else { NatFlags::DST };
-                if !v.is_empty() {
-                    nat_range(v, &mut out)?;
-                }
             }
             "persistent" => out.flags |= NatFlags::PERSISTENT,
             "hash" => out.flags |= NatFlags::PROTO_HASH,
@@ -839,7 +869,7 @@ fn nat_range(s: &str, out: &mut Nat) -> Result<(), String> {
 fn encap(s: &str) -> Result<Encap, String> {
     let mut t = s;
     let Some((key, value)) = next_key_value(&mut t) else {
-        return Err("Missing argument to encap()".into());
+        return Err(format!("Missing encap hdr: {s}"));
     };
     let packet_type = match key {
         "ethernet" => 0,
@@ -876,7 +906,7 @@ fn nsh_tlv(s: &str) -> Result<EncapProp, String> {
     let padded = if hex.len() % 2 == 1 { format!("0{hex}") } else { hex.to_string() };
     let (data, rest) = hex_bytes(&padded);
     if !rest.is_empty() || data.len() > 247 {
-        return Err("Invalid NSH TLV value".to_string());
+        return Err(bad(s));
     }
     Ok(EncapProp::NshTlv { class, kind, data })
 }
@@ -886,14 +916,16 @@ fn decap(s: &str) -> Result<Action, String> {
     match next_key_value(&mut t) {
         None => Ok(Action::Decap(None)),
         Some(("packet_type", v)) => {
-            let (mut ns, mut kind) = (0, 0);
+            let (mut ns, mut kind) = (None, None);
             for (k, v) in key_values(v) {
                 match k {
-                    "ns" => ns = u16_arg(v, "ns")?,
-                    "type" => kind = u16_arg(v, "type")?,
-                    _ => return Err(format!("Invalid decap argument: {k}")),
+                    "ns" => ns = Some(u16_arg(v, "ns")?),
+                    "type" => kind = Some(u16_arg(v, "type")?),
+                    _ => {}
                 }
             }
+            let ns = ns.ok_or("Missing packet_type attribute ns")?;
+            let kind = kind.ok_or("Missing packet_type attribute type")?;
             Ok(Action::Decap(Some(Be32::new(u32::from(ns) << 16 | u32::from(kind)))))
         }
         Some((k, _)) => Err(format!("Invalid decap argument: {k}")),

@@ -336,6 +336,9 @@ pub(crate) fn meter_features(out: &mut String, m: &MeterFeatures) {
     out.push('\n');
 }
 
+/// What carries properties of groups: the extension of OpenFlow 1.0, and OpenFlow 1.5.
+const GROUP_PROPS: Protocols = Protocols(0x10f);
+
 /// Parses a group. The error is the text that the user sees.
 pub fn parse_group_mod(
     s: &str,
@@ -407,7 +410,7 @@ pub fn parse_group_mod(
                     g.group_id = OFPG_ALL;
                 } else {
                     g.group_id = u32_arg(v)?;
-                    if command != C::Delete && g.group_id > OFPG_MAX {
+                    if g.group_id != OFPG_ALL && g.group_id > OFPG_MAX {
                         return Err(format!("invalid group id {}", g.group_id));
                     }
                 }
@@ -429,6 +432,7 @@ pub fn parse_group_mod(
                 if !takes_type {
                     return Err("selection method is not needed".into());
                 }
+                usable = usable.and(GROUP_PROPS);
                 if v.len() > 15 {
                     return Err("selection method is longer than 15 bytes long".into());
                 }
@@ -438,23 +442,30 @@ pub fn parse_group_mod(
                 if !takes_type {
                     return Err("selection method param is not needed".into());
                 }
+                usable = usable.and(GROUP_PROPS);
                 g.props.selection_method_param = u64_arg(v)?;
             }
             "fields" => {
                 if !takes_type {
                     return Err("fields are not needed".into());
                 }
-                for (f, m) in key_values(v) {
-                    let field = by_name(f).ok_or_else(|| format!(": unknown field {f}"))?;
+                usable = usable.and(GROUP_PROPS);
+                let mut rest = v;
+                while let Some((f, m)) = next_key_value(&mut rest) {
+                    let field = by_name(f).ok_or_else(|| format!("{rest}: unknown field {f}"))?;
+                    if g.props.fields.iter().any(|(known, _)| *known == field.id) {
+                        return Err(format!("{f}: duplicate field"));
+                    }
                     let mask = if m.is_empty() {
                         ib_flow::FieldValue::low_ones(field.n_bytes * 8)
                     } else {
                         crate::value::parse_exact(field, m, &names)?
                     };
+                    usable = usable.and(field.usable_protocols(&mask));
                     g.props.fields.push((field.id, mask.bytes(field.n_bytes).into()));
                 }
             }
-            "bucket" => return Err("bucket is not needed".into()),
+            "bucket" if !takes_bucket => return Err("bucket is not needed".into()),
             _ => return Err(format!("unknown keyword {name}")),
         }
     }
@@ -467,27 +478,20 @@ pub fn parse_group_mod(
     if takes_command_bucket && !had_command_bucket {
         return Err("must specify a command bucket id".into());
     }
-    if !g.props.selection_method.is_empty() {
-        // Only the extension of OpenFlow 1.0 and OpenFlow 1.5 carry it.
-        usable = usable.and(Protocols(0x10f));
-    } else if g.props.selection_method_param != 0 {
-        return Err("selection_method_param is only allowed with \"selection_method\"".into());
-    }
     if !g.props.fields.is_empty() && g.props.selection_method != "hash" {
         return Err("fields may only be specified with \"selection_method=hash\"".to_string());
     }
+    if g.props.selection_method.is_empty() && g.props.selection_method_param != 0 {
+        return Err("selection_method_param is only allowed with \"selection_method\"".into());
+    }
     while let Some(text) = rest {
-        // `bucket` and what separates it from its contents.
-        let after = text["bucket".len()..].trim_start_matches([':', '=', ' ', ',']);
+        let after = &text["bucket=".len()..];
         let next = find_bucket(after);
         let one = &after[..next.unwrap_or(after.len())];
         rest = next.map(|at| &after[at..]);
         let b = parse_bucket(one, g.kind, names, &mut usable)?;
-        if g.kind != GroupType::Select && b.weight > 0 && one.contains("weight") {
+        if g.kind != GroupType::Select && b.weight > 0 {
             return Err("Only select groups can have bucket weights.".to_string());
-        }
-        if g.kind == GroupType::FastFailover && b.watch_port == OfPort::NONE && b.watch_group == OFPG_ANY {
-            return Err("fast failover bucket requires watch_port or watch_group".into());
         }
         g.buckets.push(b);
     }
@@ -510,20 +514,9 @@ fn assign_bucket_ids(buckets: &mut [Bucket]) {
     }
 }
 
-/// The next `bucket=` or the like, at the start or after a separator.
+/// Where the next bucket begins.
 fn find_bucket(s: &str) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = s[from..].find("bucket") {
-        let at = from + at;
-        let before = s[..at].chars().next_back();
-        let after = s[at + 6..].chars().next();
-        let starts = before.is_none_or(|c| matches!(c, ',' | ' ' | '\t' | '\n'));
-        if starts && matches!(after, None | Some(':' | '=' | ',' | ' ')) {
-            return Some(at);
-        }
-        from = at + 6;
-    }
-    None
+    s.find("bucket=")
 }
 
 fn parse_bucket(
@@ -539,13 +532,9 @@ fn parse_bucket(
         bucket_id: UNASSIGNED,
         actions: Vec::new(),
     };
-    if s.trim_matches([',', ' ']).is_empty() {
-        return Err("bucket must specify actions".into());
-    }
     // Keys of the bucket may be anywhere among the actions.
     let mut actions = String::new();
     let mut t = s;
-    let mut in_actions = false;
     loop {
         let before = t.trim_start_matches([',', ' ', '\t', '\r', '\n']);
         let Some((name, v)) = next_key_value(&mut t) else { break };
@@ -554,7 +543,7 @@ fn parse_bucket(
             "weight" => b.weight = u16_arg(v, "weight")?,
             "watch_port" => {
                 b.watch_port = parse_port(v, &names)
-                    .filter(|p| *p < OfPort::MAX || *p == OfPort::NONE)
+                    .filter(|p| *p < OfPort::MAX || matches!(*p, OfPort::NONE | OfPort::CONTROLLER))
                     .ok_or_else(|| format!("{v}: invalid watch_port"))?;
             }
             "watch_group" => {
@@ -570,19 +559,24 @@ fn parse_bucket(
                 }
             }
             "action" | "actions" => {
-                in_actions = true;
                 actions.push_str(v);
                 actions.push(',');
             }
             _ => {
-                let _ = in_actions;
                 actions.push_str(whole);
                 actions.push(',');
             }
         }
     }
-    let (list, u) = parse_actions(&actions, names)?;
-    *usable = usable.and(u);
+    if actions.is_empty() {
+        return Err("bucket must specify actions".into());
+    }
+    if kind == GroupType::FastFailover && b.watch_port == OfPort::NONE && b.watch_group == OFPG_ANY {
+        return Err("fast failover bucket requires watch_port or watch_group".into());
+    }
+    // What the group's own keys or another bucket would rule out is forgotten, as Open vSwitch does.
+    let list;
+    (list, *usable) = parse_actions(&actions, names)?;
     b.actions = list;
     Ok(b)
 }
@@ -599,14 +593,19 @@ pub fn parse_meter_mod(s: &str, command: u16) -> Result<MeterMod, String> {
         bands = Some(&s[at + eq + 1..]);
         s = &s[..at];
     }
-    for (name, v) in key_values(s) {
+    // What is between the words is of no account: `meter 1` is `meter=1`.
+    let mut words = Words(s);
+    while let Some(name) = words.next(WORD_END) {
         match name {
             "kbps" if takes_bands => m.flags |= MeterFlags::KBPS,
             "pktps" if takes_bands => m.flags |= MeterFlags::PKTPS,
             "burst" if takes_bands => m.flags |= MeterFlags::BURST,
             "stats" if takes_bands => m.flags |= MeterFlags::STATS,
-            _ if v.is_empty() => return Err(format!("field {name} missing value")),
-            "meter" => {
+            _ => {
+                let v = words.next(VALUE_END).ok_or_else(|| format!("field {name} missing value"))?;
+                if name != "meter" {
+                    return Err(format!("unknown keyword {name}"));
+                }
                 m.meter_id = match v {
                     "all" => OFPM_ALL,
                     "controller" => 0xffff_fffe,
@@ -620,61 +619,70 @@ pub fn parse_meter_mod(s: &str, command: u16) -> Result<MeterMod, String> {
                     }
                 };
             }
-            _ => return Err(format!("unknown keyword {name}")),
         }
     }
     if m.meter_id == 0 {
         return Err("must specify 'meter'".into());
     }
-    if takes_bands && m.flags & (MeterFlags::KBPS | MeterFlags::PKTPS) == 0 {
+    if takes_bands && m.flags == 0 {
         return Err("meter must specify either 'kbps' or 'pktps'".into());
     }
-    let mut band: Option<MeterBand> = None;
-    for (name, v) in key_values(bands.unwrap_or("")) {
-        if v.is_empty() {
-            return Err(format!("field {name} missing value"));
-        }
-        match name {
-            "type" => {
-                if let Some(b) = band.take() {
-                    push_band(&mut m, b)?;
-                }
-                let kind = match v {
-                    "drop" => 1,
-                    "dscp_remark" => 2,
-                    _ => return Err(format!("field {name} unknown value {v}")),
-                };
-                band = Some(MeterBand { kind, prec_level: 0, rate: 0, burst: 0 });
-            }
-            _ => {
-                let Some(b) = &mut band else { return Err("band must start with the 'type' keyword".into()) };
-                match name {
-                    "rate" => b.rate = u32_arg(v)?,
-                    "burst_size" => {
-                        b.burst = u32_arg(v)?;
-                        m.flags |= MeterFlags::BURST;
-                    }
-                    "prec_level" => b.prec_level = u8_arg(v, name)?,
-                    _ => return Err(format!("unknown keyword {name}")),
-                }
-            }
-        }
-    }
-    if let Some(b) = band {
-        push_band(&mut m, b)?;
-    } else if takes_bands {
-        return Err("meter must have bands".into());
+    if let Some(bands) = bands {
+        parse_bands(bands, &mut m)?;
     }
     Ok(MeterMod { command, meter: m })
 }
 
-fn push_band(m: &mut MeterConfig, b: MeterBand) -> Result<(), String> {
-    if b.kind == 2 && b.prec_level == 0 {
-        return Err("'dscp_remark' bands require a non-zero prec_level".into());
+const WORD_END: &[char] = &['=', ',', ' ', '\t', '\r', '\n'];
+const VALUE_END: &[char] = &[',', ' ', '\t', '\r', '\n'];
+
+/// A text that is taken apart as C's `strtok` does it.
+struct Words<'a>(&'a str);
+
+impl<'a> Words<'a> {
+    fn next(&mut self, delimiters: &[char]) -> Option<&'a str> {
+        let t = self.0.trim_start_matches(delimiters);
+        let end = t.find(delimiters).unwrap_or(t.len());
+        self.0 = t[end..].get(1..).unwrap_or("");
+        (end > 0).then(|| &t[..end])
     }
-    if b.rate == 0 {
-        return Err("band must have 'rate'".into());
+}
+
+fn parse_bands(s: &str, m: &mut MeterConfig) -> Result<(), String> {
+    let mut words = Words(s);
+    while let Some(name) = words.next(WORD_END) {
+        let v = words.next(VALUE_END).ok_or_else(|| format!("field {name} missing value"))?;
+        if name == "type" {
+            let kind = match v {
+                "drop" => 1,
+                "dscp_remark" => 2,
+                _ => return Err(format!("field {name} unknown value {v}")),
+            };
+            m.bands.push(MeterBand { kind, prec_level: 0, rate: 0, burst: 0 });
+            continue;
+        }
+        let b = m.bands.last_mut().ok_or("band must start with the 'type' keyword")?;
+        match name {
+            "rate" => b.rate = u32_arg(v)?,
+            "burst_size" => b.burst = u32_arg(v)?,
+            "prec_level" => b.prec_level = u8_arg(v, name)?,
+            _ => return Err(format!("unknown keyword {name}")),
+        }
     }
-    m.bands.push(b);
+    if m.bands.is_empty() {
+        return Err("meter must have bands".into());
+    }
+    let bursts = m.flags & MeterFlags::BURST != 0;
+    for b in &m.bands {
+        let complaint = match b {
+            _ if b.kind == 2 && b.prec_level == 0 => "'dscp_remark' band must have 'prec_level'",
+            _ if b.kind != 2 && b.prec_level != 0 => "Only 'dscp_remark' band may have 'prec_level'",
+            _ if b.rate == 0 => "band must have 'rate'",
+            _ if bursts && b.burst == 0 => "band must have 'burst_size' when 'burst' flag is set",
+            _ if !bursts && b.burst != 0 => "band may have 'burst_size' only when 'burst' flag is set",
+            _ => continue,
+        };
+        return Err(complaint.into());
+    }
     Ok(())
 }

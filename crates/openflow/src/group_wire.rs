@@ -1,5 +1,7 @@
 //! Groups and meters on the wire.
 
+use ib_base::vlog::module::OFP_GROUP;
+use ib_base::vlog_warn_rl;
 use ib_flow::OfPort;
 use ib_flow::wire::nxm;
 
@@ -92,6 +94,9 @@ fn check_mod(gm: &GroupMod) -> Result<(), OfError> {
             return Err(OfError::OFPGMFC_INVALID_GROUP);
         }
         let liveness = b.watch_port != OfPort::NONE || b.watch_group != OFPG_ANY;
+        if matches!(gm.kind, GroupType::All | GroupType::Indirect) && liveness {
+            return Err(OfError::OFPGMFC_WATCH_UNSUPPORTED);
+        }
         if gm.kind == GroupType::FastFailover && !liveness {
             return Err(OfError::OFPGMFC_INVALID_GROUP);
         }
@@ -149,6 +154,7 @@ pub fn buckets15(c: &mut Cursor<'_>, v: Version, kind: GroupType) -> Result<Vec<
             }
         }
         if out.iter().any(|o| o.bucket_id == bucket_id) {
+            vlog_warn_rl!(OFP_GROUP, (1, 5), "Duplicate bucket id");
             return Err(BAD_BUCKET);
         }
         out.push(b);
@@ -169,6 +175,11 @@ fn properties(c: &mut Cursor<'_>, kind: GroupType, command: GroupModCommand) -> 
             return Err(OfError::OFPBPC_BAD_EXPERIMENTER);
         }
         if kind != GroupType::Select {
+            vlog_warn_rl!(
+                OFP_GROUP,
+                (1, 5),
+                "ntr selection method property is only allowed for select groups"
+            );
             return Err(OfError::OFPBPC_BAD_VALUE);
         }
         if !matches!(command, GroupModCommand::Add | GroupModCommand::Modify | GroupModCommand::AddOrMod) {
@@ -177,6 +188,12 @@ fn properties(c: &mut Cursor<'_>, kind: GroupType, command: GroupModCommand) -> 
         p.skip(4)?;
         out.selection_method = p.string(16)?;
         if !matches!(out.selection_method.as_str(), "hash" | "dp_hash") {
+            vlog_warn_rl!(
+                OFP_GROUP,
+                (1, 5),
+                "ntr selection method '{}' is not supported",
+                out.selection_method
+            );
             return Err(OfError::OFPBPC_BAD_VALUE);
         }
         out.selection_method_param = p.u64()?;
@@ -232,7 +249,7 @@ fn put_buckets15(b: &mut Buf, buckets: &[Bucket], kind: GroupType, v: Version) {
     }
 }
 
-fn put_properties(b: &mut Buf, p: &GroupProps) {
+fn put_properties(b: &mut Buf, p: &GroupProps, v: Version) {
     if p.selection_method.is_empty() {
         return;
     }
@@ -245,7 +262,7 @@ fn put_properties(b: &mut Buf, p: &GroupProps) {
     b.string(&p.selection_method, 16);
     b.u64(p.selection_method_param);
     for (field, mask) in &p.fields {
-        nxm::put_header(field.field(), false, mask.len() as u32, 6, &mut b.0);
+        nxm::put_header(field.field(), false, mask.len() as u32, v.to_wire(), &mut b.0);
         b.bytes(mask);
     }
     b.patch_len(start + 2, start);
@@ -266,7 +283,7 @@ pub fn encode_mod(b: &mut Buf, gm: &GroupMod, v: Version) {
         let start = b.len();
         put_buckets15(b, &gm.buckets, gm.kind, v);
         b.patch_len(at, start);
-        put_properties(b, &gm.props);
+        put_properties(b, &gm.props, v);
     } else {
         put_buckets11(b, &gm.buckets, gm.kind, v);
     }
@@ -311,7 +328,7 @@ pub fn encode_desc(b: &mut Buf, g: &GroupDesc, v: Version) {
         let list = b.len();
         put_buckets15(b, &g.buckets, g.kind, v);
         b.patch_len(at, list);
-        put_properties(b, &g.props);
+        put_properties(b, &g.props, v);
     } else {
         put_buckets11(b, &g.buckets, g.kind, v);
     }
@@ -359,9 +376,6 @@ pub fn decode_meter_mod(c: &mut Cursor<'_>) -> Result<MeterMod, OfError> {
         let rates = flags & (MeterFlags::KBPS | MeterFlags::PKTPS);
         if rates == 3 || flags & !0xf != 0 {
             return Err(OfError::OFPMMFC_BAD_FLAGS);
-        }
-        if rates == 0 {
-            meter.flags |= MeterFlags::KBPS;
         }
     }
     Ok(MeterMod { command, meter })

@@ -9,17 +9,6 @@ use crate::names::{Names, parse_table, put_table};
 use crate::text_util::*;
 use crate::value;
 
-/// A number as C's `atoi` reads it: leading digits, else 0.
-fn atoi(s: &str) -> i64 {
-    let t = s.trim_start();
-    let (sign, t) = match t.strip_prefix('-') {
-        Some(t) => (-1, t),
-        None => (1, t.strip_prefix('+').unwrap_or(t)),
-    };
-    let end = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
-    sign * t[..end].parse::<i64>().unwrap_or(0)
-}
-
 /// Parses the argument of `learn`.
 pub fn parse(s: &str, names: &Names<'_>) -> Result<Learn, String> {
     let mut l = Learn { priority: 0x8000, table: 1, ..Default::default() };
@@ -42,6 +31,9 @@ pub fn parse(s: &str, names: &Names<'_>) -> Result<Learn, String> {
             "limit" => l.limit = atoi(v) as u32,
             "result_dst" => {
                 let sf = Subfield::parse(v)?;
+                if !sf.field.writable {
+                    return Err(format!("{v} is read-only"));
+                }
                 if sf.n_bits != 1 {
                     return Err("result_dst in 'learn' action must be a single bit".into());
                 }
@@ -61,7 +53,7 @@ fn bits(v: &FieldValue, n_bits: u32) -> Box<[u8]> {
 fn spec(orig: &str, key: &str, v: &str, names: &Names<'_>) -> Result<LearnSpec, String> {
     if let Ok(dst) = Subfield::parse(key) {
         let n_bits = dst.n_bits as u16;
-        if dst.field.codes.is_empty() {
+        if value::is_experimenter(dst.field) {
             return Err(format!("{orig}: experimenter OXM field '{key}' not supported"));
         }
         if v.is_empty() {
@@ -89,11 +81,12 @@ fn spec(orig: &str, key: &str, v: &str, names: &Names<'_>) -> Result<LearnSpec, 
                     value::parse_exact(dst.field.field(), v, names).map_err(cannot)?
                 } else {
                     let n = value::integer(v)
-                        .ok_or_else(|| cannot(format!("{v}: bad syntax for {} value", dst.field.name)))?;
+                        .ok_or_else(|| cannot(format!("{orig}: cannot parse integer value")))?;
                     if !n.bits(dst.n_bits, 1024 - dst.n_bits.min(1024)).is_zero(128) {
+                        let text = value::text(dst.field.field(), &n, names);
                         return Err(cannot(format!(
-                            "{v}: value too large for {}-bit field {}",
-                            dst.n_bits, dst.field.name
+                            "{orig}: value {text} does not fit into {} bits",
+                            dst.n_bits
                         )));
                     }
                     n

@@ -63,7 +63,7 @@ pub fn decode(mut c: Cursor<'_>, n: usize, v2: bool) -> Result<Action, OfError> 
         if flags & LearnFlags::WRITE_RESULT != 0 {
             let info = oxm::pull_header(&mut c, OfError::OFPBAC_BAD_SET_LEN)?;
             let sf = Subfield { field: info.field, ofs: ofs.into(), n_bits: 1 };
-            sf.check_dst(None).map_err(crate::action_decode::subfield_error)?;
+            crate::action_decode::check_subfield(&sf, true, None)?;
             out.result_dst = Some(sf);
         }
     }

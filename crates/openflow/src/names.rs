@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ib_base::vlog::module::OFP_TABLE;
-use ib_base::vlog_warn_rl;
+use ib_base::{vlog_warn, vlog_warn_rl};
 use ib_flow::OfPort;
 use ib_flow::port::PortMap;
 use ib_flow::text::{format_port, quote_name, unquote_name};
@@ -64,6 +64,10 @@ pub fn parse_port(s: &str, names: &Names<'_>) -> Option<OfPort> {
 
 /// A table by number or name.
 pub fn parse_table(s: &str, names: &Names<'_>) -> Option<u8> {
+    if s.starts_with('-') {
+        vlog_warn!(OFP_TABLE, "Negative value {s} is not a valid table number.");
+        return None;
+    }
     if let Ok(n) = s.trim_start().parse::<u32>() {
         if n > 255 {
             vlog_warn_rl!(OFP_TABLE, (1, 5), "table {} is outside the supported range 0 through 255", n);

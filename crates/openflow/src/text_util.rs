@@ -79,6 +79,40 @@ pub fn c_integer(s: &str) -> Option<i128> {
     Some(if negative { -v } else { v })
 }
 
+/// A number as C's `atoi` reads it: leading digits, else 0.
+pub fn atoi(s: &str) -> i64 {
+    let t = s.trim_start();
+    let (sign, t) = match t.strip_prefix('-') {
+        Some(t) => (-1, t),
+        None => (1, t.strip_prefix('+').unwrap_or(t)),
+    };
+    let end = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
+    sign * t[..end].parse::<i64>().unwrap_or(0)
+}
+
+/// A number at the start of a text as C's `scanf` takes it, and what follows: white space, a sign, digits of base 10,
+/// or of C's own choice if `any_base`. It wraps at 64 bits.
+pub fn scan_number(s: &str, any_base: bool) -> Option<(u64, &str)> {
+    let t = s.trim_start();
+    let (negative, t) = match t.strip_prefix('-') {
+        Some(t) => (true, t),
+        None => (false, t.strip_prefix('+').unwrap_or(t)),
+    };
+    let (radix, digits) = match t.as_bytes() {
+        [b'0', b'x' | b'X', d, ..] if any_base && d.is_ascii_hexdigit() => (16, &t[2..]),
+        [b'0', ..] if any_base => (8, t),
+        _ => (10, t),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    if end == 0 {
+        return None;
+    }
+    let n = digits[..end]
+        .chars()
+        .fold(0u64, |n, c| n.wrapping_mul(radix.into()).wrapping_add(c.to_digit(radix).unwrap_or(0).into()));
+    Some((if negative { n.wrapping_neg() } else { n }, &digits[end..]))
+}
+
 /// A number of 8 bits called `name` in the error.
 pub fn u8_arg(s: &str, name: &str) -> Result<u8, String> {
     c_integer(s).and_then(|v| v.try_into().ok()).ok_or_else(|| format!("invalid {name} \"{s}\""))
@@ -112,23 +146,9 @@ pub fn u64_arg(s: &str) -> Result<u64, String> {
     }
 }
 
-/// An Ethernet address.
+/// An Ethernet address; what follows it is passed over.
 pub fn mac_arg(s: &str) -> Result<Mac, String> {
-    mac(s).ok_or_else(|| format!("invalid mac address {s}"))
-}
-
-/// An Ethernet address: six groups of one or two hexadecimal digits.
-pub fn mac(s: &str) -> Option<Mac> {
-    let mut out = [0; 6];
-    let mut parts = s.split(':');
-    for b in &mut out {
-        let p = parts.next()?;
-        if p.is_empty() || p.len() > 2 {
-            return None;
-        }
-        *b = u8::from_str_radix(p, 16).ok()?;
-    }
-    parts.next().is_none().then_some(Mac(out))
+    ib_flow::text::scan_mac(s).map(|(mac, _)| mac).ok_or_else(|| format!("invalid mac address {s}"))
 }
 
 /// An IPv4 address.
@@ -183,6 +203,9 @@ mod tests {
         assert_eq!(u8_arg("256", "ttl"), Err("invalid ttl \"256\"".into()));
         assert_eq!(u32_arg(""), Err("missing required numeric argument".into()));
         assert_eq!(u32_arg("x"), Err("invalid numeric format x".into()));
-        assert_eq!(mac("0:1:2:3:4:5"), Some(Mac([0, 1, 2, 3, 4, 5])));
+        assert_eq!(mac_arg("0:1:2:3:4:5"), Ok(Mac([0, 1, 2, 3, 4, 5])));
+        assert_eq!(scan_number(" 0x10,", true), Some((16, ",")));
+        assert_eq!(scan_number("0x10", false), Some((0, "x10")));
+        assert_eq!((atoi("12x"), atoi("-3"), atoi("0x5")), (12, -3, 0));
     }
 }

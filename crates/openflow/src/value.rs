@@ -1,7 +1,7 @@
 //! Values of fields in text, as actions write them.
 
-use ib_flow::FieldValue;
 use ib_flow::fields::Field;
+use ib_flow::{FieldId, FieldValue};
 
 use crate::names::Names;
 
@@ -41,6 +41,16 @@ pub fn parse_exact(field: &'static Field, s: &str, names: &Names<'_>) -> Result<
 /// Appends a value as its field is written.
 pub fn format(out: &mut String, field: &'static Field, v: &FieldValue, m: &FieldValue, names: &Names<'_>) {
     out.push_str(&ib_flow::text::format_value(field, v, m, names.ports));
+}
+
+/// A value as its field is written, without mask.
+pub fn text(field: &'static Field, v: &FieldValue, names: &Names<'_>) -> String {
+    ib_flow::text::format_value(field, v, &FieldValue::ONES, names.ports)
+}
+
+/// Whether a field's first code is an experimenter's, which some actions have no room for.
+pub fn is_experimenter(field: FieldId) -> bool {
+    field.field().code(0).is_none_or(|c| c.class == 0xffff)
 }
 
 /// Bytes with which an action stores a value: the field's width; for options of variable length what is needed.

@@ -17,6 +17,6 @@ pub use parse::{
 pub use value::{
     CT_STATES, TCP_FLAGS, TUN_FLAGS, format_flags, format_flags_masked, format_flags_signed,
     format_ip_masked, format_ipv6_masked, format_mac_masked, format_port, format_value, hex, parse_flags,
-    parse_ip_masked, parse_ipv6_masked, parse_mac_masked, parse_masked, parse_port, parse_value, quote_name,
-    unquote_name,
+    parse_ip_masked, parse_ipv6_masked, parse_mac_masked, parse_masked, parse_port, parse_value, put_ipv6,
+    quote_name, scan_mac, unquote_name,
 };

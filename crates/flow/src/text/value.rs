@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ib_base::vlog::module::OFP_PORT;
-use ib_base::vlog_warn_rl;
+use ib_base::{vlog_warn, vlog_warn_rl};
 use ib_packet::{Be32, Be128, Mac};
 
 use crate::fields::{Field, FieldValue, Format, port_from_of11, port_to_of11};
@@ -59,15 +59,26 @@ pub fn format_ip_masked(addr: Be32, mask: Be32, out: &mut String) {
     }
 }
 
+/// Appends an IPv6 address. Like C's `inet_ntop`, unlike the standard library, it writes the old form of an embedded
+/// IPv4 address, of 96 zero bits in front, with dots.
+pub fn put_ipv6(addr: u128, out: &mut String) {
+    let _ = match u32::try_from(addr) {
+        Ok(low) if low > 0xffff => write!(out, "::{}", Ipv4Addr::from(low)),
+        _ => write!(out, "{}", Ipv6Addr::from(addr)),
+    };
+}
+
 /// An IPv6 address, with `/len` or `/mask` unless the mask is exact.
 pub fn format_ipv6_masked(addr: Be128, mask: Be128, out: &mut String) {
-    let _ = write!(out, "{}", Ipv6Addr::from(addr));
+    put_ipv6(addr.get(), out);
     let m = mask.get();
     if m != u128::MAX {
         let _ = if m.leading_ones() + m.trailing_zeros() >= 128 {
             write!(out, "/{}", m.leading_ones())
         } else {
-            write!(out, "/{}", Ipv6Addr::from(mask))
+            out.push('/');
+            put_ipv6(m, out);
+            Ok(())
         };
     }
 }
@@ -276,6 +287,10 @@ pub fn unquote_name(s: &str) -> Option<String> {
 /// A port by number, reserved name, or name in `ports`. Numbers that mean different things in different
 /// OpenFlow versions are accepted with a warning in the log.
 pub fn parse_port(s: &str, ports: Option<&PortMap>) -> Option<OfPort> {
+    if s.starts_with('-') {
+        vlog_warn!(OFP_PORT, "Negative value {s} is not a valid port number.");
+        return None;
+    }
     if let Some(n) = parse_u32(s) {
         return match n {
             0..0xff00 => Some(OfPort(n as u16)),
@@ -463,10 +478,18 @@ pub fn parse_ipv6_masked(s: &str) -> Result<(Be128, Be128), String> {
     };
     let addr: Ipv6Addr = addr.parse().map_err(|_| invalid())?;
     let Some(m) = mask else { return Ok((addr.into(), Be128::MAX)) };
-    if let Ok(mask) = m.parse::<Ipv6Addr>() {
+    // A mask that begins with a digit is taken for a length.
+    let digits = m.strip_prefix(['-', '+']).unwrap_or(m);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    if end == 0 {
+        let mask = m.parse::<Ipv6Addr>().map_err(|_| invalid())?;
         return Ok((addr.into(), mask.into()));
     }
-    let n: i64 = m.parse().map_err(|_| invalid())?;
+    let (length, rest) = m.split_at(m.len() - digits.len() + end);
+    let n: i64 = length.parse().map_err(|_| invalid())?;
+    if (0..=128).contains(&n) && !rest.is_empty() {
+        return Err(invalid());
+    }
     match n {
         0 => Ok((addr.into(), Be128::ZERO)),
         1..=128 => Ok((addr.into(), Be128::new(u128::MAX << (128 - n)))),
@@ -515,7 +538,7 @@ pub fn parse_flags(s: &str, names: &[&str], what: &str, allowed: u64) -> Result<
         }
         return Ok((flags, mask));
     }
-    if s.contains(['+', '-']) {
+    if s.contains(['+', '-']) && !s.starts_with(|c: char| !c.is_ascii_alphanumeric()) {
         return Err(format!("{s}: {what} must be preceded by '+' (for SET) or '-' (NOT SET)"));
     }
     let mut flags = 0;

@@ -520,7 +520,8 @@ impl Ctx<'_> {
             self.flow.nw_ttl -= 1;
             return false;
         }
-        for id in ids {
+        // Without ids it is for the controllers of id 0.
+        for id in if ids.is_empty() { &[0] } else { ids } {
             self.controller_action(u16::MAX, PacketInReason::InvalidTtl as u8, *id, &[]);
         }
         let version = if self.flow.dl_type.get() == 0x0800 { 4 } else { 6 };

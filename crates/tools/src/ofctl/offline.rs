@@ -40,6 +40,10 @@ fn show_flow_mods(ctl: &mut Ctl, fms: Vec<FlowMod>, usable: Protocols, io: &mut 
         Protocols::NONE
     }));
     io.out(format!("usable protocols: {}\n", protocols_text(usable)));
+    for fm in &fms {
+        // What the match cannot mean is told of; it is for the encoding to leave it out.
+        normalize_match(&mut fm.match_.clone(), true);
+    }
     if allowed == Protocols::NONE {
         return Err("no usable protocol".into());
     }
@@ -48,8 +52,6 @@ fn show_flow_mods(ctl: &mut Ctl, fms: Vec<FlowMod>, usable: Protocols, io: &mut 
     io.out(format!("chosen protocol: {}\n", protocol_name(chosen)));
     let options = EncodeOptions { nxm: chosen.0 & 0x0c != 0, table_id: chosen.0 & 0x0a != 0 };
     for fm in fms {
-        // What the match cannot mean is told of; it is for the encoding to leave it out.
-        normalize_match(&mut fm.match_.clone(), true);
         let xid = ctl.next_xid();
         let bytes = encode_with(&Message::FlowMod(Box::new(fm)), version, xid, options);
         io.out(message_text(&bytes, &ctl.print_options(NO_NAMES, 0)));
