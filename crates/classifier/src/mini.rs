@@ -9,17 +9,20 @@ use std::sync::Arc;
 
 use ib_flow::{Flow, Mask, Match};
 
+/// Words of a mask: index, mask.
+type Words = Arc<[(u8, u64)]>;
+
 /// A mask without its zero words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MiniMask {
     /// (index of the word in a [`Flow`], its mask), ascending, no zero masks.
-    words: Arc<[(u8, u64)]>,
+    words: Words,
 }
 
 /// Masks that a thread made lately, to be shared.
 #[derive(Default)]
 struct Recent {
-    masks: Vec<Option<Arc<[(u8, u64)]>>>,
+    masks: Vec<Option<Words>>,
     scratch: Vec<(u8, u64)>,
 }
 
@@ -31,7 +34,7 @@ thread_local! {
 }
 
 impl Recent {
-    fn share(&mut self, mask: &Mask) -> Arc<[(u8, u64)]> {
+    fn share(&mut self, mask: &Mask) -> Words {
         self.scratch.clear();
         let mut hash = 0;
         for (i, w) in mask.0.words().iter().enumerate().filter(|(_, w)| **w != 0) {

@@ -52,7 +52,7 @@ fn mix(h: u64, w: u64) -> u64 {
 /// Rules of one hash, highest priority first, newest first among equals; one as a rule.
 enum Slot<R> {
     One(Arc<R>),
-    Many(Box<Vec<Arc<R>>>),
+    Many(Vec<Arc<R>>),
 }
 
 impl<R: AsClsRule> Slot<R> {
@@ -69,7 +69,7 @@ impl<R: AsClsRule> Slot<R> {
             Slot::One(only) => {
                 let mut rules = vec![Arc::clone(only)];
                 rules.insert(at, rule);
-                *self = Slot::Many(Box::new(rules));
+                *self = Slot::Many(rules);
             }
             Slot::Many(rules) => rules.insert(at, rule),
         }
