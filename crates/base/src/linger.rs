@@ -5,14 +5,18 @@
 //! by the rule of the kernel's haltpoll governor: a sleep that an event ended soon should have been a look, so the time
 //! doubles; one that lasted was right, so it halves, down to none. Rare events thus cost nothing.
 //!
-//! Who looks must yield the processor between two looks, for what it waits for may want to run there.
+//! Who looks must yield the processor between two looks ([`Linger::pause`]), for what it waits for may want to run
+//! there. Where others keep the processor for long, looking only loses time, for a thread that wakes up is served
+//! before them and one that yields is not: then there is no looking until sleeps turn out short again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest that a thread goes on looking after the last event.
 const MAX: Duration = Duration::from_micros(100);
 /// Shortest such time that is worth having.
 const MIN: Duration = Duration::from_micros(12);
+/// A yield that takes longer went to somebody with work of his own.
+const LOST: Duration = Duration::from_micros(50);
 
 /// The time to look before sleeping; none at first.
 #[derive(Debug, Default, Clone, Copy)]
@@ -22,6 +26,17 @@ impl Linger {
     /// How long to look.
     pub fn time(&self) -> Duration {
         self.0
+    }
+
+    /// Lets others run between two looks; false if one had much to do, so that it is better to sleep.
+    pub fn pause(&mut self) -> bool {
+        let began = Instant::now();
+        std::thread::yield_now();
+        let lost = began.elapsed() > LOST;
+        if lost {
+            self.0 = Duration::ZERO;
+        }
+        !lost
     }
 
     /// A sleep ended after `slept`.

@@ -191,9 +191,9 @@ impl Body {
 
     /// Looks at the descriptors; sleeps if there has been nothing for long enough (`quiet` since the last packet).
     fn wait(&mut self, events: &mut Events, quiet: Duration, since: &mut Instant) {
-        let lingers = quiet < self.linger.time();
+        let mut lingers = quiet < self.linger.time();
         if lingers && !quiet.is_zero() {
-            std::thread::yield_now();
+            lingers = self.linger.pause();
         }
         let timeout = if lingers { Some(Duration::ZERO) } else { self.sleep_for() };
         let may_sleep = timeout != Some(Duration::ZERO);

@@ -203,8 +203,11 @@ impl Read for Blocking {
         let began = Instant::now();
         while began.elapsed() < self.linger.time() {
             match ib_sys::socket::try_recv(&self.socket, buf) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
+            }
+            if !self.linger.pause() {
+                break;
             }
         }
         let began = Instant::now();

@@ -219,7 +219,9 @@ impl Reactor {
             if !self.events.is_empty() {
                 return Ok(());
             }
-            std::thread::yield_now();
+            if !self.linger.pause() {
+                break;
+            }
         }
         let began = std::time::Instant::now();
         self.poll.poll(&mut self.events, timeout.map(|t| t.saturating_sub(look)))?;
