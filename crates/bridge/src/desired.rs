@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ib_flow::OfPort;
 use ib_ofproto::config::{
-    BondConfig, BondMode, BundleConfig, ControllerConfig, DescConfig, FailMode, McastConfig, MirrorConfig,
-    PriorityTags, TableConfig, VlanMode,
+    BundleConfig, ControllerConfig, DescConfig, FailMode, McastConfig, MirrorConfig, PriorityTags,
+    TableConfig, VlanMode,
 };
 use ib_openflow::message::{Version, Versions};
 use ib_ovsdb::Uuid;
@@ -17,6 +17,7 @@ use ib_ovsdb::idl::Idl;
 use ib_ovsdb::idl::vswitch::{Bridge, Controller, FlowTable, Interface, Mirror, OpenVSwitch, Port};
 use ib_packet::Mac;
 
+use crate::bonds::{self, LacpInterface};
 use crate::spanning_tree::{self, PortStpDesired, StpDesired};
 
 /// Everything that the database wants of this switch.
@@ -117,6 +118,8 @@ pub struct InterfaceDesired {
     pub mtu_request: Option<u32>,
     /// What `other_config` has for the datapath.
     pub datapath_config: BTreeMap<String, String>,
+    /// What it has for LACP.
+    pub lacp: LacpInterface,
 }
 
 /// Something in the database that was not taken as it stands, for the log.
@@ -237,6 +240,7 @@ fn local_port(bridge: &str) -> PortDesired {
         mac: None,
         mtu_request: None,
         datapath_config: BTreeMap::new(),
+        lacp: LacpInterface::default(),
     };
     PortDesired {
         uuid: None,
@@ -344,7 +348,11 @@ pub(crate) fn read_port(
         warnings.push(format!("port {name} has no interfaces, dropping"));
         return;
     }
-    let bundle = read_bundle(row, interfaces.len(), warnings);
+    let mut bundle = read_bundle(row, warnings);
+    bundle.lacp = bonds::read_lacp(row, interfaces.len(), warnings);
+    if interfaces.len() > 1 {
+        bundle.bond = Some(bonds::read_bond(row, !bridge.flood_vlans.is_empty(), warnings));
+    }
     let mac = row.mac().and_then(|m| m.parse().ok()).filter(|m: &Mac| usable_mac(*m));
     let port =
         PortDesired { uuid: Some(row.uuid()), bundle, mac, stp: spanning_tree::read_port(row), interfaces };
@@ -383,11 +391,12 @@ fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>
             .filter(|(k, _)| matches!(*k, "pmd-rxq-affinity" | "emc-enable" | "tx-steering"))
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect(),
+        lacp: bonds::read_interface(row),
         name,
     }
 }
 
-fn read_bundle(row: &Port<'_>, members: usize, warnings: &mut Vec<Warning>) -> BundleConfig {
+fn read_bundle(row: &Port<'_>, warnings: &mut Vec<Warning>) -> BundleConfig {
     let name = row.name().to_owned();
     let vlan = |v: i64| u16::try_from(v).ok().filter(|v| *v < 4096);
     let tag = row.tag().and_then(vlan);
@@ -422,28 +431,8 @@ fn read_bundle(row: &Port<'_>, members: usize, warnings: &mut Vec<Warning>) -> B
         protected: row.protected(),
         mcast_flood: other.get_bool("mcast-snooping-flood", false),
         mcast_flood_reports: other.get_bool("mcast-snooping-flood-reports", false),
-        bond: (members > 1).then(|| read_bond(row)),
-        ports: Vec::new(),
         name,
-    }
-}
-
-fn read_bond(row: &Port<'_>) -> BondConfig {
-    let other = row.other_config();
-    let ms = |value: i64| u32::try_from(value).unwrap_or(0);
-    BondConfig {
-        mode: match row.bond_mode() {
-            Some("balance-slb") => BondMode::BalanceSlb,
-            Some("balance-tcp") => BondMode::BalanceTcp,
-            _ => BondMode::ActiveBackup,
-        },
-        basis: u32::try_from(other.get_int("bond-hash-basis", 0)).unwrap_or(0),
-        updelay_ms: ms(row.bond_updelay()),
-        downdelay_ms: ms(row.bond_downdelay()),
-        rebalance_interval_ms: u32::try_from(other.get_int("bond-rebalance-interval", 10_000))
-            .unwrap_or(10_000),
-        primary: other.get("bond-primary").map(str::to_owned),
-        all_members_active: other.get_bool("all-members-active", false),
+        ..BundleConfig::default()
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`StatusWriter`] tells the database what runs. None of it owns a socket: the daemon feeds the replica and commits
 //! the transactions. A change of one port costs that port, however many there are.
 
+mod bonds;
 mod columns;
 pub mod ct_zones;
 pub mod desired;

@@ -374,6 +374,12 @@ impl BridgeLayer {
             };
             let mut bundle = wanted.bundle.clone();
             bundle.ports = port.interfaces.values().map(|i| i.ofport).collect();
+            if bundle.lacp.is_some() {
+                bundle.lacp_members =
+                    crate::bonds::lacp_members(wanted, |name| Some(port.interfaces.get(name)?.ofport));
+            }
+            // A bond is of the members that there are.
+            bundle.bond = bundle.bond.filter(|_| bundle.ports.len() > 1);
             if let Err(e) = bridge.bundle_set(bundle) {
                 vlog_warn!(BRIDGE, "bridge {}: port {name}: {e}", want.name);
             }
@@ -394,6 +400,7 @@ impl BridgeLayer {
         let datapath_id = want.datapath_id.unwrap_or_else(|| mac.to_u64());
         if mac != running.mac {
             running.mac = mac;
+            bridge.set_mac(mac);
             set_local_mac(bridge, running, want, mac);
         }
         if datapath_id != running.datapath_id {
@@ -588,10 +595,12 @@ fn strerror_of(why: &str, e: &ib_netdev::Error) -> String {
 pub(crate) fn device_status(dev: &dyn Netdev) -> NetdevStatus {
     let up = dev.flags().is_ok_and(|f| f.contains(ib_netdev::Flags::UP));
     let speed = dev.link_speed().unwrap_or_default();
+    let carrier = dev.carrier();
     NetdevStatus {
         mac: dev.mac().unwrap_or_default(),
         admin_down: !up,
-        link_down: !dev.carrier().up,
+        link_down: !carrier.up,
+        carrier_resets: carrier.resets,
         mtu: dev.mtu().unwrap_or(0),
         features: [speed.current, speed.advertised, speed.supported, speed.peer],
         speed_kbps: [speed.current_mbps.saturating_mul(1000), speed.max_mbps.saturating_mul(1000)],

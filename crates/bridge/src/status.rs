@@ -25,6 +25,8 @@ pub struct StatusWriter {
     root_done: bool,
     /// [`Bridge::stp_seq`] of what was written, by bridge.
     stp_seen: BTreeMap<String, u64>,
+    /// [`Bridge::lacp_seq`] of what was written, by bridge.
+    lacp_seen: BTreeMap<String, u64>,
     /// The database may know nothing of any port.
     all_due: bool,
 }
@@ -36,6 +38,7 @@ impl StatusWriter {
         self.root_done = false;
         self.all_due = true;
         self.stp_seen.clear();
+        self.lacp_seen.clear();
     }
 
     /// When [`Self::refresh`] is next due if nothing happens.
@@ -75,6 +78,7 @@ impl StatusWriter {
         self.bridges(layer, idl, txn, now, with_stats);
         self.spanning_trees(layer, idl, txn, now, with_stats);
         self.bonds(layer, idl, txn);
+        self.lacp(layer, idl, txn);
     }
 
     fn bonds(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
@@ -92,6 +96,22 @@ impl StatusWriter {
                 self.written.write(idl, txn, "Port", port.uuid(), columns);
             }
         }
+    }
+
+    fn lacp(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
+        for (name, running) in &layer.bridges {
+            let Some(bridge) = layer.switch.bridge(name) else { continue };
+            let seq = bridge.lacp_seq();
+            if self.lacp_seen.insert(name.clone(), seq).unwrap_or(0) == seq {
+                continue;
+            }
+            for iface in running.ports.values().flat_map(|p| p.interfaces.values()) {
+                let Some(uuid) = iface.desired.uuid else { continue };
+                let current = columns::optional(bridge.port_lacp_current(iface.ofport));
+                self.written.write(idl, txn, "Interface", uuid, vec![("lacp_current", current)]);
+            }
+        }
+        self.lacp_seen.retain(|name, _| layer.bridges.contains_key(name));
     }
 
     fn spanning_trees(

@@ -217,6 +217,12 @@ impl DpUserspace {
         self.settings.lock().clone().unwrap_or_default()
     }
 
+    /// The bonds whose members it chooses, as `dpif-netdev/bond-show` prints them.
+    pub fn show_bonds(&self) -> String {
+        let name_of = |port| self.shared.ports.get(port).map_or_else(|| "?".to_owned(), |p| p.info().name);
+        self.shared.bonds.show(name_of)
+    }
+
     /// Has queues shared out among the PMD threads anew.
     pub fn rebalance(&self) {
         self.pmds_dirty.store(true, Ordering::Relaxed);
@@ -543,6 +549,16 @@ impl Dpif for DpUserspace {
     }
     fn meter_del(&self, id: u32) -> Result<MeterStats, DpifError> {
         self.shared.meters.del(id)
+    }
+
+    fn bond_set(&self, id: u32, ports: &[OdpPort]) -> Result<(), DpifError> {
+        self.shared.bonds.set(id, ports)
+    }
+    fn bond_bytes(&self, id: u32) -> Result<Vec<u64>, DpifError> {
+        self.shared.bonds.bytes(id)
+    }
+    fn bond_del(&self, id: u32) -> Result<(), DpifError> {
+        self.shared.bonds.del(id)
     }
 
     fn set_config(&self, other_config: &BTreeMap<String, String>) {

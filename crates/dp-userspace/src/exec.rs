@@ -119,6 +119,14 @@ impl Worker {
                 }
                 Action::Trunc(len) => limit = Some(*len),
                 Action::Hash { alg, basis } => md.dp_hash = self.hash(p, &md, *alg, *basis),
+                Action::LbOutput(id) => {
+                    let hash = if md.dp_hash != 0 { md.dp_hash } else { self.hash(p, &md, HashAlg::L4, 0) };
+                    let port = self.shared.bonds.choose(*id, hash, p.len() as u64);
+                    if let (Some(port), Some(mut out)) = (port, self.take(&mut packet, last)) {
+                        truncate(&mut out, limit.take());
+                        self.output(port, out);
+                    }
+                }
                 Action::Recirc(id) => {
                     if let Some(out) = self.take(&mut packet, last) {
                         self.recirculate(out, &md, *id, cx);

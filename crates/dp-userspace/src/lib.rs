@@ -21,6 +21,7 @@
 //!
 //! Masks have a [`budget`], so that crafted packets cannot make lookups slow. Connections are those of `ib-conntrack`.
 
+pub mod bond;
 pub mod budget;
 pub mod datapath;
 pub mod drop;

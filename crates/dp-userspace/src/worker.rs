@@ -55,6 +55,8 @@ pub struct Shared {
     pub ports: PortTable,
     /// Meters.
     pub meters: Meters,
+    /// Bonds for `lb_output`.
+    pub bonds: crate::bond::Bonds,
     /// Connections.
     pub conntrack: ib_conntrack::Conntrack,
     /// Drops by reason.
@@ -78,6 +80,7 @@ impl Shared {
             table: Arc::new(FlowTable::new(Rng::from_os().next_u64() | 1, max_flows)),
             ports: PortTable::default(),
             meters: Meters::default(),
+            bonds: crate::bond::Bonds::default(),
             conntrack: ib_conntrack::Conntrack::default(),
             drops: DropCounters::default(),
             handler: ArcSwapOption::empty(),

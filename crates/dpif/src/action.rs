@@ -33,6 +33,8 @@ pub enum Action {
     },
     /// Look the packet up again with this recirculation id.
     Recirc(u32),
+    /// User-space datapath: leave by the member that this bond has for the packet's hash.
+    LbOutput(u32),
     /// Compute a hash into `dp_hash`.
     Hash {
         /// Algorithm.

@@ -330,6 +330,20 @@ pub trait Dpif: Send + Sync {
         Err(DpifError::Unsupported("meters"))
     }
 
+    /// Makes or replaces a bond for `lb_output`: the ports of its buckets by the low bits of a packet's hash. They are
+    /// a power of two.
+    fn bond_set(&self, _id: u32, _ports: &[OdpPort]) -> Result<(), DpifError> {
+        Err(DpifError::Unsupported("bonds"))
+    }
+    /// Bytes by bucket since the bond came.
+    fn bond_bytes(&self, _id: u32) -> Result<Vec<u64>, DpifError> {
+        Err(DpifError::Unsupported("bonds"))
+    }
+    /// Removes a bond.
+    fn bond_del(&self, _id: u32) -> Result<(), DpifError> {
+        Err(DpifError::Unsupported("bonds"))
+    }
+
     /// Settings of the datapath: the `other_config` column of the Open_vSwitch table, whole. What they do not mention is default;
     /// what makes no sense is reported in the log.
     fn set_config(&self, _other_config: &BTreeMap<String, String>) {}

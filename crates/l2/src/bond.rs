@@ -1,11 +1,16 @@
 //! Bonds: several links as one port.
 //!
-//! A [`Bond`] is a pure machine: it hears of links ([`Bond::set_links`]) and of time ([`Bond::run`]), and says by which member
-//! a packet leaves ([`Bond::choose`]) and whether one that came in may pass ([`Bond::admit`]). Datapath threads ask it at each
-//! miss, so its owner keeps it behind a lock; whatever [`Bond::run`] changed makes translations stale.
+//! A [`Bond`] is a pure machine: it hears of links ([`Bond::set_links`]), of what LACP agreed on ([`Bond::set_lacp`]) and
+//! of time ([`Bond::run`]), and says by which member a packet leaves ([`Bond::choose`]) and whether one that came in may pass
+//! ([`Bond::admit`]). Datapath threads ask it at each miss, so its owner keeps it behind a lock; whatever
+//! [`Bond::run`] changed makes translations stale.
 //!
 //! A member is *enabled* once its link has been up for `updelay`, and until it was down for `downdelay`; one enabled member is
 //! *active*: all traffic of an active-backup bond goes there, and floods that come in count by it alone.
+//!
+//! Balancing bonds share 256 *buckets* of hash values out among their enabled members. Bytes of a bucket are told by
+//! [`Bond::account`], and every so often [`Bond::rebalance`] moves buckets from the fullest member to the emptiest.
+//! Where hashing is the datapath's work (balance-tcp), the bond's number says which of its tables of buckets is meant.
 //! Source: ovs-vswitchd.conf.db(5), "Bonding Configuration".
 
 use std::collections::VecDeque;
@@ -16,8 +21,13 @@ use ib_base::vlog::module::BOND;
 use ib_base::vlog_info;
 use ib_packet::Mac;
 
+use crate::lacp::Status;
+
 /// Hash values that share a member of a balancing bond.
-const BUCKETS: usize = 256;
+pub const BUCKETS: usize = 256;
+
+/// Members that differ by less than this many bytes are as good as equal.
+const WORTH_MOVING: u64 = 100_000;
 
 /// How a bond chooses a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +69,12 @@ pub struct Config {
     pub primary: Option<String>,
     /// Floods that come in by members that are not active pass too.
     pub all_members_active: bool,
+    /// Without LACP partner one member carries everything.
+    pub fallback_ab: bool,
+    /// The datapath chooses members of balance-tcp by itself (`lb-output-action`).
+    pub lb_output: bool,
+    /// Address of the member that was active before a restart.
+    pub last_active: Option<Mac>,
 }
 
 /// What is known of a member from outside.
@@ -70,7 +86,9 @@ pub struct Link<P> {
     pub name: String,
     /// Address.
     pub mac: Mac,
-    /// Its link is up.
+    /// It has a carrier.
+    pub carrier: bool,
+    /// It may carry traffic: a carrier, and those who watch the link agree.
     pub up: bool,
 }
 
@@ -93,6 +111,31 @@ pub enum Verdict {
     DropIfMoved,
 }
 
+/// Where a packet goes that leaves by a bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<P> {
+    /// By this member.
+    Member(P),
+    /// The datapath hashes it, and knows it again by this number.
+    Hash {
+        /// The bond's number.
+        id: u32,
+        /// Hash seed.
+        basis: u32,
+        /// The datapath chooses the member too.
+        lb_output: bool,
+    },
+    /// Nowhere: no member is enabled.
+    Nowhere,
+}
+
+/// Hash values that share a member.
+#[derive(Clone, Copy, Debug)]
+struct Bucket<P> {
+    member: Option<P>,
+    bytes: u64,
+}
+
 /// One bond. `P` names ports.
 #[derive(Debug)]
 pub struct Bond<P> {
@@ -100,13 +143,19 @@ pub struct Bond<P> {
     config: Config,
     members: Vec<Member<P>>,
     active: Option<P>,
-    /// Members of hash values.
-    buckets: Box<[Option<P>; BUCKETS]>,
+    /// Address of the member that is or was active.
+    last_active: Mac,
+    lacp: Status,
+    /// Its number in the datapath; 0: none.
+    id: u32,
+    buckets: Box<[Bucket<P>; BUCKETS]>,
     /// Enabled members, the next to be given a bucket first.
     turns: VecDeque<P>,
     next_rebalance: Instant,
     /// Translations made before are stale.
     changed: bool,
+    /// Neighbours must hear that addresses have moved.
+    announce: bool,
 }
 
 impl<P: Copy + Ord> Bond<P> {
@@ -118,10 +167,14 @@ impl<P: Copy + Ord> Bond<P> {
             config,
             members: Vec::new(),
             active: None,
-            buckets: Box::new([None; BUCKETS]),
+            last_active: Mac::ZERO,
+            lacp: Status::Off,
+            id: 0,
+            buckets: Box::new([Bucket { member: None, bytes: 0 }; BUCKETS]),
             turns: VecDeque::new(),
             next_rebalance,
             changed: true,
+            announce: false,
         }
     }
 
@@ -130,12 +183,58 @@ impl<P: Copy + Ord> Bond<P> {
         if self.config == config {
             return;
         }
-        if self.config.mode != config.mode || self.config.basis != config.basis {
-            self.buckets.fill(None);
-        }
-        self.next_rebalance = now + Duration::from_millis(config.rebalance_interval_ms.into());
+        let of_buckets = |c: &Config| (c.mode, c.basis, c.rebalance_interval_ms, c.fallback_ab, c.lb_output);
+        let reset = of_buckets(&self.config) != of_buckets(&config);
         self.config = config;
+        if reset {
+            self.reset_buckets(now);
+        }
         self.changed = true;
+    }
+
+    fn reset_buckets(&mut self, now: Instant) {
+        self.buckets.fill(Bucket { member: None, bytes: 0 });
+        self.next_rebalance = now + Duration::from_millis(self.config.rebalance_interval_ms.into());
+        self.changed = true;
+    }
+
+    /// Its number in the datapath.
+    pub fn set_id(&mut self, id: u32) {
+        self.changed |= self.id != id;
+        self.id = id;
+    }
+
+    /// What LACP says of the port as a whole.
+    pub fn set_lacp(&mut self, lacp: Status, now: Instant) {
+        if self.lacp != lacp {
+            self.lacp = lacp;
+            self.changed = true;
+            if self.falls_back() {
+                self.reset_buckets(now);
+            }
+        }
+    }
+
+    /// LACP lets a member carry traffic: known at once to a packet that comes right behind the PDU.
+    pub fn link_came(&mut self, port: P) {
+        if let Some(m) = self.members.iter_mut().find(|m| m.link.port == port) {
+            m.link.up = true;
+        }
+    }
+
+    /// A balancing bond works as active-backup: nobody answers its LACP.
+    fn falls_back(&self) -> bool {
+        self.config.mode != Mode::ActiveBackup && self.config.fallback_ab && self.lacp == Status::Configured
+    }
+
+    /// Members are chosen by the datapath's hash.
+    fn hashes_in_datapath(&self) -> bool {
+        self.config.mode == Mode::BalanceTcp && self.id != 0 && !self.falls_back()
+    }
+
+    /// Buckets are moved when members' loads differ.
+    fn is_balanced(&self) -> bool {
+        self.config.mode != Mode::ActiveBackup && self.config.rebalance_interval_ms != 0 && !self.falls_back()
     }
 
     /// Its members as they are now. New ones are enabled at once if their link is up.
@@ -158,7 +257,7 @@ impl<P: Copy + Ord> Bond<P> {
             }
             self.members.push(Member { link: link.clone(), enabled: false, due: None });
             self.members.sort_by(|a, b| a.link.name.cmp(&b.link.name));
-            self.enable(link.port, link.up);
+            self.enable(link.port, link.carrier);
             self.changed = true;
         }
         self.run(now);
@@ -189,7 +288,9 @@ impl<P: Copy + Ord> Bond<P> {
 
     /// Lets changes of links take effect that have waited long enough. Returns whether translations became stale.
     pub fn run(&mut self, now: Instant) -> bool {
-        let (up_ms, down_ms) = (self.config.updelay_ms, self.config.downdelay_ms);
+        // Links that LACP watches have been seen to work.
+        let delays = (self.config.updelay_ms, self.config.downdelay_ms);
+        let (up_ms, down_ms) = if self.lacp == Status::Off { delays } else { (0, 0) };
         let mut due = Vec::new();
         for m in &mut self.members {
             let up = m.link.up;
@@ -219,79 +320,190 @@ impl<P: Copy + Ord> Bond<P> {
         if self.active.is_none_or(|port| !self.is_enabled(port)) || self.primary_waits() {
             self.choose_active(now);
         }
-        let interval = Duration::from_millis(self.config.rebalance_interval_ms.into());
-        if !interval.is_zero() && now >= self.next_rebalance {
-            self.next_rebalance = now + interval;
-        }
         std::mem::take(&mut self.changed)
     }
 
     /// The preferred member is enabled and another one active.
     fn primary_waits(&self) -> bool {
         let primary = self.primary();
-        self.config.mode == Mode::ActiveBackup && primary.is_some() && primary != self.active
+        primary.is_some() && primary != self.active
+    }
+
+    fn primary_name(&self) -> Option<&str> {
+        let heeds = self.config.mode == Mode::ActiveBackup || self.config.fallback_ab;
+        self.config.primary.as_deref().filter(|_| heeds)
     }
 
     fn primary(&self) -> Option<P> {
-        let name = self.config.primary.as_deref()?;
+        let name = self.primary_name()?;
         self.members.iter().find(|m| m.enabled && m.link.name == name).map(|m| m.link.port)
     }
 
     fn choose_active(&mut self, now: Instant) {
-        let primary = self.primary().filter(|_| self.config.mode == Mode::ActiveBackup);
-        let enabled = self.members.iter().find(|m| m.enabled).map(|m| m.link.port);
+        let enabled = || self.members.iter().filter(|m| m.enabled);
+        let was = if self.last_active.is_zero() { self.config.last_active } else { Some(self.last_active) };
+        let last = |m: &&Member<P>| was == Some(m.link.mac);
+        let again = || enabled().find(last).or_else(|| enabled().next()).map(|m| m.link.port);
         // Rather a link that has not been up for long than none.
-        let next =
-            self.members.iter().filter(|m| m.link.up).filter_map(|m| Some((m.due?, m.link.port))).min();
-        let best = primary.or(enabled).or_else(|| {
-            let (at, port) = next?;
-            let left = at.since(now).as_millis();
-            if let Some(m) = self.member(port) {
-                vlog_info!(BOND, "member {}: skipping remaining {left} ms updelay (no active)", m.link.name);
+        let soonest = || {
+            let waits = |m: &Member<P>| Some((m.due?, m.link.port));
+            self.members.iter().filter(|m| m.link.up).filter_map(waits).min().map(|(_, port)| port)
+        };
+        let best = self.primary().or_else(again).or_else(soonest);
+        let had_one = std::mem::replace(&mut self.active, best).is_some();
+        let Some(m) = best.and_then(|port| self.member(port)) else {
+            if had_one {
+                self.changed = true;
+                vlog_info!(BOND, "bond {}: all members disabled", self.name);
             }
-            Some(port)
-        });
+            return;
+        };
+        let (name, member, mac) = (&self.name, &m.link.name, m.link.mac);
+        match m.due.filter(|_| !m.enabled) {
+            None => vlog_info!(BOND, "bond {name}: active member is now {member}"),
+            Some(at) => vlog_info!(
+                BOND,
+                "bond {name}: active member is now {member}, skipping remaining {} ms updelay (since no member \
+                 was enabled)",
+                at.since(now).as_millis()
+            ),
+        }
+        self.last_active = mac;
+        self.announce = true;
+        self.changed = true;
         if let Some(port) = best {
             self.enable(port, true);
         }
-        if best == self.active {
-            return;
-        }
-        self.active = best;
-        self.changed = true;
-        match best.and_then(|port| self.member(port)) {
-            Some(m) => vlog_info!(BOND, "bond {}: active member is now {}", self.name, m.link.name),
-            None => vlog_info!(BOND, "bond {}: all members disabled", self.name),
-        }
     }
 
-    /// When [`Self::run`] has something to do next.
+    /// When [`Self::run`] or [`Self::rebalance`] has something to do next.
     pub fn deadline(&self) -> Option<Instant> {
-        self.members.iter().filter_map(|m| m.due).min()
+        let rebalance = self.is_balanced().then_some(self.next_rebalance);
+        self.members.iter().filter_map(|m| m.due).chain(rebalance).min()
     }
 
-    /// The member by which a packet leaves. `hash` is that of its source and VLAN.
-    pub fn choose(&mut self, hash: u32) -> Option<P> {
+    /// The way of a packet. `hash` is that of its source and VLAN.
+    pub fn choose(&mut self, hash: u32) -> Route<P> {
+        let member = |port: Option<P>| port.map_or(Route::Nowhere, Route::Member);
         match self.config.mode {
-            Mode::ActiveBackup => self.active,
-            Mode::BalanceSlb => {
-                let bucket = hash as usize % BUCKETS;
-                if let Some(port) = self.buckets[bucket].filter(|port| self.is_enabled(*port)) {
-                    return Some(port);
-                }
-                let port = self.turns.pop_front()?;
-                self.turns.push_back(port);
-                self.buckets[bucket] = Some(port);
-                Some(port)
+            Mode::ActiveBackup => member(self.active),
+            _ if self.falls_back() => member(self.active),
+            Mode::BalanceSlb => member(self.member_of_bucket(hash as usize % BUCKETS)),
+            Mode::BalanceTcp if self.lacp != Status::Negotiated || self.turns.is_empty() => Route::Nowhere,
+            Mode::BalanceTcp if self.id != 0 => {
+                Route::Hash { id: self.id, basis: self.config.basis, lb_output: self.config.lb_output }
             }
-            // Nothing has joined the links.
-            Mode::BalanceTcp => None,
+            Mode::BalanceTcp => member(self.member_of_bucket(hash as usize % BUCKETS)),
         }
+    }
+
+    /// The member by which a frame of the switch's own leaves, whoever hashes others.
+    pub fn member_for(&mut self, hash: u32) -> Option<P> {
+        match self.choose(hash) {
+            Route::Member(port) => Some(port),
+            Route::Hash { .. } => self.member_of_bucket(hash as usize % BUCKETS),
+            Route::Nowhere => None,
+        }
+    }
+
+    /// The member of a bucket; an orphan gets the next one.
+    fn member_of_bucket(&mut self, bucket: usize) -> Option<P> {
+        if let Some(port) = self.buckets[bucket].member.filter(|port| self.is_enabled(*port)) {
+            return Some(port);
+        }
+        let port = self.turns.pop_front()?;
+        self.turns.push_back(port);
+        self.buckets[bucket].member = Some(port);
+        Some(port)
+    }
+
+    /// Members by datapath hash, if the datapath is to know them; and whether it chooses by itself.
+    pub fn datapath_buckets(&mut self) -> Option<(bool, Vec<P>)> {
+        if !self.hashes_in_datapath() || self.lacp != Status::Negotiated {
+            return None;
+        }
+        let members: Option<Vec<P>> = (0..BUCKETS).map(|i| self.member_of_bucket(i)).collect();
+        Some((self.config.lb_output, members?))
     }
 
     /// Whether the choice depends on the packet: its source address and VLAN.
     pub fn balances(&self) -> bool {
-        self.config.mode == Mode::BalanceSlb
+        self.config.mode == Mode::BalanceSlb && !self.falls_back()
+    }
+
+    /// Bytes that left by a bucket.
+    pub fn account(&mut self, bucket: usize, bytes: u64) {
+        let b = &mut self.buckets[bucket % BUCKETS];
+        b.bytes = b.bytes.saturating_add(bytes);
+    }
+
+    /// Whether [`Self::rebalance`] is due: tell it of bytes first.
+    pub fn rebalance_due(&self, now: Instant) -> bool {
+        self.is_balanced() && self.next_rebalance <= now
+    }
+
+    /// Moves buckets from fuller members to emptier ones, if that is due and makes loads more equal.
+    pub fn rebalance(&mut self, now: Instant) {
+        if !self.rebalance_due(now) {
+            return;
+        }
+        self.next_rebalance = now + Duration::from_millis(self.config.rebalance_interval_ms.into());
+        let load_of = |port: P| -> u64 {
+            self.buckets
+                .iter()
+                .filter(|b| b.member == Some(port))
+                .map(|b| b.bytes)
+                .fold(0, u64::saturating_add)
+        };
+        let mut loads: Vec<(u64, P)> =
+            self.members.iter().filter(|m| m.enabled).map(|m| (load_of(m.link.port), m.link.port)).collect();
+        while loads.len() > 1 {
+            loads.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+            let last = loads.len() - 1;
+            let ((from_bytes, from), (to_bytes, to)) = (loads[0], loads[last]);
+            let overload = from_bytes - to_bytes;
+            if overload < to_bytes >> 5 || overload < WORTH_MOVING {
+                break;
+            }
+            let Some(bucket) = self.bucket_to_move(from, from_bytes, to_bytes) else {
+                loads.remove(0);
+                continue;
+            };
+            let bytes = self.buckets[bucket].bytes;
+            (loads[0].0, loads[last].0) = (from_bytes - bytes, to_bytes.saturating_add(bytes));
+            let name = |port: P| self.member(port).map_or("", |m| m.link.name.as_str());
+            vlog_info!(
+                BOND,
+                "bond {}: shift {}kB of load (with hash {bucket}) from {} to {} (now carrying {}kB and {}kB load, \
+                 respectively)",
+                self.name,
+                bytes / 1024,
+                name(from),
+                name(to),
+                loads[0].0 / 1024,
+                loads[last].0 / 1024
+            );
+            self.buckets[bucket].member = Some(to);
+            self.changed = true;
+        }
+        // What was long ago counts less and less.
+        self.buckets.iter_mut().for_each(|b| b.bytes /= 2);
+    }
+
+    /// The bucket of a member whose move makes its load and the other one most equal.
+    fn bucket_to_move(&self, from: P, from_bytes: u64, to_bytes: u64) -> Option<usize> {
+        let carried =
+            || self.buckets.iter().enumerate().filter(|(_, b)| b.member == Some(from) && b.bytes != 0);
+        // A member with one bucket would only pass its load on.
+        carried().nth(1)?;
+        let imbalance = |moved: u64| (from_bytes - moved).abs_diff(to_bytes.saturating_add(moved));
+        let (best, b) = carried().min_by_key(|(_, b)| imbalance(b.bytes))?;
+        (imbalance(b.bytes) < imbalance(0)).then_some(best)
+    }
+
+    /// Whether neighbours must hear, now, by which member addresses are to be reached.
+    pub fn take_announce(&mut self) -> bool {
+        std::mem::take(&mut self.announce)
     }
 
     /// The hash seed.
@@ -301,15 +513,21 @@ impl<P: Copy + Ord> Bond<P> {
 
     /// Whether a packet that came in by a member may pass.
     pub fn admit(&self, port: P, to_many: bool) -> Verdict {
-        if !self.is_enabled(port) {
-            return Verdict::Drop;
+        let Some(m) = self.member(port) else { return Verdict::Drop };
+        match self.lacp {
+            // The other end knows of the bond.
+            Status::Negotiated if m.enabled || m.link.up => return Verdict::Accept,
+            Status::Negotiated => return Verdict::Drop,
+            Status::Configured if !self.config.fallback_ab => return Verdict::Drop,
+            Status::Configured | Status::Off => {}
         }
         let is_active = self.active == Some(port);
-        if to_many && !is_active && !self.config.all_members_active {
+        if !m.enabled || (to_many && !is_active && !self.config.all_members_active) {
             return Verdict::Drop;
         }
         match self.config.mode {
-            Mode::ActiveBackup if is_active => Verdict::Accept,
+            Mode::BalanceTcp if !self.config.fallback_ab => Verdict::Drop,
+            Mode::ActiveBackup | Mode::BalanceTcp if is_active => Verdict::Accept,
             Mode::ActiveBackup | Mode::BalanceTcp => Verdict::Drop,
             Mode::BalanceSlb => Verdict::DropIfMoved,
         }
@@ -320,19 +538,22 @@ impl<P: Copy + Ord> Bond<P> {
         Some(self.member(self.active?)?.link.mac)
     }
 
-    /// Makes a member active.
-    pub fn set_active(&mut self, name: &str) -> Result<(), &'static str> {
+    /// Makes a member active. Returns whether it was not before.
+    pub fn set_active(&mut self, name: &str) -> Result<bool, &'static str> {
         let Some(m) = self.members.iter().find(|m| m.link.name == name) else { return Err("no such member") };
-        let port = m.link.port;
+        let (port, mac) = (m.link.port, m.link.mac);
         if !m.enabled {
             return Err("cannot make disabled member active");
         }
-        if self.active != Some(port) {
-            self.active = Some(port);
-            self.changed = true;
-            vlog_info!(BOND, "bond {}: active member is now {name}", self.name);
+        if self.active == Some(port) {
+            return Ok(false);
         }
-        Ok(())
+        self.active = Some(port);
+        self.last_active = mac;
+        self.announce = true;
+        self.changed = true;
+        vlog_info!(BOND, "bond {}: active member is now {name}", self.name);
+        Ok(true)
     }
 
     /// Enables or disables a member until its link next says otherwise.
@@ -348,14 +569,15 @@ impl<P: Copy + Ord> Bond<P> {
         if self.config.mode != Mode::BalanceSlb {
             return Err("not an SLB bond");
         }
-        let Some(bucket) = hash.parse::<usize>().ok().filter(|n| *n < BUCKETS) else {
+        if hash.is_empty() || !hash.bytes().all(|b| b.is_ascii_digit()) {
             return Err("bad hash");
-        };
+        }
+        let bucket = hash.parse::<usize>().unwrap_or(usize::MAX) % BUCKETS;
         let Some(m) = self.members.iter().find(|m| m.link.name == name) else { return Err("no such member") };
         if !m.enabled {
             return Err("cannot migrate to disabled member");
         }
-        self.buckets[bucket] = Some(m.link.port);
+        self.buckets[bucket].member = Some(m.link.port);
         self.changed = true;
         Ok(())
     }
@@ -363,30 +585,37 @@ impl<P: Copy + Ord> Bond<P> {
     /// Its line of `bond/list`.
     pub fn line(&self) -> String {
         let names: Vec<&str> = self.members.iter().map(|m| m.link.name.as_str()).collect();
-        format!("{}\t{}\t0\t{}\n", self.name, self.config.mode.name(), names.join(", "))
+        format!("{}\t{}\t{}\t{}\n", self.name, self.config.mode.name(), self.id, names.join(", "))
     }
 
     /// Its text of `bond/show`.
     pub fn show(&self, now: Instant) -> String {
         let left = |at: Instant| at.since(now).as_millis();
         let c = &self.config;
+        let id_if = |used: bool| if used { self.id.to_string() } else { "-1".to_owned() };
+        let may_recirc = self.hashes_in_datapath();
+        let lb_output = may_recirc && c.lb_output;
         let mut out = format!(
-            "---- {} ----\nbond_mode: {}\nbond may use recirculation: no, Recirc-ID : -1\nbond-hash-basis: {}\n\
-             lb_output action: disabled, bond-id: -1\n",
+            "---- {} ----\nbond_mode: {}\nbond may use recirculation: {}, Recirc-ID : {}\nbond-hash-basis: {}\n\
+             lb_output action: {}, bond-id: {}\n",
             self.name,
             c.mode.name(),
-            c.basis
+            if may_recirc { "yes" } else { "no" },
+            id_if(may_recirc),
+            c.basis,
+            if lb_output { "enabled" } else { "disabled" },
+            id_if(lb_output),
         );
         if c.mode == Mode::BalanceSlb {
             out.push_str(&format!("all members active: {}\n", c.all_members_active));
         }
         out.push_str(&format!("updelay: {} ms\ndowndelay: {} ms\n", c.updelay_ms, c.downdelay_ms));
-        if c.mode != Mode::ActiveBackup {
+        if self.is_balanced() {
             out.push_str(&format!("next rebalance: {} ms\n", left(self.next_rebalance)));
         }
-        let primary = match &c.primary {
+        let primary = match self.primary_name() {
             None => "<none>".to_owned(),
-            Some(name) if self.members.iter().any(|m| m.link.name == *name) => name.clone(),
+            Some(name) if self.members.iter().any(|m| m.link.name == name) => name.to_owned(),
             Some(name) => format!("{name} (no such member)"),
         };
         let (mac, name) = match self.active.and_then(|port| self.member(port)) {
@@ -394,7 +623,9 @@ impl<P: Copy + Ord> Bond<P> {
             None => (Mac::ZERO, "none"),
         };
         out.push_str(&format!(
-            "lacp_status: off\nlacp_fallback_ab: false\nactive-backup primary: {primary}\nactive member mac: {mac}({name})\n\n"
+            "lacp_status: {}\nlacp_fallback_ab: {}\nactive-backup primary: {primary}\nactive member mac: {mac}({name})\n\n",
+            self.lacp.name(),
+            c.fallback_ab
         ));
         for m in &self.members {
             let what = if m.enabled { "enabled" } else { "disabled" };
@@ -421,8 +652,13 @@ mod tests {
     }
 
     fn links(up: [bool; 2]) -> Vec<Link<u16>> {
-        let link =
-            |n: u16, up| Link { port: n, name: format!("p{n}"), mac: Mac([0, 0, 0, 0, 0, n as u8]), up };
+        let link = |n: u16, up| Link {
+            port: n,
+            name: format!("p{n}"),
+            mac: Mac([0, 0, 0, 0, 0, n as u8]),
+            carrier: up,
+            up,
+        };
         vec![link(1, up[0]), link(2, up[1])]
     }
 
@@ -435,60 +671,120 @@ mod tests {
     #[test]
     fn another_member_takes_over_and_keeps_it() {
         let mut b = bond(Config::default());
-        assert_eq!(b.choose(7), Some(1));
+        assert_eq!(b.choose(7), Route::Member(1));
         b.set_links(&links([false, true]), at(10));
         assert_eq!(
             (b.choose(7), b.admit(1, false), b.admit(2, true)),
-            (Some(2), Verdict::Drop, Verdict::Accept)
+            (Route::Member(2), Verdict::Drop, Verdict::Accept)
         );
         b.set_links(&links([true, true]), at(20));
-        assert_eq!(b.choose(7), Some(2));
+        assert_eq!(b.choose(7), Route::Member(2));
         assert_eq!(b.admit(1, true), Verdict::Drop);
-        assert_eq!((b.set_active("p1"), b.choose(7)), (Ok(()), Some(1)));
+        assert_eq!((b.set_active("p1"), b.choose(7)), (Ok(true), Route::Member(1)));
+        assert_eq!(b.set_active("p1"), Ok(false));
         assert_eq!(b.set_active("p9"), Err("no such member"));
         b.set_links(&links([false, false]), at(30));
-        assert_eq!(b.choose(7), None);
+        assert_eq!(b.choose(7), Route::Nowhere);
     }
 
     #[test]
     fn the_primary_comes_back() {
         let mut b = bond(Config { primary: Some("p2".into()), ..Config::default() });
-        assert_eq!(b.choose(0), Some(2));
+        assert_eq!(b.choose(0), Route::Member(2));
         b.set_links(&links([true, false]), at(10));
-        assert_eq!(b.choose(0), Some(1));
+        assert_eq!(b.choose(0), Route::Member(1));
         b.set_links(&links([true, true]), at(20));
-        assert_eq!(b.choose(0), Some(2));
+        assert_eq!(b.choose(0), Route::Member(2));
     }
 
     #[test]
     fn links_wait_for_their_delay() {
         let mut b = bond(Config { updelay_ms: 100, downdelay_ms: 50, ..Config::default() });
         b.set_links(&links([false, true]), at(0));
-        assert_eq!((b.choose(0), b.deadline()), (Some(1), Some(at(50))));
+        assert_eq!((b.choose(0), b.deadline()), (Route::Member(1), Some(at(50))));
         b.set_links(&links([true, true]), at(20));
-        assert_eq!((b.choose(0), b.deadline()), (Some(1), None));
+        assert_eq!((b.choose(0), b.deadline()), (Route::Member(1), None));
         b.set_links(&links([false, true]), at(30));
         b.run(at(80));
-        assert_eq!(b.choose(0), Some(2));
+        assert_eq!(b.choose(0), Route::Member(2));
         // With no link left, one that came up just now is better than none.
         b.set_links(&links([true, false]), at(90));
         b.run(at(139));
-        assert_eq!(b.choose(0), Some(2));
+        assert_eq!(b.choose(0), Route::Member(2));
         b.run(at(140));
-        assert_eq!(b.choose(0), Some(1));
+        assert_eq!(b.choose(0), Route::Member(1));
     }
 
     #[test]
     fn sources_are_spread_and_stay() {
         let mut b = bond(Config { mode: Mode::BalanceSlb, ..Config::default() });
         let first: Vec<_> = (0..4).map(|h| b.choose(h)).collect();
-        assert_eq!(first, [Some(1), Some(2), Some(1), Some(2)]);
+        assert_eq!(first, [1, 2, 1, 2].map(Route::Member));
         assert_eq!((0..4).map(|h| b.choose(h)).collect::<Vec<_>>(), first);
         assert_eq!(b.migrate("0", "p2"), Ok(()));
-        assert_eq!(b.choose(0), Some(2));
-        assert_eq!((b.migrate("256", "p2"), b.migrate("0", "p9")), (Err("bad hash"), Err("no such member")));
+        assert_eq!(b.choose(0), Route::Member(2));
+        assert_eq!(
+            (b.migrate("x", "p2"), b.migrate("256", "p2"), b.migrate("0", "p9")),
+            (Err("bad hash"), Ok(()), Err("no such member"))
+        );
         assert_eq!((b.admit(2, false), b.admit(2, true)), (Verdict::DropIfMoved, Verdict::Drop));
         b.set_links(&links([true, false]), at(5));
-        assert!((0..256).all(|h| b.choose(h) == Some(1)));
+        assert!((0..256).all(|h| b.choose(h) == Route::Member(1)));
+    }
+
+    #[test]
+    fn lacp_decides_over_balance_tcp() {
+        let mut b = bond(Config { mode: Mode::BalanceTcp, basis: 3, ..Config::default() });
+        b.set_id(9);
+        assert_eq!((b.choose(0), b.admit(1, false)), (Route::Nowhere, Verdict::Drop));
+        b.set_lacp(Status::Negotiated, at(0));
+        assert_eq!(b.choose(0), Route::Hash { id: 9, basis: 3, lb_output: false });
+        assert_eq!((b.admit(2, true), b.admit(7, false)), (Verdict::Accept, Verdict::Drop));
+        let (lb_output, members) = b.datapath_buckets().unwrap();
+        assert_eq!((lb_output, &members[..4], members.len()), (false, &[1, 2, 1, 2][..], 256));
+        b.set_links(&links([false, true]), at(1));
+        assert!(b.datapath_buckets().unwrap().1.iter().all(|m| *m == 2));
+        assert_eq!(b.admit(1, false), Verdict::Drop);
+        // The PDU that brings a link up is as good as the link.
+        b.link_came(1);
+        assert_eq!(b.admit(1, false), Verdict::Accept);
+        b.set_lacp(Status::Configured, at(2));
+        assert_eq!((b.choose(0), b.datapath_buckets()), (Route::Nowhere, None));
+    }
+
+    #[test]
+    fn without_partner_one_member_carries_everything() {
+        let mut b = bond(Config { mode: Mode::BalanceTcp, fallback_ab: true, ..Config::default() });
+        b.set_id(9);
+        b.set_lacp(Status::Configured, at(0));
+        assert_eq!((b.choose(0), b.datapath_buckets()), (Route::Member(1), None));
+        assert_eq!((b.admit(1, true), b.admit(2, false)), (Verdict::Accept, Verdict::Drop));
+    }
+
+    #[test]
+    fn load_moves_to_the_emptier_member() {
+        let config = Config { mode: Mode::BalanceSlb, rebalance_interval_ms: 1000, ..Config::default() };
+        let mut b = bond(config);
+        assert_eq!((0..4).map(|h| b.choose(h)).collect::<Vec<_>>(), [1, 2, 1, 2].map(Route::Member));
+        b.account(0, 1_000_000);
+        b.account(2, 700_000);
+        b.rebalance(at(999));
+        assert_eq!((b.choose(2), b.deadline()), (Route::Member(1), Some(at(1000))));
+        b.run(at(1000));
+        b.rebalance(at(1000));
+        // Half of the load is the larger bucket's or the smaller's: 700 against 1000 either way; the first best wins.
+        assert_eq!((b.choose(0), b.choose(2)), (Route::Member(2), Route::Member(1)));
+        assert!(b.run(at(1000)));
+        // Little differences stay.
+        b.rebalance(at(2000));
+        assert!(!b.run(at(2000)));
+    }
+
+    #[test]
+    fn neighbours_hear_of_a_new_active_member_once() {
+        let mut b = bond(Config::default());
+        assert!(b.take_announce() && !b.take_announce());
+        b.set_links(&links([false, true]), at(1));
+        assert!(b.take_announce());
     }
 }

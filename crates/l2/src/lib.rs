@@ -2,6 +2,7 @@
 //! and the next deadline. No sockets, no clock, no threads; who owns one locks it.
 
 pub mod bond;
+pub mod lacp;
 pub mod mac_learning;
 pub mod mcast_messages;
 pub mod mcast_snooping;

@@ -78,6 +78,8 @@ commands! {
     "revalidator/purge" "" 0..0 => purge;
     "revalidator/resume" "" 0..0 => resume;
     "revalidator/wait" "" 0..0 => wait;
+    "lacp/show" "[port]" 0..1 => crate::lacp::show;
+    "lacp/show-stats" "[port]" 0..1 => crate::lacp::show_stats;
     "rstp/show" "[bridge]" 0..1 => rstp_show;
     "rstp/tcn" "[bridge]" 0..1 => rstp_tcn;
     "stp/show" "[bridge]" 0..1 => crate::spanning_tree::show;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ib_flow::{Match, OfPort};
 use ib_openflow::message::PortConfig as PortBits;
 
-use crate::bond::SharedBond;
+use crate::bond::BondSlot;
 use crate::config::{BundleConfig, ConfigError, MirrorConfig, VlanMode};
+use crate::lacp::SharedLacp;
 use crate::ofproto::BundleId;
 use crate::port::Port;
 use crate::xcfg::{PortCounters, XBundle, XMirror, vlan_bits};
@@ -19,7 +20,11 @@ pub(crate) struct Bundles {
     pub bundles: BTreeMap<String, (BundleId, BundleConfig)>,
     pub mirrors: BTreeMap<String, (MirrorConfig, Arc<PortCounters>)>,
     /// Machines of the bundles that are bonds.
-    pub bonds: BTreeMap<String, SharedBond>,
+    pub bonds: BTreeMap<String, BondSlot>,
+    pub(crate) bond_seq: u64,
+    /// Machines of the bundles that speak LACP, with the order in which they came.
+    pub lacps: BTreeMap<String, (u64, SharedLacp)>,
+    pub(crate) lacp_seq: u64,
 }
 
 /// VLANs that a bundle carries tagged; `None`: all. One with a native VLAN always carries that, and never
@@ -69,7 +74,7 @@ impl Bundles {
 
     /// Removes one, with its id.
     pub fn remove(&mut self, name: &str) -> Option<BundleId> {
-        self.bonds.remove(name);
+        self.lacps.remove(name);
         self.bundles.remove(name).map(|(id, _)| id)
     }
 
@@ -130,7 +135,8 @@ impl Bundles {
                     priority_tags: b.priority_tags,
                     protected: b.protected,
                     floodable,
-                    bond: self.bonds.get(&b.name).cloned(),
+                    bond: self.bonds.get(&b.name).map(|slot| Arc::clone(&slot.bond)),
+                    lacp: self.lacps.get(&b.name).map(|(_, lacp)| Arc::clone(lacp)),
                     src_mirrors: bits(&|m| m.select_all || m.select_src.contains(&b.name)),
                     dst_mirrors: bits(&|m| m.select_all || m.select_dst.contains(&b.name)),
                     mirror_out,

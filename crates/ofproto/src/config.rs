@@ -1,5 +1,6 @@
 //! What the bridge layer tells this crate: plain values, compared and applied by [`crate::Switch`].
 
+pub use crate::lacp::{LacpConfig, LacpMember};
 pub use ib_l2::bond::{Config as BondConfig, Mode as BondMode};
 use std::collections::BTreeMap;
 
@@ -35,6 +36,8 @@ pub struct NetdevStatus {
     pub admin_down: bool,
     /// No carrier.
     pub link_down: bool,
+    /// How often the carrier came or went.
+    pub carrier_resets: u64,
     /// MTU in bytes, 0 unknown.
     pub mtu: u32,
     /// `NetdevFeatures` bits: current, advertised, supported, of the peer.
@@ -98,6 +101,10 @@ pub struct BundleConfig {
     pub mcast_flood_reports: bool,
     /// Bond settings; only for bundles of several ports.
     pub bond: Option<BondConfig>,
+    /// LACP settings, if the port takes part.
+    pub lacp: Option<LacpConfig>,
+    /// Those of its members.
+    pub lacp_members: Vec<LacpMember>,
 }
 
 /// A row of the Mirror table, references resolved.

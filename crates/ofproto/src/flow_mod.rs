@@ -56,6 +56,14 @@ pub(crate) struct FlowState {
     events: Vec<(FlowEvent, Origin)>,
 }
 
+impl FlowState {
+    /// A rule of the internal table goes with a version; nobody is told.
+    pub(crate) fn leaves(&mut self, rule: Arc<Rule>, version: u64) {
+        rule.cls().remove_in(version);
+        self.garbage.push(rule);
+    }
+}
+
 struct Expiry {
     at: Instant,
     rule: Arc<Rule>,

@@ -17,6 +17,7 @@
 pub mod appctl;
 pub mod backer;
 pub mod bond;
+mod bond_rules;
 mod bundle;
 pub mod config;
 pub mod connmgr;
@@ -24,12 +25,14 @@ mod detrace;
 pub mod features;
 pub mod flow_mod;
 pub mod group;
+pub mod lacp;
 pub mod meter;
 pub mod ofproto;
 pub mod port;
 pub mod recirc;
 pub mod revalidate;
 pub mod rule;
+mod send;
 pub mod spanning_tree;
 pub mod switch;
 #[cfg(test)]

@@ -326,7 +326,8 @@ impl Ofproto {
     }
 }
 
-fn new_internal(m: &Match, priority: i32, actions: Vec<Action>, now: Instant) -> NewRule<'_> {
+/// A rule of the internal table, visible from the beginning.
+pub(crate) fn new_internal(m: &Match, priority: i32, actions: Vec<Action>, now: Instant) -> NewRule<'_> {
     NewRule {
         match_: m,
         priority,

@@ -37,6 +37,10 @@ pub struct Port {
     pub counters: Arc<PortCounters>,
     /// Its place in the spanning tree, if it takes part.
     pub stp: Option<StpPort>,
+    /// Whether LACP lets it carry traffic; `None`: it has none.
+    pub lacp: Option<bool>,
+    /// [`NetdevStatus::carrier_resets`] that LACP has heard of.
+    pub(crate) seen_resets: u64,
 }
 
 impl Port {
@@ -48,9 +52,13 @@ impl Port {
     pub fn is_legacy_l3(&self) -> bool {
         self.tunnel.as_ref().is_some_and(|t| t.mode == ib_tunnel::PacketTypeMode::LegacyL3)
     }
-    /// Whether it can carry traffic.
-    pub fn is_live(&self) -> bool {
+    /// Whether its link is up.
+    pub fn has_carrier(&self) -> bool {
         !self.config.netdev.link_down && self.config_bits & PortBits::PORT_DOWN == 0
+    }
+    /// Whether it can carry traffic: the link is up, and those who watch it agree. A bond's member is enabled by this.
+    pub fn is_live(&self) -> bool {
+        self.has_carrier() && self.lacp.unwrap_or(true)
     }
     /// Takes over what the device says. Returns whether controllers should hear of it.
     pub fn set_netdev(&mut self, status: NetdevStatus) -> bool {

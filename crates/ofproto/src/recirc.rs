@@ -85,6 +85,20 @@ struct Inner {
     recent: VecDeque<(Instant, Arc<RecircEntry>)>,
 }
 
+impl Inner {
+    fn add(&mut self, state: FrozenState) -> Arc<RecircEntry> {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if self.last != 0 && !self.by_id.contains_key(&self.last) {
+                break;
+            }
+        }
+        let entry = Arc::new(RecircEntry { id: self.last, state });
+        self.by_id.insert(entry.id, Arc::downgrade(&entry));
+        entry
+    }
+}
+
 /// The ids of one datapath.
 #[derive(Default)]
 pub struct RecircIds(Mutex<Inner>);
@@ -107,17 +121,15 @@ impl RecircIds {
                 return e;
             }
         }
-        loop {
-            inner.last = inner.last.wrapping_add(1);
-            if inner.last != 0 && !inner.by_id.contains_key(&inner.last) {
-                break;
-            }
-        }
-        let entry = Arc::new(RecircEntry { id: inner.last, state });
-        inner.by_id.insert(entry.id, Arc::downgrade(&entry));
+        let entry = inner.add(state);
         inner.by_state.entry(hash).or_default().push(entry.id);
         inner.recent.push_back((now, Arc::clone(&entry)));
         entry
+    }
+
+    /// An id of its own for a state that others may have too; it lives while the entry does.
+    pub fn alloc_own(&self, state: FrozenState) -> Arc<RecircEntry> {
+        self.0.lock().add(state)
     }
 
     /// The state of an id.

@@ -7,17 +7,14 @@
 use std::fmt::Write;
 
 use ib_base::time::Instant;
-use ib_dpif::{Action as Odp, Execute};
-use ib_flow::{Flow, Metadata, OfPort};
+use ib_flow::{Flow, OfPort};
 pub use ib_l2::stp::DEFAULT_PORT_PRIORITY;
 use ib_l2::stp::{Config, Counters, Role, State, Stp};
-use ib_openflow::action::Action;
 use ib_openflow::message::PortReason;
 use ib_packet::{Mac, Packet};
 
 use crate::ofproto::Ofproto;
 use crate::switch::{Bridge, Switch};
-use crate::xlate::{self, Xin};
 
 /// Where BPDUs go.
 pub const STP_ADDRESS: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
@@ -170,31 +167,7 @@ impl Bridge {
         frame.extend(u16::try_from(LLC.len() + bpdu.len()).unwrap_or(0).to_be_bytes());
         frame.extend(LLC);
         frame.extend(bpdu);
-        let packet = Packet::from_frame(&frame);
-        let md = Metadata::default();
-        let actions = match port.odp {
-            Some(odp) => vec![Odp::Output(odp)],
-            None => self.through_patch(port.ofport, &packet),
-        };
-        let execute = Execute { packet, md: &md, actions: &actions, probe: false };
-        // A BPDU that can't be sent is lost, as on any link.
-        let _ = self.backer.dpif.execute(execute);
-    }
-
-    /// What comes of a frame that leaves by a patch port: often the bridge there takes it in.
-    fn through_patch(&self, port: OfPort, packet: &Packet) -> Vec<Odp> {
-        let cfg = self.backer.xcfg.load();
-        let Some(xbridge) = cfg.bridges.get(&self.of.id) else { return Vec::new() };
-        let mut flow = Flow::zeroed();
-        ib_flow::extract(packet, &Metadata::default(), &mut flow);
-        flow.in_port = OfPort::NONE.0.into();
-        flow.actset_output = OfPort::UNSET;
-        let output = [Action::Output { port, max_len: 0 }];
-        let mut xin = Xin::new(xbridge, &flow);
-        xin.packet = Some(packet);
-        xin.actions = Some(&output);
-        xin.side_effects = true;
-        xlate::translate(&self.backer, xin).actions
+        self.send_frame(port.ofport, &frame);
     }
 
     /// When [`Self::run_stp`] is next needed.

@@ -38,6 +38,7 @@ use crate::port::Port;
 use crate::tunnel::TunnelMatch;
 use crate::upcall::Handler;
 use crate::xcfg::{PortCounters, XBridge, XlateConfig};
+use ib_packet::Mac;
 
 /// Reads the counters of a device: the bridge layer provides it.
 pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
@@ -82,6 +83,9 @@ pub struct Bridge {
     forward_bpdu: bool,
     next_port_seq: u64,
     pub(crate) stp_seq: u64,
+    /// Address of the bridge.
+    pub(crate) mac: Mac,
+    pub(crate) lacp_seq: u64,
     dirty: bool,
 }
 
@@ -187,6 +191,8 @@ impl Switch {
             forward_bpdu: false,
             next_port_seq: 0,
             stp_seq: 0,
+            mac: Mac::ZERO,
+            lacp_seq: 0,
             dirty: true,
         };
         crate::connmgr::flushed(&mut bridge, self.clock.now());
@@ -504,6 +510,8 @@ impl Bridge {
             seq: self.next_port_seq,
             counters: Arc::new(PortCounters::default()),
             stp: None,
+            lacp: None,
+            seen_resets: config.netdev.carrier_resets,
             config: PortConfig { netdev: NetdevStatus::default(), ..config.clone() },
         };
         port.set_netdev(config.netdev);
@@ -592,6 +600,7 @@ impl Bridge {
     }
     /// Removes a bundle; what was learned behind it is forgotten.
     pub fn bundle_del(&mut self, name: &str) {
+        self.drop_bond(name);
         if let Some(id) = self.bundles.remove(name) {
             self.of.bundle_went(id);
             self.touch();
@@ -641,6 +650,7 @@ impl Bridge {
         if !std::mem::take(&mut self.dirty) {
             return;
         }
+        self.configure_lacp();
         self.configure_bonds();
         let (bundles, mirrors) = self.bundles.publish(&self.ports);
         if let Some(table) = self.of.mcast.write().as_mut() {
@@ -700,6 +710,8 @@ impl Bridge {
         if self.of.mcast.write().as_mut().is_some_and(|t| t.run(now)) {
             self.of.changed.bump();
         }
+        self.run_lacp(now);
+        self.publish();
         self.run_bonds(now);
         self.run_stp(now);
         self.of.collect_garbage();
@@ -714,6 +726,7 @@ impl Bridge {
         ml.into_iter()
             .chain(mcast)
             .chain(self.stp_deadline())
+            .chain(self.lacp_deadline())
             .chain(self.bonds_deadline())
             .chain(soon)
             .chain(self.connmgr.deadline())

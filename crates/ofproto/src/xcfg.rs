@@ -15,6 +15,7 @@ use ib_tunnel::TunnelConfig;
 use crate::bond::SharedBond;
 use crate::config::{PriorityTags, VlanMode};
 use crate::features::Features;
+use crate::lacp::SharedLacp;
 use crate::ofproto::{BundleId, Ofproto};
 use crate::rule::PushStats;
 use crate::spanning_tree::StpPort;
@@ -213,6 +214,8 @@ pub struct XBundle {
     pub floodable: bool,
     /// Bond.
     pub bond: Option<SharedBond>,
+    /// LACP.
+    pub lacp: Option<SharedLacp>,
     /// Mirrors that copy what comes in here.
     pub src_mirrors: u32,
     /// Mirrors that copy what leaves here.

@@ -69,6 +69,7 @@ fn format_one(out: &mut String, action: &Action, names: &PortNames) {
             format_list(out, actions, names);
             write!(out, "))")
         }
+        Action::LbOutput(id) => write!(out, "lb_output({id})"),
         Action::Recirc(id) => write!(out, "recirc({})", hex((*id).into())),
         Action::Hash { alg, basis } => {
             let name = match alg {
@@ -439,12 +440,13 @@ fn parse_port(s: &mut Scan<'_>, names: &PortNames) -> Res<OdpPort> {
 }
 
 fn parse_one(s: &mut Scan<'_>, names: &PortNames, depth: usize) -> Res<Action> {
-    const PAREN: [&str; 17] = [
+    const PAREN: [&str; 18] = [
         "userspace(",
         "set(",
         "push_vlan(",
         "sample(",
         "recirc(",
+        "lb_output(",
         "hash(",
         "push_mpls(",
         "add_mpls(",
@@ -532,6 +534,7 @@ fn parse_call(s: &mut Scan<'_>, word: &str, names: &PortNames, depth: usize) -> 
             Action::Sample { probability: (percent / 100.0 * f64::from(u32::MAX)).round() as u32, actions }
         }
         "recirc(" => Action::Recirc(s.u32()?),
+        "lb_output(" => Action::LbOutput(s.u32()?),
         "hash(" => {
             let alg = if s.eat("sym_l4(") {
                 HashAlg::SymL4
@@ -908,7 +911,7 @@ mod tests {
             "push_nsh(flags=0,ttl=63,mdtype=1,np=3,spi=0x5,si=7,c1=0x11,c2=0x0,c3=0x0,c4=0x0),pop_nsh()",
             "push_nsh(flags=0,ttl=63,mdtype=2,np=1,spi=0x5,si=7,md2=0x10000a0412345678)",
             "add_mpls(label=3,tc=0,ttl=64,bos=1,eth_type=0x8848)",
-            "hash(l4(0)),recirc(0x10),hash(sym_l4(5)),recirc(0x1)",
+            "lb_output(7),hash(l4(0)),recirc(0x10),hash(sym_l4(5)),recirc(0x1)",
             "sample(sample=50.0%,actions(1,2)),clone(1,2),trunc(100),1",
             "userspace(pid=1,slow_path(cfm))",
             "userspace(pid=9765,slow_path(0))",

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use ib_openflow::message::FlowMod;
 
+use crate::bond::SharedBond;
 use crate::flow_mod::Origin;
 use crate::group::Group;
 use crate::ofproto::{Ofproto, Seen};
@@ -32,6 +33,8 @@ pub enum CacheEntry {
     Mirror(Arc<PortCounters>),
     /// An address was seen on a bridge.
     Normal(Arc<Ofproto>, Seen),
+    /// A balancing bond, and the hash that chose a member.
+    Bond(SharedBond, u32),
     /// A group, and the buckets that it used.
     Group(Arc<Group>, Vec<usize>),
     /// A flow was learned.
@@ -67,6 +70,7 @@ pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
                     of.learn(seen);
                 }
             }
+            CacheEntry::Bond(bond, hash) => bond.lock().account(*hash as usize, stats.bytes),
             CacheEntry::Group(group, buckets) => {
                 group.counts.credit(stats);
                 for b in buckets {

@@ -15,6 +15,8 @@ use ib_packet::{Be16, Be32, Mac};
 
 /// Reason for the slow path: the datapath can't do the action.
 pub const SLOW_ACTION: u32 = 1 << 5;
+/// Reason for the slow path: a PDU of LACP.
+pub const SLOW_LACP: u32 = 1 << 2;
 /// Reason for the slow path: a BPDU.
 pub const SLOW_STP: u32 = 1 << 3;
 

@@ -37,7 +37,7 @@ use ib_openflow::message::{FragHandling, PortConfig as PortBits, TableMiss};
 use ib_packet::{Be16, Be32, Packet};
 
 pub use cache::{CacheEntry, push};
-pub use commit::{SLOW_ACTION, SLOW_STP};
+pub use commit::{SLOW_ACTION, SLOW_LACP, SLOW_STP};
 
 use crate::backer::Backer;
 use crate::ofproto::{INTERNAL_TABLE, N_TABLES};

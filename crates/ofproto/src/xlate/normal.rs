@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
+use ib_dpif::{Action as Odp, HashAlg};
 use ib_flow::key::N_VLANS;
 use ib_flow::{Flow, OfPort, Vlan};
-use ib_l2::bond::Verdict;
+use ib_l2::bond::{Route, Verdict};
+use ib_openflow::message::PortConfig as PortBits;
 use ib_packet::{Be16, Be32, Mac};
 
 use super::cache::CacheEntry;
-use super::{Ctx, SLOW_STP};
+use super::{Ctx, SLOW_LACP, SLOW_STP};
 use crate::config::{PriorityTags, VlanMode};
 use crate::ofproto::Seen;
 use crate::spanning_tree::{is_bpdu, receive};
@@ -109,6 +111,17 @@ impl XVlan {
 impl Ctx<'_> {
     /// Protocols that the switch itself takes part in: true if the packet was one of theirs.
     pub fn process_special(&mut self, port: &XPort) -> bool {
+        // The packet, unless this is only about what would happen.
+        let packet = self.packet.filter(|_| self.side_effects);
+        if self.flow.dl_type.get() == ib_l2::lacp::ETHERTYPE
+            && let Some(bundle) = self.bridge.bundle_of(port).filter(|b| b.lacp.is_some())
+        {
+            self.slow |= SLOW_LACP;
+            if let Some(packet) = packet {
+                crate::lacp::receive(&self.bridge.of, bundle, port.ofport, packet);
+            }
+            return true;
+        }
         if !self.bridge.has_stp {
             return false;
         }
@@ -117,7 +130,7 @@ impl Ctx<'_> {
             return false;
         }
         self.slow |= SLOW_STP;
-        if let (Some(stp), Some(packet)) = (port.stp, self.packet.filter(|_| self.side_effects)) {
+        if let (Some(stp), Some(packet)) = (port.stp, packet) {
             receive(&self.bridge.of, stp.number, packet);
         }
         true
@@ -296,20 +309,52 @@ impl Ctx<'_> {
         if out.priority_tags != PriorityTags::No {
             on_wire.0[0].pcp = vlan.0[0].pcp;
         }
-        let port = match &out.bond {
-            None => out.ports.first().copied(),
+        let route = match &out.bond {
+            None => out.ports.first().map_or(Route::Nowhere, |port| Route::Member(*port)),
             Some(bond) => {
-                let mut bond = bond.lock();
+                let mut machine = bond.lock();
                 // The mask has source and VLAN: NORMAL looks at them.
-                let hash = ib_flow::hash::bond(self.flow.dl_src, vlan.vid(), bond.basis());
-                bond.choose(hash)
+                let hash = ib_flow::hash::bond(self.flow.dl_src, vlan.vid(), machine.basis());
+                let (route, balances) = (machine.choose(hash), machine.balances());
+                drop(machine);
+                if balances && route != Route::Nowhere {
+                    self.cache.push(CacheEntry::Bond(Arc::clone(bond), hash));
+                }
+                route
             }
         };
-        let Some(port) = port else { return };
         let old = self.flow.vlans;
         on_wire.put(&mut self.flow, out.priority_tags);
-        self.output(port, false, false);
+        match route {
+            Route::Member(port) => self.output(port, false, false),
+            Route::Hash { id, basis, lb_output } => self.output_by_hash(out, id, basis, lb_output),
+            Route::Nowhere => {}
+        }
         self.flow.vlans = old;
+    }
+
+    /// Sends a packet to a bond whose member depends on the datapath's hash: the internal table knows it.
+    fn output_by_hash(&mut self, out: &XBundle, id: u32, basis: u32, lb_output: bool) {
+        let Some(port) = out.ports.iter().find_map(|p| self.port(*p)) else { return };
+        if port.config & PortBits::NO_FWD != 0 {
+            self.detail("OFPPC_NO_FWD set, skipping output");
+            return;
+        }
+        let marks = (self.flow.pkt_mark, self.flow.nw_tos);
+        self.commit();
+        if self.mirror_snaplen != 0 {
+            self.out.push(Odp::Trunc(self.mirror_snaplen.into()));
+        }
+        if lb_output && self.bridge.features.lb_output {
+            self.out.push(Odp::LbOutput(id));
+        } else {
+            self.out.push(Odp::Hash { alg: HashAlg::L4, basis });
+            self.out.push(Odp::Recirc(id));
+        }
+        if !self.bridge.mirrors.is_empty() {
+            self.mirror_packet(out, out.dst_mirrors);
+        }
+        (self.flow.pkt_mark, self.flow.nw_tos) = marks;
     }
 
     /// Mirrors that copy what comes in by the port of entry.
@@ -390,6 +435,7 @@ fn none_bundle() -> XBundle {
         protected: false,
         floodable: false,
         bond: None,
+        lacp: None,
         src_mirrors: 0,
         dst_mirrors: 0,
         mirror_out: 0,

@@ -54,7 +54,7 @@ pub const COMMANDS: &[Command<Vswitchd>] = &[
             "pmd rxq rebalance requested.\n".into()
         });
     }),
-    row("dpif-netdev/bond-show", "[dp]", 0, 1, |v, call| named(v, call, |_| String::new())),
+    row("dpif-netdev/bond-show", "[dp]", 0, 1, |v, call| named(v, call, DpUserspace::show_bonds)),
     row("dpif-netdev/subtable-lookup-info-get", "", 0, 0, |v, call| {
         let text = v.impls.lookup_info(&open(v));
         call.ok(text);
