@@ -160,7 +160,7 @@ fn route_lookup(world: &World, args: &[&str]) -> Reply {
             mark = m.ok_or("Invalid pkt_mark")?;
         }
     }
-    let found = world.route(mark, mapped(dst), src).ok_or("Not found")?;
+    let found = world.with_router(|r| r.lookup(mark, mapped(dst), src)).ok_or("Not found")?;
     let gateway = unmapped(found.gateway);
     Ok(format!("src {}\ngateway {gateway}\ndev {}\n", unmapped(found.src), found.dev))
 }

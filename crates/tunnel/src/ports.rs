@@ -59,6 +59,10 @@ pub struct TunnelPorts {
 }
 
 impl TunnelPorts {
+    /// No tunnel port is in use.
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+    }
     /// A tunnel port is in use (once more).
     pub fn insert(&mut self, odp: OdpPort, name: &str, protocols: &[u8], tp_port: u16) {
         for protocol in protocols {

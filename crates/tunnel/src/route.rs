@@ -259,6 +259,10 @@ impl Router {
         })
     }
 
+    /// Whether somebody added routes by hand.
+    pub fn has_user_routes(&self) -> bool {
+        self.routes.iter().any(|r| r.user)
+    }
     /// The route to `dst` for packets with `mark`, from `src` if that is given: an address of ours.
     pub fn lookup(&self, mark: u32, dst: Ipv6Addr, src: Option<Ipv6Addr>) -> Option<Found> {
         if let Some(src) = src {

@@ -2,6 +2,9 @@
 //!
 //! [`World::run`] belongs to the main loop: it takes in what devices and the kernel report and lets neighbours age. Everything else
 //! may be called from any thread. A change bumps [`World::changed`].
+//!
+//! To read the kernel's routes costs in proportion to its devices, and each device that comes is news: as long as there is no
+//! tunnel the news wait until somebody asks.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -57,6 +60,8 @@ pub struct World {
 /// What [`World::run`] has looked at.
 #[derive(Default)]
 struct Seen {
+    /// There is news of devices or routes.
+    stale: bool,
     devices: u64,
     changed: u64,
     kernel: Option<KernelRoutes>,
@@ -115,16 +120,36 @@ impl World {
         {
             self.changed.bump();
         }
+        self.poll();
+        if self.is_used() {
+            self.refresh();
+        }
+    }
+
+    /// Notices news.
+    fn poll(&self) {
+        let mut seen = self.seen.lock();
+        let devices = self.registry.get().and_then(Weak::upgrade).map_or(0, |r| r.seq());
+        let kernel_news = seen.kernel.as_mut().is_some_and(KernelRoutes::poll);
+        seen.stale |= kernel_news || std::mem::replace(&mut seen.devices, devices) != devices;
+    }
+
+    /// Whether anything depends on routes.
+    fn is_used(&self) -> bool {
+        !self.ports.lock().is_empty()
+            || !self.vports.lock().is_empty()
+            || self.router.read().has_user_routes()
+    }
+
+    /// Takes in the news that there is.
+    fn refresh(&self) {
         let mut seen = self.seen.lock();
         let Some(registry) = self.registry.get().and_then(Weak::upgrade) else { return };
-        let devices = registry.seq();
-        let kernel_news = seen.kernel.as_mut().is_some_and(KernelRoutes::poll);
-        let (before, changed) = (seen.devices, self.changed.get());
-        if before == devices && !kernel_news && seen.changed == changed {
+        let stale = std::mem::take(&mut seen.stale);
+        if !stale && seen.changed == self.changed.get() {
             return;
         }
-        seen.devices = devices;
-        if before != devices || kernel_news {
+        if stale {
             let mut cached = dummy_routes(&registry);
             if let Some(kernel) = &mut seen.kernel {
                 let (routes, rules) = kernel.read();
@@ -203,16 +228,20 @@ impl World {
 
     // Routes.
 
-    /// The route to an address.
+    /// The route to an address, as far as the news were taken in.
     pub fn route(&self, mark: u32, dst: Ipv6Addr, src: Option<Ipv6Addr>) -> Option<Found> {
         self.router.read().lookup(mark, dst, src)
     }
     /// Reads the routes.
     pub fn with_router<R>(&self, f: impl FnOnce(&Router) -> R) -> R {
+        self.poll();
+        self.refresh();
         f(&self.router.read())
     }
     /// Changes the routes.
     pub fn change_router<R>(&self, f: impl FnOnce(&mut Router) -> R) -> R {
+        self.poll();
+        self.refresh();
         let out = f(&mut self.router.write());
         self.changed.bump();
         out
