@@ -255,6 +255,7 @@ impl BridgeLayer {
         if !del {
             self.registry.keep_devices();
         }
+        let _together = self.registry.remove_together();
         self.bridges.clear();
         for name in self.switch.bridge_names() {
             // The name was just listed.
@@ -268,6 +269,7 @@ impl BridgeLayer {
         };
         let gone: Vec<String> =
             self.bridges.iter().filter(|(n, b)| !stays(n, b)).map(|(n, _)| n.clone()).collect();
+        let _together = self.registry.remove_together();
         for name in gone {
             self.bridges.remove(&name);
             if let Err(e) = self.switch.bridge_del(&name, true) {
@@ -304,6 +306,7 @@ impl BridgeLayer {
         want: &BridgeDesired,
         names: impl IntoIterator<Item = &'n String>,
     ) {
+        let _together = self.registry.remove_together();
         let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
         for port_name in names {
             let Some(port) = running.ports.get_mut(port_name) else { continue };

@@ -37,7 +37,32 @@ pub struct Linux {
     /// Watches the notifications and the registry's notifier.
     epoll: Epoll,
     keep_devices: AtomicBool,
+    /// While devices are removed together: those that are to go.
+    leaving: Mutex<Option<Vec<Leaving>>>,
 }
+
+/// A device of ours that is to go.
+struct Leaving {
+    name: String,
+    ifindex: i32,
+    /// Lets it go by itself.
+    release: Box<dyn FnOnce() + Send>,
+}
+
+/// While it lives, devices that we made don't go one by one; when it is dropped, they go together.
+#[must_use]
+pub struct RemoveTogether(Arc<Linux>);
+
+impl Drop for RemoveTogether {
+    fn drop(&mut self) {
+        let leaving = self.0.leaving.lock().take().unwrap_or_default();
+        self.0.remove_group(&leaving);
+        leaving.into_iter().for_each(|l| (l.release)());
+    }
+}
+
+/// Fewer than these go one by one.
+const GROUP_MIN: usize = 4;
 
 #[derive(Default)]
 struct Devices {
@@ -66,6 +91,7 @@ impl Linux {
             devices: Mutex::default(),
             epoll,
             keep_devices: AtomicBool::new(false),
+            leaving: Mutex::new(None),
         }))
     }
 
@@ -76,6 +102,44 @@ impl Linux {
             Arc::new(tap::TapProvider(this.clone(), "tap")),
             Arc::new(tap::TapProvider(this.clone(), "internal")),
         ]
+    }
+
+    /// See [`crate::Registry::remove_together`].
+    pub fn remove_together(self: &Arc<Linux>) -> RemoveTogether {
+        self.leaving.lock().get_or_insert_default();
+        RemoveTogether(Arc::clone(self))
+    }
+
+    /// Lets a device go: with others if there are any, else by `release`.
+    fn leave(&self, link: &Link, release: impl FnOnce() + Send + 'static) {
+        let mut leaving = self.leaving.lock();
+        match (&mut *leaving, link.ifindex()) {
+            (Some(list), Some(ifindex)) => {
+                list.push(Leaving { name: link.name.clone(), ifindex, release: Box::new(release) });
+            }
+            _ => {
+                drop(leaving);
+                release();
+            }
+        }
+    }
+
+    /// Deletes devices with one request. What fails is left for each to do by itself.
+    fn remove_group(&self, leaving: &[Leaving]) {
+        if leaving.len() < GROUP_MIN {
+            return;
+        }
+        // A group that nobody else uses, but for a chance in a billion: numbers that people choose are small.
+        let group = std::process::id() << 8 | 0x8000_00a5;
+        let mut rtnl = self.requests.lock();
+        let change = LinkChange { group: Some(group), ..LinkChange::default() };
+        for device in leaving {
+            // One that is gone already is what we want, and another one in its place is not ours.
+            if rtnl.link(device.ifindex).is_ok_and(|link| link.name == device.name) {
+                let _ = rtnl.set_link(device.ifindex, &change);
+            }
+        }
+        let _ = rtnl.delete_group(group);
     }
 
     /// See [`crate::Registry::keep_devices`].

@@ -18,7 +18,7 @@ use crate::changes::Changes;
 use crate::contract::Netdev;
 use crate::dummy::{DummyProvider, DummyWorld};
 use crate::error::{Error, Result};
-use crate::linux::Linux;
+use crate::linux::{Linux, RemoveTogether};
 use crate::patch::PatchProvider;
 
 /// Makes devices of one kind.
@@ -159,6 +159,12 @@ impl Registry {
     pub fn run(&self) -> bool {
         self.linux.run();
         self.changes.acknowledge()
+    }
+
+    /// While the answer lives, devices that we made (TAPs) and that lose their last reference stay; they go together
+    /// when it is dropped. The kernel waits some 20 ms for each that goes alone.
+    pub fn remove_together(&self) -> RemoveTogether {
+        self.linux.remove_together()
     }
 
     /// From now on devices that we made and that the kernel keeps (TAPs) outlive their objects: for a daemon that

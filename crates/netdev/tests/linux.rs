@@ -201,6 +201,26 @@ fn tap_configuration_and_life() {
 }
 
 #[test]
+fn taps_go_together() {
+    in_namespace(|| {
+        let registry = Registry::new().unwrap();
+        let open = |n: i32| registry.open(&format!("t{n}"), "internal").unwrap();
+        let (stays, taps) = (open(99), (0..6).map(open).collect::<Vec<_>>());
+        let is_there = |n: i32| Rtnl::open().unwrap().link_by_name(&format!("t{n}")).is_ok();
+        let together = registry.remove_together();
+        drop(taps);
+        assert!((0..6).all(is_there), "not one by one");
+        drop(together);
+        assert!(!(0..6).any(is_there));
+        assert!(is_there(99));
+        drop(stays);
+        assert!(!is_there(99), "one by one again");
+        let again = open(0);
+        drop(again);
+    });
+}
+
+#[test]
 fn tap_traffic() {
     in_namespace(|| {
         // The host's side of the TAP is a device like any other: AF_PACKET plays the host.

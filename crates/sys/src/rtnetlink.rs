@@ -32,6 +32,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
+const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_CARRIER_CHANGES: u16 = 35;
 const IFLA_INFO_KIND: u16 = 1;
@@ -190,6 +191,8 @@ pub struct LinkChange<'a> {
     pub name: Option<&'a str>,
     /// Namespace to move to, by open descriptor.
     pub netns: Option<i32>,
+    /// Group of devices; 0 is the one that all are born in.
+    pub group: Option<u32>,
 }
 
 fn ifinfomsg(ifindex: i32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
@@ -263,6 +266,9 @@ impl Rtnl {
         if let Some(fd) = change.netns {
             r.attr_u32(IFLA_NET_NS_FD, fd.cast_unsigned());
         }
+        if let Some(group) = change.group {
+            r.attr_u32(IFLA_GROUP, group);
+        }
         self.0.request(&mut r, |_| ())
     }
 
@@ -283,6 +289,13 @@ impl Rtnl {
     /// Deletes a link.
     pub fn delete_link(&mut self, ifindex: i32) -> io::Result<()> {
         let mut r = Request::new(libc::RTM_DELLINK, F_ACK, &ifinfomsg(ifindex, 0, 0));
+        self.0.request(&mut r, |_| ())
+    }
+
+    /// Deletes all links of a group at once: the kernel waits for its readers once and not for each.
+    pub fn delete_group(&mut self, group: u32) -> io::Result<()> {
+        let mut r = Request::new(libc::RTM_DELLINK, F_ACK, &ifinfomsg(0, 0, 0));
+        r.attr_u32(IFLA_GROUP, group);
         self.0.request(&mut r, |_| ())
     }
 

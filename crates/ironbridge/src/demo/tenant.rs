@@ -17,7 +17,7 @@ use ib_sys::rtnetlink::{IFF_UP, LinkChange, Rtnl};
 pub const PREFIX_LEN: u8 = 24;
 
 const UP: LinkChange<'_> =
-    LinkChange { flags: Some((IFF_UP, IFF_UP)), mtu: None, mac: None, name: None, netns: None };
+    LinkChange { flags: Some((IFF_UP, IFF_UP)), mtu: None, mac: None, name: None, netns: None, group: None };
 
 /// A tenant's machine.
 #[derive(Clone, Debug)]

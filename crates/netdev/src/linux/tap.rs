@@ -96,7 +96,11 @@ impl KernelDevice for TapDevice {
 impl Drop for TapDevice {
     fn drop(&mut self) {
         if !self.link.linux.keep_devices.load(Ordering::Relaxed) {
-            let _ = self.io.tap.set_persistent(false);
+            let io = Arc::clone(&self.io);
+            self.link.linux.leave(&self.link, move || {
+                // One that was deleted already does not mind.
+                let _ = io.tap.set_persistent(false);
+            });
         }
         self.link.linux.unwatch(&self.link.name);
     }
