@@ -2,13 +2,14 @@
 //!
 //! Fragments wait in a list for each datagram until they are all there. Then [`Whole`] has the datagram put together, to be
 //! tracked and translated, and [`Whole::split`] writes what has changed back into the fragments. Overlapping fragments (RFC 5722) and
-//! those that are too small to be honest are invalid, and so is each one for which there is no room; a datagram that is
-//! not complete after [`TIMEOUT_MS`] is forgotten. Memory is bounded by the most fragments that may be held.
+//! those that are too small to be honest are invalid, and so is each one for which there is no room. Those of a datagram that is
+//! not complete after [`TIMEOUT_MS`] leave as invalid ones too, behind the next packet that is tracked; if none comes for [`PURGE_MS`], they
+//! are dropped. Memory is bounded by the most fragments that may be held.
 
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::quality::RandomState;
-use ib_dpif::conntrack::{FragCounters, FragStatus};
+use ib_dpif::conntrack::{FragCounters, FragList, FragStatus};
 use ib_packet::wire::Ipv4;
 use ib_packet::wire::ipv4::{MORE_FRAGMENTS, OFFSET_MASK};
 use ib_packet::{Be16, Be128, Packet};
@@ -17,6 +18,8 @@ use crate::key::network;
 
 /// How long a datagram may take to arrive.
 pub const TIMEOUT_MS: u64 = 15_000;
+/// How long after that a packet may still take its fragments along.
+pub const PURGE_MS: u64 = 10_000;
 /// Bytes of an IPv6 header, and of its fragment header.
 const V6_HEADER: usize = 40;
 const V6_FRAGMENT: usize = 8;
@@ -29,6 +32,7 @@ struct Id {
     src: Be128,
     dst: Be128,
     id: u32,
+    recirc_id: u32,
     zone: u16,
     proto: u8,
     v6: bool,
@@ -106,7 +110,7 @@ pub fn is_fragment(packet: &Packet) -> bool {
 }
 
 /// Reads a fragment's headers.
-fn dissect(packet: &Packet, zone: u16) -> Option<(Id, Frag, usize)> {
+fn dissect(packet: &Packet, recirc_id: u32, zone: u16) -> Option<(Id, Frag, usize)> {
     let (l3, v6) = network(packet)?;
     let ip = packet.data().get(l3..)?;
     if !packet.offload.is_plain() {
@@ -130,7 +134,7 @@ fn dissect(packet: &Packet, zone: u16) -> Option<(Id, Frag, usize)> {
         let address = |at: usize| Some(Be128::from_bytes(*ip.get(at..)?.first_chunk()?));
         let (src, dst) = (address(8)?, address(24)?);
         // Fragments of one datagram may differ in this protocol, RFC 8200 says; nobody's do.
-        let id = Id { src, dst, id: number, zone, proto: ip[V6_HEADER], v6 };
+        let id = Id { src, dst, id: number, recirc_id, zone, proto: ip[V6_HEADER], v6 };
         (id, frag(V6_HEADER + V6_FRAGMENT, size, bits >> 3, bits & 1 != 0), size)
     } else {
         let h = Ipv4::new_checked(ip).ok().filter(|h| h.is_valid() && h.checksum_ok())?;
@@ -139,6 +143,7 @@ fn dissect(packet: &Packet, zone: u16) -> Option<(Id, Frag, usize)> {
             src: address(h.src()),
             dst: address(h.dst()),
             id: h.id().get().into(),
+            recirc_id,
             zone,
             proto: h.protocol(),
             v6,
@@ -158,11 +163,13 @@ impl Fragments {
     }
 
     /// Takes a packet; see [`Outcome`].
-    pub fn take(&mut self, packet: Packet, zone: u16, now_ms: u64) -> Outcome {
+    pub fn take(&mut self, packet: Packet, recirc_id: u32, zone: u16, now_ms: u64) -> Outcome {
         if !is_fragment(&packet) {
             return Outcome::AsIs(packet);
         }
-        let Some((id, mut frag, size)) = dissect(&packet, zone) else { return Outcome::AsIs(packet) };
+        let Some((id, mut frag, size)) = dissect(&packet, recirc_id, zone) else {
+            return Outcome::AsIs(packet);
+        };
         let c = self.counters(id.v6);
         if !c.enabled {
             return Outcome::AsIs(packet);
@@ -171,7 +178,6 @@ impl Fragments {
             c.too_small += 1;
             return Outcome::AsIs(packet);
         }
-        self.expire(now_ms);
         if self.order.len() > 2 * (self.lists.len() + ORDER_SLACK) {
             // What is complete leaves its name behind.
             let lists = &self.lists;
@@ -214,21 +220,72 @@ impl Fragments {
         Outcome::Whole(Box::new(Whole::of(list.frags, id.v6)))
     }
 
-    /// Forgets datagrams whose time is over.
-    pub fn expire(&mut self, now_ms: u64) {
-        while let Some(&(deadline, id)) = self.order.front()
-            && deadline <= now_ms
-        {
-            self.order.pop_front();
-            // Not one that came later under the same name.
-            if self.lists.get(&id).is_some_and(|l| l.deadline_ms == deadline)
-                && let Some(list) = self.lists.remove(&id)
-            {
-                let n = list.frags.len();
-                self.status.held = self.status.held.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
-                self.counters(id.v6).expired += n as u64;
+    /// When the oldest datagram's time is over; `u64::MAX` if there is none.
+    pub fn due_ms(&self) -> u64 {
+        self.order.front().map_or(u64::MAX, |(deadline, _)| *deadline)
+    }
+
+    /// Takes the oldest datagram if its deadline is before `before_ms`; empty if it was completed meanwhile.
+    fn pop(&mut self, before_ms: u64) -> Option<(Id, Vec<Frag>)> {
+        let &(deadline, id) = self.order.front().filter(|(deadline, _)| *deadline < before_ms)?;
+        self.order.pop_front();
+        // Not one that came later under the same name.
+        if self.lists.get(&id).is_none_or(|l| l.deadline_ms != deadline) {
+            return Some((id, Vec::new()));
+        }
+        let frags = self.lists.remove(&id).map(|l| l.frags).unwrap_or_default();
+        let n = u32::try_from(frags.len()).unwrap_or(u32::MAX);
+        self.status.held = self.status.held.saturating_sub(n);
+        Some((id, frags))
+    }
+
+    /// The fragments of a datagram whose time is over: one at a time.
+    pub fn overdue(&mut self, now_ms: u64) -> Vec<Packet> {
+        self.purge(now_ms);
+        while let Some((id, frags)) = self.pop(now_ms) {
+            if !frags.is_empty() {
+                self.counters(id.v6).expired += frags.len() as u64;
+                return frags.into_iter().map(|f| f.packet).collect();
             }
         }
+        Vec::new()
+    }
+
+    /// Forgets those that nobody took along; how many.
+    pub fn purge(&mut self, now_ms: u64) -> usize {
+        let mut gone = 0;
+        while let Some((id, frags)) = self.pop(now_ms.saturating_sub(PURGE_MS)) {
+            self.counters(id.v6).purged += frags.len() as u64;
+            gone += frags.len();
+        }
+        gone
+    }
+
+    /// What waits.
+    pub fn lists(&self) -> Vec<FragList> {
+        let list = |(deadline, id): &(u64, Id)| {
+            let list = self.lists.get(id).filter(|l| l.deadline_ms == *deadline)?;
+            let first = list.frags.first().is_some_and(|f| f.offset == 0);
+            let last = list.frags.last().is_some_and(|f| f.last);
+            let addr = |a: Be128| -> std::net::IpAddr {
+                if id.v6 {
+                    std::net::Ipv6Addr::from(a.get()).into()
+                } else {
+                    std::net::Ipv4Addr::from(a.get() as u32).into()
+                }
+            };
+            Some(FragList {
+                src: addr(id.src),
+                dst: addr(id.dst),
+                recirc_id: id.recirc_id,
+                id: id.id,
+                zone: id.zone,
+                proto: id.proto,
+                held: list.frags.len(),
+                ends: (first, last),
+            })
+        };
+        self.order.iter().filter_map(list).collect()
     }
 }
 
@@ -311,9 +368,9 @@ mod tests {
         let parts = [v4(0, true, &[1; 8]), v4(8, true, &[2; 16]), v4(24, false, &[3; 5])];
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             let mut f = small();
-            assert!(matches!(f.take(parts[order[0]].clone(), 0, 0), Outcome::Held));
-            assert!(matches!(f.take(parts[order[1]].clone(), 0, 0), Outcome::Held));
-            let Outcome::Whole(mut whole) = f.take(parts[order[2]].clone(), 0, 0) else { panic!() };
+            assert!(matches!(f.take(parts[order[0]].clone(), 0, 0, 0), Outcome::Held));
+            assert!(matches!(f.take(parts[order[1]].clone(), 0, 0, 0), Outcome::Held));
+            let Outcome::Whole(mut whole) = f.take(parts[order[2]].clone(), 0, 0, 0) else { panic!() };
             assert_eq!(whole.packet.data()[34..], [&[1; 8][..], &[2; 16], &[3; 5]].concat());
             assert!(!is_fragment(&whole.packet));
             whole.packet.data_mut()[34] = 9;
@@ -329,18 +386,25 @@ mod tests {
     #[test]
     fn what_is_not_honest_is_not_held() {
         let mut f = small();
-        assert!(matches!(f.take(v4(0, true, &[1; 16]), 0, 0), Outcome::Held));
-        assert!(matches!(f.take(v4(8, false, &[1; 16]), 0, 0), Outcome::AsIs(_)));
-        assert!(matches!(f.take(v4(0, true, &[1; 16]), 0, 0), Outcome::AsIs(_)));
+        assert!(matches!(f.take(v4(0, true, &[1; 16]), 0, 0, 0), Outcome::Held));
+        assert!(matches!(f.take(v4(8, false, &[1; 16]), 0, 0, 0), Outcome::AsIs(_)));
+        assert!(matches!(f.take(v4(0, true, &[1; 16]), 0, 0, 0), Outcome::AsIs(_)));
         assert_eq!(f.status.v4.overlapped, 2);
-        assert!(matches!(f.take(v4(32, true, &[1; 7]), 0, 0), Outcome::AsIs(_)));
+        assert!(matches!(f.take(v4(32, true, &[1; 7]), 0, 0, 0), Outcome::AsIs(_)));
         f.status.v4.min_size = 1200;
-        assert!(matches!(f.take(v4(64, true, &[1; 16]), 0, 0), Outcome::AsIs(_)));
+        assert!(matches!(f.take(v4(64, true, &[1; 16]), 0, 0, 0), Outcome::AsIs(_)));
         assert_eq!(f.status.v4.too_small, 1);
         f.status.max = 1;
-        assert!(matches!(f.take(v4(16, false, &[1; 16]), 0, 0), Outcome::AsIs(_)));
-        f.expire(TIMEOUT_MS);
+        assert!(matches!(f.take(v4(16, false, &[1; 16]), 0, 0, 0), Outcome::AsIs(_)));
+        let waits = f.lists();
+        assert_eq!((waits.len(), waits[0].held, waits[0].ends), (1, 1, (true, false)));
+        assert!(f.overdue(TIMEOUT_MS).is_empty());
+        assert_eq!(f.overdue(TIMEOUT_MS + 1).len(), 1);
         assert_eq!((f.status.held, f.status.v4.expired), (0, 1));
+        f.status.v4.min_size = 20;
+        assert!(matches!(f.take(v4(0, true, &[1; 16]), 0, 0, 0), Outcome::Held));
+        assert_eq!((f.purge(TIMEOUT_MS + PURGE_MS), f.purge(TIMEOUT_MS + PURGE_MS + 1)), (0, 1));
+        assert_eq!((f.status.held, f.status.v4.purged), (0, 1));
         assert!(f.lists.is_empty() && f.order.is_empty());
     }
 
@@ -361,8 +425,8 @@ mod tests {
         };
         let mut f = Fragments::default();
         f.status.v6.min_size = 20;
-        assert!(matches!(f.take(part(1, 0, &[5; 3]), 0, 0), Outcome::Held));
-        let Outcome::Whole(whole) = f.take(part(0, 1, &[4; 8]), 0, 0) else { panic!() };
+        assert!(matches!(f.take(part(1, 0, &[5; 3]), 0, 0, 0), Outcome::Held));
+        let Outcome::Whole(whole) = f.take(part(0, 1, &[4; 8]), 0, 0, 0) else { panic!() };
         assert_eq!(whole.packet.data()[54..], [&[4; 8][..], &[5; 3]].concat());
         assert_eq!(&whole.packet.data()[18..21], &[0, 11, 17]);
         assert_eq!(whole.split()[1].data(), part(1, 0, &[5; 3]).data());

@@ -109,10 +109,10 @@ pub struct Parsed {
 impl Parsed {
     /// Whether this packet may begin a connection.
     pub fn may_begin(&self) -> bool {
-        match self.key.proto {
-            TCP => crate::tcp::may_begin(self.segment.flags),
-            ICMP => matches!(self.key.sport, 8 | 13 | 15),
-            ICMPV6 => self.key.sport == 128,
+        match (self.key.proto, self.key.v6) {
+            (TCP, _) => crate::tcp::may_begin(self.segment.flags),
+            (ICMP, false) => matches!(self.key.sport, 8 | 13 | 15),
+            (ICMPV6, true) => self.key.sport == 128,
             _ => true,
         }
     }
@@ -240,6 +240,12 @@ fn options_wscale(mut o: &[u8]) -> Option<u8> {
     }
 }
 
+/// Ports of TCP and UDP; 0 is none.
+fn ports(l4: &[u8]) -> Option<(u16, u16)> {
+    let (a, b) = (be16(l4, 0)?, be16(l4, 2)?);
+    (a != 0 && b != 0).then_some((a, b))
+}
+
 /// The key of a packet. `None`: invalid.
 pub fn parse(packet: &Packet, zone: u16) -> Option<Parsed> {
     let (l3, v6) = network(packet)?;
@@ -267,7 +273,7 @@ pub fn parse(packet: &Packet, zone: u16) -> Option<Parsed> {
                 len: u32::try_from(l4.len() - t.header_len()).ok()?,
                 wscale: options_wscale(t.options()),
             };
-            (key.sport, key.dport) = (t.src_port().get(), t.dst_port().get());
+            (key.sport, key.dport) = ports(l4)?;
         }
         UDP => {
             let len = usize::from(be16(l4, 4)?);
@@ -277,7 +283,7 @@ pub fn parse(packet: &Packet, zone: u16) -> Option<Parsed> {
             if be16(l4, 6)? == 0 && v6 && !trusted || be16(l4, 6)? != 0 && !good() {
                 return None;
             }
-            (key.sport, key.dport) = (be16(l4, 0)?, be16(l4, 2)?);
+            (key.sport, key.dport) = ports(l4)?;
         }
         SCTP => {
             if l4.len() < 12 {
@@ -332,6 +338,8 @@ fn related(d: &[u8], mut parsed: Parsed) -> Option<Parsed> {
     let l4 = &d[inner.l4..inner.end];
     let mut key = Key { src, dst, proto: inner.proto, ..parsed.key };
     match inner.proto {
+        // Errors of IPv6 quote as much as fits (RFC 4443, 2.4), so a whole header is there.
+        TCP if outer.v6 && l4.len() < 20 => return None,
         TCP | UDP | SCTP => {
             if l4.len() < 8 {
                 return None;

@@ -13,13 +13,19 @@
 //! two connections share a key. Locks are taken in this order: one shard (or two, by number), then one connection. A
 //! look-up holds a shard's lock for a hash probe only. Memory is bounded by `maxconns`.
 //!
-//! Fragments wait in [`frag`] until their datagram is whole. Absent: application helpers' payloads are not looked at.
+//! Fragments wait in [`frag`] until their datagram is whole. Control connections of FTP and TFTP announce others: those are
+//! expected, related, and translated the same way (`expect`, [`ftp`]).
 
+mod control;
+mod expect;
 pub mod frag;
+pub mod ftp;
 pub mod key;
 pub mod nat;
+mod process;
 pub mod rewrite;
 pub mod table;
 pub mod tcp;
+pub mod timeouts;
 
 pub use table::Conntrack;

@@ -4,7 +4,7 @@
 //! recognizes what it sent. A partial checksum holds the pseudo header's sum only, so ports do not touch it.
 
 use ib_packet::csum::{self, Sum};
-use ib_packet::{Be16, Be128, Packet};
+use ib_packet::{Be16, Be32, Be128, Packet};
 
 use crate::key::{Key, Parsed, Place};
 
@@ -121,8 +121,9 @@ fn translate(d: &mut [u8], at: &Place, from: &Key, to: &Key, partial: bool) {
     }
 }
 
-/// Makes a packet whose key is `parsed.key` one whose key is `to`.
-pub fn rewrite(packet: &mut Packet, parsed: &Parsed, to: &Key) {
+/// Makes a packet whose key is `parsed.key` one whose key is `to`. `source`: what is translated is the source. Then an
+/// error that a router on the way has sent takes the same address as what comes from the connection's end.
+pub fn rewrite(packet: &mut Packet, parsed: &Parsed, to: &Key, source: bool) {
     let partial = packet.offload.partial_csum.is_some();
     let d = packet.data_mut();
     let Some(inner) = parsed.inner else {
@@ -133,14 +134,14 @@ pub fn rewrite(packet: &mut Packet, parsed: &Parsed, to: &Key) {
     // The quoted packet went the other way.
     translate(&mut d[..at.end], &inner, &parsed.key.reversed(), &to.reversed(), false);
     set_address(d, &at, false, to.dst, partial);
-    if source(d, &at) == Some(parsed.key.src) {
+    if source {
         set_address(d, &at, true, to.src, partial);
     }
     // So much has changed under the checksum that summing anew is shorter.
     put(d, at.l4 + 2, Be16::ZERO);
     let len = at.end - at.l4;
     let sum = if at.v6 {
-        let (Some(src), Some(dst)) = (source(d, &at), address(d, at.l3 + 24)) else { return };
+        let (Some(src), Some(dst)) = (source_of(d, &at), address(d, at.l3 + 24)) else { return };
         csum::pseudo_v6(src, dst, at.proto, u32::try_from(len).unwrap_or(0))
     } else {
         Sum::ZERO
@@ -149,11 +150,64 @@ pub fn rewrite(packet: &mut Packet, parsed: &Parsed, to: &Key) {
     put(d, at.l4 + 2, sum);
 }
 
+/// Writes a word of a TCP header, `offset` bytes into it.
+pub fn set_word(packet: &mut Packet, at: &Place, offset: usize, value: u32) {
+    let partial = packet.offload.partial_csum.is_some();
+    let d = packet.data_mut();
+    let new = value.to_be_bytes();
+    let Some(place) = d.get_mut(at.l4 + offset..).and_then(|d| d.first_chunk_mut::<4>()) else {
+        return;
+    };
+    let old = std::mem::replace(place, new);
+    if !partial {
+        fix(d, at.l4 + 16, Csum::Full, &old, &new);
+    }
+}
+
+/// Replaces bytes of a TCP segment's payload by others, perhaps more or fewer; what follows in the packet moves.
+pub fn splice(packet: &mut Packet, at: &Place, range: std::ops::Range<usize>, with: &[u8]) {
+    let was = range.len();
+    let size = at.end - at.l3 - was + with.len();
+    let header = if at.v6 { 40 } else { 0 };
+    let Ok(total) = u16::try_from(size - header) else { return };
+    // A super-frame's segments would be cut elsewhere; helpers' texts do not come in such.
+    if packet.offload.gso.is_some() {
+        return;
+    }
+    if with.len() > was {
+        packet.insert(range.end, with.len() - was);
+    } else {
+        packet.remove(range.start, was - with.len());
+    }
+    let partial = packet.offload.partial_csum.is_some();
+    let end = at.end - was + with.len();
+    let d = packet.data_mut();
+    d[range.start..range.start + with.len()].copy_from_slice(with);
+    let field = at.l3 + if at.v6 { 4 } else { 2 };
+    let old = [d[field], d[field + 1]];
+    put(d, field, Be16::new(total));
+    if !at.v6 {
+        fix(d, at.l3 + 10, Csum::Full, &old, &total.to_be_bytes());
+    }
+    let len = end - at.l4;
+    let pseudo = if at.v6 {
+        let (Some(src), Some(dst)) = (source_of(d, at), address(d, at.l3 + 24)) else { return };
+        csum::pseudo_v6(src, dst, at.proto, u32::try_from(len).unwrap_or(0))
+    } else {
+        let low = |o: usize| Be32::from_bytes([d[o], d[o + 1], d[o + 2], d[o + 3]]);
+        let len = u16::try_from(len).unwrap_or(0);
+        csum::pseudo_v4(low(at.l3 + 12), low(at.l3 + 16), at.proto, len)
+    };
+    put(d, at.l4 + 16, Be16::ZERO);
+    let sum = if partial { pseudo.folded() } else { pseudo.bytes(&d[at.l4..end]).checksum() };
+    put(d, at.l4 + 16, sum);
+}
+
 fn address(d: &[u8], at: usize) -> Option<Be128> {
     Some(Be128::from_bytes(*d.get(at..)?.first_chunk()?))
 }
 
-fn source(d: &[u8], at: &Place) -> Option<Be128> {
+fn source_of(d: &[u8], at: &Place) -> Option<Be128> {
     if at.v6 {
         return address(d, at.l3 + 8);
     }
@@ -193,12 +247,27 @@ mod tests {
             let mut p = Packet::from_frame(&f);
             let parsed = parse(&p, 0).unwrap();
             let to = Key { src: Be128::new(0x0b00_0099), sport: 4000, dport: 81, ..parsed.key };
-            rewrite(&mut p, &parsed, &to);
+            rewrite(&mut p, &parsed, &to, true);
             assert_eq!(parse(&p, 0).unwrap().key, to);
             // And back to the very bytes.
             let again = parse(&p, 0).unwrap();
-            rewrite(&mut p, &again, &parsed.key);
+            rewrite(&mut p, &again, &parsed.key, true);
             assert_eq!(p.data(), f);
+        }
+    }
+
+    #[test]
+    fn a_longer_text_passes_the_same_checks() {
+        let tcp =
+            frame(6, &[3, 232, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 9, 9, 0, 0, 0, 0, 7, 8, 9], 16);
+        for with in [&[1u8, 2, 3, 4][..], &[5], &[]] {
+            let mut p = Packet::from_frame(&tcp);
+            let at = parse(&p, 0).unwrap().at;
+            splice(&mut p, &at, 55..56, with);
+            set_word(&mut p, &at, 4, 99);
+            let parsed = parse(&p, 0).unwrap();
+            assert_eq!((parsed.segment.seq, parsed.segment.len as usize), (99, 2 + with.len()));
+            assert_eq!(p.data()[54..], [&[7][..], with, &[9]].concat());
         }
     }
 
@@ -213,7 +282,7 @@ mod tests {
         let mut p = Packet::from_frame(&frame(1, &l4, 2));
         let parsed = parse(&p, 0).unwrap();
         let to = Key { src: Be128::new(5), dst: Be128::new(6), sport: 70, dport: 71, ..parsed.key };
-        rewrite(&mut p, &parsed, &to);
+        rewrite(&mut p, &parsed, &to, true);
         let again = parse(&p, 0).unwrap();
         assert_eq!(again.key, to);
         assert_eq!(&p.data()[26..34], &[0, 0, 0, 5, 0, 0, 0, 6]);

@@ -10,23 +10,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
-use ib_dpif::conntrack::{
-    CtControl, CtEntry, CtFilter, CtTcp, CtTimeouts, CtTuple, CtZoneLimit, FragStatus, TcpState,
-};
-use ib_dpif::{CtAction, NatAction};
-use ib_flow::Metadata;
-use ib_flow::key::CtState;
-use ib_packet::{Be128, Packet};
+use ib_dpif::conntrack::CtZoneLimit;
 use parking_lot::{Mutex, RwLock};
 
-use crate::frag::{Fragments, Outcome};
-use crate::key::{Key, Parsed, parse};
-use crate::nat::{self, Translated};
-use crate::rewrite::rewrite;
-use crate::tcp::{self, Peers, Verdict};
+use crate::expect::{Alg, Expectation, ExpectedKey};
+use crate::frag::Fragments;
+use crate::key::Key;
+use crate::nat::Translated;
+use crate::tcp::Peers;
+use crate::timeouts::Policies;
 
 /// Parts of the table that are locked on their own.
 pub const SHARDS: usize = 64;
@@ -36,57 +31,64 @@ pub const DEFAULT_MAX_CONNS: u32 = 3_000_000;
 const SWEEP_BATCH: usize = 2_000;
 /// Slots of a wheel, seconds.
 const SLOTS: u64 = 256;
-/// How often a commit looks for a free key again when another thread took it.
-const COMMIT_TRIES: usize = 8;
 const DEFAULT_SWEEP_MS: u32 = 20_000;
-/// Least that a smallest fragment size can be set to.
-const FRAG_FLOOR: u32 = 400;
-/// Most fragments that can be allowed to be held.
-const FRAG_MAX: u32 = 5000;
 /// Time between sweeps at least, ms: the main loop turns far more often.
 const SWEEP_PAUSE_MS: u64 = 100;
 
 /// How far a protocol without state of its own has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Talk {
+pub(crate) enum Talk {
     First,
     Multiple,
     Both,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Proto {
+pub(crate) enum Proto {
     Tcp(Peers),
     Icmp(Talk),
     Other(Talk),
 }
 
 /// What of a connection changes.
-struct State {
-    proto: Proto,
-    mark: u32,
-    label: u128,
-    expires_ms: u64,
+pub(crate) struct State {
+    pub(crate) proto: Proto,
+    pub(crate) mark: u32,
+    pub(crate) label: u128,
+    pub(crate) expires_ms: u64,
     /// Second of the wheel that it is noted for.
-    noted_s: u64,
-    dead: bool,
+    pub(crate) noted_s: u64,
+    pub(crate) dead: bool,
+    /// Of a helper.
+    pub(crate) alg: Option<Box<Alg>>,
+}
+
+/// Whose control connection it is; see [`crate::expect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Helper {
+    Ftp,
+    Tftp,
 }
 
 /// A connection.
-struct Conn {
-    number: u64,
-    orig: Key,
-    reply: Key,
-    translated: Translated,
-    helper: Option<&'static str>,
-    state: Mutex<State>,
+pub(crate) struct Conn {
+    pub(crate) number: u64,
+    pub(crate) orig: Key,
+    pub(crate) reply: Key,
+    pub(crate) translated: Translated,
+    pub(crate) helper: Option<Helper>,
+    /// Timeout policy.
+    pub(crate) policy: u32,
+    /// Original direction of the connection that announced this one.
+    pub(crate) parent: Option<Box<Key>>,
+    pub(crate) state: Mutex<State>,
 }
 
 /// One direction of a connection, as the map has it.
 #[derive(Clone)]
-struct Entry {
-    conn: Arc<Conn>,
-    reply: bool,
+pub(crate) struct Entry {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) reply: bool,
 }
 
 struct Wheel {
@@ -116,27 +118,32 @@ impl Wheel {
 }
 
 #[derive(Default)]
-struct Limits {
-    default: u32,
-    zones: BTreeMap<u16, u32>,
+pub(crate) struct Limits {
+    pub(crate) default: u32,
+    pub(crate) zones: BTreeMap<u16, u32>,
 }
 
 /// The table; see the module.
 pub struct Conntrack {
     shards: Box<[Shard]>,
-    hasher: RandomState,
-    count: AtomicU32,
-    next_number: AtomicU64,
-    max_conns: AtomicU32,
-    tcp_seq_chk: AtomicBool,
-    sweep_ms: AtomicU32,
+    pub(crate) hasher: RandomState,
+    pub(crate) count: AtomicU32,
+    pub(crate) next_number: AtomicU64,
+    pub(crate) max_conns: AtomicU32,
+    pub(crate) tcp_seq_chk: AtomicBool,
+    pub(crate) sweep_ms: AtomicU32,
     /// The latest time that anybody told.
-    now_ms: AtomicU64,
-    swept_ms: AtomicU64,
-    limits: RwLock<Limits>,
-    timeouts: RwLock<BTreeMap<u16, CtTimeouts>>,
-    zone_counts: Box<[AtomicU32]>,
-    fragments: Mutex<Fragments>,
+    pub(crate) now_ms: AtomicU64,
+    pub(crate) swept_ms: AtomicU64,
+    pub(crate) limits: RwLock<Limits>,
+    pub(crate) timeouts: RwLock<Policies>,
+    pub(crate) zone_counts: Box<[AtomicU32]>,
+    pub(crate) fragments: Mutex<Fragments>,
+    /// When the oldest datagram's time is over; see [`Self::overdue_fragments`].
+    pub(crate) fragments_due_ms: AtomicU64,
+    pub(crate) expectations: RwLock<HashMap<ExpectedKey, Expectation, RandomState>>,
+    /// How many of those there are.
+    pub(crate) expecting: AtomicUsize,
 }
 
 impl Default for Conntrack {
@@ -155,76 +162,44 @@ impl Default for Conntrack {
             timeouts: RwLock::default(),
             zone_counts: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
             fragments: Mutex::default(),
+            fragments_due_ms: AtomicU64::new(u64::MAX),
+            expectations: RwLock::default(),
+            expecting: AtomicUsize::new(0),
         }
     }
 }
 
-/// Default timeouts, seconds.
-mod timeout {
-    pub const TCP_OPENING: u32 = 30;
-    pub const TCP_ESTABLISHED: u32 = 24 * 60 * 60;
-    pub const TCP_CLOSING: u32 = 15 * 60;
-    pub const TCP_FIN_WAIT: u32 = 45;
-    pub const TCP_CLOSED: u32 = 30;
-    pub const FIRST: u32 = 60;
-    pub const MULTIPLE: u32 = 60;
-    pub const BOTH: u32 = 30;
-}
-
-fn timeout_s(proto: &Proto, t: &CtTimeouts) -> u32 {
-    use timeout::*;
-    match proto {
-        Proto::Tcp([a, b]) => {
-            let both = |s| a.state >= s && b.state >= s;
-            if both(TcpState::FinWait2) {
-                t.tcp_close.unwrap_or(TCP_CLOSED)
-            } else if both(TcpState::Closing) {
-                t.tcp_time_wait.unwrap_or(TCP_FIN_WAIT)
-            } else if b.state == TcpState::Closed {
-                t.tcp_syn_sent.unwrap_or(TCP_OPENING)
-            } else if !both(TcpState::Established) {
-                t.tcp_syn_recv.unwrap_or(TCP_OPENING)
-            } else if a.state >= TcpState::Closing || b.state >= TcpState::Closing {
-                t.tcp_fin_wait.unwrap_or(TCP_CLOSING)
-            } else {
-                t.tcp_established.unwrap_or(TCP_ESTABLISHED)
-            }
+impl Helper {
+    /// The helper that a `ct` action names.
+    pub(crate) fn for_packet(name: Option<&str>) -> Option<Helper> {
+        match name {
+            Some("ftp") => Some(Helper::Ftp),
+            Some("tftp") => Some(Helper::Tftp),
+            _ => None,
         }
-        Proto::Icmp(Talk::Both) => t.icmp_reply.unwrap_or(BOTH),
-        Proto::Icmp(_) => t.icmp_first.unwrap_or(FIRST),
-        Proto::Other(Talk::First) => t.udp_first.unwrap_or(FIRST),
-        Proto::Other(Talk::Multiple) => t.udp_single.unwrap_or(MULTIPLE),
-        Proto::Other(Talk::Both) => t.udp_multiple.unwrap_or(BOTH),
     }
-}
-
-fn update(proto: &mut Proto, parsed: &Parsed, reply: bool, check: bool) -> Verdict {
-    match proto {
-        Proto::Tcp(peers) => tcp::update(peers, &parsed.segment, reply, check),
-        Proto::Icmp(talk) | Proto::Other(talk) => {
-            *talk = match *talk {
-                _ if reply => Talk::Both,
-                Talk::First => Talk::Multiple,
-                other => other,
-            };
-            if *talk == Talk::Both { Verdict::Established } else { Verdict::StillNew }
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Helper::Ftp => "ftp",
+            Helper::Tftp => "tftp",
         }
     }
 }
-
-fn helper_name(name: Option<&str>) -> Option<&'static str> {
-    match name {
-        Some("ftp") => Some("ftp"),
-        Some("tftp") => Some("tftp"),
-        _ => None,
-    }
-}
-
-const NAT_BITS: u8 = CtState::SNAT | CtState::DNAT;
 
 impl Conntrack {
     fn shard_of(&self, key: &Key) -> usize {
         (self.hasher.hash_one(key) >> 56) as usize % SHARDS
+    }
+
+    pub(crate) fn hash(&self, value: &impl std::hash::Hash) -> u64 {
+        self.hasher.hash_one(value)
+    }
+
+    /// A zone's limit in force.
+    pub(crate) fn zone_limit(&self, zone: u16) -> CtZoneLimit {
+        let limits = self.limits.read();
+        let limit = limits.zones.get(&zone).copied().unwrap_or(limits.default);
+        CtZoneLimit { zone, limit, count: self.zone_counts[usize::from(zone)].load(Ordering::Relaxed) }
     }
 
     fn probe(&self, key: &Key) -> Option<Entry> {
@@ -232,7 +207,7 @@ impl Conntrack {
     }
 
     /// The live connection of a key.
-    fn find(&self, key: &Key, now_ms: u64) -> Option<Entry> {
+    pub(crate) fn find(&self, key: &Key, now_ms: u64) -> Option<Entry> {
         let entry = self.probe(key)?;
         if entry.conn.state.lock().expires_ms > now_ms {
             return Some(entry);
@@ -242,9 +217,13 @@ impl Conntrack {
     }
 
     /// Takes a connection out; false if somebody else did.
-    fn remove(&self, conn: &Arc<Conn>) -> bool {
-        if std::mem::replace(&mut conn.state.lock().dead, true) {
-            return false;
+    pub(crate) fn remove(&self, conn: &Arc<Conn>) -> bool {
+        {
+            let mut state = conn.state.lock();
+            if std::mem::replace(&mut state.dead, true) {
+                return false;
+            }
+            self.forget_expected(conn, &mut state);
         }
         for key in [&conn.orig, &conn.reply] {
             let mut map = self.shards[self.shard_of(key)].map.lock();
@@ -257,8 +236,9 @@ impl Conntrack {
         true
     }
 
-    /// Puts a connection under both of its keys; false if one is taken.
-    fn insert(&self, conn: &Arc<Conn>) -> bool {
+    /// Puts a connection under both of its keys; false if its original one is taken, or, if it is to be `exclusive`, either.
+    /// Else the reply key of an older connection passes to this one.
+    pub(crate) fn insert(&self, conn: &Arc<Conn>, exclusive: bool) -> bool {
         let (a, b) = (self.shard_of(&conn.orig), self.shard_of(&conn.reply));
         let mut low = self.shards[a.min(b)].map.lock();
         let mut high = (a != b).then(|| self.shards[a.max(b)].map.lock());
@@ -268,16 +248,20 @@ impl Conntrack {
                 Some(high) if a < b => (&*low, &**high),
                 Some(high) => (&**high, &*low),
             };
-            if for_orig.contains_key(&conn.orig) || for_reply.contains_key(&conn.reply) {
+            if for_orig.contains_key(&conn.orig) || exclusive && for_reply.contains_key(&conn.reply) {
                 return false;
             }
         }
         let entry = |reply| Entry { conn: Arc::clone(conn), reply };
-        for (shard, key, reply) in [(a, conn.orig, false), (b, conn.reply, true)] {
-            match &mut high {
-                Some(high) if shard == a.max(b) => high.insert(key, entry(reply)),
-                _ => low.insert(key, entry(reply)),
+        // The original direction last: it is the one that counts if a connection is its own reverse.
+        for (shard, key, reply) in [(b, conn.reply, true), (a, conn.orig, false)] {
+            let map = match &mut high {
+                Some(high) if shard == a.max(b) => &mut **high,
+                _ => &mut *low,
             };
+            if !reply || map.get(&key).is_none_or(|e| e.reply) {
+                map.insert(key, entry(reply));
+            }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         self.zone_counts[usize::from(conn.orig.zone)].fetch_add(1, Ordering::Relaxed);
@@ -285,11 +269,8 @@ impl Conntrack {
     }
 
     /// Sets how long a connection has from now.
-    fn prolong(&self, conn: &Arc<Conn>, state: &mut State, now_ms: u64) {
-        let zone = conn.orig.zone;
-        let timeouts = self.timeouts.read();
-        let none = CtTimeouts::default();
-        let seconds = timeout_s(&state.proto, timeouts.get(&zone).unwrap_or(&none));
+    pub(crate) fn prolong(&self, conn: &Arc<Conn>, state: &mut State, first: bool, now_ms: u64) {
+        let seconds = self.timeouts.read().seconds(conn.policy, &state.proto, first);
         state.expires_ms = now_ms + u64::from(seconds) * 1000;
         let second = state.expires_ms / 1000 + 1;
         // What is noted for earlier will be noted again then.
@@ -298,174 +279,16 @@ impl Conntrack {
         }
     }
 
-    /// Takes a fragment, or any packet, before it is tracked: see [`crate::frag`].
-    pub fn take_fragment(&self, packet: Packet, zone: u16, now_ms: u64) -> Outcome {
-        self.fragments.lock().take(packet, zone, now_ms)
-    }
-
-    /// Does one `ct` action: see the module. `random` is any number, for ranges that are to be random.
-    pub fn process(&self, packet: &mut Packet, md: &mut Metadata, ct: &CtAction, now_ms: u64, random: u32) {
-        self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
-        let before = md.ct_state;
-        let tracked = before & CtState::TRK != 0 && md.ct_zone == ct.zone && before & CtState::INV == 0;
-        md.ct_zone = ct.zone;
-        md.ct_mark = 0;
-        md.ct_label = Be128::ZERO;
-        md.ct_orig = None;
-        md.ct_state = CtState::TRK | CtState::INV;
-        let Some(parsed) = parse(packet, ct.zone) else { return };
-        let translated = tracked && before & NAT_BITS != 0;
-        // A packet that was translated before looks like the reverse of the other direction.
-        let mut found = if translated {
-            self.find(&parsed.key.reversed(), now_ms).map(|e| Entry { reply: !e.reply, ..e })
-        } else {
-            None
-        };
-        if found.is_none() {
-            found = self.find(&parsed.key, now_ms);
-        }
-        if let Some(e) = found.take_if(|e| ct.force && e.reply) {
-            self.remove(&e.conn);
-        }
-        let mut bits = 0;
-        if let Some(e) = &found {
-            let mut state = e.conn.state.lock();
-            let direction = if e.reply { CtState::RPL } else { 0 };
-            bits = if parsed.inner.is_some() {
-                CtState::REL | direction
-            } else if tracked && before & CtState::NEW == 0 {
-                // This packet has moved the connection before.
-                before & !(CtState::TRK | NAT_BITS)
-            } else {
-                let check = self.tcp_seq_chk.load(Ordering::Relaxed);
-                match update(&mut state.proto, &parsed, e.reply, check) {
-                    Verdict::Established => {
-                        self.prolong(&e.conn, &mut state, now_ms);
-                        CtState::EST | direction
-                    }
-                    Verdict::StillNew => {
-                        self.prolong(&e.conn, &mut state, now_ms);
-                        CtState::NEW
-                    }
-                    Verdict::Invalid => CtState::INV,
-                    Verdict::Restart => 0,
-                }
-            };
-        }
-        if bits == 0
-            && let Some(e) = found.take()
-        {
-            self.remove(&e.conn);
-        }
-        if translated {
-            bits |= before & NAT_BITS;
-        }
-        if let Some(e) = &found {
-            if ct.nat.is_some() && !translated && bits & CtState::INV == 0 {
-                bits |= apply_nat(packet, &parsed, e);
-            }
-        } else if parsed.inner.is_some() || !parsed.may_begin() {
-            bits = CtState::INV;
-        } else {
-            bits |= CtState::NEW;
-            if ct.commit {
-                found = self.commit(&parsed, ct, now_ms, random);
-            }
-            if let Some(e) = found.as_ref().filter(|_| !translated) {
-                bits |= apply_nat(packet, &parsed, e);
-            }
-        }
-        md.ct_state = CtState::TRK | bits;
-        md.ct_orig = Some(match &found {
-            Some(e) => e.conn.orig.orig(),
-            None => parsed.key.orig(),
-        });
-        if let Some(e) = &found {
-            let mut state = e.conn.state.lock();
-            if let Some((value, mask)) = ct.mark {
-                state.mark = state.mark & !mask | value & mask;
-            }
-            if let Some((value, mask)) = ct.label {
-                state.label = state.label & !mask.get() | value.get() & mask.get();
-            }
-            md.ct_mark = state.mark;
-            md.ct_label = Be128::new(state.label);
-        }
-    }
-
-    /// Whether a zone, and the table, have room for one more.
-    fn has_room(&self, zone: u16) -> bool {
-        let limit = self.limit(zone);
-        (limit.limit == 0 || limit.count < limit.limit)
-            && self.count.load(Ordering::Relaxed) < self.max_conns.load(Ordering::Relaxed)
-    }
-
-    /// A new connection for a packet that has none; `None` if there is no room, or nothing to translate to.
-    fn commit(&self, parsed: &Parsed, ct: &CtAction, now_ms: u64, random: u32) -> Option<Entry> {
-        let orig = parsed.key;
-        if !self.has_room(orig.zone) {
-            return None;
-        }
-        let end = nat::translated(ct.nat.as_ref(), orig.v6);
-        let proto = match orig.proto {
-            6 => Proto::Tcp(tcp::begin(&parsed.segment)),
-            1 | 58 => Proto::Icmp(Talk::First),
-            _ => Proto::Other(Talk::First),
-        };
-        for _ in 0..COMMIT_TRIES {
-            let reply = match (&ct.nat, end) {
-                (Some(action), Translated::Source | Translated::Destination) => {
-                    let free = |k: &Key| *k != orig && self.find(k, now_ms).is_none();
-                    nat::choose(&orig, action, self.nat_hash(&orig, action), random, free)?
-                }
-                _ => orig.reversed(),
-            };
-            let conn = Arc::new(Conn {
-                number: self.next_number.fetch_add(1, Ordering::Relaxed),
-                orig,
-                reply,
-                translated: end,
-                helper: helper_name(ct.helper.as_deref()),
-                state: Mutex::new(State {
-                    proto,
-                    mark: 0,
-                    label: 0,
-                    expires_ms: u64::MAX,
-                    noted_s: u64::MAX,
-                    dead: false,
-                }),
-            });
-            if self.insert(&conn) {
-                self.prolong(&conn, &mut conn.state.lock(), now_ms);
-                return Some(Entry { conn, reply: false });
-            }
-            // Another thread's packet of the same connection was faster, or one that took our reply key.
-            if let Some(e) = self.find(&orig, now_ms) {
-                return (!e.reply).then_some(e);
-            }
-            if end == Translated::Neither && self.find(&reply, now_ms).is_some() {
-                return None;
-            }
-        }
-        None
-    }
-
-    /// Where in its ranges a connection starts to look. A persistent mapping depends on the host alone.
-    fn nat_hash(&self, orig: &Key, action: &NatAction) -> u32 {
-        let persistent = matches!(action, NatAction::Src(r) | NatAction::Dst(r) if r.persistent);
-        let hash = if persistent { self.hasher.hash_one(orig.src) } else { self.hasher.hash_one(orig) };
-        (hash >> 32) as u32
-    }
-
     /// Removes what has expired, a bounded number at a time; call it from time to time, from one thread.
-    pub fn sweep(&self, now_ms: u64) {
+    /// Returns how many fragments were dropped, which nobody came for.
+    pub fn sweep(&self, now_ms: u64) -> usize {
         self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
         let last = self.swept_ms.load(Ordering::Relaxed);
         if now_ms < last + SWEEP_PAUSE_MS {
-            return;
+            return 0;
         }
         self.swept_ms.store(now_ms, Ordering::Relaxed);
-        self.fragments.lock().expire(now_ms);
+        let gone = self.purge_fragments(now_ms);
         let now_s = now_ms / 1000;
         for shard in &self.shards {
             let mut budget = SWEEP_BATCH;
@@ -490,6 +313,22 @@ impl Conntrack {
                 }
             }
         }
+        gone
+    }
+
+    /// Removes what has expired within this second, which sweeps come to in the next: counts and dumps agree.
+    pub(crate) fn remove_due(&self) {
+        let now_ms = self.now_ms.load(Ordering::Relaxed);
+        for shard in &self.shards {
+            let due: Vec<_> = {
+                let wheel = shard.wheel.lock();
+                let slot = &wheel.slots[((now_ms / 1000 + 1) % SLOTS) as usize];
+                slot.iter().filter(|c| c.state.lock().expires_ms <= now_ms).map(Arc::clone).collect()
+            };
+            due.iter().for_each(|c| {
+                self.remove(c);
+            });
+        }
     }
 
     fn look_at(&self, shard: &Shard, conn: &Arc<Conn>, now_ms: u64) {
@@ -507,7 +346,8 @@ impl Conntrack {
     }
 
     /// Every connection there is, expired ones left out.
-    fn all(&self, zone: Option<u16>) -> Vec<Arc<Conn>> {
+    pub(crate) fn all(&self, zone: Option<u16>) -> Vec<Arc<Conn>> {
+        self.remove_due();
         let now = self.now_ms.load(Ordering::Relaxed);
         let mut out = Vec::new();
         for shard in &self.shards {
@@ -518,145 +358,6 @@ impl Conntrack {
         out.retain(|c| c.state.lock().expires_ms > now);
         out.sort_by_key(|c| c.number);
         out
-    }
-}
-
-/// Translates a packet as its connection says; the state bits that tell so.
-fn apply_nat(packet: &mut Packet, parsed: &Parsed, e: &Entry) -> u8 {
-    let conn = &e.conn;
-    let to = if e.reply { conn.orig.reversed() } else { conn.reply.reversed() };
-    let bit = match (conn.translated, e.reply) {
-        (Translated::Neither, _) => return 0,
-        (Translated::Source, false) | (Translated::Destination, true) => CtState::SNAT,
-        (Translated::Source, true) | (Translated::Destination, false) => CtState::DNAT,
-    };
-    if to != parsed.key {
-        rewrite(packet, parsed, &to);
-    }
-    bit
-}
-
-fn tuple(key: &Key) -> CtTuple {
-    let addr = |a: Be128| -> std::net::IpAddr {
-        if key.v6 {
-            std::net::Ipv6Addr::from(a.get()).into()
-        } else {
-            std::net::Ipv4Addr::from(a.get() as u32).into()
-        }
-    };
-    CtTuple {
-        src: addr(key.src),
-        dst: addr(key.dst),
-        proto: key.proto,
-        sport: key.sport,
-        dport: key.dport,
-        id: key.id,
-    }
-}
-
-fn entry(conn: &Conn, now_ms: u64) -> CtEntry {
-    let state = conn.state.lock();
-    let tcp = match &state.proto {
-        Proto::Tcp([a, b]) => Some(CtTcp {
-            state: [a.state, b.state],
-            wscale: [a.wscale.unwrap_or(0), b.wscale.unwrap_or(0)],
-            scales: [a.wscale.is_some(), b.wscale.is_some()],
-        }),
-        _ => None,
-    };
-    CtEntry {
-        orig: tuple(&conn.orig),
-        reply: tuple(&conn.reply),
-        zone: conn.orig.zone,
-        mark: state.mark,
-        label: state.label,
-        timeout_s: state.expires_ms.saturating_sub(now_ms) / 1000,
-        tcp,
-        helper: conn.helper,
-        parent: None,
-    }
-}
-
-impl CtControl for Conntrack {
-    fn dump(&self, zone: Option<u16>) -> Vec<CtEntry> {
-        let now = self.now_ms.load(Ordering::Relaxed);
-        self.all(zone).iter().map(|c| entry(c, now)).collect()
-    }
-    fn flush(&self, filter: &CtFilter) -> usize {
-        let agrees = |c: &&Arc<Conn>| filter.matches(&entry(c, 0));
-        self.all(filter.zone).iter().filter(agrees).filter(|c| self.remove(c)).count()
-    }
-    fn n_conns(&self) -> u32 {
-        self.count.load(Ordering::Relaxed)
-    }
-    fn max_conns(&self) -> u32 {
-        self.max_conns.load(Ordering::Relaxed)
-    }
-    fn set_max_conns(&self, max: u32) {
-        self.max_conns.store(max, Ordering::Relaxed);
-    }
-    fn tcp_seq_chk(&self) -> bool {
-        self.tcp_seq_chk.load(Ordering::Relaxed)
-    }
-    fn set_tcp_seq_chk(&self, on: bool) {
-        self.tcp_seq_chk.store(on, Ordering::Relaxed);
-    }
-    fn default_limit(&self) -> u32 {
-        self.limits.read().default
-    }
-    fn set_default_limit(&self, limit: u32) {
-        self.limits.write().default = limit;
-    }
-    fn limits(&self) -> Vec<CtZoneLimit> {
-        let zones: Vec<u16> = self.limits.read().zones.keys().copied().collect();
-        zones.into_iter().map(|z| self.limit(z)).collect()
-    }
-    fn limit(&self, zone: u16) -> CtZoneLimit {
-        let limits = self.limits.read();
-        let limit = limits.zones.get(&zone).copied().unwrap_or(limits.default);
-        CtZoneLimit { zone, limit, count: self.zone_counts[usize::from(zone)].load(Ordering::Relaxed) }
-    }
-    fn set_limit(&self, zone: u16, limit: Option<u32>) {
-        let mut limits = self.limits.write();
-        match limit {
-            Some(limit) => limits.zones.insert(zone, limit),
-            None => limits.zones.remove(&zone),
-        };
-    }
-    fn set_timeouts(&self, zone: u16, timeouts: Option<CtTimeouts>) {
-        let mut all = self.timeouts.write();
-        match timeouts {
-            Some(t) => all.insert(zone, t),
-            None => all.remove(&zone),
-        };
-    }
-    fn sweep_interval_ms(&self) -> u32 {
-        self.sweep_ms.load(Ordering::Relaxed)
-    }
-    fn set_sweep_interval_ms(&self, ms: u32) {
-        self.sweep_ms.store(ms, Ordering::Relaxed);
-    }
-    fn frag_status(&self) -> FragStatus {
-        self.fragments.lock().status
-    }
-    fn set_frag_enabled(&self, v6: bool, on: bool) {
-        let f = &mut self.fragments.lock().status;
-        if v6 { f.v6.enabled = on } else { f.v4.enabled = on }
-    }
-    fn set_frag_min(&self, v6: bool, bytes: u32) -> bool {
-        let f = &mut self.fragments.lock().status;
-        let counters = if v6 { &mut f.v6 } else { &mut f.v4 };
-        if bytes >= FRAG_FLOOR {
-            counters.min_size = bytes;
-        }
-        bytes >= FRAG_FLOOR
-    }
-    fn set_frag_max(&self, max: u32) -> bool {
-        let fits = max <= FRAG_MAX;
-        if fits {
-            self.fragments.lock().status.max = max;
-        }
-        fits
     }
 }
 

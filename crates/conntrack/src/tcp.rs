@@ -23,7 +23,7 @@ pub struct Peer {
     /// `None`: this end does not scale.
     pub wscale: Option<u8>,
     /// We saw no SYN of this end: whether it scales is unknown.
-    unknown: bool,
+    pub unknown: bool,
     /// State.
     pub state: TcpState,
 }
@@ -36,6 +36,8 @@ pub type Peers = [Peer; 2];
 pub enum Verdict {
     /// Valid.
     Established,
+    /// Valid, for a connection that we did not see begin or that is over; its time goes on running.
+    Near,
     /// Valid, but the connection is still to be answered.
     StillNew,
     /// Not of this connection.
@@ -49,11 +51,8 @@ fn geq(a: u32, b: u32) -> bool {
 }
 
 fn invalid_flags(flags: u16) -> bool {
-    if flags & SYN != 0 {
-        flags & (RST | FIN) != 0
-    } else {
-        flags & (ACK | RST) == 0 || flags & ACK == 0 && flags & (FIN | PSH | URG) != 0
-    }
+    let opening = if flags & SYN != 0 { flags & (RST | FIN) != 0 } else { flags & (ACK | RST) == 0 };
+    opening || flags & ACK == 0 && flags & (FIN | PSH | URG) != 0
 }
 
 /// Whether a segment with these flags may begin a connection: a SYN, or one of a connection that is older than the table.
@@ -61,14 +60,18 @@ pub fn may_begin(flags: u16) -> bool {
     !invalid_flags(flags) && flags & (SYN | ACK) != SYN | ACK
 }
 
+/// The window of a SYN is not scaled, that of what follows is: keep it in units of the scale.
+fn scaled_down(window: u16, scale: u8) -> u16 {
+    u16::try_from(u32::from(window).div_ceil(1 << scale)).unwrap_or(u16::MAX)
+}
+
 /// The peers after the first segment.
 pub fn begin(s: &Segment) -> Peers {
     let syn = s.flags & SYN != 0;
     let extra = u32::from(syn) + u32::from(s.flags & FIN != 0);
     let mut max_win = s.window.max(1);
-    // The window of a SYN is not scaled, that of what follows is: keep it in units of the scale.
     if let (true, Some(scale)) = (syn, s.wscale) {
-        max_win = u16::try_from((u32::from(max_win) + (1 << scale) - 1) >> scale).unwrap_or(u16::MAX);
+        max_win = scaled_down(max_win, scale);
     }
     let first = Peer {
         lo: s.seq,
@@ -95,12 +98,10 @@ pub fn update(peers: &mut Peers, s: &Segment, reply: bool, check: bool) -> Verdi
             peers[1].state = TcpState::Closed;
             return Verdict::Restart;
         }
-        if src.state <= TcpState::SynSent && !reply {
-            // Sent again, perhaps with another number.
-            let fresh = begin(s);
-            if dst.state == TcpState::Closed {
-                *peers = fresh;
-            }
+        if src.state <= TcpState::SynSent {
+            // Sent again, or by both ends at once.
+            src.state = TcpState::SynSent;
+            *peers = if reply { [dst, src] } else { [src, dst] };
             return Verdict::StillNew;
         }
     }
@@ -113,31 +114,38 @@ pub fn update(peers: &mut Peers, s: &Segment, reply: bool, check: bool) -> Verdi
 
 fn step(src: &mut Peer, dst: &mut Peer, s: &Segment, syn: bool, check: bool) -> Verdict {
     let fin = s.flags & FIN != 0;
-    let (sws, dws) = match (src.wscale, dst.wscale) {
+    let (mut sws, mut dws) = match (src.wscale, dst.wscale) {
         _ if syn => (0, 0),
         (Some(a), Some(b)) => (a, b),
         _ if src.unknown && dst.unknown => (MAX_WSCALE, MAX_WSCALE),
         _ => (0, 0),
     };
-    let (mut seq, mut ack, window) = (s.seq, s.ack, u32::from(s.window));
+    let (mut seq, mut ack, mut window) = (s.seq, s.ack, s.window);
     let mut end = seq.wrapping_add(s.len).wrapping_add(u32::from(syn) + u32::from(fin));
-    let dst_window = (u32::from(dst.max_win) << dws).max(1);
+    let mut check_skew = true;
     if src.state < TcpState::SynSent {
         // The first that this end says.
-        if syn && dst.wscale.is_some() {
+        if syn && let Some(theirs) = dst.wscale {
             src.wscale = s.wscale;
-            if s.wscale.is_none() {
+            if let Some(scale) = s.wscale {
+                (sws, dws) = (scale, theirs);
+                window = scaled_down(window, scale);
+            } else {
+                // It does not scale, so what the other end offered was in bytes.
+                dst.max_win <<= theirs;
                 dst.wscale = None;
             }
         }
         src.lo = seq;
         src.state = TcpState::SynSent;
-        if src.hi == 1 || geq(end.wrapping_add(dst_window), src.hi) {
-            src.hi = end.wrapping_add(dst_window);
+        let hi = end.wrapping_add((u32::from(dst.max_win) << dws).max(1));
+        if src.hi == 1 || geq(hi, src.hi) {
+            src.hi = hi;
+            check_skew = false;
         }
-        src.max_win = src.max_win.max(s.window);
+        src.max_win = src.max_win.max(window);
     }
-    if s.flags & ACK == 0 || ack == 0 && s.flags & RST != 0 || dst.state < TcpState::SynSent {
+    if s.flags & ACK == 0 || ack == 0 && s.flags & (ACK | RST) == ACK | RST {
         ack = dst.lo;
     }
     if seq == end {
@@ -145,7 +153,8 @@ fn step(src: &mut Peer, dst: &mut Peer, s: &Segment, syn: bool, check: bool) -> 
         seq = src.lo;
         end = seq;
     }
-    let skew = dst.lo.wrapping_sub(ack) as i32;
+    let dst_window = u32::from(dst.max_win) << dws;
+    let skew = if check_skew { dst.lo.wrapping_sub(ack) as i32 } else { 0 };
     let max_skew = i64::from(MAX_ACK_SKEW) << sws;
     let reset_fits = s.flags & RST == 0 || (s.seq.wrapping_sub(src.lo) as i32).unsigned_abs() <= 1;
     let inside = geq(src.hi, end)
@@ -153,7 +162,7 @@ fn step(src: &mut Peer, dst: &mut Peer, s: &Segment, syn: bool, check: bool) -> 
         && skew >= -MAX_ACK_SKEW
         && i64::from(skew) <= max_skew
         && reset_fits;
-    let slack = u32::from(u16::MAX) + 1500;
+    let slack = MAX_ACK_SKEW as u32;
     let near =
         (dst.state < TcpState::SynSent || dst.state >= TcpState::FinWait2 || src.state >= TcpState::FinWait2)
             && geq(src.hi.wrapping_add(slack), end)
@@ -161,18 +170,19 @@ fn step(src: &mut Peer, dst: &mut Peer, s: &Segment, syn: bool, check: bool) -> 
     if check && !inside && !near {
         return Verdict::Invalid;
     }
-    src.max_win = src.max_win.max(s.window);
+    let inside = inside || !check;
+    src.max_win = src.max_win.max(window);
     if geq(end, src.lo) {
         src.lo = end;
     }
-    let allowed = ack.wrapping_add(window << sws);
-    if geq(allowed, dst.hi) {
-        dst.hi = ack.wrapping_add((window << sws).max(1));
+    let offered = u32::from(window) << sws;
+    if geq(ack.wrapping_add(offered), dst.hi) {
+        dst.hi = ack.wrapping_add(offered.max(1));
     }
     if fin && src.state < TcpState::Closing {
         src.state = TcpState::Closing;
     }
-    if s.flags & ACK != 0 {
+    if inside && s.flags & ACK != 0 {
         match dst.state {
             TcpState::SynSent => dst.state = TcpState::Established,
             TcpState::Closing => dst.state = TcpState::FinWait2,
@@ -183,7 +193,7 @@ fn step(src: &mut Peer, dst: &mut Peer, s: &Segment, syn: bool, check: bool) -> 
         src.state = TcpState::TimeWait;
         dst.state = TcpState::TimeWait;
     }
-    Verdict::Established
+    if inside { Verdict::Established } else { Verdict::Near }
 }
 
 #[cfg(test)]

@@ -421,7 +421,10 @@ impl Dpif for DpUserspace {
     }
 
     fn run(&self) -> bool {
-        self.shared.conntrack.sweep(self.shared.clock.now().as_ms());
+        let lost = self.shared.conntrack.sweep(self.shared.clock.now().as_ms());
+        if lost > 0 {
+            self.shared.drops.add(crate::drop::DropReason::Conntrack, lost as u64);
+        }
         self.reconfigure();
         // Re-entered out of an upcall: the outer call goes on with what is there.
         let Some(mut main) = self.main.try_lock() else { return false };

@@ -46,7 +46,7 @@ drops! {
     RxInvalid => datapath_drop_rx_invalid_packet,
     /// A meter's band.
     Meter => datapath_drop_meter,
-    /// Connection tracking is not there.
+    /// A fragment waited for the rest of its datagram, and then for a packet to leave behind.
     Conntrack => datapath_drop_conntrack,
     /// NSH could not be taken off.
     NshDecap => datapath_drop_nsh_decap_error,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ib_conntrack::frag::{Outcome, is_fragment};
 use ib_dpif::{Action, CtAction, HashAlg, SetField, UpcallKind, UserspaceAction, UserspaceData};
+use ib_flow::key::CtState;
 use ib_flow::{Flow, Metadata, hash};
 use ib_packet::Packet;
 
@@ -165,6 +166,7 @@ impl Worker {
                     md.ct_mark = 0;
                     md.ct_label = ib_packet::Be128::ZERO;
                     md.ct_orig = None;
+                    md.ct_moved = false;
                 }
                 Action::Ct(ct) => {
                     if is_fragment(p) {
@@ -173,6 +175,13 @@ impl Worker {
                     }
                     let random = self.rng.next_u32();
                     self.shared.conntrack.process(p, &mut md, ct, self.now_ms, random);
+                    let overdue = self.shared.conntrack.overdue_fragments(self.now_ms);
+                    if !overdue.is_empty() {
+                        let Some(p) = packet.take() else { return };
+                        let rest = &actions[i + 1..];
+                        self.rest_of_list(p, md.clone(), rest, cx);
+                        return self.overdue_fragments(overdue, &md, rest, cx);
+                    }
                 }
                 Action::TnlPush { tnl_type, header, .. } => {
                     // What follows is for the outer packet.
@@ -206,8 +215,9 @@ impl Worker {
         cx: Context<'_>,
     ) {
         let random = self.rng.next_u32();
-        let packets = match self.shared.conntrack.take_fragment(packet, ct.zone, self.now_ms) {
-            Outcome::Held => return,
+        let overdue = self.shared.conntrack.overdue_fragments(self.now_ms);
+        let packets = match self.shared.conntrack.take_fragment(packet, md.recirc_id, ct.zone, self.now_ms) {
+            Outcome::Held => Vec::new(),
             Outcome::AsIs(mut p) => {
                 self.shared.conntrack.process(&mut p, &mut md, ct, self.now_ms, random);
                 vec![p]
@@ -218,11 +228,32 @@ impl Worker {
             }
         };
         for p in packets {
-            if rest.is_empty() {
-                self.pool.give(p);
-            } else {
-                self.run(p, md.clone(), rest, cx.deeper());
-            }
+            self.rest_of_list(p, md.clone(), rest, cx);
+        }
+        self.overdue_fragments(overdue, &md, rest, cx);
+    }
+
+    /// Does what is left of a list.
+    fn rest_of_list(&mut self, packet: Packet, md: Metadata, rest: &[Action], cx: Context<'_>) {
+        if rest.is_empty() {
+            self.pool.give(packet);
+        } else {
+            self.run(packet, md, rest, cx.deeper());
+        }
+    }
+
+    /// Fragments that have waited in vain go on as invalid ones.
+    fn overdue_fragments(&mut self, packets: Vec<Packet>, md: &Metadata, rest: &[Action], cx: Context<'_>) {
+        for p in packets {
+            let md = Metadata {
+                ct_state: CtState::INV,
+                ct_mark: 0,
+                ct_label: ib_packet::Be128::ZERO,
+                ct_orig: None,
+                ct_moved: false,
+                ..md.clone()
+            };
+            self.rest_of_list(p, md, rest, cx);
         }
     }
 

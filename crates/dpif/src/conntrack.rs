@@ -84,6 +84,8 @@ pub struct CtTcp {
     pub wscale: [u8; 2],
     /// Whether the end takes part in window scaling.
     pub scales: [bool; 2],
+    /// Whether whether it does is unknown, for want of a SYN: then windows are taken generously.
+    pub liberal: [bool; 2],
 }
 
 impl CtTcp {
@@ -241,6 +243,43 @@ pub struct CtTimeouts {
     pub icmp_reply: Option<u32>,
 }
 
+/// Fragments of a datagram that is not complete yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FragList {
+    /// Source.
+    pub src: IpAddr,
+    /// Destination.
+    pub dst: IpAddr,
+    /// Recirculation id of the packets.
+    pub recirc_id: u32,
+    /// Identification.
+    pub id: u32,
+    /// Zone.
+    pub zone: u16,
+    /// IP protocol.
+    pub proto: u8,
+    /// Fragments there are.
+    pub held: usize,
+    /// Whether the first one and the last one are among them.
+    pub ends: (bool, bool),
+}
+
+impl std::fmt::Display for FragList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Of IPv6 the protocol is not said: it stands in the fragment header.
+        let (dl_type, proto) = if self.src.is_ipv6() { (0x86dd, 0) } else { (0x800, self.proto) };
+        let state = match self.ends {
+            (true, true) => "first/last frag",
+            (true, false) => "first frag",
+            (false, true) => "last frag",
+            (false, false) => "open",
+        };
+        let FragList { src, dst, recirc_id, id, zone, held, .. } = self;
+        write!(f, "(src={src},dst={dst},recirc_id={recirc_id},ip_id={id},dl_type={dl_type:#x},zone={zone}")?;
+        write!(f, ",nw_proto={proto},num_fragments={held},state={state})")
+    }
+}
+
 /// A provider's connection table.
 pub trait CtControl: Send + Sync {
     /// All connections (of a zone), oldest first.
@@ -267,14 +306,18 @@ pub trait CtControl: Send + Sync {
     fn limit(&self, zone: u16) -> CtZoneLimit;
     /// Gives a zone a limit; `None` takes it away.
     fn set_limit(&self, zone: u16, limit: Option<u32>);
-    /// Timeouts for new states of a zone's connections; `None`: the defaults.
+    /// Timeouts of connections that a zone gets from now on; `None`: the defaults. Equal ones are one policy.
     fn set_timeouts(&self, zone: u16, timeouts: Option<CtTimeouts>);
+    /// The policy of a zone: what `timeout=` of a `ct` action names.
+    fn timeout_policy(&self, zone: u16) -> Option<u32>;
     /// Longest time between looks at what has expired, ms.
     fn sweep_interval_ms(&self) -> u32;
     /// Sets [`Self::sweep_interval_ms`].
     fn set_sweep_interval_ms(&self, ms: u32);
     /// Fragment reassembly.
     fn frag_status(&self) -> FragStatus;
+    /// Datagrams that wait for more fragments, oldest first.
+    fn frag_lists(&self) -> Vec<FragList>;
     /// Turns reassembly of IPv4 or IPv6 on or off.
     fn set_frag_enabled(&self, v6: bool, on: bool);
     /// Smallest fragment, but for the last; false if it is too small to be allowed.
@@ -296,10 +339,13 @@ pub struct CtDetail {
 pub fn proto_name(proto: u8) -> String {
     match proto {
         1 => "icmp".into(),
+        2 => "igmp".into(),
         6 => "tcp".into(),
         17 => "udp".into(),
+        33 => "dccp".into(),
         58 => "icmpv6".into(),
         132 => "sctp".into(),
+        136 => "udplite".into(),
         n => n.to_string(),
     }
 }
@@ -330,7 +376,7 @@ pub fn format_entry(e: &CtEntry, detail: CtDetail) -> String {
     if detail.more {
         out.push_str(",status=0");
     }
-    if detail.times && e.timeout_s != 0 {
+    if detail.times {
         let _ = write!(out, ",timeout={}", e.timeout_s);
     }
     if e.mark != 0 {
@@ -359,13 +405,16 @@ fn format_tcp(out: &mut String, t: &CtTcp, more: bool) {
         return;
     }
     let _ = write!(out, ",protoinfo=(state_orig={},state_reply={}", t.state[0].name(), t.state[1].name());
-    for (end, scales, wscale) in [("orig", t.scales[0], t.wscale[0]), ("reply", t.scales[1], t.wscale[1])] {
-        if scales {
-            let _ = write!(out, ",wscale_{end}={wscale}");
-        }
+    if t.wscale != [0, 0] {
+        let _ = write!(out, ",wscale_orig={},wscale_reply={}", t.wscale[0], t.wscale[1]);
     }
-    let flags = |on: bool| if on { "WINDOW_SCALE" } else { "0" };
-    let _ = write!(out, ",flags_orig={},flags_reply={})", flags(t.scales[0]), flags(t.scales[1]));
+    let flags = |end: usize| match (t.scales[end], t.liberal[end]) {
+        (true, true) => "WINDOW_SCALE|BE_LIBERAL",
+        (true, false) => "WINDOW_SCALE",
+        (false, true) => "BE_LIBERAL",
+        (false, false) => "0",
+    };
+    let _ = write!(out, ",flags_orig={},flags_reply={})", flags(0), flags(1));
 }
 
 #[cfg(test)]

@@ -437,6 +437,8 @@ pub struct Metadata {
     pub ct_label: Be128,
     /// Original direction tuple of the connection, if `ct_state` is tracked.
     pub ct_orig: Option<CtOrig>,
+    /// The connection has been moved by this packet, in `ct_zone`: another look does not move it again.
+    pub ct_moved: bool,
 }
 
 /// Original-direction tuple of a connection.

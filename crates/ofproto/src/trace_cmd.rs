@@ -75,7 +75,11 @@ fn parse_ct_state(s: &str) -> Result<u8, String> {
             .ok_or_else(|| format!("{word}: unknown connection tracking state flag"))?;
         state |= 1 << bit;
     }
-    check_ct_state(state).map_err(|e| format!("{s}: invalid connection state: {e}"))?;
+    check_ct_state(state).map_err(|e| {
+        let set = CT_STATES.iter().enumerate().filter(|(i, _)| state & 1 << i != 0);
+        let names: Vec<&str> = set.map(|(_, n)| *n).collect();
+        format!("{}: invalid connection state: {e}", names.join("|"))
+    })?;
     Ok(state)
 }
 
@@ -236,6 +240,7 @@ fn reextract(packet: &Packet, flow: &Flow) -> Flow {
         ct_mark: flow.ct_mark,
         ct_label: flow.ct_label,
         ct_orig: None,
+        ct_moved: false,
     };
     let mut out = Flow::zeroed();
     ib_flow::extract(packet, &md, &mut out);

@@ -31,7 +31,7 @@ pub fn conntrack(input: &[u8]) {
     }
     assert!(table.n_conns() <= 2 && table.dump(None).len() <= 2);
     packet.offload.csum_valid = false;
-    if let Outcome::Whole(whole) = table.take_fragment(packet, 0, 0) {
+    if let Outcome::Whole(whole) = table.take_fragment(packet, 0, 0, 0) {
         assert_eq!(whole.split().len(), 1);
     }
     table.sweep(1_000_000);

@@ -1,9 +1,15 @@
 //! Packets through a table: what it says of them, and what it does to them.
 
 use super::*;
+use crate::key::parse;
 use ib_dpif::NatRange;
+use ib_dpif::conntrack::{CtControl, CtFilter, CtTimeouts};
+use ib_dpif::{CtAction, NatAction};
+use ib_flow::Metadata;
+use ib_flow::key::CtState;
 use ib_packet::csum::Sum;
 use ib_packet::wire::Ipv4;
+use ib_packet::{Be128, Packet};
 
 const A: u32 = 0x0a00_0001;
 const B: u32 = 0x0a00_0002;
@@ -87,8 +93,8 @@ fn udp_becomes_established_by_an_answer_and_expires() {
 #[test]
 fn sweeping_finds_what_no_packet_asks_for() {
     let t = Conntrack::default();
-    for port in 0..500 {
-        run(&t, udp(A, B, port, 53), &commit(), u64::from(port) * 10);
+    for port in 1..=500 {
+        run(&t, udp(A, B, port, 53), &commit(), u64::from(port - 1) * 10);
     }
     assert_eq!(t.n_conns(), 500);
     t.sweep(59_000);
@@ -114,11 +120,18 @@ fn tcp_and_what_does_not_belong_to_it() {
     assert_eq!(t.dump(None)[0].timeout_s, 86_400);
     let short = CtTimeouts { tcp_established: Some(7), ..CtTimeouts::default() };
     t.set_timeouts(1, Some(short));
+    // It keeps the policy that it began with, which was none.
     run(&t, tcp(A, B, p, 0x10, 101, 501), &look(), 0);
-    assert_eq!(t.dump(None)[0].timeout_s, 7);
-    // Noted for a day from now, it is still found when its time has become shorter.
+    assert_eq!(t.dump(None)[0].timeout_s, 86_400);
+    let policy = t.timeout_policy(1).map(|n| n.to_string().into());
+    let other = CtAction { timeout: policy, ..commit() };
+    run(&t, tcp(A, B, (1001, 80), 2, 100, 0), &other, 0);
+    run(&t, tcp(B, A, (80, 1001), 0x12, 500, 101), &look(), 0);
+    run(&t, tcp(A, B, (1001, 80), 0x10, 101, 501), &look(), 0);
+    assert_eq!(t.dump(None)[1].timeout_s, 7);
+    // Noted for its opening, it is found when its time has become shorter.
     t.sweep(9_000);
-    assert_eq!(t.n_conns(), 0);
+    assert_eq!(t.n_conns(), 1);
 }
 
 #[test]
@@ -192,14 +205,14 @@ fn limits_hold() {
     let t = Conntrack::default();
     t.set_limit(1, Some(2));
     t.set_default_limit(1);
-    for port in 0..4 {
+    for port in 1..5 {
         assert_eq!(run(&t, udp(A, B, port, 53), &commit(), 0).0.ct_state, NEW);
     }
     assert_eq!(t.limits(), [CtZoneLimit { zone: 1, limit: 2, count: 2 }]);
     assert_eq!(t.limit(9).limit, 1);
     t.set_limit(1, Some(0));
     t.set_max_conns(3);
-    for port in 0..4 {
+    for port in 1..5 {
         run(&t, udp(A, B, port, 53), &commit(), 0);
     }
     assert_eq!(t.n_conns(), 3);
@@ -218,4 +231,81 @@ fn a_connection_takes_less_than_a_kibibyte() {
     let entry = size_of::<(Key, Entry)>() + 1;
     let bytes = 2 * entry * 16 / 7 + size_of::<Conn>() + 16 + 2 * size_of::<Arc<Conn>>();
     assert!(bytes <= 1024, "{bytes}");
+}
+
+fn ftp(
+    t: &Conntrack,
+    from_client: bool,
+    seq: u32,
+    ack: u32,
+    text: &str,
+    ct: &CtAction,
+) -> (Metadata, Packet) {
+    let (src, dst, ports) = if from_client { (A, B, (1000u16, 21u16)) } else { (B, 0x0a00_0064, (21, 1000)) };
+    let mut l4 = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    l4.extend(seq.to_be_bytes());
+    l4.extend(ack.to_be_bytes());
+    l4.extend([0x50, 0x18, 4, 0, 0, 0, 0, 0]);
+    l4.extend(text.as_bytes());
+    run(t, ip(src, dst, 6, l4, 16), ct, 0)
+}
+
+#[test]
+fn ftp_announces_a_related_connection_under_translation() {
+    let t = Conntrack::default();
+    let n = 0x0a00_0064;
+    let control = CtAction { helper: Some("ftp".into()), mark: Some((7, 0xff)), ..snat(n, None) };
+    run(&t, tcp(A, B, (1000, 21), 2, 99, 0), &control, 0);
+    run(&t, tcp(B, n, (21, 1000), 0x12, 499, 100), &unnat(), 0);
+    let (md, p) = ftp(&t, true, 100, 500, "PORT 10,0,0,1,7,208\r\n", &unnat());
+    assert_eq!(md.ct_state, EST | CtState::SNAT);
+    assert_eq!(&p.data()[54..], b"PORT 10,0,0,100,7,208\r\n");
+    // Two bytes more: what follows is two further on, and its acknowledgement two back.
+    let (md, p) = ftp(&t, false, 500, 123, "200 ok\r\n", &unnat());
+    assert_eq!((md.ct_state, parse(&p, 1).unwrap().segment.ack), (EST | RPL | CtState::DNAT, 121));
+    let (_, p) = ftp(&t, true, 121, 508, "LIST\r\n", &unnat());
+    assert_eq!(parse(&p, 1).unwrap().segment.seq, 123);
+    // The server connects; nothing is known of another port.
+    let (md, _) = run(&t, tcp(B, n, (20, 2001), 2, 7, 0), &unnat(), 0);
+    assert_eq!((md.ct_state, md.ct_mark), (NEW, 0));
+    let commit = CtAction { nat: Some(NatAction::Existing), mark: Some((1, 1)), ..commit() };
+    let (md, p) = run(&t, tcp(B, n, (20, 2000), 2, 7, 0), &commit, 0);
+    assert_eq!(md.ct_state, NEW | CtState::REL | CtState::DNAT);
+    assert_eq!((md.ct_mark, md.ct_orig.unwrap().tp_dst.get()), (7, 21));
+    assert_eq!((key(&p).dst.get(), key(&p).dport), (A.into(), 2000));
+    let (md, p) = run(&t, tcp(A, B, (2000, 20), 0x12, 70, 8), &unnat(), 0);
+    assert_eq!((md.ct_state, key(&p).src.get()), (EST | RPL | CtState::REL | CtState::SNAT, n.into()));
+    assert_eq!(t.dump(None)[1].parent.map(|p| p.dport), Some(21));
+    // An address that is not the speaker's.
+    let (md, _) = ftp(&t, true, 127, 508, "PORT 10,0,0,9,7,208\r\n", &unnat());
+    assert_ne!(md.ct_state & CtState::INV, 0);
+    // Expectations go with the connection.
+    t.flush(&CtFilter::default());
+    assert_eq!(t.expecting.load(Ordering::Relaxed), 0);
+    let (md, _) = run(&t, tcp(B, n, (20, 2000), 2, 7, 0), &unnat(), 0);
+    assert_eq!(md.ct_state, NEW);
+}
+
+#[test]
+fn tftp_data_comes_from_any_port() {
+    let t = Conntrack::default();
+    let mut l4 = [1000u16.to_be_bytes(), 69u16.to_be_bytes()].concat();
+    l4.extend([0, 12, 0, 0, 0, 1, b'f', 0]);
+    run(&t, ip(A, B, 17, l4, 6), &CtAction { helper: Some("tftp".into()), ..commit() }, 0);
+    assert_eq!(run(&t, udp(B, A, 5000, 1001), &look(), 0).0.ct_state, NEW);
+    assert_eq!(run(&t, udp(B, A, 5000, 1000), &look(), 0).0.ct_state, NEW | CtState::REL);
+}
+
+#[test]
+fn a_packet_moves_its_connection_once() {
+    let t = Conntrack::default();
+    let (mut md, mut p) = run(&t, tcp(A, B, (1000, 80), 0x10, 100, 500), &commit(), 0);
+    assert_eq!(md.ct_state, NEW);
+    t.process(&mut p, &mut md, &look(), 0, 0);
+    assert_eq!(md.ct_state, NEW);
+    // Another zone knows nothing of it, and coming back it is a new look.
+    t.process(&mut p, &mut md, &CtAction::default(), 0, 0);
+    assert_eq!((md.ct_state, md.ct_zone), (NEW, 0));
+    t.process(&mut p, &mut md, &look(), 0, 0);
+    assert_eq!(md.ct_state, EST);
 }

@@ -51,6 +51,10 @@ pub(super) fn dump_conntrack(cx: &Context<'_>, options: &Options, args: &[&str])
     }))
 }
 
+fn mixed(address: &str) -> String {
+    format!("the L3 protocol does not match {address} (Invalid argument)")
+}
+
 /// Parts of a tuple in `ct_nw_src=...,ct_tp_dst=...` form.
 fn parse_tuple(text: &str) -> Result<CtTupleFilter, String> {
     let mut t = CtTupleFilter::default();
@@ -62,13 +66,15 @@ fn parse_tuple(text: &str) -> Result<CtTupleFilter, String> {
         let bad = || format!("failed to parse field {key} (Invalid argument)");
         let v4 = || value.parse::<Ipv4Addr>().map(IpAddr::from).map_err(|_| bad());
         let v6 = || value.parse::<Ipv6Addr>().map(IpAddr::from).map_err(|_| bad());
+        let others = |v6: bool| [t.src, t.dst].iter().flatten().any(|a| a.is_ipv6() != v6);
         match key {
+            "ct_nw_src" | "ct_nw_dst" if others(false) => return Err(mixed(value)),
+            "ct_ipv6_src" | "ct_ipv6_dst" if others(true) => return Err(mixed(value)),
             "ct_nw_src" => t.src = Some(v4()?),
             "ct_nw_dst" => t.dst = Some(v4()?),
             "ct_ipv6_src" => t.src = Some(v6()?),
             "ct_ipv6_dst" => t.dst = Some(v6()?),
             "ct_nw_proto" => t.proto = Some(value.parse().map_err(|_| bad())?),
-            "ct_tp_src" | "ct_tp_dst" if matches!(t.proto, Some(1 | 58)) => return Err(bad()),
             "ct_tp_src" => t.sport = Some(value.parse().map_err(|_| bad())?),
             "ct_tp_dst" => t.dport = Some(value.parse().map_err(|_| bad())?),
             "icmp_id" => t.icmp.0 = Some(value.parse().map_err(|_| bad())?),
@@ -77,7 +83,15 @@ fn parse_tuple(text: &str) -> Result<CtTupleFilter, String> {
             _ => return Err(format!("invalid conntrack tuple field: {key} (Invalid argument)")),
         }
     }
-    Ok(t)
+    let icmp = t.icmp != (None, None, None);
+    match t.proto {
+        None if t.sport.is_some() || t.dport.is_some() => {
+            Err("port is set without protocol (Invalid argument)".into())
+        }
+        Some(1 | 58) => Ok(t),
+        _ if icmp => Err("invalid L4 fields (Invalid argument)".into()),
+        _ => Ok(t),
+    }
 }
 
 fn wide(text: &str) -> Option<u128> {
@@ -108,12 +122,14 @@ fn parse_filter(mut args: &[&str]) -> Result<CtFilter, String> {
         f.label = Some(masked(label).ok_or("failed to parse labels (Invalid argument)")?);
         args = &args[1..];
     }
+    if args.len() > 2 {
+        return Err("datapath not found (Invalid argument)\nCannot open dpif (Invalid argument)".into());
+    }
     for (i, arg) in args.iter().enumerate() {
         let tuple = parse_tuple(arg)?;
         match i {
             0 => f.orig = tuple,
-            1 => f.reply = tuple,
-            _ => return Err("invalid arguments (Invalid argument)".into()),
+            _ => f.reply = tuple,
         }
     }
     Ok(f)
@@ -260,6 +276,16 @@ fn limits_dp<'a, 'b>(
     optional_dp(cx, args, ANY)
 }
 
+/// The number that a text begins with; what is more than 32 bits wraps.
+fn leading(text: &str) -> Option<u32> {
+    let (minus, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text.get(..end).filter(|d| !d.is_empty())?;
+    let add = |n: u64, d: u8| n.wrapping_mul(10).wrapping_add(u64::from(d - b'0'));
+    let n = digits.bytes().fold(0, add) as u32;
+    Some(if minus { n.wrapping_neg() } else { n })
+}
+
 /// `zone=N,limit=L`.
 fn zone_limit(text: &str) -> Result<(u16, u32), String> {
     let (mut zone, mut limit) = (None, None);
@@ -268,7 +294,7 @@ fn zone_limit(text: &str) -> Result<(u16, u32), String> {
         let bad = || format!("failed to parse field {key} (Invalid argument)");
         match key {
             "zone" => zone = Some(value.parse().map_err(|_| bad())?),
-            "limit" => limit = Some(value.parse().map_err(|_| bad())?),
+            "limit" => limit = Some(leading(value).ok_or_else(bad)?),
             _ => return Err(format!("invalid zone limit field: {key} (Invalid argument)")),
         }
     }
@@ -280,7 +306,7 @@ pub(super) fn ct_set_limits(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out
     let control = control(&dpif, "failed to set conntrack limit")?;
     let mut default = None;
     if let Some(value) = args.first().and_then(|a| a.strip_prefix("default=")) {
-        default = Some(value.parse().map_err(|_| "invalid default limit (Invalid argument)")?);
+        default = Some(leading(value).ok_or("invalid default limit (Invalid argument)")?);
         args = &args[1..];
     }
     let zones = args.iter().map(|a| zone_limit(a)).collect::<Result<Vec<_>, _>>()?;
@@ -317,6 +343,9 @@ fn parse_zones(text: &str) -> Result<Vec<u16>, String> {
 pub(super) fn ct_get_limits(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (dpif, args) = limits_dp(cx, args)?;
     let control = control(&dpif, "failed to get conntrack limit")?;
+    if args.len() > 1 {
+        return Err("datapath not found (Invalid argument)".into());
+    }
     let limits = match args.first() {
         Some(text) => parse_zones(text)?.into_iter().map(|z| control.limit(z)).collect(),
         None => control.limits(),
@@ -443,6 +472,10 @@ pub(super) fn ipf_get_status(cx: &Context<'_>, options: &Options, args: &[&str])
     let mut out: String = lines.iter().map(|l| format!("        {l}\n")).collect();
     if options.more {
         out.push_str("\n        Fragment Lists:\n\n");
+        let lists = control(&dpif, "ipf status could not be retrieved")?.frag_lists();
+        lists.iter().for_each(|list| {
+            let _ = writeln!(out, "{list}");
+        });
     }
     Ok(out)
 }

@@ -268,11 +268,13 @@ pub fn format_key(key: &Flow, mask: Option<&Mask>, names: &PortNames, verbose: b
         if verbose && state_mask != 0 {
             // In numbers where everything is said.
             a.out.push_str(&hex(state.into()));
-            if state_mask != 0xff {
+            if !plain {
                 let _ = write!(a.out, "/{}", hex(state_mask.into()));
             }
         } else {
-            a.out.push_str(&flags_masked(state, state_mask, 0xff, CT_STATE));
+            // The field has 32 bits on the wire, so a mask of those that there are is not the whole.
+            let whole = if plain { 0xff } else { u32::MAX };
+            a.out.push_str(&flags_masked(state, state_mask, whole, CT_STATE));
         }
         a.close();
     }

@@ -231,6 +231,8 @@ impl Ctx<'_> {
         let mark = (m.ct_mark != 0).then_some((self.flow.ct_mark & m.ct_mark, m.ct_mark));
         let label = (!m.ct_label.is_zero()).then_some((self.flow.ct_label & m.ct_label, m.ct_label));
         let commit = ct.flags & CtFlags::COMMIT != 0;
+        let policy = || self.backer.dpif.conntrack()?.timeout_policy(zone);
+        let timeout = if commit { policy().map(|n| n.to_string().into()) } else { None };
         self.out.push(Odp::Ct(Box::new(CtAction {
             commit,
             force: ct.flags & CtFlags::FORCE != 0,
@@ -243,7 +245,7 @@ impl Ctx<'_> {
                 _ => None,
             },
             nat: ct.nat.as_ref().map(nat_action),
-            timeout: None,
+            timeout,
         })));
         self.wc.0.ct_mark = old_mark_mask;
         self.wc.0.ct_label = old_label_mask;
