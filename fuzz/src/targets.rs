@@ -1,6 +1,7 @@
 //! The targets, one row each.
 
 mod conntrack;
+mod export;
 mod l2;
 mod net;
 mod openflow;
@@ -40,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     row("packet-views", PACKET_SEEDS, net::views),
     row("tunnel-headers", tunnel::SEEDS, tunnel::headers),
     row("tunnel-options", tunnel::OPTION_SEEDS, tunnel::options),
+    row("export-samples", PACKET_SEEDS, export::samples),
+    row("export-target", export::TARGET_SEEDS, export::target),
     row("compose", PACKET_SEEDS, net::compose),
     row("gso", PACKET_SEEDS, net::gso),
     row("vnet-header", net::VNET_SEEDS, net::vnet_header),

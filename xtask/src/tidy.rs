@@ -26,6 +26,7 @@ const LAYERS: &[&str] = &[
     "ib-conntrack",
     "ib-tunnel",
     "ib-l2",
+    "ib-export",
     "ib-dp-userspace",
     "ib-dp-kernel",
     "ib-ofproto",

@@ -72,6 +72,8 @@ pub struct BridgeDesired {
     pub mcast_snooping: Option<McastConfig>,
     /// `other_config:forward-bpdu`.
     pub forward_bpdu: bool,
+    /// What it tells collectors.
+    pub export: crate::export::ExportDesired,
     /// `flood_vlans`: VLANs without learning.
     pub flood_vlans: BTreeSet<u16>,
     /// `flow_tables`, by number.
@@ -157,6 +159,7 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
         let bridge = read_bridge(&row, &mut taken, &mut warnings);
         desired.bridges.insert(name, bridge);
     }
+    crate::export::read_collector_sets(idl, desired.bridges.values_mut().map(|b| (b.uuid, &mut b.export)));
     (desired, warnings)
 }
 
@@ -192,6 +195,7 @@ fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Ve
             flood_unregistered: !other.get_bool("mcast-snooping-disable-flood-unregistered", false),
         }),
         forward_bpdu: other.get_bool("forward-bpdu", false),
+        export: crate::export::read_bridge(row),
         flood_vlans: row.flood_vlans().filter_map(|v| u16::try_from(v).ok()).collect(),
         tables: BTreeMap::new(),
         mirrors: Vec::new(),

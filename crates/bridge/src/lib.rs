@@ -8,6 +8,7 @@ mod bonds;
 mod columns;
 pub mod ct_zones;
 pub mod desired;
+pub mod export;
 mod reader;
 mod reconfigure;
 pub mod spanning_tree;

@@ -427,6 +427,7 @@ impl BridgeLayer {
         crate::spanning_tree::configure(bridge, running, want);
         bridge.set_mcast_snooping(want.mcast_snooping);
         bridge.set_forward_bpdu(want.forward_bpdu);
+        crate::export::configure(bridge, &old.export, &want.export);
         let touched: BTreeSet<u8> = old.tables.keys().chain(want.tables.keys()).copied().collect();
         for table in touched {
             let config = want.tables.get(&table).cloned().unwrap_or_default();
@@ -607,6 +608,7 @@ pub(crate) fn device_status(dev: &dyn Netdev) -> NetdevStatus {
         mtu: dev.mtu().unwrap_or(0),
         features: [speed.current, speed.advertised, speed.supported, speed.peer],
         speed_kbps: [speed.current_mbps.saturating_mul(1000), speed.max_mbps.saturating_mul(1000)],
+        ifindex: dev.ifindex().and_then(|i| u32::try_from(i).ok()).unwrap_or(0),
     }
 }
 

@@ -291,10 +291,7 @@ impl Worker {
         if packet.offload.gso.is_none() {
             complete_csum(&mut packet);
         }
-        let data = UserspaceData {
-            userdata: Arc::clone(&u.userdata),
-            actions: if u.actions { cx.actions.cloned() } else { None },
-        };
+        let data = UserspaceData { userdata: Arc::clone(&u.userdata), actions: cx.actions.cloned() };
         let key = self.key_of(&packet, md);
         let verdict = self.upcall(UpcallKind::Action(&data), &packet, &key);
         self.give_key(key);

@@ -187,7 +187,10 @@ fn transport(flow: &Flow, payload: Payload<'_>, b: &mut Vec<u8>) {
         proto::IP_ICMP if v4 => {
             type_code(b);
             b.extend_from_slice(&[0; 6]);
-            put_payload(payload, b);
+            // Echoes carry something.
+            if matches!(flow.tp_src.get(), 0 | 8) {
+                put_payload(payload, b);
+            }
         }
         proto::IP_IGMP if v4 => {
             type_code(b);
@@ -201,7 +204,9 @@ fn transport(flow: &Flow, payload: Payload<'_>, b: &mut Vec<u8>) {
                 && matches!(u8::try_from(flow.tp_src.get()), Ok(proto::ND_SOLICIT | proto::ND_ADVERT));
             if !nd {
                 b.extend_from_slice(&[0; 4]);
-                put_payload(payload, b);
+                if matches!(flow.tp_src.get(), 128 | 129) {
+                    put_payload(payload, b);
+                }
                 return;
             }
             b.extend_from_slice(&flow.igmp_group_ip4.to_bytes());

@@ -44,6 +44,8 @@ pub struct NetdevStatus {
     pub features: [u32; 4],
     /// kb/s: current and largest.
     pub speed_kbps: [u32; 2],
+    /// Interface index; 0 none.
+    pub ifindex: u32,
 }
 
 /// How a port (bundle) treats VLANs; see `vlan_mode` in ovs-vswitchd.conf.db(5).
@@ -268,3 +270,72 @@ impl std::fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// A row of the NetFlow table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetFlowConfig {
+    /// `IP:PORT`.
+    pub targets: Vec<String>,
+    /// Engine type; the datapath's if `None`.
+    pub engine_type: Option<u8>,
+    /// Engine id; the datapath's if `None`.
+    pub engine_id: Option<u8>,
+    /// Seconds between reports of an active flow; 0: the default, negative: never.
+    pub active_timeout_s: i64,
+    /// The engine id replaces high bits of port numbers.
+    pub add_id_to_interface: bool,
+}
+
+/// A row of the sFlow table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SflowConfig {
+    /// `IP[:PORT]`.
+    pub targets: Vec<String>,
+    /// One of so many packets; 0: off.
+    pub sampling: u32,
+    /// Seconds between counters.
+    pub polling_s: u32,
+    /// Bytes of a packet in a sample.
+    pub header: u32,
+    /// Device or address that names the switch.
+    pub agent: Option<String>,
+    /// `local_ip` of the controller: the address if nothing else gives one.
+    pub control_ip: Option<String>,
+    /// Number among the bridges that have agents.
+    pub sub_id: u32,
+}
+
+/// Rows of the IPFIX table that concern a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpfixConfig {
+    /// Sampling of the whole bridge.
+    pub bridge: Option<IpfixBridgeConfig>,
+    /// Sampling by `sample` actions, by collector set.
+    pub flows: BTreeMap<u32, IpfixExporterConfig>,
+}
+
+/// Sampling of the whole bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpfixBridgeConfig {
+    /// One of so many packets.
+    pub sampling: u32,
+    /// Observation domain.
+    pub domain: u32,
+    /// Observation point.
+    pub point: u32,
+    /// Sample where packets come in.
+    pub input: bool,
+    /// Sample where packets leave.
+    pub output: bool,
+    /// Where to, and how.
+    pub exporter: IpfixExporterConfig,
+}
+
+/// Settings of an exporter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpfixExporterConfig {
+    /// `IP[:PORT]`.
+    pub targets: Vec<String>,
+    /// The machine's.
+    pub machine: ib_export::ipfix::Config,
+}

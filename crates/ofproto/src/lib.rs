@@ -22,6 +22,7 @@ mod bundle;
 pub mod config;
 pub mod connmgr;
 mod detrace;
+pub mod export;
 pub mod features;
 pub mod flow_mod;
 pub mod group;

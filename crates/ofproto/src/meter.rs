@@ -21,7 +21,7 @@ pub const MAX_METERS: u32 = 0x40000;
 /// Bands of a meter.
 pub const MAX_BANDS: u8 = 8;
 /// The meter of packets for the slow path.
-const OFPM_SLOWPATH: u32 = 0xffff_fffd;
+pub(crate) const OFPM_SLOWPATH: u32 = 0xffff_fffd;
 /// The meter of packets for controllers.
 pub const OFPM_CONTROLLER: u32 = 0xffff_fffe;
 /// OFPMBT_DROP.

@@ -21,6 +21,7 @@ use ib_rcu::Version;
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::TableConfig;
+use crate::export::Export;
 use crate::flow_mod::FlowState;
 use crate::group::Group;
 use crate::meter::Meter;
@@ -143,6 +144,8 @@ pub struct Ofproto {
     pub ml: RwLock<MacLearning<BundleId>>,
     /// Multicast groups, if the bridge looks at them.
     pub mcast: RwLock<Option<McastSnooping<BundleId>>>,
+    /// Exporters of what passes.
+    pub export: Export,
     /// Spanning tree, if the bridge takes part in one.
     pub stp: Mutex<Option<Stp>>,
     /// Bundles that exist: nothing is learned behind others, whatever an old translation says.
@@ -185,6 +188,7 @@ impl Ofproto {
             meters: RwLock::default(),
             ml: RwLock::new(MacLearning::new()),
             mcast: RwLock::new(None),
+            export: Export::default(),
             stp: Mutex::new(None),
             live_bundles: RwLock::default(),
             frag: AtomicU8::new(0),

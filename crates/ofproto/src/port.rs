@@ -116,6 +116,7 @@ impl Port {
             peer,
             tunnel: self.tunnel.clone(),
             mac: self.config.netdev.mac,
+            ifindex: self.config.netdev.ifindex,
             live: self.is_live(),
             stp: self.stp,
             counters: Arc::clone(&self.counters),

@@ -70,7 +70,9 @@ impl Backer {
         let settings = self.settings.read();
         let period = settings.max_idle_ms.min(settings.max_revalidator_ms);
         let changed = state.seen != self.changed.get();
-        Some(last.plus_ms(if changed { CHANGE_DELAY_MS.min(period) } else { period }))
+        // A clock that stands still would put changes off for ever.
+        let delay = if self.clock.is_stopped() { 0 } else { CHANGE_DELAY_MS.min(period) };
+        Some(last.plus_ms(if changed { delay } else { period }))
     }
 
     /// Runs a round if it is due. Returns whether it did.
@@ -161,6 +163,7 @@ impl Backer {
                 cache: Arc::new([]),
                 recircs: Vec::new(),
                 slow: 0,
+                settled: false,
                 installed: true,
                 met: 0,
             }),
@@ -178,7 +181,11 @@ impl Backer {
         }
         state.installed = true;
         let used = if stats.used_ms == 0 { ukey.created.as_ms() } else { stats.used_ms };
-        let idle = used.saturating_add(round.idle_ms) <= round.now.as_ms();
+        let idle = used.saturating_add(round.idle_ms) < round.now.as_ms();
+        if state.seen != round.changed && state.settled {
+            // NetFlow sees another flow from the second translation on, as collectors are used to.
+            xlate::cache::end_netflow(&state.cache);
+        }
         self.push_stats(&mut state, stats);
         let fate = if round.kill_all || idle {
             Fate::Delete
@@ -224,6 +231,7 @@ impl Backer {
         }
         let push = PushStats { packets, bytes, used_ms: stats.used_ms, tcp_flags: stats.tcp_flags };
         let cache = Arc::clone(&state.cache);
+        state.settled |= packets != 0;
         xlate::push(&cache, &push, packets != 0);
     }
 
@@ -238,6 +246,7 @@ impl Backer {
             return Fate::Delete;
         }
         state.seen = changed;
+        state.settled = true;
         state.cache = xout.cache.into();
         state.recircs = xout.recircs;
         state.slow = xout.slow;
@@ -251,6 +260,7 @@ impl Backer {
         if let Ok(stats) = self.dpif.flow_del(&del) {
             self.push_stats(&mut ukey.state.lock(), &stats);
         }
+        xlate::cache::end_netflow(&ukey.state.lock().cache);
         self.ukeys.remove(ukey.ufid);
     }
 
@@ -354,6 +364,9 @@ mod tests {
         lab.switch.run(lab.clock.now());
         assert_eq!(rule_packets(&lab), 6, "counted once");
         lab.clock.warp(10_000);
+        lab.switch.run(lab.clock.now());
+        assert_eq!(lab.dpif.flows.lock().len(), 1, "not longer than the idle time");
+        lab.clock.warp(500);
         lab.switch.run(lab.clock.now());
         assert!(lab.dpif.flows.lock().is_empty());
     }

@@ -29,8 +29,8 @@ use ib_tunnel::{TunnelConfig, World};
 use crate::backer::{Backer, Settings};
 use crate::bundle::Bundles;
 use crate::config::{
-    BundleConfig, ConfigError, ControllerConfig, ControllerStatus, DescConfig, FailMode, McastConfig,
-    MirrorConfig, NetdevStatus, PortConfig, TableConfig,
+    BundleConfig, ConfigError, ControllerConfig, ControllerStatus, DescConfig, FailMode, IpfixConfig,
+    McastConfig, MirrorConfig, NetdevStatus, PortConfig, TableConfig,
 };
 use crate::connmgr::{ConnCommand, ConnEvent, ConnMgr};
 use crate::ofproto::Ofproto;
@@ -86,6 +86,8 @@ pub struct Bridge {
     /// Address of the bridge.
     pub(crate) mac: Mac,
     pub(crate) lacp_seq: u64,
+    /// Groups of local sampling, by collector set.
+    pub(crate) local_groups: Arc<BTreeMap<u32, u32>>,
     dirty: bool,
 }
 
@@ -193,6 +195,7 @@ impl Switch {
             stp_seq: 0,
             mac: Mac::ZERO,
             lacp_seq: 0,
+            local_groups: Arc::default(),
             dirty: true,
         };
         crate::connmgr::flushed(&mut bridge, self.clock.now());
@@ -205,6 +208,8 @@ impl Switch {
     pub fn bridge_del(&mut self, name: &str, del: bool) -> Result<(), ConfigError> {
         let mut bridge =
             self.bridges.remove(name).ok_or_else(|| ConfigError::NotFound(format!("no bridge {name}")))?;
+        // What its exporters hold is sent.
+        bridge.set_ipfix(&IpfixConfig::default());
         for port in bridge.ports.values() {
             match (&port.tunnel, port.odp) {
                 (Some(config), Some(odp)) => bridge.backer.tunnel_remove(config, odp),
@@ -547,10 +552,13 @@ impl Bridge {
         if p.config.netdev == status {
             return;
         }
+        let (old_ifindex, status_ifindex) = (p.config.netdev.ifindex, status.ifindex);
         let changed = p.set_netdev(status);
         let desc = p.description();
         if changed {
             self.connmgr.send_port_status(PortReason::Modify, desc);
+        }
+        if changed || old_ifindex != status_ifindex {
             self.touch();
         }
     }
@@ -678,6 +686,7 @@ impl Bridge {
             has_stp: self.of.stp.lock().is_some(),
             has_in_band: false,
             features: self.backer.features(),
+            export: self.xexport(),
             ports,
         });
         let id = self.of.id;
@@ -714,6 +723,7 @@ impl Bridge {
         self.publish();
         self.run_bonds(now);
         self.run_stp(now);
+        self.run_export(now);
         self.of.collect_garbage();
         crate::connmgr::run(self, now);
         self.of.wants_misses.store(self.connmgr.wants_misses(), Ordering::Relaxed);
@@ -728,6 +738,7 @@ impl Bridge {
             .chain(self.stp_deadline())
             .chain(self.lacp_deadline())
             .chain(self.bonds_deadline())
+            .chain(self.export_deadline())
             .chain(soon)
             .chain(self.connmgr.deadline())
             .min()

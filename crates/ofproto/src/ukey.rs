@@ -42,6 +42,8 @@ pub struct UkeyState {
     pub recircs: Vec<Arc<RecircEntry>>,
     /// Slow path reasons.
     pub slow: u32,
+    /// Revalidation has made or used `cache`.
+    pub settled: bool,
     /// The datapath has it.
     pub installed: bool,
     /// The latest round that met it.

@@ -27,6 +27,7 @@ use ib_packet::Be16;
 use parking_lot::Mutex;
 
 use crate::backer::Backer;
+use crate::export;
 use crate::ofproto::{Ofproto, QueuedPacketIn};
 use crate::recirc::{FrozenMetadata, RecircEntry};
 use crate::rule::PushStats;
@@ -134,6 +135,7 @@ impl Handler {
                 cache: xout.cache.into(),
                 recircs: xout.recircs,
                 slow: xout.slow,
+                settled: false,
                 installed: false,
                 met: 0,
             }),
@@ -164,8 +166,28 @@ impl Handler {
                 send_to_controllers(backer, upcall, recirc_id, &to);
                 drop_packet(upcall.ufid)
             }
-            Some(_) | None => drop_packet(upcall.ufid),
+            Some(cookie) => {
+                take_sample(backer, upcall, data, &cookie);
+                drop_packet(upcall.ufid)
+            }
+            None => drop_packet(upcall.ufid),
         }
+    }
+}
+
+/// Hands a sampled packet to the exporters of the bridge that it came in by.
+fn take_sample(backer: &Backer, upcall: &Upcall<'_>, data: &UserspaceData, cookie: &UserCookie) {
+    let cfg = backer.xcfg.peek();
+    let Some((bridge, in_port)) = cfg.port_of_key(upcall.key) else { return };
+    let actions = data.actions.as_deref();
+    match cookie {
+        UserCookie::SFlow { vlan_tci, output } => {
+            export::sflow::receive(bridge, in_port, upcall, *vlan_tci, *output, actions.unwrap_or_default());
+        }
+        UserCookie::Ipfix { .. } | UserCookie::FlowSample { .. } => {
+            export::ipfix::receive(bridge, in_port, upcall, cookie, actions);
+        }
+        UserCookie::Controller { .. } | UserCookie::SlowPath(_) => {}
     }
 }
 

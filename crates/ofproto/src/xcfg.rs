@@ -14,6 +14,7 @@ use ib_tunnel::TunnelConfig;
 
 use crate::bond::SharedBond;
 use crate::config::{PriorityTags, VlanMode};
+use crate::export::XExport;
 use crate::features::Features;
 use crate::lacp::SharedLacp;
 use crate::ofproto::{BundleId, Ofproto};
@@ -83,6 +84,8 @@ pub struct XBridge {
     pub has_in_band: bool,
     /// What the datapath can do.
     pub features: Arc<Features>,
+    /// What is sampled and counted for collectors.
+    pub export: XExport,
 }
 
 impl XBridge {
@@ -168,6 +171,8 @@ pub struct XPort {
     pub tunnel: Option<Arc<TunnelConfig>>,
     /// Ethernet address of the device.
     pub mac: Mac,
+    /// Interface index of the device; 0 none.
+    pub ifindex: u32,
     /// May carry traffic: link up, admin up.
     pub live: bool,
     /// Its place in the spanning tree, if it takes part.

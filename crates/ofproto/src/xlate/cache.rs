@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ib_export::netflow::Key;
 use ib_openflow::message::FlowMod;
 
 use crate::bond::SharedBond;
@@ -39,8 +40,19 @@ pub enum CacheEntry {
     Group(Arc<Group>, Vec<usize>),
     /// A flow was learned.
     Learn(Arc<Ofproto>, Arc<FlowMod>),
+    /// NetFlow counts a flow, which leaves by this port.
+    NetFlow(Arc<Ofproto>, Key, u16),
     /// Timeouts are lowered by FIN or RST.
     FinTimeout(Arc<Ofproto>, Arc<Rule>, u16, u16),
+}
+
+/// The flows that NetFlow counts by this list have ended.
+pub fn end_netflow(cache: &[CacheEntry]) {
+    for entry in cache {
+        if let CacheEntry::NetFlow(of, key, _) = entry {
+            of.netflow_forget(key);
+        }
+    }
 }
 
 /// TCP FIN or RST.
@@ -84,6 +96,7 @@ pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
                     super::learn::refresh(of, fm, Origin::default());
                 }
             }
+            CacheEntry::NetFlow(of, key, output) => of.netflow_update(key, *output, stats),
             CacheEntry::FinTimeout(of, rule, idle, hard) => {
                 if stats.tcp_flags & FIN_OR_RST != 0 {
                     rule.reduce_timeouts(*idle, *hard);

@@ -4,7 +4,7 @@ use ib_dpif::text::UserCookie;
 use ib_dpif::{Action as Odp, CtAction, NatAction, NatRange, UserspaceAction};
 use ib_flow::OfPort;
 use ib_openflow::action::{
-    Action, CT_RECIRC_NONE, Ct, CtFlags, Nat, NatFlags, NatRange as OfNatRange, Sample, Source,
+    Action, CT_RECIRC_NONE, Ct, CtFlags, Nat, NatFlags, NatRange as OfNatRange, Source,
 };
 use ib_openflow::message::PacketInReason;
 use ib_packet::Be128;
@@ -188,18 +188,6 @@ impl Ctx<'_> {
         let recirc_id = entry.id;
         self.recircs.push(entry);
         self.put_controller(false, recirc_id, max_len, reason, id);
-    }
-
-    /// `sample(...)`.
-    pub fn sample_action(&mut self, s: &Sample) {
-        let look = |c: &mut Self, src: &Source| {
-            if let Source::Field(sf) = src {
-                sf.unwildcard(&mut c.wc);
-            }
-        };
-        // Without a collector nobody takes samples; the flow still depends on what would be in them.
-        look(self, &s.obs_domain_id);
-        look(self, &s.obs_point_id);
     }
 
     /// `ct(...)`.

@@ -22,6 +22,7 @@ mod mcast;
 mod native;
 mod normal;
 mod output;
+mod sample;
 #[cfg(test)]
 mod tests;
 pub mod trace;
@@ -215,6 +216,10 @@ pub(crate) struct Ctx<'a> {
     pub pause: Option<Controller>,
     pub mirrors: u32,
     pub mirror_snaplen: u16,
+    /// The bridge where translation began.
+    pub entry_bridge: Arc<XBridge>,
+    /// Where the packet left so far, for collectors.
+    pub exits: sample::Exits,
 }
 
 /// Translates. See the module's description.
@@ -264,6 +269,8 @@ pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
         pause: None,
         mirrors: 0,
         mirror_snaplen: 0,
+        exits: sample::Exits::default(),
+        entry_bridge: Arc::clone(&xin.bridge),
         bridge: xin.bridge,
     };
     ctx.run(xin.actions);
@@ -336,6 +343,9 @@ impl Ctx<'_> {
             m.nw_frag = Flow::FRAG_ANY | Flow::FRAG_LATER;
         }
         m.recirc_id = u32::MAX;
+        if self.bridge.export.netflow {
+            sample::tell_flows_apart(&self.flow, m);
+        }
         m.tunnel.pad = self.flow.tunnel.pad;
         if self.flow.tunnel.is_set() {
             let t = &mut m.tunnel;
@@ -458,6 +468,7 @@ impl Ctx<'_> {
                 return;
             }
         }
+        let sampled = if self.frozen.is_none() { self.sample_ingress() } else { None };
         if in_port.as_ref().is_none_or(|p| p.may_receive()) {
             let rule_actions = self.rule.as_ref().map(|r| (Arc::clone(&r.actions), r.cookie));
             if actions.is_none()
@@ -488,6 +499,7 @@ impl Ctx<'_> {
         } else if in_port.as_ref().is_some_and(|p| p.config & PortBits::NO_RECV != 0) {
             self.report(Kind::Detail, || "port of entry does not receive (OFPPC_NO_RECV)".to_owned());
         }
+        self.finish_samples(sampled);
         self.finish_wc();
     }
 

@@ -71,13 +71,14 @@ impl Ctx<'_> {
             self.commit_tunnel();
             self.flow.tunnel = (*before).clone();
             self.commit();
+            self.sample_egress(odp, true);
             self.out.push(Odp::Output(odp));
         }
         TunnelOutput::Done(before)
     }
 
     /// `set(tunnel(...))`, if it differs from what the packet has.
-    fn commit_tunnel(&mut self) {
+    pub(super) fn commit_tunnel(&mut self) {
         if self.flow.tunnel != self.base.tunnel {
             self.base.tunnel = self.flow.tunnel.clone();
             let mut t = self.flow.tunnel.clone();
@@ -141,7 +142,9 @@ impl Ctx<'_> {
             header: header.into(),
         });
         self.underlay_depth += 1;
+        let exits = self.exits;
         self.patch_output(port, &bridge, &local, is_last);
+        self.exits = exits;
         self.underlay_depth -= 1;
         if self.out.len() == start + 1 {
             // The underlay dropped it.

@@ -281,6 +281,7 @@ impl Ctx<'_> {
                 self.output_bundle(&out, vlan);
             }
         }
+        self.exits.flooded();
     }
 
     fn is_gratuitous_arp(&mut self) -> bool {

@@ -19,6 +19,12 @@ use crate::xcfg::{XBridge, XPort};
 impl Ctx<'_> {
     /// `output:PORT` with all its reserved ports.
     pub fn output_action(&mut self, port: OfPort, max_len: u16, is_last: bool, truncate: bool, bucket: bool) {
+        let before = self.exits.begin_output();
+        self.output_to(port, max_len, is_last, truncate, bucket);
+        self.exits.end_output(before);
+    }
+
+    fn output_to(&mut self, port: OfPort, max_len: u16, is_last: bool, truncate: bool, bucket: bool) {
         let in_port = OfPort(self.flow.in_port as u16);
         match port {
             OfPort::IN_PORT => self.output(in_port, is_last, truncate),
@@ -54,6 +60,7 @@ impl Ctx<'_> {
             }
             self.output(port.ofport, is_last, false);
         }
+        self.exits.flooded();
     }
 
     /// Sends the packet to a port as it is now.
@@ -128,14 +135,16 @@ impl Ctx<'_> {
             self.flow.packet_type = old_packet_type;
         } else {
             self.commit();
+            let pop = self.terminate(&xport);
+            if pop.is_none() {
+                self.sample_egress(odp, false);
+            }
             if self.mirror_snaplen != 0 {
                 self.out.push(Odp::Trunc(self.mirror_snaplen.into()));
             }
-            match self.terminate(&xport) {
-                Some(tunnel_port) => self.out.push(Odp::TnlPop(tunnel_port)),
-                None => self.out.push(Odp::Output(odp)),
-            }
+            self.out.push(pop.map_or(Odp::Output(odp), Odp::TnlPop));
         }
+        self.exits.left_by(&self.bridge, &xport);
         if !self.bridge.mirrors.is_empty()
             && let Some(bundle) = self.bridge.bundle_of(&xport).cloned()
         {

@@ -50,6 +50,7 @@ pub(super) fn send(bridge: &Bridge, xin: Xin<'_>, packet: &Packet, flow: &Flow, 
     let bytes = packet.len() as u64;
     let stats = PushStats { packets: 1, bytes, used_ms: now.as_ms(), tcp_flags: flow.tcp_flags.get() };
     xlate::push(&xout.cache, &stats, false);
+    xlate::cache::end_netflow(&xout.cache);
     if xout.error.is_some() || xout.actions.is_empty() {
         return;
     }

@@ -131,7 +131,14 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
             list(cx, &tables, Clone::clone, B::TableDesc);
         }
         R::FlowMonitor(requests) => monitor::request(cx, requests)?,
-        R::IpfixBridge | R::IpfixFlow => return Err(OfError::NXST_NOT_CONFIGURED),
+        R::IpfixBridge | R::IpfixFlow => {
+            let flow = matches!(request, MultipartRequest::IpfixFlow);
+            let stats = of.export.ipfix_stats(flow);
+            if stats.is_empty() {
+                return Err(OfError::NXST_NOT_CONFIGURED);
+            }
+            send(cx, B::Ipfix { flow, stats });
+        }
     }
     Ok(())
 }
