@@ -574,7 +574,8 @@ fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Ref
         vlog_warn!(ib_base::vlog::module::NETDEV, "{summary}");
         Refused { why, by_config: true }
     })?;
-    if let Some(mac) = want.mac
+    // Other devices have theirs from elsewhere.
+    if let Some(mac) = want.mac.filter(|_| want.kind == "internal")
         && dev.mac().is_ok_and(|m| m != mac)
         && let Err(e) = dev.set_mac(mac)
     {

@@ -554,6 +554,9 @@ impl Dpif for DpUserspace {
         self.shared.meters.del(id)
     }
 
+    fn has_bonds(&self) -> bool {
+        true
+    }
     fn bond_set(&self, id: u32, ports: &[OdpPort]) -> Result<(), DpifError> {
         self.shared.bonds.set(id, ports)
     }

@@ -330,6 +330,10 @@ pub trait Dpif: Send + Sync {
         Err(DpifError::Unsupported("meters"))
     }
 
+    /// Whether it chooses members of bonds by itself (`lb_output`).
+    fn has_bonds(&self) -> bool {
+        false
+    }
     /// Makes or replaces a bond for `lb_output`: the ports of its buckets by the low bits of a packet's hash. They are
     /// a power of two.
     fn bond_set(&self, _id: u32, _ports: &[OdpPort]) -> Result<(), DpifError> {

@@ -98,6 +98,8 @@ struct Member<P> {
     enabled: bool,
     /// When a change of the link takes effect.
     due: Option<Instant>,
+    /// LACP has just found it to work.
+    came: bool,
 }
 
 /// What becomes of a packet that came in.
@@ -218,7 +220,7 @@ impl<P: Copy + Ord> Bond<P> {
     /// LACP lets a member carry traffic: known at once to a packet that comes right behind the PDU.
     pub fn link_came(&mut self, port: P) {
         if let Some(m) = self.members.iter_mut().find(|m| m.link.port == port) {
-            m.link.up = true;
+            m.came = m.link.carrier;
         }
     }
 
@@ -255,7 +257,7 @@ impl<P: Copy + Ord> Bond<P> {
                 m.link = link.clone();
                 continue;
             }
-            self.members.push(Member { link: link.clone(), enabled: false, due: None });
+            self.members.push(Member { link: link.clone(), enabled: false, due: None, came: false });
             self.members.sort_by(|a, b| a.link.name.cmp(&b.link.name));
             self.enable(link.port, link.carrier);
             self.changed = true;
@@ -293,6 +295,7 @@ impl<P: Copy + Ord> Bond<P> {
         let (up_ms, down_ms) = if self.lacp == Status::Off { delays } else { (0, 0) };
         let mut due = Vec::new();
         for m in &mut self.members {
+            m.came = false;
             let up = m.link.up;
             if (up == m.enabled) != m.due.is_none() {
                 vlog_info!(BOND, "member {}: link state {}", m.link.name, if up { "up" } else { "down" });
@@ -376,10 +379,9 @@ impl<P: Copy + Ord> Bond<P> {
         }
     }
 
-    /// When [`Self::run`] or [`Self::rebalance`] has something to do next.
+    /// When [`Self::run`] has something to do next.
     pub fn deadline(&self) -> Option<Instant> {
-        let rebalance = self.is_balanced().then_some(self.next_rebalance);
-        self.members.iter().filter_map(|m| m.due).chain(rebalance).min()
+        self.members.iter().filter_map(|m| m.due).min()
     }
 
     /// The way of a packet. `hash` is that of its source and VLAN.
@@ -516,7 +518,7 @@ impl<P: Copy + Ord> Bond<P> {
         let Some(m) = self.member(port) else { return Verdict::Drop };
         match self.lacp {
             // The other end knows of the bond.
-            Status::Negotiated if m.enabled || m.link.up => return Verdict::Accept,
+            Status::Negotiated if m.enabled || m.link.up || m.came => return Verdict::Accept,
             Status::Negotiated => return Verdict::Drop,
             Status::Configured if !self.config.fallback_ab => return Verdict::Drop,
             Status::Configured | Status::Off => {}
@@ -745,6 +747,12 @@ mod tests {
         b.set_links(&links([false, true]), at(1));
         assert!(b.datapath_buckets().unwrap().1.iter().all(|m| *m == 2));
         assert_eq!(b.admit(1, false), Verdict::Drop);
+        b.link_came(1);
+        assert_eq!(b.admit(1, false), Verdict::Drop, "no carrier");
+        let mut without_lacp = links([true, true]);
+        without_lacp[0].up = false;
+        b.set_links(&without_lacp, at(1));
+        assert_eq!(b.admit(1, false), Verdict::Drop);
         // The PDU that brings a link up is as good as the link.
         b.link_came(1);
         assert_eq!(b.admit(1, false), Verdict::Accept);
@@ -769,7 +777,7 @@ mod tests {
         b.account(0, 1_000_000);
         b.account(2, 700_000);
         b.rebalance(at(999));
-        assert_eq!((b.choose(2), b.deadline()), (Route::Member(1), Some(at(1000))));
+        assert_eq!(b.choose(2), Route::Member(1));
         b.run(at(1000));
         b.rebalance(at(1000));
         // Half of the load is the larger bucket's or the smaller's: 700 against 1000 either way; the first best wins.

@@ -224,7 +224,8 @@ struct Member<P> {
     config: MemberConfig<P>,
     status: MemberStatus,
     attached: bool,
-    carrier_up: bool,
+    /// `None`: nobody has said so far.
+    carrier: Option<bool>,
     partner: Info,
     /// What the partner is known to have heard of us.
     heard: Info,
@@ -307,7 +308,7 @@ impl<P: Copy + Eq> Lacp<P> {
                         config: config.clone(),
                         status: MemberStatus::Defaulted,
                         attached: false,
-                        carrier_up: true,
+                        carrier: None,
                         partner: Info::default(),
                         heard: Info::default(),
                         tx: now,
@@ -394,9 +395,15 @@ impl<P: Copy + Eq> Lacp<P> {
             m.expire(now);
             self.changed = true;
         }
-        if m.carrier_up != up {
-            m.carrier_up = up;
+        if m.carrier.replace(up).is_some_and(|old| old != up) {
             m.counters.carrier_changed += 1;
+        }
+    }
+
+    /// How a member's carrier is to begin with.
+    pub fn set_carrier(&mut self, port: P, up: bool) {
+        if let Some(m) = self.members.iter_mut().find(|m| m.config.port == port) {
+            m.carrier.get_or_insert(up);
         }
     }
 
@@ -415,10 +422,10 @@ impl<P: Copy + Eq> Lacp<P> {
                 m.counters.bad += 1;
                 vlog_warn_rl!(LACP, (1, 5), "{}: received an unparsable LACP PDU.", self.name);
             }
-            Pdu::Lacp { .. } if !m.carrier_up => {
+            Pdu::Lacp { .. } if m.carrier != Some(true) => {
                 // Some links say late that they are up.
-                let name = &m.config.name;
-                vlog_info_rl!(LACP, (1, 5), "carrier state is DOWN, ignoring LACP PDU received on {name}");
+                let name = &self.name;
+                vlog_info_rl!(LACP, (1, 5), "{name}: carrier state is DOWN, dropping received LACP PDU.");
             }
             Pdu::Lacp { actor, partner } => {
                 self.changed |= m.status != MemberStatus::Current;
@@ -617,6 +624,7 @@ mod tests {
     fn port(first: u16, config: Config) -> Lacp<u16> {
         let mut lacp = Lacp::new("bond", config);
         lacp.set_members(&members(first), at(0));
+        [first, first + 1].into_iter().for_each(|p| lacp.set_carrier(p, true));
         lacp.run(at(0));
         lacp
     }

@@ -1,23 +1,24 @@
 //! Dummy devices: deterministic ports for tests.
 //!
 //! Packets come in by [`Dummy::inject`] and wait in a bounded queue until the datapath's [`RxQueue`] takes
-//! them; packets sent are counted, perhaps captured into a file, and gone. Nothing touches the kernel, nothing
+//! them; packets sent are counted, perhaps captured into a file, and gone, or at another dummy ([`wire`]). Nothing touches the kernel, nothing
 //! happens by itself, but for one courtesy: a device with an IPv4 address answers ARP requests for it, so
 //! that tunnel tests find their next hop.
 
 pub mod appctl;
+mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ib_packet::buffer::{BATCH_MAX, Pool};
 use ib_packet::csum::Sum;
 use ib_packet::{Batch, Mac, Packet};
-use ib_sys::eventfd::EventFd;
+use ib_sys::eventfd::{Epoll, EventFd};
 use parking_lot::Mutex;
 
 use crate::changes::{Changes, DeviceSeq};
@@ -27,6 +28,7 @@ use crate::flags::Flags;
 use crate::pcap::PcapFile;
 use crate::registry::Provider;
 use crate::stats::{DropCounters, DropReason, NetdevStats};
+use wire::Wire;
 
 /// Packets that wait at most in one receive queue; more are dropped.
 const MAX_QUEUED: usize = 100;
@@ -39,6 +41,10 @@ const VLAN_HEADER_LEN: usize = 4;
 #[derive(Debug, Default)]
 pub struct DummyWorld {
     next: AtomicU32,
+    /// Sockets that join dummies; made with the first one who asks.
+    sockets: OnceLock<Option<Epoll>>,
+    /// How many dummies began to listen so far.
+    listeners: AtomicU32,
 }
 
 impl DummyWorld {
@@ -46,6 +52,13 @@ impl DummyWorld {
     fn next_mac(&self) -> Mac {
         let n = 0xaa55_0000_u32.wrapping_add(self.next.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
         Mac([0xaa, 0x55, n[0], n[1], n[2], n[3]])
+    }
+    fn sockets(&self) -> Option<&Epoll> {
+        self.sockets.get_or_init(|| Epoll::new().ok()).as_ref()
+    }
+    /// Readable while something has come for a dummy by a socket: then its receive queue is to be polled.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.sockets().map(AsRawFd::as_raw_fd)
     }
 }
 
@@ -87,11 +100,13 @@ impl Provider for DummyProvider {
             rx_gone: Count::default(),
             tx_gone: Count::default(),
             custom: [0; 2],
+            wire: None,
         };
         Ok(Arc::new(Dummy {
             name: name.to_owned(),
             kind: self.kind.clone(),
             shared: Arc::new(Mutex::new(state)),
+            world: Arc::clone(&self.world),
             seq: DeviceSeq::new(changes),
             drops: DropCounters::default(),
         }))
@@ -103,6 +118,7 @@ pub struct Dummy {
     name: String,
     kind: String,
     shared: Arc<Mutex<State>>,
+    world: Arc<DummyWorld>,
     seq: DeviceSeq,
     drops: DropCounters,
 }
@@ -135,6 +151,8 @@ struct State {
     rx_gone: Count,
     tx_gone: Count,
     custom: [u64; 2],
+    /// What it is joined to another dummy by.
+    wire: Option<Wire>,
 }
 
 /// Packets on their way into one queue.
@@ -157,6 +175,16 @@ impl State {
         packets.push_back(packet);
         rxq.event.set();
         true
+    }
+
+    /// Takes in what has come by the wire, as far as there is room.
+    fn poll_wire(&mut self) {
+        let Some(mut wire) = self.wire.take() else { return };
+        wire.poll(|packet| {
+            let has_room = self.rxqs.first().is_some_and(|rxq| rxq.packets.lock().len() < MAX_QUEUED);
+            has_room && self.enqueue(0, packet)
+        });
+        self.wire = Some(wire);
     }
 }
 
@@ -183,7 +211,11 @@ impl Dummy {
 
     /// `netdev-dummy/conn-state`: the state of the `stream`/`pstream` connection, by the word.
     pub fn conn_state(&self) -> &'static str {
-        "unknown"
+        match self.shared.lock().wire.as_ref().and_then(Wire::is_connected) {
+            Some(true) => "connected",
+            Some(false) => "disconnected",
+            None => "unknown",
+        }
     }
 
     /// `netdev-dummy/ip4addr`.
@@ -250,6 +282,9 @@ impl Dummy {
         if let Some(pcap) = &state.tx_pcap {
             pcap.lock().write(frame);
         }
+        if let Some(wire) = &mut state.wire {
+            wire.send(frame);
+        }
     }
 }
 
@@ -295,6 +330,7 @@ impl Netdev for Dummy {
             path.and_then(|p| PcapFile::append(p).ok()).map(|f| Arc::new(Mutex::new(f)))
         };
         let differs = |key: &&str| state.options.get(*key) != options.get(*key);
+        let rewired = ["stream", "pstream"].iter().any(differs);
         if ["pcap", "rxq_pcap", "tx_pcap"].iter().any(differs) {
             let both = open(options.get("pcap"));
             if both.is_some() {
@@ -303,6 +339,11 @@ impl Netdev for Dummy {
                 state.rx_pcap = open(options.get("rxq_pcap"));
                 state.tx_pcap = open(options.get("tx_pcap"));
             }
+        }
+        if rewired {
+            // The old end goes first: the new one may have its address.
+            state.wire = None;
+            state.wire = Wire::open(options, &self.world);
         }
         state.ifindex = options.get("ifindex").and_then(|v| v.parse().ok()).filter(|i| *i >= 0);
         if self.is_pmd_kind() {
@@ -483,6 +524,9 @@ impl RxQueue for DummyRxq {
     fn recv(&mut self, _pool: &mut Pool, out: &mut Batch) -> io::Result<usize> {
         // The device's lock is always taken before the queue's.
         let mut state = self.device.lock();
+        if self.queue_id == 0 {
+            state.poll_wire();
+        }
         let mut packets = self.waiting.packets.lock();
         let n = packets.len().min(BATCH_MAX);
         for packet in packets.drain(..n) {
@@ -577,6 +621,35 @@ mod tests {
         let custom: BTreeMap<_, _> = dev.custom_stats().into_iter().collect();
         assert_eq!((custom["rx_custom_packets_1"], custom["rx_custom_packets_2"]), (2, 2));
         assert_eq!((custom["rx_q0_packets"], custom["rx_q0_bytes"], custom["tx_q0_packets"]), (2, 130, 0));
+    }
+
+    #[test]
+    fn two_dummies_are_joined_by_a_socket() {
+        let registry = dummies(DummyLevel::Normal);
+        let path = std::env::temp_dir().join(format!("ib-wire-{}.sock", std::process::id()));
+        let (a, b) = (registry.open("a", "dummy").unwrap(), registry.open("b", "dummy").unwrap());
+        let (mut rx_a, mut rx_b) = (a.rx_queues().unwrap().remove(0), b.rx_queues().unwrap().remove(0));
+        let (mut pool, mut out) = (Pool::new(4), Batch::new());
+        // Who comes too early tries again.
+        b.set_config(&options(&[("stream", &format!("unix:{}", path.display()))])).unwrap();
+        assert_eq!(b.as_dummy().unwrap().conn_state(), "disconnected");
+        a.set_config(&options(&[("pstream", &format!("punix:{}", path.display()))])).unwrap();
+        assert_eq!(rx_b.recv(&mut pool, &mut out).unwrap(), 0);
+        assert_eq!(
+            (b.as_dummy().unwrap().conn_state(), a.as_dummy().unwrap().conn_state()),
+            ("connected", "unknown")
+        );
+        send(&*b, conformance::frame(60));
+        send(&*b, conformance::frame(1514));
+        assert_eq!(rx_a.recv(&mut pool, &mut out).unwrap(), 2);
+        send(&*a, conformance::frame(70));
+        assert_eq!(rx_b.recv(&mut pool, &mut out).unwrap(), 1);
+        assert_eq!(out.iter().map(Packet::len).collect::<Vec<_>>(), [60, 1514, 70]);
+        // The end of one is noticed by the other.
+        a.set_config(&options(&[])).unwrap();
+        rx_b.recv(&mut pool, &mut out).unwrap();
+        assert_eq!(b.as_dummy().unwrap().conn_state(), "disconnected");
+        assert!(!path.exists());
     }
 
     #[test]

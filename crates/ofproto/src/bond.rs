@@ -89,6 +89,22 @@ impl Bridge {
         }
     }
 
+    /// Makes members' loads more equal where that is due. Best when flows' counters have just been read.
+    pub(crate) fn rebalance_bonds(&mut self, now: Instant) {
+        for slot in self.bundles.bonds.values_mut() {
+            let mut bond = slot.bond.lock();
+            if !bond.rebalance_due(now) {
+                continue;
+            }
+            let of_rules = slot.rules.as_mut().map(BondRules::take_bytes);
+            let of_datapath = slot.lb_output.as_mut().map(|lb| lb.take_bytes(&*self.backer.dpif));
+            for bytes in of_rules.into_iter().chain(of_datapath) {
+                bytes.into_iter().enumerate().for_each(|(bucket, bytes)| bond.account(bucket, bytes));
+            }
+            bond.rebalance(now);
+        }
+    }
+
     /// Does what is due.
     pub(crate) fn run_bonds(&mut self, now: Instant) {
         let mut stale = false;
@@ -96,14 +112,6 @@ impl Bridge {
         for (name, slot) in &mut self.bundles.bonds {
             let mut bond = slot.bond.lock();
             stale |= bond.run(now);
-            if bond.rebalance_due(now) {
-                let of_rules = slot.rules.as_mut().map(BondRules::take_bytes);
-                let of_datapath = slot.lb_output.as_mut().map(|lb| lb.take_bytes(&*self.backer.dpif));
-                let bytes = of_rules.into_iter().chain(of_datapath).flatten();
-                bytes.enumerate().for_each(|(bucket, bytes)| bond.account(bucket, bytes));
-                bond.rebalance(now);
-                stale |= bond.run(now);
-            }
             if bond.take_announce() {
                 announcing.push(name.clone());
             }
@@ -111,7 +119,7 @@ impl Bridge {
             let id = slot.recirc.as_ref().map_or(0, |entry| entry.id);
             drop(bond);
             // One table of members: the datapath's, or that of flows.
-            let (in_datapath, in_rules) = if wants_lb_output && self.backer.features().lb_output {
+            let (in_datapath, in_rules) = if wants_lb_output && self.backer.dpif.has_bonds() {
                 (members, Vec::new())
             } else {
                 (Vec::new(), members)

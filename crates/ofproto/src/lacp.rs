@@ -142,6 +142,7 @@ impl Bridge {
             let mut machine = lacp.lock();
             for port in &ports {
                 let Some(port) = self.ports.get_mut(port) else { continue };
+                machine.set_carrier(port.ofport, port.has_carrier());
                 let resets = port.config.netdev.carrier_resets;
                 if std::mem::replace(&mut port.seen_resets, resets) != resets {
                     machine.carrier_changed(port.ofport, port.has_carrier(), now);

@@ -306,8 +306,9 @@ impl Switch {
             backer.dpif.run();
             // Packets teach neighbours; those behind them in the queue are for the next turn.
             if backer.revalidate_if_due(now) {
-                for b in self.bridges.values().filter(|b| Arc::ptr_eq(&b.backer, backer)) {
+                for b in self.bridges.values_mut().filter(|b| Arc::ptr_eq(&b.backer, backer)) {
                     b.of.expire(now);
+                    b.rebalance_bonds(now);
                 }
             }
         }

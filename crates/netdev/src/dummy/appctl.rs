@@ -38,7 +38,14 @@ pub fn conn_state(registry: &Registry, args: &[&str]) -> Reply {
         let dev = registry.get(name);
         dev.as_ref().and_then(|d| d.as_dummy()).map_or("unknown", |d| d.conn_state())
     };
-    Ok(args.first().map(|name| format!("{name}: {}\n", state(name))).unwrap_or_default())
+    if let Some(name) = args.first() {
+        return Ok(format!("{name}: {}\n", state(name)));
+    }
+    let known = |dev: &std::sync::Arc<dyn crate::Netdev>| {
+        let state = dev.as_dummy()?.conn_state();
+        (state != "unknown").then(|| format!("{}: {state}\n", dev.name()))
+    };
+    Ok(registry.devices().iter().filter_map(known).collect())
 }
 
 /// `netdev-dummy/ip4addr NETDEV IPADDR[/MASK]`

@@ -346,7 +346,7 @@ impl Ctx<'_> {
         if self.mirror_snaplen != 0 {
             self.out.push(Odp::Trunc(self.mirror_snaplen.into()));
         }
-        if lb_output && self.bridge.features.lb_output {
+        if lb_output && self.backer.dpif.has_bonds() {
             self.out.push(Odp::LbOutput(id));
         } else {
             self.out.push(Odp::Hash { alg: HashAlg::L4, basis });

@@ -179,6 +179,12 @@ impl Vswitchd {
         }
         let registry_key = handle.new_key();
         handle.register_fd(registry.fd(), registry_key)?;
+        if options.dummy != DummyLevel::None
+            && let Some(fd) = registry.dummies().fd()
+        {
+            // Nothing but a turn of the loop, which polls dummies.
+            handle.register_fd(fd, handle.new_key())?;
+        }
         let config =
             |dummy| Config { registry: Arc::clone(&registry), clock: clock.clone(), threads: 1, dummy };
         let mut user_classes: Vec<Arc<DpUserspaceClass>> = Vec::new();
