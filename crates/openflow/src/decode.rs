@@ -195,7 +195,12 @@ fn body(
             }))
         }
         raw => match stats_decode::request(raw, &mut c, v, tlv)? {
-            Some(r) => M::MultipartRequest(r),
+            Some(mut r) => {
+                if let MultipartRequest::TableFeatures { more, .. } = &mut r {
+                    *more = id.flags & 1 != 0;
+                }
+                M::MultipartRequest(r)
+            }
             None => {
                 let body = stats_decode::reply(raw, &mut c, v, tlv, broken)?;
                 M::MultipartReply(MultipartReply { more: id.flags & 1 != 0, body })

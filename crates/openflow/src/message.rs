@@ -1198,10 +1198,12 @@ pub enum MultipartRequest {
     MeterConfig(u32),
     /// OFPMP_METER_FEATURES.
     MeterFeatures,
-    /// OFPMP_TABLE_FEATURES; a body would change features: refused.
+    /// OFPMP_TABLE_FEATURES: asks for them, or sets those of some tables.
     TableFeatures {
-        /// There was a body.
-        with_body: bool,
+        /// Nothing to ask; else what to set.
+        tables: Vec<TableFeatures>,
+        /// The request goes on in another message.
+        more: bool,
     },
     /// OFPMP_PORT_DESC: a port (1.5), or [`OfPort::NONE`].
     PortDesc(OfPort),
@@ -1647,6 +1649,8 @@ pub struct TableActionFeatures {
 pub struct TableFeatures {
     /// Table.
     pub table_id: u8,
+    /// What a request of OpenFlow 1.5 does with the table: 0 replaces, 1 modifies, 2 enables, 3 disables it.
+    pub command: u8,
     /// Name.
     pub name: String,
     /// Metadata bits that can be matched.

@@ -395,7 +395,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
         M::MultipartRequest(r) => {
             // Requests in parts came with OpenFlow 1.3.
             multipart_flags(out, flags, v >= Version::V13);
-            print_stats::request(out, r, o);
+            print_stats::request(out, r, v, o);
             Ok(())
         }
         M::MultipartReply(r) => {
@@ -410,7 +410,9 @@ fn error(out: &mut String, e: &ErrorMessage) -> std::fmt::Result {
     writeln!(out, " {}", e.error)?;
     if matches!(e.error, OfError::OFPHFC_INCOMPATIBLE | OfError::OFPHFC_EPERM) {
         put_escaped(out, &e.data);
-        out.push('\n');
+        if !e.data.is_empty() {
+            out.push('\n');
+        }
     } else {
         out.push_str(&message_text(&e.data, &PrintOptions { verbosity: 1, ..Default::default() }));
     }
@@ -419,9 +421,7 @@ fn error(out: &mut String, e: &ErrorMessage) -> std::fmt::Result {
 
 /// Appends text, bytes that are no characters as octal.
 fn put_escaped(out: &mut String, bytes: &[u8]) {
-    // Trailing zeros are padding.
-    let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
-    for b in &bytes[..end] {
+    for b in bytes {
         if (0x20..0x7f).contains(b) {
             out.push(*b as char);
         } else {
@@ -789,8 +789,15 @@ pub fn table_features_text(list: &[TableFeatures], version: Version, names: &Nam
             out.push('\n');
         }
         let same = |p| list[i..].iter().take_while(|t| print_stats::same_features(p, t)).count();
-        let run = previous.map_or(0, same);
-        if run > 0 {
+        let mut run = previous.map_or(0, same);
+        // A table with a name of its own is a line of its own.
+        let named = list[i..i + run].iter().position(print_stats::has_name);
+        run = named.map_or(run, |at| at.max(1));
+        if run > 0 && named == Some(0) {
+            print_stats::put_table_heading(&mut out, &list[i], names);
+            out.push_str(": ditto\n");
+            i += 1;
+        } else if run > 0 {
             print_stats::put_ditto(&mut out, list[i].table_id, list[i + run - 1].table_id, names);
             i += run;
         } else {

@@ -219,10 +219,18 @@ pub(crate) fn table_desc(out: &mut String, t: &TableDesc, v: Version, n: &Names<
 }
 
 /// Appends a request.
-pub(crate) fn request(out: &mut String, r: &MultipartRequest, o: &PrintOptions<'_>) {
+pub(crate) fn request(out: &mut String, r: &MultipartRequest, v: Version, o: &PrintOptions<'_>) {
     use MultipartRequest as R;
     let n = &o.names;
     match r {
+        R::TableFeatures { tables, .. } if !tables.is_empty() => {
+            out.push('\n');
+            let commands = ["modify", "enable", "disable"];
+            if let Some(command) = commands.get(usize::from(tables[0].command).wrapping_sub(1)) {
+                let _ = writeln!(out, "  command: {command}");
+            }
+            out.push_str(crate::print::table_features_text(tables, v, n).trim_end_matches('\n'));
+        }
         R::Flow(f) | R::Aggregate(f) => {
             if f.table_id != 0xff {
                 out.push_str(" table=");
@@ -351,10 +359,16 @@ pub(crate) fn reply(out: &mut String, b: &MultipartBody, v: Version, o: &PrintOp
         B::Table(list) => tables(out, list, v, n),
         B::Port(list) => {
             let _ = writeln!(out, " {} ports", list.len());
+            if o.verbosity < 1 {
+                return;
+            }
             list.iter().for_each(|s| port_stats(out, s, n));
         }
         B::Queue(list) => {
             let _ = writeln!(out, " {} queues", list.len());
+            if o.verbosity < 1 {
+                return;
+            }
             for q in list {
                 out.push_str("  port ");
                 put_port(out, q.port, n);
@@ -593,6 +607,19 @@ fn put_names(out: &mut String, names: &[&str], sep: char) {
 }
 
 /// Appends a table's features.
+/// Whether a table's name is not one that a switch makes up.
+pub(crate) fn has_name(t: &TableFeatures) -> bool {
+    !t.name.is_empty() && t.name != format!("table{}", t.table_id) && t.name != "classifier"
+}
+
+/// Appends `  table 1 ("foo")`.
+pub(crate) fn put_table_heading(out: &mut String, t: &TableFeatures, n: &Names<'_>) {
+    let _ = write!(out, "  table {}", table_name(t.table_id, n));
+    if has_name(t) && n.tables.is_none() {
+        let _ = write!(out, " (\"{}\")", t.name);
+    }
+}
+
 pub(crate) fn table_features(
     out: &mut String,
     t: &TableFeatures,
@@ -601,11 +628,7 @@ pub(crate) fn table_features(
     v: Version,
     n: &Names<'_>,
 ) {
-    let _ = write!(out, "  table {}", table_name(t.table_id, n));
-    let generic = format!("table{}", t.table_id);
-    if !t.name.is_empty() && t.name != generic && t.name != "classifier" && n.tables.is_none() {
-        let _ = write!(out, " (\"{}\")", t.name);
-    }
+    put_table_heading(out, t, n);
     out.push_str(":\n");
     if let Some(s) = stats {
         let _ = write!(out, "    active={}, ", s.active_count);

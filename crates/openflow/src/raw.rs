@@ -291,7 +291,9 @@ fn unknown(class: Class, number: u32, header: &Header) -> OfError {
         Class::Request | Class::Reply => (None, OfError::OFPBRC_BAD_STAT),
         Class::Vendor(v) | Class::VendorRequest(v) | Class::VendorReply(v) => {
             if v != NX && v != ONF {
-                vlog_warn_rl!(OFP_MSGS, (1, 5), "OpenFlow message has unknown vendor {v:#x}");
+                // C's `%#x` writes zero without `0x`.
+                let v = if v == 0 { "0".to_string() } else { format!("{v:#x}") };
+                vlog_warn_rl!(OFP_MSGS, (1, 5), "OpenFlow message has unknown vendor {v}");
                 return OfError::OFPBRC_BAD_VENDOR;
             }
             (Some(v), OfError::OFPBRC_BAD_SUBTYPE)

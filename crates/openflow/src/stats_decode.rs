@@ -55,11 +55,17 @@ pub(crate) fn request(
         Raw::MeterConfigRequest => R::MeterConfig(c.u32()?),
         Raw::MeterFeaturesRequest => R::MeterFeatures,
         Raw::TableFeaturesRequest => {
-            let with_body = !c.is_empty();
+            let mut tables = Vec::new();
             while !c.is_empty() {
-                table_features(c, v)?;
+                let command = c.rest().get(3).copied().unwrap_or(0);
+                if v == Version::V15 && command > 3 {
+                    return Err(OfError::OFPTFFC_BAD_COMMAND);
+                }
+                let mut t = table_features(c, v)?;
+                t.command = if v == Version::V15 { command } else { 0 };
+                tables.push(t);
             }
-            R::TableFeatures { with_body }
+            R::TableFeatures { tables, more: false }
         }
         Raw::PortDescRequest => R::PortDesc(OfPort::NONE),
         Raw::PortDescRequest15 => R::PortDesc(port32(c)?),

@@ -72,7 +72,14 @@ pub(crate) fn request(b: &mut Buf, r: &MultipartRequest, v: Version, xid: u32, o
             b.u32(0);
         }
         R::MeterFeatures => head(Raw::MeterFeaturesRequest),
-        R::TableFeatures { .. } => head(Raw::TableFeaturesRequest),
+        R::TableFeatures { tables, more } => {
+            head(Raw::TableFeaturesRequest);
+            if let Some(flags) = b.0.get_mut(10..12).filter(|_| *more) {
+                // OFPMPF_REQ_MORE.
+                flags.copy_from_slice(&1u16.to_be_bytes());
+            }
+            tables.iter().for_each(|t| table_features(b, t, v));
+        }
         R::PortDesc(p) => {
             if v == Version::V15 {
                 head(Raw::PortDescRequest15);
@@ -761,7 +768,8 @@ fn table_features(b: &mut Buf, t: &TableFeatures, v: Version) {
     let start = b.len();
     b.u16(0);
     b.u8(t.table_id);
-    b.zeros(5);
+    b.u8(if v == Version::V15 { t.command } else { 0 });
+    b.zeros(4);
     b.string(&t.name, 32);
     b.u64(t.metadata_match);
     b.u64(t.metadata_write);
@@ -771,6 +779,11 @@ fn table_features(b: &mut Buf, t: &TableFeatures, v: Version) {
     }
     b.u32(caps);
     b.u32(t.max_entries);
+    if t.command != 0 {
+        // What is not named stays.
+        b.patch_len(start, start);
+        return;
+    }
     instruction_features(b, &t.nonmiss, 0, v);
     instruction_features(b, &t.missing, 1, v);
     prop(b, 8, |b| {

@@ -155,3 +155,24 @@ fn removed_flows_of_openflow_15() {
     let decoded = ib_openflow::decode::decode(&bytes).unwrap();
     assert_eq!(ib_openflow::encode::encode(&decoded.message, ib_openflow::message::Version::V15, 0), bytes);
 }
+
+#[test]
+fn a_table_is_renamed() {
+    let hex = "0612005000000005000c00000000000000400101000000 00666f6f00000000000000000000000000000000000000000000000000
+               00000000ffffffffffffffffffffffffffffffff00000000000f4240";
+    check(
+        hex,
+        "OFPST_TABLE_FEATURES request (OF1.5) (xid=0x5):\n  command: modify\n  table 1 (\"foo\"):\n    \
+         metadata: match=0xffffffffffffffff write=0xffffffffffffffff\n    eviction: not supported\n    \
+         vacancy events: not supported\n    max_entries=1000000\n",
+    );
+    let bytes = bytes_of(hex);
+    let decoded = ib_openflow::decode::decode(&bytes).unwrap();
+    assert_eq!(ib_openflow::encode::encode(&decoded.message, ib_openflow::message::Version::V15, 5), bytes);
+}
+
+#[test]
+fn the_reason_of_a_failed_hello_is_text() {
+    check("0101001000000009000000006e6f0000", "OFPT_ERROR (xid=0x9): OFPHFC_INCOMPATIBLE\nno\\000\\000\n");
+    check("0101000c0000000900000000", "OFPT_ERROR (xid=0x9): OFPHFC_INCOMPATIBLE\n");
+}

@@ -1,6 +1,7 @@
 //! The command-line tools as libraries.
 
 pub mod appctl;
+pub mod captures;
 pub mod client;
 pub mod dbctl;
 pub mod dpctl;
@@ -10,6 +11,7 @@ pub mod ovs_ctl;
 pub mod ovsdb_client;
 pub mod ovsdb_tool;
 pub mod pki;
+pub mod save;
 pub mod table;
 pub mod testcontroller;
 pub mod vsctl;

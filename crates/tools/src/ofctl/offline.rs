@@ -15,7 +15,7 @@ use ib_openflow::error::OfError;
 use ib_openflow::flow_text::*;
 use ib_openflow::message::*;
 use ib_openflow::names::NO_NAMES;
-use ib_openflow::print::{hex_dump, message_text, packet_text};
+use ib_openflow::print::{message_text, packet_text};
 use ib_openflow::wire::Buf;
 use ib_packet::pcap::PcapReader;
 
@@ -30,6 +30,11 @@ pub(super) fn hex_bytes(s: &str) -> Option<Vec<u8>> {
         return None;
     }
     digits.chunks(2).map(|p| u8::from_str_radix(std::str::from_utf8(p).ok()?, 16).ok()).collect()
+}
+
+/// Bytes in hexadecimal. Unlike in logs, no dash follows the eighth byte of a line that ends there.
+fn dump(bytes: &[u8]) -> String {
+    ib_openflow::print::hex_dump(bytes, false).replace("-\n", "\n")
 }
 
 /// Prints flow_mods as they would be sent: what protocols can carry them, which is chosen, and the messages.
@@ -235,7 +240,7 @@ pub(super) fn encode_error_reply(_: &mut Ctl, args: &[String], io: &mut Io<'_>) 
         return Err("Bad request length".into());
     }
     let version = Version::from_wire(request[0]).unwrap_or(Version::V10);
-    io.out(hex_dump(&encode_error(error, version, &request), false));
+    io.out(dump(&encode_error(error, version, &request)));
     Ok(())
 }
 
@@ -313,7 +318,7 @@ pub(super) fn encode_hello(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
     .map_err(|_| Fail::Msg(format!("{}: bad version bitmap", args[0])))?;
     let versions = Versions(bits);
     let bytes = encode(&Message::Hello(versions), versions.highest().unwrap_or(Version::V10), 1);
-    io.out(hex_dump(&bytes, false));
+    io.out(dump(&bytes));
     io.out(message_text(&bytes, &ib_openflow::print::PrintOptions::default()));
     Ok(())
 }
@@ -350,7 +355,7 @@ pub(super) fn compose_packet(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
         let hex: String = packet.data().iter().map(|b| format!("{b:02x}")).collect();
         io.out(format!("{hex}\n"));
     } else {
-        io.out(hex_dump(packet.data(), false));
+        io.out(dump(packet.data()));
     }
     Ok(())
 }

@@ -89,7 +89,7 @@ impl Ctl {
         let request = if conn.version < Version::V13 {
             MultipartRequest::Table
         } else {
-            MultipartRequest::TableFeatures { with_body: false }
+            MultipartRequest::TableFeatures { tables: Vec::new(), more: false }
         };
         let mut out = Vec::new();
         for body in self.collect(&mut conn, &Message::MultipartRequest(request))? {
@@ -205,16 +205,57 @@ pub(super) fn dump_tables(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Re
     ctl.dump_with_names(&args[0], &mut conn, &Message::MultipartRequest(MultipartRequest::Table), io)
 }
 
-pub(super) fn dump_table_features(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
-    let mut conn = ctl.open(&args[0])?;
-    ctl.need_version(&conn, Version::V13, "dump-table-features")?;
-    let request = Message::MultipartRequest(MultipartRequest::TableFeatures { with_body: false });
+fn fetch_table_features(ctl: &mut Ctl, conn: &mut Conn) -> Result<Vec<TableFeatures>> {
+    let request =
+        Message::MultipartRequest(MultipartRequest::TableFeatures { tables: Vec::new(), more: false });
     let mut all = Vec::new();
-    for body in ctl.collect(&mut conn, &request)? {
+    for body in ctl.collect(conn, &request)? {
         if let MultipartBody::TableFeatures(list) = body {
             all.extend(list);
         }
     }
+    Ok(all)
+}
+
+/// Gives a table another name: by its features, which are sent back with that changed.
+fn rename_table(ctl: &mut Ctl, conn: &mut Conn, table_id: u8, name: &str) -> Result<()> {
+    const MODIFY: u8 = 1;
+    // A message has room for so many.
+    const AT_ONCE: usize = 8;
+    let mut all = fetch_table_features(ctl, conn)?;
+    let t = all
+        .iter_mut()
+        .find(|t| t.table_id == table_id)
+        .ok_or_else(|| format!("{}: no table {table_id}", conn.name))?;
+    t.name = name.into();
+    if conn.version == Version::V15 {
+        t.command = MODIFY;
+        all.retain(|t| t.table_id == table_id);
+    }
+    // Before OpenFlow 1.5 a request tells of every table.
+    let request = |tables: &[TableFeatures], more| {
+        Message::MultipartRequest(MultipartRequest::TableFeatures { tables: tables.to_vec(), more })
+    };
+    let xid = ctl.next_xid();
+    let parts: Vec<&[TableFeatures]> = all.chunks(AT_ONCE).collect();
+    for (i, part) in parts.iter().enumerate() {
+        let bytes = conn.encode(&request(part, i + 1 < parts.len()), xid);
+        conn.send_bytes(&bytes)?;
+    }
+    // A refusal prints like any, with what was refused.
+    let reply = conn.reply_to(xid)?;
+    match must_decode(&reply)?.message {
+        Message::Error(_) => {
+            Err(Fail::Text(ib_openflow::print::message_text(&reply, &ctl.print_options(NO_NAMES, 3))))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn dump_table_features(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
+    let mut conn = ctl.open(&args[0])?;
+    ctl.need_version(&conn, Version::V13, "dump-table-features")?;
+    let all = fetch_table_features(ctl, &mut conn)?;
     io.out(ib_openflow::print::table_features_text(&all, conn.version, &NO_NAMES));
     Ok(())
 }
@@ -379,6 +420,7 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
             tm.vacancy = Some(Vacancy { enabled: true, down, up, current: 0 });
             (Version::V14, Version::V15)
         }
+        s if s.starts_with("name:") && table_id != OFPTT_ALL => (Version::V13, Version::V15),
         _ => return Err(format!("invalid table_mod setting {setting}").into()),
     };
     let usable: Vec<Version> = Version::ALL
@@ -399,6 +441,9 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
         .into());
     }
     let mut conn = ctl.open(&args[0])?;
+    if let Some(name) = setting.strip_prefix("name:") {
+        return rename_table(ctl, &mut conn, table_id, name);
+    }
     if tm.eviction.is_some() != tm.vacancy.is_some() && conn.version >= Version::V14 {
         // One message sets both: take the other from the switch.
         let request = Message::MultipartRequest(MultipartRequest::TableDesc);

@@ -50,7 +50,7 @@ fn lines(dump: &str, with: &str) -> String {
 }
 
 /// The mappings of a printed table of tunnel options, as `add-tlv-map` reads them.
-fn tlv_map(dump: &str) -> String {
+pub fn tlv_map(dump: &str) -> String {
     let rows = dump.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {

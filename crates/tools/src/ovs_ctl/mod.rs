@@ -6,7 +6,7 @@
 //!
 //! Exit codes: 0 done, or nothing was to be done; 1 something failed, or `status` found a daemon that does not run.
 
-mod flows;
+pub(crate) mod flows;
 mod options;
 
 use std::ffi::OsString;
@@ -79,7 +79,7 @@ fn words(name: &str) -> Vec<OsString> {
 }
 
 /// This executable under another of its names.
-fn tool(name: &str) -> Command {
+pub(crate) fn tool(name: &str) -> Command {
     let words = words(name);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);

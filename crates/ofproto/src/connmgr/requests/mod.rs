@@ -22,7 +22,7 @@ use ib_openflow::decode::decode_with;
 use ib_openflow::encode::encode_error;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{Message, Role, Version};
-use ib_openflow::raw::{identify, parse_header};
+use ib_openflow::raw::{Raw, identify, parse_header};
 
 use super::conn::{Conn, Kind};
 use super::{bundle, monitor};
@@ -71,8 +71,10 @@ pub(super) fn handle(bridge: &mut Bridge, conn: &mut Conn, bytes: &[u8], now: In
     let id = identify(bytes);
     let name = id.as_ref().map(|i| i.kind.name).ok();
     // The beginning of a multipart request: nothing is answered before its end, and only
-    // empty bodies ever come in parts.
-    if id.is_ok_and(|i| i.flags & 1 != 0 && i.kind.name.ends_with(" request")) {
+    // empty bodies come in parts, but for features of tables.
+    if id.is_ok_and(|i| {
+        i.flags & 1 != 0 && i.kind.name.ends_with(" request") && i.kind.raw != Raw::TableFeaturesRequest
+    }) {
         return;
     }
     let result = match decode_with(bytes, tlv) {

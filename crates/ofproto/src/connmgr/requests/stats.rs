@@ -116,8 +116,12 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
             };
             send(cx, B::MeterFeatures(f));
         }
-        R::TableFeatures { with_body: true } => return Err(OfError::OFPTFFC_EPERM),
-        R::TableFeatures { with_body: false } => {
+        R::TableFeatures { tables: changes, more } => {
+            tables::rename_tables(cx, &changes)?;
+            // The last part is answered, for all.
+            if more {
+                return Ok(());
+            }
             let tables = tables::table_features(&of, cx.version());
             list(cx, &tables, Clone::clone, B::TableFeatures);
         }

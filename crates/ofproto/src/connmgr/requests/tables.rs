@@ -90,6 +90,26 @@ fn vacancy(t: &Table) -> Vacancy {
     v
 }
 
+/// Takes the names of a request for table features; nothing else of them can be changed.
+pub(super) fn rename_tables(cx: &mut Cx<'_>, changes: &[TableFeatures]) -> Result<(), OfError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    cx.reject_secondary()?;
+    let tables = &cx.bridge.of.tables;
+    if changes.iter().any(|c| c.table_id >= INTERNAL_TABLE) {
+        return Err(OfError::OFPTFFC_BAD_TABLE);
+    }
+    // Tables are there, and stay.
+    if changes.iter().any(|c| c.command > 1) {
+        return Err(OfError::OFPTFFC_EPERM);
+    }
+    for c in changes {
+        tables[usize::from(c.table_id)].config.lock().name.clone_from(&c.name);
+    }
+    Ok(())
+}
+
 /// What every table can do but the last, which can't go on.
 pub(super) fn table_features(of: &Ofproto, version: Version) -> Vec<TableFeatures> {
     let all = |pred: &dyn Fn(&ib_flow::fields::Field) -> bool| -> Vec<FieldId> {
@@ -114,6 +134,7 @@ pub(super) fn table_features(of: &Ofproto, version: Version) -> Vec<TableFeature
             };
             TableFeatures {
                 table_id,
+                command: 0,
                 name: config.name.clone(),
                 metadata_match: u64::MAX,
                 metadata_write: u64::MAX,
