@@ -18,6 +18,7 @@ use ib_ovsdb::idl::vswitch::{Bridge, Controller, FlowTable, Interface, Mirror, O
 use ib_packet::Mac;
 
 use crate::bonds::{self, LacpInterface};
+use crate::rstp::{self, PortRstpDesired, RstpDesired};
 use crate::spanning_tree::{self, PortStpDesired, StpDesired};
 
 /// Everything that the database wants of this switch.
@@ -68,6 +69,8 @@ pub struct BridgeDesired {
     pub mac_table_size: usize,
     /// `stp_enable` with its settings.
     pub stp: Option<StpDesired>,
+    /// `rstp_enable` with its settings.
+    pub rstp: Option<RstpDesired>,
     /// `mcast_snooping_enable` with its settings.
     pub mcast_snooping: Option<McastConfig>,
     /// `other_config:forward-bpdu`.
@@ -97,6 +100,8 @@ pub struct PortDesired {
     pub mac: Option<Mac>,
     /// Its part in spanning tree.
     pub stp: PortStpDesired,
+    /// Its part in rapid spanning tree.
+    pub rstp: PortRstpDesired,
     /// Interfaces by name.
     pub interfaces: BTreeMap<String, InterfaceDesired>,
 }
@@ -189,6 +194,7 @@ fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Ve
             .unwrap_or(0)
             .clamp(10, 1_000_000),
         stp: spanning_tree::read_bridge(row),
+        rstp: rstp::read_bridge(row),
         mcast_snooping: row.mcast_snooping_enable().then(|| McastConfig {
             idle_secs: seconds("mcast-snooping-aging-time", 300),
             max_groups: usize::try_from(other.get_int("mcast-snooping-table-size", 2048)).unwrap_or(0),
@@ -251,6 +257,7 @@ fn local_port(bridge: &str) -> PortDesired {
         bundle: BundleConfig { name: bridge.into(), ..BundleConfig::default() },
         mac: None,
         stp: PortStpDesired::default(),
+        rstp: PortRstpDesired::default(),
         interfaces: BTreeMap::from([(bridge.to_owned(), interface)]),
     }
 }
@@ -358,8 +365,14 @@ pub(crate) fn read_port(
         bundle.bond = Some(bonds::read_bond(row, !bridge.flood_vlans.is_empty(), warnings));
     }
     let mac = row.mac().and_then(|m| m.parse().ok()).filter(|m: &Mac| usable_mac(*m));
-    let port =
-        PortDesired { uuid: Some(row.uuid()), bundle, mac, stp: spanning_tree::read_port(row), interfaces };
+    let port = PortDesired {
+        uuid: Some(row.uuid()),
+        bundle,
+        mac,
+        stp: spanning_tree::read_port(row),
+        rstp: rstp::read_port(row),
+        interfaces,
+    };
     bridge.ports.insert(name, Arc::new(port));
 }
 

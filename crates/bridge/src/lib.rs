@@ -11,6 +11,7 @@ pub mod desired;
 pub mod export;
 mod reader;
 mod reconfigure;
+pub mod rstp;
 pub mod spanning_tree;
 mod status;
 

@@ -237,6 +237,7 @@ impl BridgeLayer {
             self.set_address(&mut running, want);
             if let Some(bridge) = self.switch.bridge_mut(&name) {
                 crate::spanning_tree::configure(bridge, &running, want);
+                crate::rstp::configure(bridge, &running, want);
             }
             self.bridges.insert(name, running);
         }
@@ -425,6 +426,7 @@ impl BridgeLayer {
         bridge.set_mac_table(want.mac_aging_s, want.mac_table_size);
         bridge.set_flood_vlans(&want.flood_vlans.iter().copied().collect::<Vec<_>>());
         crate::spanning_tree::configure(bridge, running, want);
+        crate::rstp::configure(bridge, running, want);
         bridge.set_mcast_snooping(want.mcast_snooping);
         bridge.set_forward_bpdu(want.forward_bpdu);
         crate::export::configure(bridge, &old.export, &want.export);

@@ -76,7 +76,7 @@ pub(crate) fn read_port(row: &vswitch::Port<'_>) -> PortStpDesired {
 }
 
 /// The hash by which Open vSwitch's table of ports holds a name.
-fn name_hash(name: &str) -> u32 {
+pub(crate) fn name_hash(name: &str) -> u32 {
     ib_flow::hash::bytes(name.as_bytes(), 0)
 }
 
@@ -95,7 +95,7 @@ fn cost_of(dev: &dyn Netdev) -> u16 {
 
 /// Makes a bridge's spanning tree what the database wants.
 pub(crate) fn configure(bridge: &mut Bridge, running: &RunningBridge, want: &BridgeDesired) {
-    let Some(stp) = &want.stp else { return bridge.set_stp(None) };
+    let Some(stp) = want.stp.as_ref().filter(|_| want.rstp.is_none()) else { return bridge.set_stp(None) };
     let name = &want.name;
     let mut chosen: BTreeMap<&str, StpPortConfig> = BTreeMap::new();
     let (mut by_hand, mut by_us) = (0, 0);

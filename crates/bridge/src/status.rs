@@ -14,6 +14,7 @@ use ib_ovsdb::{Atom, Datum};
 
 use crate::columns::{self, Written};
 use crate::reconfigure::{BridgeLayer, Fresh, RunningInterface, device_status};
+use crate::rstp;
 use crate::spanning_tree::{id_text, status_map};
 
 /// Remembers what the database was told.
@@ -27,6 +28,8 @@ pub struct StatusWriter {
     stp_seen: BTreeMap<String, u64>,
     /// [`Bridge::lacp_seq`] of what was written, by bridge.
     lacp_seen: BTreeMap<String, u64>,
+    /// Likewise, of rapid spanning tree.
+    rstp_seen: BTreeMap<String, u64>,
     /// The database may know nothing of any port.
     all_due: bool,
 }
@@ -39,6 +42,7 @@ impl StatusWriter {
         self.all_due = true;
         self.stp_seen.clear();
         self.lacp_seen.clear();
+        self.rstp_seen.clear();
     }
 
     /// When [`Self::refresh`] is next due if nothing happens.
@@ -77,6 +81,7 @@ impl StatusWriter {
         self.failures(layer, idl, txn);
         self.bridges(layer, idl, txn, now, with_stats);
         self.spanning_trees(layer, idl, txn, now, with_stats);
+        self.rapid_spanning_trees(layer, idl, txn, with_stats);
         self.bonds(layer, idl, txn);
         self.lacp(layer, idl, txn);
     }
@@ -159,6 +164,43 @@ impl StatusWriter {
                         ("stp_tx_count", s.counters.tx),
                     ];
                     columns.push(("statistics", columns::counters(&counts)));
+                }
+                self.written.write(idl, txn, "Port", port.uuid(), columns);
+            }
+        }
+    }
+
+    fn rapid_spanning_trees(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn, with_stats: bool) {
+        for (name, running) in &layer.bridges {
+            let Some(bridge) = layer.switch.bridge(name) else { continue };
+            let status = bridge.rstp_status();
+            let seq = bridge.stp_seq();
+            let is_news = self.rstp_seen.get(name).copied().unwrap_or(0) != seq;
+            if !is_news && (status.is_none() || !with_stats) {
+                continue;
+            }
+            self.rstp_seen.insert(name.clone(), seq);
+            let of_bridge = status.map_or_else(BTreeMap::new, |s| rstp::bridge_status(&s));
+            let columns = vec![("rstp_status", columns::strings(&of_bridge))];
+            self.written.write(idl, txn, "Bridge", running.desired.uuid, columns);
+            let Some(row) = rows::Bridge::get(idl.view(), running.desired.uuid) else { continue };
+            for port in row.ports() {
+                let ofport = running
+                    .ports
+                    .get(port.name())
+                    .and_then(|p| p.interfaces.values().next())
+                    .map(|i| i.ofport);
+                let status = ofport.and_then(|p| bridge.port_rstp_status(p));
+                let of_port = status.map_or_else(BTreeMap::new, |s| rstp::port_status(&s));
+                let mut columns = vec![("rstp_status", columns::strings(&of_port))];
+                if let Some(s) = status.filter(|_| with_stats) {
+                    let counts = [
+                        ("rstp_error_count", s.counters.errors),
+                        ("rstp_rx_count", s.counters.rx),
+                        ("rstp_tx_count", s.counters.tx),
+                        ("rstp_uptime", s.counters.uptime),
+                    ];
+                    columns.push(("rstp_statistics", columns::counters(&counts)));
                 }
                 self.written.write(idl, txn, "Port", port.uuid(), columns);
             }

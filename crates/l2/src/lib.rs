@@ -6,6 +6,7 @@ pub mod lacp;
 pub mod mac_learning;
 pub mod mcast_messages;
 pub mod mcast_snooping;
+pub mod rstp;
 pub mod stp;
 
 pub use mac_learning::{MacEntry, MacLearning, MacStats};

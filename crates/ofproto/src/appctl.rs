@@ -80,8 +80,8 @@ commands! {
     "revalidator/wait" "" 0..0 => wait;
     "lacp/show" "[port]" 0..1 => crate::lacp::show;
     "lacp/show-stats" "[port]" 0..1 => crate::lacp::show_stats;
-    "rstp/show" "[bridge]" 0..1 => rstp_show;
-    "rstp/tcn" "[bridge]" 0..1 => rstp_tcn;
+    "rstp/show" "[bridge]" 0..1 => crate::rstp::show;
+    "rstp/tcn" "[bridge]" 0..1 => crate::rstp::force_change;
     "stp/show" "[bridge]" 0..1 => crate::spanning_tree::show;
     "stp/tcn" "[bridge]" 0..1 => crate::spanning_tree::force_change;
     "upcall/disable-megaflows" "" 0..0 => disable_megaflows;
@@ -414,16 +414,6 @@ fn mdb_flush(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
         }
     }
     Ok("table successfully flushed\n".into())
-}
-
-// Rapid spanning tree: no bridge takes part yet.
-
-fn rstp_show(_: &mut Switch, args: &[&str]) -> Result<String, String> {
-    if args.is_empty() { Ok(String::new()) } else { Err("No such RSTP object".into()) }
-}
-
-fn rstp_tcn(_: &mut Switch, args: &[&str]) -> Result<String, String> {
-    if args.is_empty() { Ok("OK".into()) } else { Err("No such RSTP object".into()) }
 }
 
 // Upcalls and revalidation.

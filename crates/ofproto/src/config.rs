@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use ib_flow::OfPort;
 pub use ib_l2::mcast_snooping::Config as McastConfig;
+pub use ib_l2::rstp::Config as RstpConfig;
 pub use ib_l2::stp::Config as StpConfig;
 use ib_openflow::message::{Port, Versions};
 use ib_packet::Mac;

@@ -32,6 +32,7 @@ pub mod ofproto;
 pub mod port;
 pub mod recirc;
 pub mod revalidate;
+pub mod rstp;
 pub mod rule;
 mod send;
 pub mod spanning_tree;

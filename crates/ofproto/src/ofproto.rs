@@ -12,6 +12,7 @@ use ib_base::time::{Clock, Instant};
 use ib_classifier::Classifier;
 use ib_flow::Match;
 use ib_flow::tlv::TlvTable;
+use ib_l2::rstp::Rstp;
 use ib_l2::stp::Stp;
 use ib_l2::{MacLearning, McastSnooping};
 use ib_openflow::action::{Action, Controller};
@@ -148,6 +149,8 @@ pub struct Ofproto {
     pub export: Export,
     /// Spanning tree, if the bridge takes part in one.
     pub stp: Mutex<Option<Stp>>,
+    /// Rapid spanning tree, likewise; never both.
+    pub rstp: Mutex<Option<Rstp>>,
     /// Bundles that exist: nothing is learned behind others, whatever an old translation says.
     live_bundles: RwLock<BTreeSet<BundleId>>,
     frag: AtomicU8,
@@ -190,6 +193,7 @@ impl Ofproto {
             mcast: RwLock::new(None),
             export: Export::default(),
             stp: Mutex::new(None),
+            rstp: Mutex::new(None),
             live_bundles: RwLock::default(),
             frag: AtomicU8::new(0),
             tlv: RwLock::default(),

@@ -14,6 +14,7 @@ use ib_openflow::message::PortReason;
 use ib_packet::{Mac, Packet};
 
 use crate::ofproto::Ofproto;
+use crate::port::Port;
 use crate::switch::{Bridge, Switch};
 
 /// Where BPDUs go.
@@ -28,6 +29,8 @@ pub struct StpPort {
     pub number: u8,
     /// State.
     pub state: State,
+    /// It is [`crate::rstp`]'s, which knows it by its OpenFlow number.
+    pub rapid: bool,
 }
 
 /// How a port takes part.
@@ -61,12 +64,16 @@ pub fn is_bpdu(flow: &Flow) -> bool {
     flow.dl_dst == STP_ADDRESS && flow.dl_type.get() == 0x05ff
 }
 
+/// What is behind a frame's LLC header.
+pub(crate) fn bpdu_of(packet: &Packet) -> Option<&[u8]> {
+    let (header, rest) = packet.data().split_at_checked(17).filter(|(h, _)| h[14..17] == LLC)?;
+    let len = usize::from(u16::from_be_bytes([header[12], header[13]])).saturating_sub(LLC.len());
+    Some(rest.get(..len).unwrap_or(rest))
+}
+
 /// Hands a frame to a bridge's machine; called on any thread.
 pub(crate) fn receive(of: &Ofproto, number: u8, packet: &Packet) {
-    let data = packet.data();
-    let Some((header, rest)) = data.split_at_checked(17).filter(|(h, _)| h[14..17] == LLC) else { return };
-    let len = usize::from(u16::from_be_bytes([header[12], header[13]])).saturating_sub(LLC.len());
-    let bpdu = rest.get(..len).unwrap_or(rest);
+    let Some(bpdu) = bpdu_of(packet) else { return };
     let now = of.clock.now();
     if let Some(stp) = of.stp.lock().as_mut() {
         stp.receive(number, bpdu, now);
@@ -87,9 +94,7 @@ impl Bridge {
                 drop(stp);
                 self.touch();
                 if config.is_none() {
-                    for n in self.ports.keys().copied().collect::<Vec<_>>() {
-                        self.set_port_state(n, None);
-                    }
+                    self.clear_port_states(false);
                 }
             }
         }
@@ -98,7 +103,7 @@ impl Bridge {
     /// Lets a port take part or not.
     pub fn port_set_stp(&mut self, port: OfPort, config: Option<StpPortConfig>) {
         let now = self.of.clock.now();
-        let old = self.ports.get(&port).and_then(|p| p.stp);
+        let old = self.ports.get(&port).and_then(|p| p.stp).filter(|s| !s.rapid);
         let mut machine = self.of.stp.lock();
         let Some(stp) = machine.as_mut() else { return };
         if let Some(old) = old
@@ -108,7 +113,7 @@ impl Bridge {
         }
         let new = config.map(|c| {
             stp.enable(c.number, c.priority, c.cost, now);
-            StpPort { number: c.number, state: stp.state(c.number) }
+            StpPort { number: c.number, state: stp.state(c.number), rapid: false }
         });
         drop(machine);
         if new != old {
@@ -116,7 +121,15 @@ impl Bridge {
         }
     }
 
-    fn set_port_state(&mut self, port: OfPort, stp: Option<StpPort>) {
+    /// Ports of the one or the other protocol take no part any more.
+    pub(crate) fn clear_port_states(&mut self, rapid: bool) {
+        let of_it = self.ports.iter().filter(|(_, p)| p.stp.is_some_and(|s| s.rapid == rapid));
+        for n in of_it.map(|(n, _)| *n).collect::<Vec<_>>() {
+            self.set_port_state(n, None);
+        }
+    }
+
+    pub(crate) fn set_port_state(&mut self, port: OfPort, stp: Option<StpPort>) {
         let Some(p) = self.ports.get_mut(&port) else { return };
         if p.stp == stp {
             return;
@@ -139,10 +152,10 @@ impl Bridge {
         if stp.take_changes() {
             self.stp_seq += 1;
             for (n, p) in &self.ports {
-                if let Some(StpPort { number, state }) = p.stp
+                if let Some(StpPort { number, state, rapid: false }) = p.stp
                     && state != stp.state(number)
                 {
-                    news.push((*n, StpPort { number, state: stp.state(number) }));
+                    news.push((*n, StpPort { number, state: stp.state(number), rapid: false }));
                 }
             }
         }
@@ -155,13 +168,14 @@ impl Bridge {
             self.of.changed.bump();
         }
         for (number, bpdu) in frames {
-            self.send_bpdu(number, &bpdu);
+            if let Some(port) = self.ports.values().find(|p| p.stp.is_some_and(|s| s.number == number)) {
+                self.send_bpdu(port, &bpdu);
+            }
         }
     }
 
-    fn send_bpdu(&self, number: u8, bpdu: &[u8]) {
-        let port = self.ports.values().find(|p| p.stp.is_some_and(|s| s.number == number));
-        let Some(port) = port else { return };
+    /// Sends a BPDU out of a port.
+    pub(crate) fn send_bpdu(&self, port: &Port, bpdu: &[u8]) {
         let mut frame = STP_ADDRESS.0.to_vec();
         frame.extend(port.config.netdev.mac.0);
         frame.extend(u16::try_from(LLC.len() + bpdu.len()).unwrap_or(0).to_be_bytes());
@@ -190,7 +204,7 @@ impl Bridge {
 
     /// Status of a port; `None` if it takes no part.
     pub fn port_stp_status(&self, port: OfPort, now: Instant) -> Option<StpPortStatus> {
-        let n = self.ports.get(&port)?.stp?.number;
+        let n = self.ports.get(&port)?.stp.filter(|s| !s.rapid)?.number;
         let machine = self.of.stp.lock();
         let stp = machine.as_ref()?;
         Some(StpPortStatus {

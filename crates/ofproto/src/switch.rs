@@ -43,6 +43,9 @@ use ib_packet::Mac;
 /// Reads the counters of a device: the bridge layer provides it.
 pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
 
+/// How long a port's number rests.
+const NUMBER_REST_MS: u64 = 60 * 60 * 1000;
+
 /// Wakes the main loop, from any thread.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
@@ -88,6 +91,10 @@ pub struct Bridge {
     pub(crate) lacp_seq: u64,
     /// Groups of local sampling, by collector set.
     pub(crate) local_groups: Arc<BTreeMap<u32, u32>>,
+    /// The last number that was chosen for a port.
+    last_ofport: OfPort,
+    /// When numbers of ports became free.
+    freed_ofports: BTreeMap<OfPort, Instant>,
     dirty: bool,
 }
 
@@ -196,6 +203,8 @@ impl Switch {
             mac: Mac::ZERO,
             lacp_seq: 0,
             local_groups: Arc::default(),
+            last_ofport: OfPort(0),
+            freed_ofports: BTreeMap::new(),
             dirty: true,
         };
         crate::connmgr::flushed(&mut bridge, self.clock.now());
@@ -499,12 +508,14 @@ impl Bridge {
         let free = |p: OfPort| p.0 != 0 && !self.ports.contains_key(&p);
         let ofport = if local {
             OfPort::LOCAL
+        } else if let Some(asked) = config.ofport_request.filter(|p| *p < OfPort::MAX && free(*p)) {
+            asked
         } else {
-            config
-                .ofport_request
-                .filter(|p| *p < OfPort::MAX && free(*p))
-                .or_else(|| (1..OfPort::MAX.0).map(OfPort).find(|p| free(*p)))
-                .ok_or_else(|| ConfigError::Invalid(format!("no more port numbers on {}", self.of.name)))?
+            let chosen = self
+                .choose_ofport(free)
+                .ok_or_else(|| ConfigError::Invalid(format!("no more port numbers on {}", self.of.name)))?;
+            self.last_ofport = chosen;
+            chosen
         };
         let mut port = Port {
             ofport,
@@ -528,13 +539,28 @@ impl Bridge {
         Ok(ofport)
     }
 
+    /// The next number after the last one chosen that nobody has, nor had within the hour: who still sends to a port
+    /// that went must not hit another. If there is none, the one that is free for longest.
+    fn choose_ofport(&self, free: impl Fn(OfPort) -> bool) -> Option<OfPort> {
+        let now = self.of.clock.now();
+        let first = self.last_ofport.0 + 1;
+        let candidates =
+            || (first..OfPort::MAX.0).chain(1..first.min(OfPort::MAX.0)).map(OfPort).filter(|p| free(*p));
+        let rested = |p: &OfPort| self.freed_ofports.get(p).is_none_or(|at| at.plus_ms(NUMBER_REST_MS) < now);
+        candidates().find(rested).or_else(|| candidates().min_by_key(|p| self.freed_ofports.get(p).copied()))
+    }
+
     /// Removes a port. Its bundle loses it.
     pub fn port_del(&mut self, port: OfPort) -> Result<(), ConfigError> {
         let port =
             self.ports.remove(&port).ok_or_else(|| ConfigError::NotFound(format!("no port {}", port.0)))?;
-        if let (Some(port), Some(stp)) = (port.stp, self.of.stp.lock().as_mut()) {
+        if let (Some(port), Some(stp)) = (port.stp.filter(|s| !s.rapid), self.of.stp.lock().as_mut()) {
             stp.disable(port.number, self.of.clock.now());
         }
+        if let Some(rstp) = self.of.rstp.lock().as_mut() {
+            rstp.remove_port(port.ofport.0);
+        }
+        self.freed_ofports.insert(port.ofport, self.of.clock.now());
         self.connmgr.send_port_status(PortReason::Delete, port.description());
         self.touch();
         match (&port.tunnel, port.odp) {
@@ -556,6 +582,8 @@ impl Bridge {
         let (old_ifindex, status_ifindex) = (p.config.netdev.ifindex, status.ifindex);
         let changed = p.set_netdev(status);
         let desc = p.description();
+        let up = !p.config.netdev.link_down;
+        self.rstp_link(port, up);
         if changed {
             self.connmgr.send_port_status(PortReason::Modify, desc);
         }
@@ -684,7 +712,7 @@ impl Bridge {
             bundles,
             mirrors,
             forward_bpdu: self.forward_bpdu,
-            has_stp: self.of.stp.lock().is_some(),
+            has_stp: self.of.stp.lock().is_some() || self.of.rstp.lock().is_some(),
             has_in_band: false,
             features: self.backer.features(),
             export: self.xexport(),
@@ -725,6 +753,7 @@ impl Bridge {
         self.run_bonds(now);
         self.run_stp(now);
         self.run_export(now);
+        self.run_rstp(now);
         self.of.collect_garbage();
         crate::connmgr::run(self, now);
         self.of.wants_misses.store(self.connmgr.wants_misses(), Ordering::Relaxed);
@@ -738,6 +767,7 @@ impl Bridge {
             .chain(mcast)
             .chain(self.stp_deadline())
             .chain(self.lacp_deadline())
+            .chain(self.rstp_deadline())
             .chain(self.bonds_deadline())
             .chain(self.export_deadline())
             .chain(soon)

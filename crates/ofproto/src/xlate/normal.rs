@@ -131,7 +131,11 @@ impl Ctx<'_> {
         }
         self.slow |= SLOW_STP;
         if let (Some(stp), Some(packet)) = (port.stp, packet) {
-            receive(&self.bridge.of, stp.number, packet);
+            if stp.rapid {
+                crate::rstp::receive(&self.bridge.of, port.ofport, packet);
+            } else {
+                receive(&self.bridge.of, stp.number, packet);
+            }
         }
         true
     }

@@ -84,11 +84,12 @@ impl Ctx<'_> {
         if let Some(stp) = xport.stp {
             if is_bpdu(&self.base) {
                 if stp.state == State::Blocking {
-                    self.detail("STP not in listening state, skipping bpdu output");
+                    self.warn("STP not in listening state, skipping bpdu output");
                     return;
                 }
             } else if !stp.state.forwards() {
-                self.detail("STP not in forwarding state, skipping output");
+                let kind = if stp.rapid { "RSTP" } else { "STP" };
+                self.warn(&format!("{kind} not in forwarding state, skipping output"));
                 return;
             }
         }

@@ -57,6 +57,8 @@ pub struct Vswitchd {
     database: Database,
     status: StatusWriter,
     status_due: bool,
+    /// What the database knows of spanning trees.
+    trees_seen: u64,
     memory: memory::Monitor,
     warp: TimeWarp,
     exit: Option<Exit>,
@@ -237,6 +239,7 @@ impl Vswitchd {
             database: Database::new(&options.remote, handle),
             status: StatusWriter::default(),
             status_due: true,
+            trees_seen: 0,
             memory: memory::Monitor::new(clock.now()),
             warp: TimeWarp::new(clock),
             exit: None,
@@ -348,6 +351,8 @@ impl Vswitchd {
             db.replica.idl.take_outcome(id);
             db.pending = None;
         }
+        let trees = self.layer.switch.trees_seq();
+        self.status_due |= std::mem::replace(&mut self.trees_seen, trees) != trees;
         let due = self.status_due || now >= self.status.deadline();
         if !due || !self.configured || !db.is_ours() {
             return;
