@@ -21,6 +21,7 @@ mod bond_rules;
 mod bundle;
 pub mod config;
 pub mod connmgr;
+mod continuation;
 mod detrace;
 pub mod export;
 pub mod features;

@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use ib_base::time::{Clock, Instant};
 use ib_classifier::Classifier;
-use ib_flow::Match;
 use ib_flow::tlv::TlvTable;
+use ib_flow::{Match, OdpPort};
 use ib_l2::rstp::Rstp;
 use ib_l2::stp::Stp;
 use ib_l2::{MacLearning, McastSnooping};
@@ -122,6 +122,8 @@ pub struct QueuedPacketIn {
     pub controller_id: u16,
     /// It is due to a miss (limited separately, `miss_send_len` applies).
     pub is_miss: bool,
+    /// It waits to be resumed: its state, and the datapath port that it came by.
+    pub paused: Option<(Arc<RecircEntry>, OdpPort)>,
 }
 
 /// The core of a bridge. See the module's description.

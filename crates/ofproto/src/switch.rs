@@ -23,7 +23,7 @@ use ib_base::time::{Clock, Instant};
 use ib_dpif::{Dpif, DpifClass, PortSpec};
 use ib_flow::OfPort;
 use ib_l2::{MacStats, McastSnooping};
-use ib_openflow::message::{PortReason, PortStats, Versions};
+use ib_openflow::message::{Port as PortDesc, PortReason, PortState, PortStats, Versions};
 use ib_tunnel::{TunnelConfig, World};
 
 use crate::backer::{Backer, Settings};
@@ -532,7 +532,13 @@ impl Bridge {
             config: PortConfig { netdev: NetdevStatus::default(), ..config.clone() },
         };
         port.set_netdev(config.netdev);
-        self.connmgr.send_port_status(PortReason::Add, port.description());
+        // A port is found to be live once it is there.
+        let desc = port.description();
+        let state = desc.state & !PortState::LIVE;
+        self.connmgr.send_port_status(PortReason::Add, PortDesc { state, ..desc.clone() });
+        if desc.state != state {
+            self.connmgr.send_port_status(PortReason::Modify, desc);
+        }
         self.ports.insert(ofport, port);
         self.next_port_seq += 1;
         self.touch();
@@ -580,11 +586,18 @@ impl Bridge {
             return;
         }
         let (old_ifindex, status_ifindex) = (p.config.netdev.ifindex, status.ifindex);
+        let before = p.description();
         let changed = p.set_netdev(status);
         let desc = p.description();
         let up = !p.config.netdev.link_down;
         self.rstp_link(port, up);
         if changed {
+            // One that dies is first of all not live any more.
+            let died = before.state & !desc.state & PortState::LIVE != 0;
+            let state = before.state & !PortState::LIVE;
+            if died && before.config != desc.config {
+                self.connmgr.send_port_status(PortReason::Modify, PortDesc { state, ..before });
+            }
             self.connmgr.send_port_status(PortReason::Modify, desc);
         }
         if changed || old_ifindex != status_ifindex {

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use crate::backer::Backer;
 use crate::export;
 use crate::ofproto::{Ofproto, QueuedPacketIn};
-use crate::recirc::{FrozenMetadata, RecircEntry};
+use crate::recirc::FrozenMetadata;
 use crate::rule::PushStats;
 use crate::ukey::{Ukey, UkeyState};
 use crate::xlate::{self, Xin, XlateError, Xout};
@@ -236,7 +236,6 @@ fn send_to_controllers(backer: &Backer, upcall: &Upcall<'_>, recirc_id: u32, to:
         cookie: to.rule_cookie,
         metadata: packet_metadata(&flow),
         userdata: state.userdata.clone(),
-        continuation: if to.continuation { continuation(&entry) } else { Vec::new() },
         ..PacketIn::default()
     };
     of.send_packet_in(QueuedPacketIn {
@@ -244,43 +243,9 @@ fn send_to_controllers(backer: &Backer, upcall: &Upcall<'_>, recirc_id: u32, to:
         max_len: to.max_len,
         controller_id: to.controller_id,
         is_miss: matches!(reason, PacketInReason::NoMatch | PacketInReason::ImplicitMiss),
+        paused: to.continuation.then(|| (Arc::clone(&entry), ib_flow::OdpPort(upcall.key.in_port))),
     });
 }
-
-/// NXPINT_CONTINUATION, with properties that tools print; the bridge's identifier carries the state's number.
-fn continuation(entry: &RecircEntry) -> Vec<u8> {
-    let mut props = Vec::new();
-    let mut put = |kind: u16, body: &[u8]| {
-        props.extend_from_slice(&kind.to_be_bytes());
-        props.extend_from_slice(&u16::try_from(4 + body.len()).unwrap_or(u16::MAX).to_be_bytes());
-        props.extend_from_slice(body);
-        props.resize(props.len().next_multiple_of(8), 0);
-    };
-    let mut bridge = [0; 16];
-    bridge[..4].copy_from_slice(b"iron");
-    bridge[8..12].copy_from_slice(&entry.state.bridge.to_be_bytes());
-    bridge[12..].copy_from_slice(&entry.id.to_be_bytes());
-    put(CONTINUATION_BRIDGE, &bridge);
-    put(CONTINUATION_TABLE, &[entry.state.table]);
-    let mut out = CONTINUATION.to_be_bytes().to_vec();
-    out.extend_from_slice(&u16::try_from(8 + props.len()).unwrap_or(u16::MAX).to_be_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&props);
-    out
-}
-
-/// The number of the state that a continuation resumes: what [`continuation`] put in.
-pub(crate) fn continued(bytes: &[u8]) -> Option<u32> {
-    let body = bytes.get(8..)?;
-    let (head, bridge) = (body.get(..8)?, body.get(4..20)?);
-    let ours = head[..2] == CONTINUATION_BRIDGE.to_be_bytes() && bridge[..4] == *b"iron";
-    ours.then(|| u32::from_be_bytes([bridge[12], bridge[13], bridge[14], bridge[15]]))
-}
-
-/// Property types: NXPINT_CONTINUATION, and two within it.
-const CONTINUATION: u16 = 8;
-const CONTINUATION_BRIDGE: u16 = 0x8000;
-const CONTINUATION_TABLE: u16 = 0x8004;
 
 fn thaw_metadata(m: &FrozenMetadata, flow: &mut Flow) {
     flow.tunnel = (*m.tunnel).clone();
@@ -318,6 +283,10 @@ pub(crate) fn packet_metadata(flow: &Flow) -> Match {
     for (i, r) in flow.regs.iter().enumerate().filter(|(_, r)| **r != 0) {
         m.flow.regs[i] = *r;
         m.mask.0.regs[i] = u32::MAX;
+    }
+    if flow.tunnel.tun_id != Default::default() {
+        m.flow.tunnel.tun_id = flow.tunnel.tun_id;
+        m.mask.0.tunnel.tun_id = ib_packet::Be64::MAX;
     }
     if flow.tunnel.is_set() {
         m.flow.tunnel = flow.tunnel.clone();
@@ -363,55 +332,5 @@ impl UpcallHandler for Handler {
                 backer.ukeys.remove(ufid);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::recirc::FrozenState;
-    use ib_flow::OfPort;
-    use ib_openflow::message::{Message, Version};
-
-    #[test]
-    fn a_continuation_comes_back_through_a_controller() {
-        let metadata = FrozenMetadata {
-            tunnel: Box::new(Flow::zeroed().tunnel),
-            metadata: Default::default(),
-            regs: Default::default(),
-            in_port: OfPort(1),
-        };
-        let state = FrozenState {
-            bridge: 3,
-            table: 0,
-            metadata,
-            stack: Vec::new(),
-            mirrors: 0,
-            conntracked: false,
-            was_mpls: false,
-            actions: Vec::new(),
-            action_set: Vec::new(),
-            rule_cookie: 0,
-            userdata: Vec::new(),
-        };
-        let entry = RecircEntry { id: 0x1234, state };
-        let mut flow = Flow::zeroed();
-        (flow.in_port, flow.regs[1], flow.metadata) = (1, 5, ib_packet::Be64::new(7));
-        let pin = PacketIn {
-            data: vec![0; 14],
-            total_len: 14,
-            metadata: packet_metadata(&flow),
-            continuation: continuation(&entry),
-            ..PacketIn::default()
-        };
-        for version in [Version::V10, Version::V13, Version::V15] {
-            let bytes = ib_openflow::encode::encode(&Message::Resume(Box::new(pin.clone())), version, 1);
-            let Ok(Message::Resume(back)) = ib_openflow::decode::decode(&bytes).map(|d| d.message) else {
-                panic!("{version:?}: {bytes:x?}");
-            };
-            assert_eq!(continued(&back.continuation), Some(0x1234));
-            assert_eq!(back.metadata, pin.metadata);
-        }
-        assert_eq!(continued(&[0, 8, 0, 8, 0, 0, 0, 0]), None);
     }
 }

@@ -33,7 +33,7 @@ fn put(out: &mut String, continuation: &[u8], v: Version, n: &Names<'_>) -> Resu
     let mut outer = Cursor::new(continuation, bad);
     let mut stack = String::new();
     let (mut table, mut cookie) = (0, 0);
-    let (mut head, mut tail) = (String::new(), String::new());
+    let (mut head, mut runs, mut tail) = (String::new(), String::new(), String::new());
     while !outer.is_empty() {
         let (_, body) = property(&mut outer, bad)?;
         let mut props = Cursor::new(body.get(4..).ok_or(bad)?, bad);
@@ -61,24 +61,20 @@ fn put(out: &mut String, continuation: &[u8], v: Version, n: &Names<'_>) -> Resu
                 }
                 ACTIONS | ACTION_SET => {
                     b.skip(4)?;
-                    let unroll = kind == ACTIONS;
-                    let _ = match unroll {
-                        true => {
-                            write!(
-                                tail,
-                                " continuation.actions=unroll_xlate(table={table}, cookie={cookie:x})"
-                            )
+                    let list = decode_actions(b.rest(), v)?;
+                    if kind == ACTION_SET {
+                        tail.push_str(" continuation.action_set=");
+                        format_actions_of(&mut tail, &list, v, n);
+                        writeln!(tail)
+                    } else {
+                        let sep = if runs.is_empty() { "" } else { "," };
+                        let _ = write!(runs, "{sep}unroll_xlate(table={table}, cookie={cookie})");
+                        if !list.is_empty() {
+                            runs.push(',');
+                            format_actions_of(&mut runs, &list, v, n);
                         }
-                        false => write!(tail, " continuation.action_set="),
-                    };
-                    let actions = decode_actions(b.rest(), v)?;
-                    if unroll && !actions.is_empty() {
-                        tail.push(',');
+                        Ok(())
                     }
-                    if !unroll || !actions.is_empty() {
-                        format_actions_of(&mut tail, &actions, v, n);
-                    }
-                    writeln!(tail)
                 }
                 ODP_PORT => match b.u32()? {
                     0 => Ok(()),
@@ -92,6 +88,9 @@ fn put(out: &mut String, continuation: &[u8], v: Version, n: &Names<'_>) -> Resu
         let _ = writeln!(out, " continuation.stack=(top){stack} (bottom)");
     }
     out.push_str(&head);
+    if !runs.is_empty() {
+        let _ = writeln!(out, " continuation.actions={runs}");
+    }
     out.push_str(&tail);
     Ok(())
 }

@@ -23,11 +23,22 @@ use crate::switch::Bridge;
 
 impl ConnMgr {
     /// Tells of a port that was added, removed or changed.
+    ///
+    /// A connection whose version does not show what changed hears nothing.
     pub(crate) fn send_port_status(&mut self, reason: PortReason, port: PortDesc) {
+        let old = match reason {
+            PortReason::Delete => self.ports_told.remove(&port.port_no),
+            _ => self.ports_told.insert(port.port_no, port.clone()),
+        };
+        let old = old.filter(|_| reason == PortReason::Modify);
+        let old = old.map(|port| Message::PortStatus(PortStatus { reason, port }));
         let message = Message::PortStatus(PortStatus { reason, port });
         for c in self.conns.values_mut() {
             if c.wants(AsyncKind::PortStatus, reason as u32) {
-                c.send(&message, 0);
+                let bytes = c.encode(&message, 0);
+                if old.as_ref().is_none_or(|o| c.encode(o, 0) != bytes) {
+                    c.send_bytes(bytes);
+                }
             }
         }
     }
@@ -137,7 +148,11 @@ fn packet_in(c: &mut Conn, queued: &QueuedPacketIn, now: Instant) {
         return;
     }
     // Lengths limit what is sent of packets that are buffered. None are.
-    let pin = PacketIn { reason, format: c.packet_in_format, ..queued.pin.clone() };
+    let continuation = match &queued.paused {
+        Some((entry, odp)) => crate::continuation::build(entry, odp.0, version),
+        None => Vec::new(),
+    };
+    let pin = PacketIn { reason, continuation, format: c.packet_in_format, ..queued.pin.clone() };
     let bytes = c.encode(&Message::PacketIn(Box::new(pin)), 0);
     let limiter = usize::from(!queued.is_miss);
     for m in c.limiters[limiter].admit(Some(bytes), now) {

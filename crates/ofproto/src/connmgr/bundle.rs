@@ -15,7 +15,7 @@ use ib_openflow::message::{
 };
 
 use super::conn::Conn;
-use super::requests::{Cx, check_flow_mod, packet_out, port_mod};
+use super::requests::{Cx, check_flow_mod, names_buffer, packet_out, port_mod};
 
 /// Time without messages after which an open bundle is discarded, ms.
 const IDLE_MS: u64 = 10_000;
@@ -23,8 +23,6 @@ const IDLE_MS: u64 = 10_000;
 const MAX_BUNDLES: usize = 1024;
 /// Bytes that the bundles of a connection may hold.
 const MAX_BYTES: usize = 256 << 20;
-/// OFPBF_ATOMIC, OFPBF_ORDERED.
-const KNOWN_FLAGS: u16 = 3;
 
 /// What a bundle can hold.
 enum Step {
@@ -40,14 +38,17 @@ pub(crate) struct OpenBundle {
     flags: u16,
     closed: bool,
     used: Instant,
-    /// Each with its bytes, which an error quotes.
+    /// The message that opened it, which a timeout quotes.
+    opening: Vec<u8>,
+    /// Each with the bytes of the message that added it, which an error quotes.
     steps: Vec<(Step, Vec<u8>)>,
     bytes: usize,
 }
 
 impl OpenBundle {
-    fn new(flags: u16, now: Instant) -> OpenBundle {
-        OpenBundle { flags, closed: false, used: now, steps: Vec::new(), bytes: 0 }
+    fn new(flags: u16, opening: &[u8], now: Instant) -> OpenBundle {
+        let opening = opening.to_vec();
+        OpenBundle { flags, closed: false, used: now, opening, steps: Vec::new(), bytes: 0 }
     }
     pub fn deadline(&self) -> Instant {
         self.used.plus_ms(IDLE_MS)
@@ -62,32 +63,27 @@ pub(super) fn expire(conn: &mut Conn, now: Instant) {
     let gone: Vec<u32> =
         conn.bundles.iter().filter(|(_, b)| now >= b.deadline()).map(|(id, _)| *id).collect();
     for id in gone {
-        conn.bundles.remove(&id);
-        // Its controller hears of it as an error without a message at fault.
+        let Some(bundle) = conn.bundles.remove(&id) else { continue };
         let version = conn.version().unwrap_or(Version::V10);
-        let control = BundleControl { bundle_id: id, kind: BundleControlKind::DiscardRequest, flags: 0 };
-        let quoted = conn.encode(&Message::BundleControl(control), 0);
-        conn.send_bytes(encode_error(OfError::OFPBFC_TIMEOUT, version, &quoted));
+        conn.send_bytes(encode_error(OfError::OFPBFC_TIMEOUT, version, &bundle.opening));
     }
 }
 
 pub(super) fn control(cx: &mut Cx<'_>, b: &BundleControl) -> Result<(), OfError> {
     use BundleControlKind as K;
-    cx.reject_secondary()?;
-    if b.flags & !KNOWN_FLAGS != 0 {
-        return Err(OfError::OFPBFC_BAD_FLAGS);
-    }
     let reply = match b.kind {
         K::OpenRequest => {
-            open(cx.conn, b.bundle_id, b.flags, cx.now)?;
+            open(cx, b)?;
             K::OpenReply
         }
         K::CloseRequest => {
-            let bundle = find(cx.conn, b)?;
-            if std::mem::replace(&mut bundle.closed, true) {
+            if cx.conn.bundles.get(&b.bundle_id).is_some_and(|b| b.closed) {
                 cx.conn.bundles.remove(&b.bundle_id);
                 return Err(OfError::OFPBFC_BUNDLE_CLOSED);
             }
+            let bundle = find(cx.conn, b)?;
+            bundle.closed = true;
+            bundle.used = cx.now;
             K::CloseReply
         }
         K::CommitRequest => {
@@ -103,18 +99,19 @@ pub(super) fn control(cx: &mut Cx<'_>, b: &BundleControl) -> Result<(), OfError>
             return Err(OfError::OFPBFC_BAD_TYPE);
         }
     };
-    cx.reply(&Message::BundleControl(BundleControl { kind: reply, ..*b }));
+    cx.reply(&Message::BundleControl(BundleControl { kind: reply, flags: 0, bundle_id: b.bundle_id }));
     Ok(())
 }
 
-fn open(conn: &mut Conn, id: u32, flags: u16, now: Instant) -> Result<(), OfError> {
+fn open(cx: &mut Cx<'_>, b: &BundleControl) -> Result<(), OfError> {
+    let (conn, id) = (&mut *cx.conn, b.bundle_id);
     if conn.bundles.remove(&id).is_some() {
         return Err(OfError::OFPBFC_BAD_ID);
     }
     if conn.bundles.len() >= MAX_BUNDLES {
         return Err(OfError::OFPBFC_OUT_OF_BUNDLES);
     }
-    conn.bundles.insert(id, OpenBundle::new(flags, now));
+    conn.bundles.insert(id, OpenBundle::new(b.flags, cx.bytes, cx.now));
     Ok(())
 }
 
@@ -132,15 +129,11 @@ fn find<'a>(conn: &'a mut Conn, b: &BundleControl) -> Result<&'a mut OpenBundle,
 }
 
 pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
-    cx.reject_secondary()?;
-    if add.flags & !KNOWN_FLAGS != 0 {
-        return Err(OfError::OFPBFC_BAD_FLAGS);
-    }
     let tlv = cx.bridge.connmgr.tlv_id();
     let step = match decode_with(&add.raw, tlv)?.message {
         Message::FlowMod(mut fm) => {
             check_flow_mod(cx.conn, cx.bridge.connmgr.tlv.as_deref(), &mut fm)?;
-            if fm.buffer_id != NO_BUFFER {
+            if names_buffer(&fm) {
                 return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
             }
             Step::Flow(fm.with_match(|m| MiniMatch::new(&m)))
@@ -157,8 +150,9 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
     };
     let held: usize = cx.conn.bundles.values().map(|b| b.bytes).sum();
     // Adding to a bundle that was not opened opens it.
-    let now = cx.now;
-    let bundle = cx.conn.bundles.entry(add.bundle_id).or_insert_with(|| OpenBundle::new(add.flags, now));
+    let (now, outer) = (cx.now, cx.bytes);
+    let bundle =
+        cx.conn.bundles.entry(add.bundle_id).or_insert_with(|| OpenBundle::new(add.flags, outer, now));
     if bundle.closed {
         cx.conn.bundles.remove(&add.bundle_id);
         return Err(OfError::OFPBFC_BUNDLE_CLOSED);
@@ -167,13 +161,13 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
         cx.conn.bundles.remove(&add.bundle_id);
         return Err(OfError::OFPBFC_BAD_FLAGS);
     }
-    if held + add.raw.len() > MAX_BYTES {
+    if held + outer.len() > MAX_BYTES {
         cx.conn.bundles.remove(&add.bundle_id);
         return Err(OfError::OFPBFC_MSG_TOO_MANY);
     }
     bundle.used = now;
-    bundle.bytes += add.raw.len();
-    bundle.steps.push((step, add.raw));
+    bundle.bytes += outer.len();
+    bundle.steps.push((step, outer.to_vec()));
     Ok(())
 }
 
@@ -225,7 +219,7 @@ fn commit(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
                 cx.conn.count_flow_mod(fm.command, cx.now);
                 Ok(())
             }
-            Step::Port(pm) => port_mod(cx.bridge, pm),
+            Step::Port(pm) => port_mod(cx, pm),
             Step::PacketOut(po) => packet_out(cx.bridge, po, cx.now),
             Step::Group(_) => Ok(()),
         };

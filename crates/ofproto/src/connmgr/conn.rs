@@ -19,6 +19,7 @@ use super::ConnId;
 use super::backoff::Probe;
 use super::bundle::OpenBundle;
 use super::monitor::Monitor;
+use super::parts::Parts;
 
 /// OFP_DEFAULT_MISS_SEND_LEN.
 pub(crate) const DEFAULT_MISS_SEND_LEN: u16 = 128;
@@ -134,6 +135,8 @@ pub(crate) struct Conn {
     pub enable_async: bool,
     pub bundles: BTreeMap<u32, OpenBundle>,
     pub monitors: BTreeMap<u32, Monitor>,
+    /// Multipart requests of which parts came.
+    pub parts: Parts,
     /// Misses, and all others.
     pub limiters: [Limiter; 2],
     ops: OpReport,
@@ -169,6 +172,7 @@ impl Conn {
             enable_async: true,
             bundles: BTreeMap::new(),
             monitors: BTreeMap::new(),
+            parts: Parts::default(),
             limiters: Default::default(),
             ops: OpReport::default(),
             snooped: None,
@@ -224,7 +228,11 @@ impl Conn {
         c.primary[AsyncKind::PacketIn as usize] = pins;
         c.primary[AsyncKind::PortStatus as usize] = 7;
         c.secondary[AsyncKind::PortStatus as usize] = 7;
-        c.primary[AsyncKind::FlowRemoved as usize] = if v14 { 0x3f } else { 0xf };
+        c.primary[AsyncKind::FlowRemoved as usize] = match self.version() {
+            Some(v) if v >= Version::V14 => 0x3f,
+            Some(Version::V13) => 0xf,
+            _ => 7,
+        };
         c
     }
 

@@ -21,6 +21,7 @@ mod conn;
 mod controllers;
 mod fail_open;
 mod monitor;
+mod parts;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ use ib_base::{vlog_dbg, vlog_info, vlog_warn};
 use ib_flow::tlv::TlvTable;
 use ib_flow::{Match, OfPort};
 use ib_openflow::action::Action;
-use ib_openflow::message::{FlowMod, Message, Versions};
+use ib_openflow::error::OfError;
+use ib_openflow::message::{FlowMod, Message, Port as PortDesc, Versions};
 use ib_openflow::session::Event;
 
 use crate::config::{ControllerConfig, ControllerStatus, FailMode};
@@ -144,6 +146,8 @@ pub struct ConnMgr {
     pub(crate) election: Option<u64>,
     /// NXT_TLV_TABLE_MOD's bindings.
     pub(crate) tlv: Option<Arc<TlvTable>>,
+    /// Ports as controllers know them.
+    ports_told: BTreeMap<OfPort, PortDesc>,
     /// The log knows of the management listener.
     announced: bool,
 }
@@ -175,6 +179,7 @@ impl ConnMgr {
             fail_open: FailOpen::default(),
             election: None,
             tlv: None,
+            ports_told: BTreeMap::new(),
             announced: false,
         };
         for kind in ["mgmt", "snoop"] {
@@ -239,7 +244,10 @@ impl ConnMgr {
         let conns = self.conns.values().filter_map(|c| {
             let limiters = c.limiters.iter().filter_map(|l| l.deadline()).min();
             let bundles = c.bundles.values().map(OpenBundle::deadline).min();
-            [c.probe.deadline(), c.ops_deadline(), limiters, bundles].into_iter().flatten().min()
+            [c.probe.deadline(), c.ops_deadline(), limiters, bundles, c.parts.deadline()]
+                .into_iter()
+                .flatten()
+                .min()
         });
         controllers.chain(conns).chain(fail_open::deadline(self)).min()
     }
@@ -469,6 +477,9 @@ pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
             c.log_flow_mods(now);
         }
         bundle::expire(c, now);
+        for first in c.parts.expired(now) {
+            requests::refuse(c, OfError::OFPBRC_MULTIPART_REQUEST_TIMEOUT, None, &first);
+        }
     }
     async_msgs::flow_events(bridge, now);
     async_msgs::packet_ins(bridge, now);

@@ -48,11 +48,15 @@ pub(crate) fn check_flow_mod(conn: &Conn, tlv: Option<&TlvTable>, fm: &mut FlowM
     check_for(&fm.actions, &fm.match_, params, protocol(conn))
 }
 
+/// Whether it asks for a packet out of a buffer. There are none; who deletes does not look.
+pub(crate) fn names_buffer(fm: &FlowMod) -> bool {
+    let delete = matches!(fm.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
+    fm.buffer_id != NO_BUFFER && !delete
+}
+
 pub(super) fn flow_mod(cx: &mut Cx<'_>, fm: &mut FlowMod) -> Result<(), OfError> {
-    cx.reject_secondary()?;
     check_flow_mod(cx.conn, cx.bridge.connmgr.tlv.as_deref(), fm)?;
-    // There are no buffers.
-    if fm.buffer_id != NO_BUFFER {
+    if names_buffer(fm) {
         return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
     }
     cx.bridge.of.flow_mod(fm, cx.origin(), cx.now)?;

@@ -11,14 +11,12 @@ const GROUP_MOD: u32 = 0;
 const METER_MOD: u32 = 1;
 
 pub(super) fn group_mod(cx: &mut Cx<'_>, gm: &GroupMod) -> Result<(), OfError> {
-    cx.reject_secondary()?;
     cx.bridge.of.group_mod(gm, cx.now)?;
     forward(cx, GROUP_MOD, || RequestForward::Group(gm.clone()));
     Ok(())
 }
 
 pub(super) fn meter_mod(cx: &mut Cx<'_>, mm: &MeterMod) -> Result<(), OfError> {
-    cx.reject_secondary()?;
     let backer = std::sync::Arc::clone(&cx.bridge.backer);
     cx.bridge.of.meter_mod(&backer, mm, cx.now)?;
     forward(cx, METER_MOD, || RequestForward::Meter(mm.clone()));

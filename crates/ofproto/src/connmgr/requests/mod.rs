@@ -22,14 +22,15 @@ use ib_openflow::decode::decode_with;
 use ib_openflow::encode::encode_error;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{Message, Role, Version};
-use ib_openflow::raw::{Raw, identify, parse_header};
+use ib_openflow::raw::{Class, Raw, identify, parse_header};
 
 use super::conn::{Conn, Kind};
+use super::parts::Whole;
 use super::{bundle, monitor};
 use crate::flow_mod::Origin;
 use crate::switch::Bridge;
 
-pub(super) use flows::check_flow_mod;
+pub(super) use flows::{check_flow_mod, names_buffer};
 pub(super) use packet_out::packet_out;
 pub(super) use ports::port_mod;
 pub(super) use stats::{rule_match, send as send_multipart};
@@ -41,6 +42,8 @@ pub(super) struct Cx<'a> {
     /// Name of its kind: `OFPT_FLOW_MOD`.
     pub name: &'static str,
     pub xid: u32,
+    /// The whole message.
+    pub bytes: &'a [u8],
     pub now: Instant,
 }
 
@@ -55,10 +58,6 @@ impl Cx<'_> {
     pub fn origin(&self) -> Origin {
         Origin { conn: self.conn.id.0, xid: self.xid }
     }
-    /// Secondary controllers may only look.
-    pub fn reject_secondary(&self) -> Result<(), OfError> {
-        if self.conn.role == Role::Secondary { Err(OfError::OFPBRC_IS_SECONDARY) } else { Ok(()) }
-    }
 }
 
 /// Handles one message.
@@ -70,24 +69,71 @@ pub(super) fn handle(bridge: &mut Bridge, conn: &mut Conn, bytes: &[u8], now: In
     let tlv = bridge.connmgr.tlv_id();
     let id = identify(bytes);
     let name = id.as_ref().map(|i| i.kind.name).ok();
-    // The beginning of a multipart request: nothing is answered before its end, and only
-    // empty bodies come in parts, but for features of tables.
-    if id.is_ok_and(|i| {
-        i.flags & 1 != 0 && i.kind.name.ends_with(" request") && i.kind.raw != Raw::TableFeaturesRequest
-    }) {
-        return;
-    }
-    let result = match decode_with(bytes, tlv) {
-        Ok(d) => {
-            admit(bridge, conn, &d.message, now);
-            let mut cx = Cx { bridge, conn, name: d.name, xid, now };
-            dispatch(&mut cx, d.message)
-        }
+    let mut quoted = None;
+    let result = match id {
+        Ok(i) => match conn.parts.take(&i, xid, bytes, now) {
+            Ok(Whole::Message) => permit(conn, i.kind.raw).and_then(|()| decode_with(bytes, tlv)),
+            Ok(Whole::Earlier(first)) => decode_with(&first, tlv),
+            Ok(Whole::NotYet) => return,
+            Err((e, first)) => {
+                quoted = first;
+                Err(e)
+            }
+        },
         Err(e) => Err(e),
     };
+    let result = result.and_then(|d| {
+        admit(bridge, conn, &d.message, now);
+        let mut cx = Cx { bridge, conn, name: d.name, xid, bytes, now };
+        dispatch(&mut cx, d.message)
+    });
     if let Err(error) = result {
-        refuse(conn, error, name, bytes);
+        refuse(conn, error, name, quoted.as_deref().unwrap_or(bytes));
     }
+}
+
+/// What can be said of a message before it is read: whether controllers send such, and whether this one may.
+/// Secondary controllers may only look.
+fn permit(conn: &Conn, raw: Raw) -> Result<(), OfError> {
+    let name = raw.kind().name;
+    let told = name.ends_with("_REPLY")
+        || matches!(
+            name,
+            "OFPT_ERROR"
+                | "OFPT_PACKET_IN"
+                | "NXT_PACKET_IN"
+                | "NXT_PACKET_IN2"
+                | "OFPT_FLOW_REMOVED"
+                | "NXT_FLOW_REMOVED"
+                | "OFPT_PORT_STATUS"
+                | "OFPT_ROLE_STATUS"
+                | "OFPT_TABLE_STATUS"
+                | "OFPT_REQUESTFORWARD"
+                | "ONFT_REQUESTFORWARD"
+        );
+    if told && raw != Raw::EchoReply || matches!(raw.kind().class, Class::Reply | Class::VendorReply(_)) {
+        return Err(OfError::OFPBRC_BAD_TYPE);
+    }
+    let changes = matches!(
+        name,
+        "OFPT_PACKET_OUT"
+            | "OFPT_FLOW_MOD"
+            | "NXT_FLOW_MOD"
+            | "OFPT_GROUP_MOD"
+            | "NXT_GROUP_MOD"
+            | "OFPT_METER_MOD"
+            | "OFPT_PORT_MOD"
+            | "OFPT_TABLE_MOD"
+            | "NXT_TLV_TABLE_MOD"
+            | "OFPT_BUNDLE_CONTROL"
+            | "ONFT_BUNDLE_CONTROL"
+            | "OFPT_BUNDLE_ADD_MESSAGE"
+            | "ONFT_BUNDLE_ADD_MESSAGE"
+    );
+    if changes && conn.role == Role::Secondary {
+        return Err(OfError::OFPBRC_IS_SECONDARY);
+    }
+    Ok(())
 }
 
 /// Sends an error about a message.
@@ -151,41 +197,22 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
         M::FlowModTableId(on) => cx.conn.flow_mod_table_id = on,
         M::SetPacketInFormat(f) => cx.conn.packet_in_format = f,
         M::SetControllerId(id) => cx.conn.controller_id = id,
-        M::PacketOut(p) => {
-            cx.reject_secondary()?;
-            packet_out(cx.bridge, &p, cx.now)?;
-        }
+        M::PacketOut(p) => packet_out(cx.bridge, &p, cx.now)?,
         M::FlowMod(mut fm) => flows::flow_mod(cx, &mut fm)?,
         M::GroupMod(gm) => groups::group_mod(cx, &gm)?,
         M::MeterMod(mm) => groups::meter_mod(cx, &mm)?,
-        M::PortMod(pm) => {
-            cx.reject_secondary()?;
-            port_mod(cx.bridge, &pm)?;
-        }
+        M::PortMod(pm) => port_mod(cx, &pm)?,
         M::TableMod(tm) => tables::table_mod(cx, &tm)?,
         M::QueueGetConfigRequest(q) => ports::queue_config(cx, q)?,
         M::MultipartRequest(r) => stats::multipart(cx, r)?,
         M::BundleControl(b) => bundle::control(cx, &b)?,
         M::BundleAdd(b) => bundle::add(cx, b)?,
         M::FlowMonitorCancel(id) => monitor::cancel(cx, id)?,
-        M::TlvTableMod(m) => {
-            cx.reject_secondary()?;
-            tlv::modify(cx, &m)?;
-        }
+        M::TlvTableMod(m) => tlv::modify(cx, &m)?,
         M::TlvTableRequest => tlv::request(cx),
-        M::CtFlushZone(zone) => {
-            cx.reject_secondary()?;
-            ct_flush::zone(cx, zone);
-        }
-        M::CtFlush(f) => {
-            cx.reject_secondary()?;
-            ct_flush::flush(cx, &f);
-        }
-        M::Resume(p) => {
-            cx.reject_secondary()?;
-            resume::resume(cx.bridge, &p, cx.now)?;
-        }
-        M::MultipartReply(_) => return Err(OfError::OFPBRC_BAD_STAT),
+        M::CtFlushZone(zone) => ct_flush::zone(cx, zone),
+        M::CtFlush(f) => ct_flush::flush(cx, &f),
+        M::Resume(p) => resume::resume(cx.bridge, &p, cx.now)?,
         M::Hello(_)
         | M::Error(_)
         | M::FeaturesReply(_)
@@ -201,6 +228,7 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
         | M::FlowMonitorPaused
         | M::FlowMonitorResumed
         | M::TlvTableReply(_)
+        | M::MultipartReply(_)
         | M::TableStatus(_)
         | M::RequestForward(_) => return Err(OfError::OFPBRC_BAD_TYPE),
     }

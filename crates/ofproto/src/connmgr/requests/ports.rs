@@ -3,8 +3,8 @@
 use ib_flow::OfPort;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
-    Message, OFPQ_ALL, PortConfig as PortBits, PortMod, PortReason, PortStats, QueueConfig,
-    QueueGetConfigReply, QueueGetConfigRequest, QueueStats,
+    AsyncKind, Message, OFPQ_ALL, PortConfig as PortBits, PortMod, PortReason, PortStats, PortStatus,
+    QueueConfig, QueueGetConfigReply, QueueGetConfigRequest, QueueStats, Version,
 };
 
 use super::Cx;
@@ -23,7 +23,8 @@ fn chosen(bridge: &Bridge, port: OfPort) -> Vec<&Port> {
     order.iter().filter_map(|n| bridge.ports.get(n)).collect()
 }
 
-pub(crate) fn port_mod(bridge: &mut Bridge, pm: &PortMod) -> Result<(), OfError> {
+pub(crate) fn port_mod(cx: &mut Cx<'_>, pm: &PortMod) -> Result<(), OfError> {
+    let bridge = &mut *cx.bridge;
     let port = bridge.ports.get_mut(&pm.port_no).ok_or(OfError::OFPPMFC_BAD_PORT)?;
     if port.config.netdev.mac != pm.hw_addr {
         return Err(OfError::OFPPMFC_BAD_HW_ADDR);
@@ -43,9 +44,16 @@ pub(crate) fn port_mod(bridge: &mut Bridge, pm: &PortMod) -> Result<(), OfError>
     }
     let desc = bridge.ports.get(&pm.port_no).map(|p| p.description());
     if let Some(desc) = desc {
-        bridge.connmgr.send_port_status(PortReason::Modify, desc);
+        bridge.connmgr.send_port_status(PortReason::Modify, desc.clone());
+        // Before OpenFlow 1.5 who asks for a change does not hear of it.
+        if cx.conn.version() >= Some(Version::V15)
+            && cx.conn.wants(AsyncKind::PortStatus, PortReason::Modify as u32)
+        {
+            let status = PortStatus { reason: PortReason::Modify, port: desc };
+            cx.conn.send(&Message::PortStatus(status), 0);
+        }
     }
-    bridge.mark_dirty();
+    cx.bridge.mark_dirty();
     Ok(())
 }
 
@@ -121,7 +129,7 @@ pub(super) fn queue_stats(cx: &Cx<'_>, port: OfPort, queue: u32) -> Result<Vec<Q
 pub(super) fn queue_config(cx: &mut Cx<'_>, q: QueueGetConfigRequest) -> Result<(), OfError> {
     // OpenFlow 1.0 has no word for all ports.
     let version = cx.version();
-    if version == ib_openflow::message::Version::V10 && q.port.0 >= OfPort::MAX.0 && q.port != OfPort::LOCAL {
+    if version == Version::V10 && q.port.0 >= OfPort::MAX.0 && q.port != OfPort::LOCAL {
         return Err(OfError::OFPQOFC_BAD_PORT);
     }
     let ports = chosen(cx.bridge, q.port);

@@ -1,6 +1,6 @@
 //! NXT_RESUME: a packet that `controller(pause)` handed out comes back, and its translation goes on.
 //!
-//! The continuation names a state that the switch has kept ([`crate::upcall::continued`]); packet and metadata
+//! The continuation names a state that the switch has kept ([`crate::continuation`]); packet and metadata
 //! are what the controller sends, possibly changed.
 
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use ib_openflow::message::PacketIn;
 use ib_packet::Packet;
 
 use super::packet_out::{copy_pipeline_fields, send};
+use crate::continuation::state_of;
 use crate::recirc::RecircEntry;
 use crate::switch::Bridge;
-use crate::upcall::continued;
 use crate::xlate::Xin;
 
 /// Goes on with a paused packet.
 pub(super) fn resume(bridge: &mut Bridge, pin: &PacketIn, now: Instant) -> Result<(), OfError> {
-    let id = continued(&pin.continuation).ok_or(OfError::NXR_STALE)?;
+    let id = state_of(&pin.continuation).ok_or(OfError::NXR_STALE)?;
     let entry = bridge.backer.recirc.find(id).ok_or(OfError::NXR_STALE)?;
     let packet = Packet::from_frame(&pin.data);
     let mut flow = Flow::default();
@@ -35,6 +35,8 @@ pub(super) fn resume(bridge: &mut Bridge, pin: &PacketIn, now: Instant) -> Resul
     let mut state = entry.state.clone();
     state.metadata.regs = flow.regs;
     state.metadata.metadata = flow.metadata;
+    // Actions bring the cookie along that they need.
+    state.rule_cookie = 0;
     state.metadata.in_port = OfPort(m.in_port as u16);
 
     bridge.publish();

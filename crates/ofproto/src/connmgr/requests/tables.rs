@@ -6,7 +6,7 @@ use ib_flow::FieldId;
 use ib_flow::fields::{FIELDS, Maskable};
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
-    OFPTT_ALL, TableActionFeatures, TableDesc, TableFeatures, TableInstrFeatures, TableMiss, TableMod,
+    OFPTT_ALL, Role, TableActionFeatures, TableDesc, TableFeatures, TableInstrFeatures, TableMiss, TableMod,
     TableStats, Vacancy, Version,
 };
 
@@ -24,7 +24,6 @@ fn visible(of: &Ofproto) -> &[Table] {
 }
 
 pub(super) fn table_mod(cx: &mut Cx<'_>, tm: &TableMod) -> Result<(), OfError> {
-    cx.reject_secondary()?;
     let of = &cx.bridge.of;
     let tables = match tm.table_id {
         OFPTT_ALL => 0..INTERNAL_TABLE,
@@ -95,7 +94,9 @@ pub(super) fn rename_tables(cx: &mut Cx<'_>, changes: &[TableFeatures]) -> Resul
     if changes.is_empty() {
         return Ok(());
     }
-    cx.reject_secondary()?;
+    if cx.conn.role == Role::Secondary {
+        return Err(OfError::OFPBRC_IS_SECONDARY);
+    }
     let tables = &cx.bridge.of.tables;
     if changes.iter().any(|c| c.table_id >= INTERNAL_TABLE) {
         return Err(OfError::OFPTFFC_BAD_TABLE);
