@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ib_flow::OfPort;
 use ib_ofproto::config::{
-    BundleConfig, ControllerConfig, DescConfig, FailMode, McastConfig, MirrorConfig, PriorityTags,
-    TableConfig, VlanMode,
+    AutoAttachConfig, BundleConfig, ControllerConfig, DescConfig, FailMode, McastConfig, MirrorConfig,
+    MonitorConfig, PriorityTags, TableConfig, VlanMode,
 };
 use ib_openflow::message::{Version, Versions};
 use ib_ovsdb::Uuid;
@@ -73,6 +73,8 @@ pub struct BridgeDesired {
     pub rstp: Option<RstpDesired>,
     /// `mcast_snooping_enable` with its settings.
     pub mcast_snooping: Option<McastConfig>,
+    /// What LLDP tells neighbours.
+    pub auto_attach: AutoAttachConfig,
     /// `other_config:forward-bpdu`.
     pub forward_bpdu: bool,
     /// What it tells collectors.
@@ -123,6 +125,8 @@ pub struct InterfaceDesired {
     pub mac: Option<Mac>,
     /// `mtu_request` column.
     pub mtu_request: Option<u32>,
+    /// Machines that watch its link.
+    pub monitors: MonitorConfig,
     /// What `other_config` has for the datapath.
     pub datapath_config: BTreeMap<String, String>,
     /// What it has for LACP.
@@ -200,6 +204,7 @@ fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Ve
             max_groups: usize::try_from(other.get_int("mcast-snooping-table-size", 2048)).unwrap_or(0),
             flood_unregistered: !other.get_bool("mcast-snooping-disable-flood-unregistered", false),
         }),
+        auto_attach: crate::monitor::read_auto_attach(row),
         forward_bpdu: other.get_bool("forward-bpdu", false),
         export: crate::export::read_bridge(row),
         flood_vlans: row.flood_vlans().filter_map(|v| u16::try_from(v).ok()).collect(),
@@ -249,6 +254,7 @@ fn local_port(bridge: &str) -> PortDesired {
         ofport_request: Some(OfPort::LOCAL),
         mac: None,
         mtu_request: None,
+        monitors: MonitorConfig::default(),
         datapath_config: BTreeMap::new(),
         lacp: LacpInterface::default(),
     };
@@ -401,6 +407,7 @@ fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>
             request.filter(ordinary).or(before.filter(ordinary))
         },
         mac: mac.filter(|m| usable_mac(*m)),
+        monitors: crate::monitor::read_interface(row),
         mtu_request: row.mtu_request().and_then(|v| u32::try_from(v).ok()),
         datapath_config: row
             .other_config()

@@ -9,6 +9,7 @@ mod columns;
 pub mod ct_zones;
 pub mod desired;
 pub mod export;
+mod monitor;
 mod reader;
 mod reconfigure;
 pub mod rstp;

@@ -38,6 +38,15 @@ pub(crate) struct RunningBridge {
     pub(crate) datapath_id: u64,
 }
 
+impl RunningBridge {
+    /// The row of an interface by name, which mostly is its port's.
+    pub(crate) fn interface_row(&self, name: &str) -> Option<Uuid> {
+        let own = self.ports.get(name).and_then(|p| p.interfaces.get(name));
+        let iface = own.or_else(|| self.ports.values().find_map(|p| p.interfaces.get(name)))?;
+        iface.desired.uuid
+    }
+}
+
 /// A port that runs: at least one of its interfaces does.
 pub(crate) struct RunningPort {
     pub(crate) interfaces: BTreeMap<String, RunningInterface>,
@@ -430,6 +439,7 @@ impl BridgeLayer {
         bridge.set_mcast_snooping(want.mcast_snooping);
         bridge.set_forward_bpdu(want.forward_bpdu);
         crate::export::configure(bridge, &old.export, &want.export);
+        bridge.set_auto_attach(want.auto_attach.clone());
         let touched: BTreeSet<u8> = old.tables.keys().chain(want.tables.keys()).copied().collect();
         for table in touched {
             let config = want.tables.get(&table).cloned().unwrap_or_default();
@@ -528,6 +538,7 @@ fn create_interface(
     })?;
     vlog_info!(BRIDGE, "bridge {}: added interface {name} on port {}", bridge.of.name, ofport.0);
     configure_datapath_port(bridge, want);
+    bridge.port_set_monitors(ofport, &want.monitors);
     Ok(RunningInterface { desired: want.clone(), ofport, dev, seen_seq: 0 })
 }
 
@@ -550,6 +561,7 @@ fn update_interface(
     if there.desired.datapath_config != want.datapath_config {
         configure_datapath_port(bridge, want);
     }
+    bridge.port_set_monitors(there.ofport, &want.monitors);
     there.desired = want.clone();
     there.seen_seq = 0;
     Ok(())

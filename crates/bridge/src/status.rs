@@ -30,6 +30,8 @@ pub struct StatusWriter {
     lacp_seen: BTreeMap<String, u64>,
     /// Likewise, of rapid spanning tree.
     rstp_seen: BTreeMap<String, u64>,
+    /// The database may know nothing of BFD and CFM.
+    monitors_due: bool,
     /// The database may know nothing of any port.
     all_due: bool,
 }
@@ -40,6 +42,7 @@ impl StatusWriter {
         self.written.forget();
         self.root_done = false;
         self.all_due = true;
+        self.monitors_due = true;
         self.stp_seen.clear();
         self.lacp_seen.clear();
         self.rstp_seen.clear();
@@ -84,6 +87,7 @@ impl StatusWriter {
         self.rapid_spanning_trees(layer, idl, txn, with_stats);
         self.bonds(layer, idl, txn);
         self.lacp(layer, idl, txn);
+        self.monitors(layer, idl, txn);
     }
 
     fn bonds(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
@@ -99,6 +103,24 @@ impl StatusWriter {
                 let Some(mac) = active.get(port.name()) else { continue };
                 let columns = vec![("bond_active_slave", Datum::scalar(mac.as_str()))];
                 self.written.write(idl, txn, "Port", port.uuid(), columns);
+            }
+        }
+    }
+
+    /// BFD and CFM of interfaces where they have changed.
+    fn monitors(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn) {
+        let all_due = std::mem::take(&mut self.monitors_due);
+        for (name, running) in &layer.bridges {
+            let Some(bridge) = layer.switch.bridge_mut(name) else { continue };
+            let changes = bridge.take_monitor_changes();
+            let all = || {
+                let ifaces = running.ports.values().flat_map(|p| &p.interfaces);
+                ifaces.map(|(name, iface)| (iface.ofport, name.clone())).collect()
+            };
+            for (port, iface) in if all_due { all() } else { changes } {
+                let Some(uuid) = running.interface_row(&iface) else { continue };
+                let columns = crate::monitor::columns(&bridge.monitor_status(port));
+                self.written.write(idl, txn, "Interface", uuid, columns);
             }
         }
     }
@@ -267,6 +289,7 @@ impl StatusWriter {
             columns.push(("error", Datum::scalar(why)));
         }
         if is_new {
+            columns.extend(crate::monitor::columns(&bridge.monitor_status(iface.ofport)));
             columns.push(("statistics", statistics(bridge, iface)));
         }
         self.written.write(idl, txn, "Interface", uuid, columns);

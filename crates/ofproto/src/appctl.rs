@@ -42,6 +42,11 @@ macro_rules! commands {
 }
 
 commands! {
+    "autoattach/show-isid" "[bridge]" 0..1 => crate::monitor::auto_attach_isids;
+    "autoattach/statistics" "[bridge]" 0..1 => crate::monitor::auto_attach_statistics;
+    "autoattach/status" "[bridge]" 0..1 => crate::monitor::auto_attach_status;
+    "bfd/set-forwarding" "[interface] normal|false|true" 1..2 => crate::monitor::bfd_force;
+    "bfd/show" "[interface]" 0..1 => crate::monitor::bfd_show;
     "bond/disable-member" "port member" 2..2 => crate::bond::disable;
     "bond/disable-slave" "port member" 2..2 => crate::bond::disable;
     "bond/enable-member" "port member" 2..2 => crate::bond::enable;
@@ -53,6 +58,8 @@ commands! {
     "bond/set-active-slave" "port member" 2..2 => crate::bond::set_active;
     "bond/show" "[port]" 0..1 => crate::bond::show;
     "bridge/dump-flows" "[--offload-stats] bridge" 1..2 => dump_openflow;
+    "cfm/set-fault" "[interface] normal|false|true" 1..2 => crate::monitor::cfm_force;
+    "cfm/show" "[interface]" 0..1 => crate::monitor::cfm_show;
     "dpif/dump-dps" "" 0..0 => dump_dps;
     "dpif/dump-flows" "[-m] [--names | --no-names] bridge" 1..MANY => dump_datapath;
     "dpif/set-dp-features" "[--force] bridge [feature [value]]" 1..4 => set_features;

@@ -1,10 +1,13 @@
 //! What the bridge layer tells this crate: plain values, compared and applied by [`crate::Switch`].
 
 pub use crate::lacp::{LacpConfig, LacpMember};
+pub use ib_l2::bfd::Config as BfdConfig;
 pub use ib_l2::bond::{Config as BondConfig, Mode as BondMode};
 use std::collections::BTreeMap;
 
 use ib_flow::OfPort;
+pub use ib_l2::cfm::Config as CfmConfig;
+pub use ib_l2::lldp::Config as AutoAttachConfig;
 pub use ib_l2::mcast_snooping::Config as McastConfig;
 pub use ib_l2::rstp::Config as RstpConfig;
 pub use ib_l2::stp::Config as StpConfig;
@@ -26,6 +29,17 @@ pub struct PortConfig {
     pub tunnel: bool,
     /// What the device says of itself.
     pub netdev: NetdevStatus,
+}
+
+/// The machines that watch a port's link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// BFD, if wanted.
+    pub bfd: Option<BfdConfig>,
+    /// CFM, if wanted.
+    pub cfm: Option<CfmConfig>,
+    /// LLDP, if there ever was any talk of it: whether it is on.
+    pub lldp: Option<bool>,
 }
 
 /// State of the device behind a port. The bridge layer passes a new one whenever it changes.

@@ -59,7 +59,7 @@ pub(crate) fn receive(of: &Ofproto, bundle: &XBundle, port: OfPort, packet: &Pac
 }
 
 /// What follows the Ethernet type, behind tags if there are any.
-fn payload(frame: &[u8]) -> &[u8] {
+pub(crate) fn payload(frame: &[u8]) -> &[u8] {
     let mut rest = frame.get(12..).unwrap_or_default();
     while let [0x81, 0, _, _, inner @ ..] | [0x88, 0xa8, _, _, inner @ ..] = rest {
         rest = inner;

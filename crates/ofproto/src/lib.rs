@@ -29,6 +29,7 @@ pub mod flow_mod;
 pub mod group;
 pub mod lacp;
 pub mod meter;
+pub mod monitor;
 pub mod ofproto;
 pub mod port;
 pub mod recirc;

@@ -26,6 +26,7 @@ use crate::export::Export;
 use crate::flow_mod::FlowState;
 use crate::group::Group;
 use crate::meter::Meter;
+use crate::monitor::News;
 use crate::recirc::RecircEntry;
 use crate::rule::{NewRule, Rule};
 use crate::switch::Waker;
@@ -153,6 +154,8 @@ pub struct Ofproto {
     pub stp: Mutex<Option<Stp>>,
     /// Rapid spanning tree, likewise; never both.
     pub rstp: Mutex<Option<Rstp>>,
+    /// Ports whose BFD, CFM or LLDP is to be looked at.
+    pub(crate) monitor_news: News,
     /// Bundles that exist: nothing is learned behind others, whatever an old translation says.
     live_bundles: RwLock<BTreeSet<BundleId>>,
     frag: AtomicU8,
@@ -196,6 +199,7 @@ impl Ofproto {
             export: Export::default(),
             stp: Mutex::new(None),
             rstp: Mutex::new(None),
+            monitor_news: News::default(),
             live_bundles: RwLock::default(),
             frag: AtomicU8::new(0),
             tlv: RwLock::default(),

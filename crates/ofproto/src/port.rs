@@ -10,6 +10,7 @@ use ib_openflow::message::{Port as PortDesc, PortConfig as PortBits, PortState};
 use ib_tunnel::TunnelConfig;
 
 use crate::config::{NetdevStatus, PortConfig};
+use crate::monitor::Monitor;
 use crate::ofproto::BundleId;
 use crate::spanning_tree::StpPort;
 use crate::xcfg::{PortCounters, XPort};
@@ -39,6 +40,10 @@ pub struct Port {
     pub stp: Option<StpPort>,
     /// Whether LACP lets it carry traffic; `None`: it has none.
     pub lacp: Option<bool>,
+    /// Machines that watch its link.
+    pub(crate) monitor: Option<Arc<Monitor>>,
+    /// They find it usable.
+    pub(crate) monitor_agrees: bool,
     /// [`NetdevStatus::carrier_resets`] that LACP has heard of.
     pub(crate) seen_resets: u64,
 }
@@ -58,7 +63,7 @@ impl Port {
     }
     /// Whether it can carry traffic: the link is up, and those who watch it agree. A bond's member is enabled by this.
     pub fn is_live(&self) -> bool {
-        self.has_carrier() && self.lacp.unwrap_or(true)
+        self.has_carrier() && self.lacp.unwrap_or(true) && self.monitor_agrees
     }
     /// Takes over what the device says. Returns whether controllers should hear of it.
     pub fn set_netdev(&mut self, status: NetdevStatus) -> bool {
@@ -119,6 +124,7 @@ impl Port {
             ifindex: self.config.netdev.ifindex,
             live: self.is_live(),
             stp: self.stp,
+            monitor: self.monitor.clone(),
             counters: Arc::clone(&self.counters),
         })
     }

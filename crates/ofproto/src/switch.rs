@@ -33,12 +33,16 @@ use crate::config::{
     McastConfig, MirrorConfig, NetdevStatus, PortConfig, TableConfig,
 };
 use crate::connmgr::{ConnCommand, ConnEvent, ConnMgr};
+use crate::monitor::Monitors;
 use crate::ofproto::Ofproto;
 use crate::port::Port;
 use crate::tunnel::TunnelMatch;
 use crate::upcall::Handler;
 use crate::xcfg::{PortCounters, XBridge, XlateConfig};
 use ib_packet::Mac;
+
+/// Most rounds of BFD's questions and answers in one turn of the loop.
+const MONITOR_ROUNDS: usize = 8;
 
 /// Reads the counters of a device: the bridge layer provides it.
 pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
@@ -60,6 +64,8 @@ pub struct Switch {
     pub(crate) bridges: BTreeMap<String, Bridge>,
     world: Arc<World>,
     seen_world: u64,
+    /// [`Self::status_seq`] that the database knows.
+    seen_status: u64,
     settings: Settings,
     next_id: u32,
     port_stats: Option<PortStatsFn>,
@@ -95,6 +101,7 @@ pub struct Bridge {
     last_ofport: OfPort,
     /// When numbers of ports became free.
     freed_ofports: BTreeMap<OfPort, Instant>,
+    pub(crate) monitors: Monitors,
     dirty: bool,
 }
 
@@ -108,6 +115,7 @@ impl Switch {
             bridges: BTreeMap::new(),
             world: World::new(clock),
             seen_world: 0,
+            seen_status: 0,
             settings: Settings::default(),
             next_id: 1,
             port_stats: None,
@@ -205,6 +213,7 @@ impl Switch {
             local_groups: Arc::default(),
             last_ofport: OfPort(0),
             freed_ofports: BTreeMap::new(),
+            monitors: Monitors::default(),
             dirty: true,
         };
         crate::connmgr::flushed(&mut bridge, self.clock.now());
@@ -321,9 +330,32 @@ impl Switch {
                 }
             }
         }
+        // A packet makes the other end answer, which may be a bridge here.
+        for _ in 0..MONITOR_ROUNDS {
+            let mut was_any = false;
+            for b in self.bridges.values_mut() {
+                was_any |= b.run_monitors(now);
+            }
+            if !was_any {
+                break;
+            }
+        }
         for b in self.bridges.values_mut() {
             b.run(now);
         }
+    }
+
+    /// What of spanning trees and LACP was news so far.
+    fn status_seq(&self) -> u64 {
+        self.bridges.values().fold(0, |sum, b| sum.wrapping_add(b.stp_seq).wrapping_add(b.lacp_seq))
+    }
+    /// Whether the database should hear of a port before its counters are due.
+    pub fn has_status_news(&self) -> bool {
+        self.bridges.values().any(Bridge::has_monitor_changes) || self.status_seq() != self.seen_status
+    }
+    /// The database is about to hear of it.
+    pub fn status_told(&mut self) {
+        self.seen_status = self.status_seq();
     }
 
     /// Takes in what changed under tunnels; flows are then looked at again.
@@ -528,6 +560,8 @@ impl Bridge {
             counters: Arc::new(PortCounters::default()),
             stp: None,
             lacp: None,
+            monitor: None,
+            monitor_agrees: true,
             seen_resets: config.netdev.carrier_resets,
             config: PortConfig { netdev: NetdevStatus::default(), ..config.clone() },
         };
@@ -567,6 +601,7 @@ impl Bridge {
             rstp.remove_port(port.ofport.0);
         }
         self.freed_ofports.insert(port.ofport, self.of.clock.now());
+        self.forget_monitor(port.ofport);
         self.connmgr.send_port_status(PortReason::Delete, port.description());
         self.touch();
         match (&port.tunnel, port.odp) {
@@ -781,6 +816,7 @@ impl Bridge {
             .chain(self.stp_deadline())
             .chain(self.lacp_deadline())
             .chain(self.rstp_deadline())
+            .chain(self.monitors_deadline())
             .chain(self.bonds_deadline())
             .chain(self.export_deadline())
             .chain(soon)

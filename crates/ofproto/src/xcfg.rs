@@ -17,6 +17,7 @@ use crate::config::{PriorityTags, VlanMode};
 use crate::export::XExport;
 use crate::features::Features;
 use crate::lacp::SharedLacp;
+use crate::monitor::Monitor;
 use crate::ofproto::{BundleId, Ofproto};
 use crate::rule::PushStats;
 use crate::spanning_tree::StpPort;
@@ -177,6 +178,8 @@ pub struct XPort {
     pub live: bool,
     /// Its place in the spanning tree, if it takes part.
     pub stp: Option<StpPort>,
+    /// Machines that watch its link.
+    pub monitor: Option<Arc<Monitor>>,
     /// Counters of patch ports.
     pub counters: Arc<PortCounters>,
 }

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ib_export::netflow::Key;
+use ib_flow::OfPort;
 use ib_openflow::message::FlowMod;
 
 use crate::bond::SharedBond;
 use crate::flow_mod::Origin;
 use crate::group::Group;
+use crate::monitor::Monitor;
 use crate::ofproto::{Ofproto, Seen};
 use crate::rule::{PushStats, Rule};
 use crate::xcfg::PortCounters;
@@ -26,6 +28,8 @@ pub enum CacheEntry {
     Rule(Arc<Rule>),
     /// A patch port was entered.
     PatchRx(Arc<PortCounters>),
+    /// A port was entered whose link lives by its traffic.
+    Traffic(Arc<Ofproto>, OfPort, Arc<Monitor>),
     /// A patch port was left by.
     PatchTx(Arc<PortCounters>),
     /// From here on packets have so many bytes of outer headers more (true) or less.
@@ -76,6 +80,12 @@ pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
             }
             CacheEntry::Rule(rule) => rule.credit(stats),
             CacheEntry::PatchRx(c) => c.rx(stats),
+            CacheEntry::Traffic(of, port, monitor) => {
+                if stats.packets != 0 {
+                    monitor.account_rx(of.clock.now());
+                    of.monitor_news(*port);
+                }
+            }
             CacheEntry::PatchTx(c) | CacheEntry::Mirror(c) => c.tx(stats),
             CacheEntry::Normal(of, seen) => {
                 if refresh {

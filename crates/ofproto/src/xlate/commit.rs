@@ -15,6 +15,12 @@ use ib_packet::{Be16, Be32, Mac};
 
 /// Reason for the slow path: the datapath can't do the action.
 pub const SLOW_ACTION: u32 = 1 << 5;
+/// Reason for the slow path: a continuity check of CFM.
+pub const SLOW_CFM: u32 = 1 << 0;
+/// Reason for the slow path: a control packet of BFD.
+pub const SLOW_BFD: u32 = 1 << 1;
+/// Reason for the slow path: a frame of LLDP.
+pub const SLOW_LLDP: u32 = 1 << 4;
 /// Reason for the slow path: a PDU of LACP.
 pub const SLOW_LACP: u32 = 1 << 2;
 /// Reason for the slow path: a BPDU.

@@ -38,7 +38,7 @@ use ib_openflow::message::{FragHandling, PortConfig as PortBits, TableMiss};
 use ib_packet::{Be16, Be32, Packet};
 
 pub use cache::{CacheEntry, push};
-pub use commit::{SLOW_ACTION, SLOW_LACP, SLOW_STP};
+pub use commit::{SLOW_ACTION, SLOW_BFD, SLOW_CFM, SLOW_LACP, SLOW_LLDP, SLOW_STP};
 
 use crate::backer::Backer;
 use crate::ofproto::{INTERNAL_TABLE, N_TABLES};
@@ -450,6 +450,7 @@ impl Ctx<'_> {
             }
             if port.tunnel.is_some() {
                 self.cache.push(CacheEntry::PatchRx(Arc::clone(&port.counters)));
+                self.note_traffic(port);
                 if !crate::tunnel::process_ecn(&mut self.flow) {
                     self.out.push(Odp::Drop(XlateError::CongestionDrop as u32));
                     self.finish_wc();

@@ -13,8 +13,9 @@ use ib_openflow::message::PortConfig as PortBits;
 use ib_packet::{Be16, Be32, Mac};
 
 use super::cache::CacheEntry;
-use super::{Ctx, SLOW_LACP, SLOW_STP};
+use super::{Ctx, SLOW_BFD, SLOW_CFM, SLOW_LACP, SLOW_LLDP, SLOW_STP};
 use crate::config::{PriorityTags, VlanMode};
+use crate::monitor::{Claim, Monitor};
 use crate::ofproto::Seen;
 use crate::spanning_tree::{is_bpdu, receive};
 use crate::xcfg::{XBundle, XPort, has_vlan};
@@ -113,6 +114,13 @@ impl Ctx<'_> {
     pub fn process_special(&mut self, port: &XPort) -> bool {
         // The packet, unless this is only about what would happen.
         let packet = self.packet.filter(|_| self.side_effects);
+        if let Some(monitor) = &port.monitor
+            && let Some(claim) = monitor.claims(&self.flow, &mut self.wc)
+        {
+            self.slow |= if claim == Claim::Cfm { SLOW_CFM } else { SLOW_BFD };
+            self.hand_to_monitor(monitor, claim, port);
+            return true;
+        }
         if self.flow.dl_type.get() == ib_l2::lacp::ETHERTYPE
             && let Some(bundle) = self.bridge.bundle_of(port).filter(|b| b.lacp.is_some())
         {
@@ -122,22 +130,42 @@ impl Ctx<'_> {
             }
             return true;
         }
-        if !self.bridge.has_stp {
-            return false;
-        }
-        self.wc.0.dl_dst = Mac::BROADCAST;
-        if !is_bpdu(&self.flow) {
-            return false;
-        }
-        self.slow |= SLOW_STP;
-        if let (Some(stp), Some(packet)) = (port.stp, packet) {
-            if stp.rapid {
-                crate::rstp::receive(&self.bridge.of, port.ofport, packet);
-            } else {
-                receive(&self.bridge.of, stp.number, packet);
+        if self.bridge.has_stp {
+            self.wc.0.dl_dst = Mac::BROADCAST;
+            if is_bpdu(&self.flow) {
+                self.slow |= SLOW_STP;
+                if let (Some(stp), Some(packet)) = (port.stp, packet) {
+                    if stp.rapid {
+                        crate::rstp::receive(&self.bridge.of, port.ofport, packet);
+                    } else {
+                        receive(&self.bridge.of, stp.number, packet);
+                    }
+                }
+                return true;
             }
         }
-        true
+        if let Some(monitor) = port.monitor.as_ref().filter(|m| m.claims_lldp(&self.flow)) {
+            self.slow |= SLOW_LLDP;
+            self.hand_to_monitor(monitor, Claim::Lldp, port);
+            return true;
+        }
+        false
+    }
+
+    fn hand_to_monitor(&self, monitor: &Monitor, claim: Claim, port: &XPort) {
+        let of = &self.bridge.of;
+        if let Some(packet) = self.packet.filter(|_| self.side_effects) {
+            monitor.receive(claim, &self.flow, packet, of.clock.now());
+            of.monitor_news(port.ofport);
+        }
+    }
+
+    /// Remembers that the packets of this flow are a sign of life of the port that they come in by.
+    pub(super) fn note_traffic(&mut self, port: &XPort) {
+        if let Some(monitor) = port.monitor.as_ref().filter(|m| m.wants_traffic()) {
+            let of = Arc::clone(&self.bridge.of);
+            self.cache.push(CacheEntry::Traffic(of, port.ofport, Arc::clone(monitor)));
+        }
     }
 
     fn input_bundle(&self) -> Option<(Option<Arc<XPort>>, Arc<XBundle>)> {

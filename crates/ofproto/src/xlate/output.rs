@@ -178,6 +178,7 @@ impl Ctx<'_> {
         let before = self.enter_trace(Kind::Bridge, || format!("bridge(\"{name}\")"));
         self.cache.push(CacheEntry::PatchTx(Arc::clone(&from.counters)));
         self.cache.push(CacheEntry::PatchRx(Arc::clone(&peer.counters)));
+        self.note_traffic(peer);
 
         let old_flow = self.flow.clone();
         let old_bridge = std::mem::replace(&mut self.bridge, Arc::clone(bridge));

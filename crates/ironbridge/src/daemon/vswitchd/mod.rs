@@ -270,6 +270,7 @@ impl Vswitchd {
         }
         self.status_due |= self.conns.take_news();
         self.run_switch(now);
+        self.status_due |= self.layer.switch.has_status_news();
         self.tell_database(now);
         if let Some(report) = self.memory.run(now) {
             let mut usage = Usage::new();
@@ -295,7 +296,10 @@ impl Vswitchd {
     /// When the next turn is due if nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
         let fixed = [Some(self.memory.deadline()), self.configured.then(|| self.status.deadline())];
+        let can_tell = self.configured && self.database.is_ours() && self.database.pending.is_none();
+        let news = (can_tell && self.layer.switch.has_status_news()).then_some(Instant::ZERO);
         let moving = [
+            news,
             self.layer.switch.deadline(),
             self.conns.deadline(),
             self.database.replica.deadline(),
@@ -358,6 +362,7 @@ impl Vswitchd {
             return;
         }
         self.status_due = false;
+        self.layer.switch.status_told();
         let mut txn = Txn::new();
         self.status.refresh(&mut self.layer, &db.replica.idl, &mut txn, now);
         // The last word: what the database asked for is done.
