@@ -443,7 +443,7 @@ fn format_l3(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
             return;
         }
         ETH_MPLS | ETH_MPLS_MCAST => {
-            format_mpls(out, key, m, verbose);
+            format_mpls(out, key, m, plain, verbose);
             return;
         }
         ETH_NSH => {
@@ -457,19 +457,25 @@ fn format_l3(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
     }
 }
 
-fn format_mpls(out: &mut String, key: &Flow, m: &Flow, verbose: bool) {
-    let mut a = Attr::open(out, verbose, "mpls");
-    for (n, (lse, lm)) in key.mpls_lse.iter().zip(&m.mpls_lse).enumerate() {
-        let (v, w) = (lse.get(), lm.get());
-        let suffix = if n == 0 { String::new() } else { n.to_string() };
-        a.dec0x(&format!("label{suffix}"), v >> 12, w >> 12, 0xf_ffff);
-        a.dec(&format!("tc{suffix}"), v >> 9 & 7, w >> 9 & 7, 7);
-        a.dec0x(&format!("ttl{suffix}"), v & 0xff, w & 0xff, 0xff);
-        a.dec(&format!("bos{suffix}"), v >> 8 & 1, w >> 8 & 1, 1);
-        if v & 0x100 != 0 || w & 0x100 == 0 {
+/// Labels in a row, all told. Under a mask all of them have theirs, unless nothing is looked at.
+fn format_mpls(out: &mut String, key: &Flow, m: &Flow, plain: bool, verbose: bool) {
+    if !verbose && m.mpls_lse.iter().all(|lse| lse.is_zero()) {
+        return;
+    }
+    let a = Attr::open(out, true, "mpls");
+    for (lse, lm) in key.mpls_lse.iter().zip(&m.mpls_lse) {
+        let parts = |w: u32| (w >> 12, w >> 9 & 7, w & 0xff, w >> 8 & 1);
+        let ((label, tc, ttl, bos), (ml, mtc, mttl, mbos)) = (parts(lse.get()), parts(lm.get()));
+        let _ = if plain {
+            write!(a.out, "label={label},tc={tc},ttl={ttl},bos={bos},")
+        } else {
+            write!(a.out, "label={label}/0x{ml:x},tc={tc}/{mtc:x},ttl={ttl}/0x{mttl:x},bos={bos}/{mbos:x},")
+        };
+        if bos != 0 || mbos == 0 {
             break;
         }
     }
+    a.out.pop();
     a.close();
 }
 
@@ -602,8 +608,15 @@ fn frag_pair(s: &mut Scan<'_>) -> Res<(u8, u8)> {
 /// Errors: unknown attributes and malformed values, with the place.
 pub fn parse_key(text: &str, names: &PortNames) -> Result<(Flow, Mask), ParseError> {
     let mut s = Scan::new(text);
-    let mut p =
-        KeyParser { f: Flow::zeroed(), m: Flow::zeroed(), names, vlans: 0, has_eth: false, has_type: false };
+    let mut p = KeyParser {
+        f: Flow::zeroed(),
+        m: Flow::zeroed(),
+        names,
+        vlans: 0,
+        labels: 0,
+        has_eth: false,
+        has_type: false,
+    };
     p.f.in_port = u32::MAX;
     p.attributes(&mut s, 0)?;
     if !s.at_end() {
@@ -624,6 +637,7 @@ struct KeyParser<'a> {
     m: Flow,
     names: &'a PortNames,
     vlans: usize,
+    labels: usize,
     has_eth: bool,
     has_type: bool,
 }
@@ -826,7 +840,9 @@ impl KeyParser<'_> {
 
     fn mpls_field(&mut self, s: &mut Scan<'_>, field: &str) -> Res<()> {
         let stem = field.trim_end_matches(|c: char| c.is_ascii_digit());
-        let index: usize = field[stem.len()..].parse().unwrap_or(0);
+        // Without a number the fields of one label follow those of another, each beginning with its `label`.
+        self.labels += usize::from(field == "label");
+        let index: usize = field[stem.len()..].parse().unwrap_or(self.labels.saturating_sub(1));
         let (Some(v), Some(m)) = (self.f.mpls_lse.get_mut(index), self.m.mpls_lse.get_mut(index)) else {
             return s.err("too many MPLS labels");
         };
@@ -1030,6 +1046,24 @@ mod tests {
             "recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth(src=50:54:00:00:00:01,dst=50:54:00:00:00:02),eth_type(0x8100),vlan(vid=10,pcp=3/0x0),encap(eth_type(0x0800),ipv4(dst=12.0.0.2/252.0.0.0,frag=no))",
             "skb_priority(0/0),skb_mark(0/0),ct_state(0/0),ct_zone(0/0),ct_mark(0/0),ct_label(0/0),recirc_id(0),dp_hash(0/0),in_port(p1),packet_type(ns=0,id=0),eth(src=50:54:00:00:00:01,dst=50:54:00:00:00:02),eth_type(0x8100),vlan(vid=10,pcp=3/0x0),encap(eth_type(0x0800),ipv4(src=12.0.0.1/0.0.0.0,dst=12.0.0.2/252.0.0.0,proto=17/0,tos=0/0,ttl=64/0,frag=no),udp(src=8/0,dst=80/0))",
         );
+    }
+
+    #[test]
+    fn labels_tell_all_their_masks() {
+        let head = "recirc_id(0),in_port(1),packet_type(ns=0,id=0),\
+                    eth(src=50:54:00:00:00:01,dst=50:54:00:00:00:02),eth_type(0x8847)";
+        for (text, plain) in [
+            ("mpls(label=100/0xfffff,tc=0/0,ttl=64/0x0,bos=1/0)", "mpls(label=100,tc=0,ttl=64,bos=1)"),
+            (
+                "mpls(label=100/0x0,tc=0/0,ttl=64/0x0,bos=0/1,label=7/0xfffff,tc=0/7,ttl=64/0xff,bos=1/1)",
+                "mpls(label=100,tc=0,ttl=64,bos=0,label=7,tc=0,ttl=64,bos=1)",
+            ),
+        ] {
+            let text = format!("{head},{text}");
+            let (key, mask) = parse_key(&text, &PortNames::none()).unwrap();
+            assert_eq!(format_key(&key, Some(&mask), &PortNames::none(), false), text);
+            assert!(format_key(&key, None, &PortNames::none(), false).ends_with(plain), "{plain}");
+        }
     }
 
     #[test]
