@@ -219,8 +219,7 @@ impl DpUserspace {
 
     /// The bonds whose members it chooses, as `dpif-netdev/bond-show` prints them.
     pub fn show_bonds(&self) -> String {
-        let name_of = |port| self.shared.ports.get(port).map_or_else(|| "?".to_owned(), |p| p.info().name);
-        self.shared.bonds.show(name_of)
+        self.shared.bonds.show()
     }
 
     /// Has queues shared out among the PMD threads anew.

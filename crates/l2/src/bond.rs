@@ -467,40 +467,50 @@ impl<P: Copy + Ord> Bond<P> {
             if overload < to_bytes >> 5 || overload < WORTH_MOVING {
                 break;
             }
-            let Some(bucket) = self.bucket_to_move(from, from_bytes, to_bytes) else {
+            let buckets = self.buckets_to_move(from, overload / 2);
+            if buckets.is_empty() {
                 loads.remove(0);
                 continue;
-            };
-            let bytes = self.buckets[bucket].bytes;
-            (loads[0].0, loads[last].0) = (from_bytes - bytes, to_bytes.saturating_add(bytes));
-            let name = |port: P| self.member(port).map_or("", |m| m.link.name.as_str());
-            vlog_info!(
-                BOND,
-                "bond {}: shift {}kB of load (with hash {bucket}) from {} to {} (now carrying {}kB and {}kB load, \
-                 respectively)",
-                self.name,
-                bytes / 1024,
-                name(from),
-                name(to),
-                loads[0].0 / 1024,
-                loads[last].0 / 1024
-            );
-            self.buckets[bucket].member = Some(to);
+            }
+            for bucket in buckets {
+                let bytes = self.buckets[bucket].bytes;
+                loads[0].0 -= bytes;
+                loads[last].0 = loads[last].0.saturating_add(bytes);
+                let name = |port: P| self.member(port).map_or("", |m| m.link.name.as_str());
+                vlog_info!(
+                    BOND,
+                    "bond {}: shift {}kB of load (with hash {bucket}) from {} to {} (now carrying {}kB and {}kB \
+                     load, respectively)",
+                    self.name,
+                    bytes / 1024,
+                    name(from),
+                    name(to),
+                    loads[0].0 / 1024,
+                    loads[last].0 / 1024
+                );
+                self.buckets[bucket].member = Some(to);
+            }
             self.changed = true;
         }
         // What was long ago counts less and less.
         self.buckets.iter_mut().for_each(|b| b.bytes /= 2);
     }
 
-    /// The bucket of a member whose move makes its load and the other one most equal.
-    fn bucket_to_move(&self, from: P, from_bytes: u64, to_bytes: u64) -> Option<usize> {
-        let carried =
-            || self.buckets.iter().enumerate().filter(|(_, b)| b.member == Some(from) && b.bytes != 0);
-        // A member with one bucket would only pass its load on.
-        carried().nth(1)?;
-        let imbalance = |moved: u64| (from_bytes - moved).abs_diff(to_bytes.saturating_add(moved));
-        let (best, b) = carried().min_by_key(|(_, b)| imbalance(b.bytes))?;
-        (imbalance(b.bytes) < imbalance(0)).then_some(best)
+    /// The buckets of a member to be moved: the fullest ones that together carry no more than `ideal` bytes. None, if that is
+    /// less than a tenth of it: too little to disturb flows for.
+    fn buckets_to_move(&self, from: P, ideal: u64) -> Vec<usize> {
+        let carried = |(_, b): &(usize, &Bucket<P>)| b.member == Some(from) && b.bytes != 0;
+        let mut all: Vec<(usize, u64)> =
+            self.buckets.iter().enumerate().filter(carried).map(|(i, b)| (i, b.bytes)).collect();
+        all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let mut room = ideal;
+        all.retain(|(_, bytes)| {
+            let fits = *bytes <= room;
+            room -= if fits { *bytes } else { 0 };
+            fits
+        });
+        let is_worth_it = ideal - room >= ideal / 10;
+        all.into_iter().filter(|_| is_worth_it).map(|(i, _)| i).collect()
     }
 
     /// Whether neighbours must hear, now, by which member addresses are to be reached.
@@ -639,7 +649,14 @@ impl<P: Copy + Ord> Bond<P> {
                 let delay = if m.enabled { "downdelay" } else { "updelay" };
                 out.push_str(&format!("  {delay} expires in {} ms\n", left(at)));
             }
-            out.push_str(&format!("  may_enable: {}\n\n", m.link.up));
+            out.push_str(&format!("  may_enable: {}\n", m.link.up));
+            if self.is_balanced() {
+                let carried = |(_, b): &(usize, &Bucket<P>)| b.member == Some(m.link.port) && b.bytes >= 1024;
+                for (hash, b) in self.buckets.iter().enumerate().filter(carried) {
+                    out.push_str(&format!("  hash {hash}: {} kB load\n", b.bytes / 1024));
+                }
+            }
+            out.push('\n');
         }
         out
     }
@@ -780,8 +797,8 @@ mod tests {
         assert_eq!(b.choose(2), Route::Member(1));
         b.run(at(1000));
         b.rebalance(at(1000));
-        // Half of the load is the larger bucket's or the smaller's: 700 against 1000 either way; the first best wins.
-        assert_eq!((b.choose(0), b.choose(2)), (Route::Member(2), Route::Member(1)));
+        // The larger one would make the other member the fuller.
+        assert_eq!((b.choose(0), b.choose(2)), (Route::Member(1), Route::Member(2)));
         assert!(b.run(at(1000)));
         // Little differences stay.
         b.rebalance(at(2000));

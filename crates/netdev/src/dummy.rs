@@ -362,6 +362,11 @@ impl Netdev for Dummy {
         if let Some(i) = state.ifindex {
             all.insert("ifindex".to_owned(), i.to_string());
         }
+        for key in ["stream", "pstream"].into_iter().filter(|_| state.wire.is_some()) {
+            if let Some(target) = state.options.get(key) {
+                all.insert(key.to_owned(), target.clone());
+            }
+        }
         if self.is_pmd_kind() {
             for (key, n) in [
                 ("requested_rx_queues", state.requested_rxq),
