@@ -189,7 +189,9 @@ fn other_key(
             }
             None => {
                 if stats || !keys.actions {
-                    return Err("cannot set cookie".into());
+                    return Err(format!(
+                        "cannot set cookie (to match on a cookie, specify a mask, e.g. cookie={v}/-1)"
+                    ));
                 }
                 fm.new_cookie = u64_arg(v)?;
                 fm.modify_cookie = true;

@@ -35,4 +35,4 @@ mod text_util;
 mod value;
 pub mod wire;
 
-pub use text_util::key_values;
+pub use text_util::{c_integer, key_values};

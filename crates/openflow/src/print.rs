@@ -145,6 +145,9 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                             out.push('\n');
                         }
                         if broken.is_none() {
+                            if options.verbosity >= 5 {
+                                out.push_str(&hex_dump(bytes, true));
+                            }
                             return out;
                         }
                         broken

@@ -22,7 +22,7 @@ pub(super) fn read_file(name: &str, io: &mut Io<'_>) -> Result<String> {
         io.stdin.read_to_end(&mut bytes).map_err(|e| Fail::Msg(format!("-: read failed ({e})")))?;
     } else {
         bytes = std::fs::read(name)
-            .map_err(|e| Fail::Msg(format!("{name}: open failed ({})", ib_base::errno::strerror(&e))))?;
+            .map_err(|e| Fail::Msg(format!("{name}: open ({})", ib_base::errno::strerror(&e))))?;
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -529,11 +529,8 @@ fn format_diff(out: &mut String, key: &FlowKey, v: &Version1, names: &Names<'_>)
         ib_openflow::names::put_table(out, key.table, names);
         out.push(' ');
     }
-    let before = out.len();
     format_match_priority(out, &key.match_, key.priority, names);
-    if out.len() != before {
-        out.push(' ');
-    }
+    out.push(' ');
     if v.cookie != 0 {
         let _ = write!(out, "cookie={:#x} ", v.cookie);
     }

@@ -233,7 +233,7 @@ pub(super) fn dump_tlv_map(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> R
 }
 
 pub(super) fn ct_flush_zone(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Result<()> {
-    let zone = args[1].parse().map_err(|_| Fail::Msg(format!("invalid zone \"{}\"", args[1])))?;
+    let zone = args[1].parse().map_err(|_| Fail::Msg(format!("invalid zone_id \"{}\"", args[1])))?;
     let mut conn = ctl.open(&args[0])?;
     send_all(ctl, &mut conn, &Message::CtFlushZone(zone))
 }

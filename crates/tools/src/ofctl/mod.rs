@@ -250,6 +250,10 @@ fn parse_versions(program: &str, s: &str) -> Result<Versions> {
             .ok_or_else(|| Fail::Text(format!("{program}: Unknown OpenFlow version: \"{part}\"\n")))?;
         bits |= v.bit();
     }
+    // None named is any.
+    if bits == 0 {
+        bits = Version::ALL.iter().fold(0, |b, v| b | v.bit());
+    }
     Ok(Versions(bits))
 }
 
@@ -302,6 +306,9 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
                 _ => return Err(format!("value {arg} on -t or --timeout is invalid").into()),
             },
             id if id == 'F' as u32 => {
+                if arg.split([' ', ',']).all(str::is_empty) {
+                    return Err(format!("{arg}: no flow protocol specified").into());
+                }
                 o.protocols =
                     parse_protocols(&arg).map_err(|p| Fail::Msg(format!("{p}: unknown flow protocol")))?;
             }
@@ -345,11 +352,13 @@ fn parse(args: &[OsString], program: &str, io: &mut Io<'_>) -> Result<(Ctl, Vec<
             O_UNIXCTL => o.unixctl = Some(arg),
             O_BUNDLE => o.bundle = true,
             O_COLOR => {
-                if !matches!(
-                    arg.as_str(),
-                    "" | "always" | "yes" | "force" | "never" | "no" | "none" | "auto" | "tty" | "if-tty"
-                ) {
-                    return Err(format!("incorrect value `{arg}'").into());
+                if found.arg.is_some()
+                    && !matches!(
+                        arg.as_str(),
+                        "always" | "yes" | "force" | "never" | "no" | "none" | "auto" | "tty" | "if-tty"
+                    )
+                {
+                    return Err(format!("incorrect value `{arg}' for --color").into());
                 }
             }
             O_PCAP => o.pcap = true,

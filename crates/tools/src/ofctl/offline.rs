@@ -2,6 +2,8 @@
 
 use std::fs::File;
 
+use ib_base::vlog::module::PCAP;
+use ib_base::vlog_warn;
 use ib_flow::fields::Protocols;
 use ib_flow::text::normalize::normalize_match;
 use ib_flow::wire::nxm::{self, DecodeOptions};
@@ -92,7 +94,7 @@ pub(super) fn parse_group(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Re
 }
 
 fn version_arg(s: &str) -> Result<Version> {
-    Version::from_name(s).ok_or_else(|| Fail::Msg(format!("unknown version \"{s}\"")))
+    Version::from_name(s).ok_or_else(|| Fail::Msg(format!("{s}: not a valid OpenFlow version")))
 }
 
 pub(super) fn stdin_lines(io: &mut Io<'_>) -> Vec<String> {
@@ -184,7 +186,7 @@ pub(super) fn parse_nxm(ctl: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<
 pub(super) fn parse_oxm(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     let version = version_arg(&args[0])?;
     if version < Version::V12 {
-        return Err(format!("unsupported version \"{}\"", args[0]).into());
+        return Err(format!("{}: not a valid version for OXM", args[0]).into());
     }
     parse_entries(ctl, version.to_wire(), io)
 }
@@ -202,18 +204,31 @@ pub(super) fn parse_pcap(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Resul
 }
 
 fn read_pcap(name: &str) -> Result<Vec<Vec<u8>>> {
-    let open =
-        |e: &std::io::Error| Fail::Msg(format!("{name}: open failed ({})", ib_base::errno::strerror(e)));
-    let file = File::open(name).map_err(|e| open(&e))?;
-    let mut reader = PcapReader::new(file).map_err(|e| open(&e))?;
+    let text = |e: &std::io::Error| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => "End of file".to_string(),
+        _ => ib_base::errno::strerror(e),
+    };
+    let open = |e: &std::io::Error| Fail::Msg(format!("{name}: open failed ({})", text(e)));
+    let file = File::open(name).map_err(|e| {
+        vlog_warn!(PCAP, "{name}: failed to open pcap file for reading ({})", text(&e));
+        open(&e)
+    })?;
+    let mut reader = PcapReader::new(file).map_err(|e| {
+        vlog_warn!(PCAP, "failed to read pcap header: {}", text(&e));
+        open(&e)
+    })?;
     let mut out = Vec::new();
-    while let Some((_, frame)) = reader
-        .read()
-        .map_err(|e| Fail::Msg(format!("{name}: read failed ({})", ib_base::errno::strerror(&e))))?
-    {
-        out.push(frame);
+    loop {
+        match reader.read() {
+            Ok(Some((_, frame))) => out.push(frame),
+            Ok(None) => return Ok(out),
+            // A capture that was cut off is good up to there.
+            Err(e) => {
+                vlog_warn!(PCAP, "failed to read pcap packet: {}", text(&e));
+                return Ok(out);
+            }
+        }
     }
-    Ok(out)
 }
 
 pub(super) fn print_error(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
@@ -233,7 +248,7 @@ pub(super) fn encode_error_reply(_: &mut Ctl, args: &[String], io: &mut Io<'_>) 
         OfError::from_name(&args[0]).ok_or_else(|| Fail::Msg(format!("unknown error \"{}\"", args[0])))?;
     let request = hex_bytes(&args[1]).ok_or("Trailing garbage in hex data")?;
     if request.len() < 8 {
-        return Err(format!("Request too short ({} bytes)", request.len()).into());
+        return Err("Request too short".into());
     }
     let claimed = usize::from(u16::from_be_bytes([request[2], request[3]]));
     if claimed != request.len() {
@@ -263,7 +278,7 @@ fn print_stream(ctl: &Ctl, name: &str, bytes: &[u8], io: &mut Io<'_>) -> Result<
                 left = &left[n..];
             }
             Frame::Bad => return Err(format!("{name}: length is too short for ofp_header").into()),
-            Frame::NeedMore => return Err(format!("{name}: unexpected end of file").into()),
+            Frame::NeedMore => return Err(format!("{name}: unexpected end of file mid-message").into()),
         }
     }
     Ok(())
@@ -275,7 +290,7 @@ pub(super) fn ofp_parse(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Resu
         io.stdin.read_to_end(&mut bytes).map_err(|e| Fail::Msg(format!("-: {e}")))?;
     } else {
         bytes = std::fs::read(&args[0])
-            .map_err(|e| Fail::Msg(format!("{}: open failed ({})", args[0], ib_base::errno::strerror(&e))))?;
+            .map_err(|e| Fail::Msg(format!("{}: open ({})", args[0], ib_base::errno::strerror(&e))))?;
     }
     print_stream(ctl, &args[0], &bytes, io)
 }
@@ -336,7 +351,7 @@ pub(super) fn parse_key_value(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> 
 pub(super) fn compose_packet(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     let flow = ib_flow::text::parse::parse_exact_flow(&args[0], None)?;
     let bytes = match args.get(1) {
-        Some(s) => Some(hex_bytes(s).ok_or("Trailing garbage in packet data")?),
+        Some(s) => Some(hex_bytes(s).ok_or_else(|| format!("{s}: trailing garbage in packet data"))?),
         None => None,
     };
     let payload = match &bytes {

@@ -408,14 +408,17 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
             (Version::V14, Version::V15)
         }
         s if s.starts_with("vacancy:") => {
-            let syntax = || Fail::Msg(format!("invalid table_mod setting {s}"));
-            let (down, up) = s["vacancy:".len()..].split_once(',').ok_or_else(syntax)?;
-            let (down, up) = (down.parse().map_err(|_| syntax())?, up.parse().map_err(|_| syntax())?);
-            if down > up || up > 100 {
-                return Err(format!(
-                    "Invalid vacancy threshold, vacancy_down is {down} and vacancy_up is {up}"
-                )
-                .into());
+            let mut thresholds = s["vacancy:".len()..].split(',').filter(|t| !t.is_empty());
+            let mut percent = |which: &str| -> Result<u8> {
+                let t = thresholds.next().ok_or_else(|| format!("Vacancy {which} value missing"))?;
+                let n = ib_openflow::c_integer(t).and_then(|n| u8::try_from(n).ok()).filter(|n| *n <= 100);
+                n.ok_or_else(|| Fail::Msg(format!("Invalid vacancy {which} value \"{t}\"")))
+            };
+            let (down, up) = (percent("down")?, percent("up")?);
+            if up < down {
+                return Err("Invalid vacancy range, vacancy up should be greater than vacancy down \
+                            (OFPBPC_BAD_VALUE)"
+                    .into());
             }
             tm.vacancy = Some(Vacancy { enabled: true, down, up, current: 0 });
             (Version::V14, Version::V15)
