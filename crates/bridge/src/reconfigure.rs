@@ -17,7 +17,7 @@ use ib_base::{vlog_err, vlog_info, vlog_warn};
 use ib_netdev::{Netdev, Registry};
 use ib_ofproto::backer::Settings;
 use ib_ofproto::config::{ConfigError, NetdevStatus, PortConfig};
-use ib_ofproto::{Bridge, Switch, xcfg};
+use ib_ofproto::{Bridge, Switch};
 use ib_ovsdb::Uuid;
 use ib_ovsdb::idl::{Change, Idl};
 use ib_packet::Mac;
@@ -501,7 +501,7 @@ fn numbering_order<'a>(
         return names.to_vec();
     }
     let those: BTreeSet<&String> = names.iter().copied().collect();
-    let mut order = xcfg::chain_order(all.rev(), |name| ib_flow::hash::bytes(name.as_bytes(), 0));
+    let mut order = ib_flow::hash::chain_order(all.rev(), |name| ib_flow::hash::bytes(name.as_bytes(), 0));
     order.retain(|name| those.contains(name));
     order
 }

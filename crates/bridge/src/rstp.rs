@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use ib_base::{vlog_err, vlog_warn};
+use ib_flow::hash::chain_order;
 use ib_netdev::Netdev;
 use ib_ofproto::Bridge;
 use ib_ofproto::config::RstpConfig;
 use ib_ofproto::rstp::{DEFAULT_PORT_PRIORITY, MAX_PORT_NUMBER, PortStatus, RstpPortConfig, RstpStatus};
-use ib_ofproto::xcfg::chain_order;
 use ib_ovsdb::idl::vswitch;
 use ib_packet::Mac;
 

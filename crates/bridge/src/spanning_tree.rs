@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use ib_base::vlog_err;
+use ib_flow::hash::chain_order;
 use ib_netdev::Netdev;
 use ib_ofproto::Bridge;
 use ib_ofproto::config::StpConfig;
 use ib_ofproto::spanning_tree::{StpPortConfig, StpPortStatus};
-use ib_ofproto::xcfg::chain_order;
 use ib_ovsdb::idl::vswitch;
 use ib_packet::Mac;
 

@@ -62,6 +62,27 @@ pub fn bytes(data: &[u8], basis: u32) -> u32 {
     finish(h, data.len() as u32)
 }
 
+/// The order in which Open vSwitch's hash tables hold what is put into them in this order: scripts see it in places. Each item
+/// enters at the head of its chain, and a table that doubles turns its chains over.
+pub fn chain_order<T: Copy>(items: impl Iterator<Item = T>, hash: impl Fn(T) -> u32) -> Vec<T> {
+    let mut chains: Vec<Vec<T>> = vec![Vec::new()];
+    // Chains are kept tail first: the head is the last element.
+    for (i, item) in items.enumerate() {
+        let mask = chains.len() - 1;
+        chains[hash(item) as usize & mask].push(item);
+        let n = i + 1;
+        if n / 2 > mask {
+            let mask = ((n / 2 + 1).next_power_of_two() - 1) | 3;
+            let mut grown: Vec<Vec<T>> = vec![Vec::new(); mask + 1];
+            for item in chains.iter().flat_map(|c| c.iter().rev()) {
+                grown[hash(*item) as usize & mask].push(*item);
+            }
+            chains = grown;
+        }
+    }
+    chains.into_iter().flat_map(|c| c.into_iter().rev()).collect()
+}
+
 /// Hash of 64-bit words (MurmurHash3).
 #[inline]
 pub fn words(data: impl IntoIterator<Item = u64>, basis: u32) -> u32 {

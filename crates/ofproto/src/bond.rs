@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::bond_rules::{self, BondRules, LbOutput};
 use crate::recirc::RecircEntry;
 use crate::switch::{Bridge, Switch};
-use crate::xcfg::chain_order;
+use ib_flow::hash::chain_order;
 
 /// A bond and its lock, which is held for a choice or an update, never across other locks.
 pub type SharedBond = Arc<Mutex<Bond<OfPort>>>;

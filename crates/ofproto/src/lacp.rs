@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 
 use crate::ofproto::Ofproto;
 use crate::switch::{Bridge, Switch};
-use crate::xcfg::{XBundle, chain_order};
+use crate::xcfg::XBundle;
+use ib_flow::hash::chain_order;
 
 /// A machine and its lock, which is held for a packet or an update, never across other locks.
 pub type SharedLacp = Arc<Mutex<Lacp<OfPort>>>;

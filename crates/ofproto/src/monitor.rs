@@ -25,7 +25,7 @@ use crate::config::MonitorConfig;
 use crate::ofproto::Ofproto;
 use crate::port::Port;
 use crate::switch::{Bridge, Switch};
-use crate::xcfg::chain_order;
+use ib_flow::hash::chain_order;
 
 /// The machines of one port.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use ib_packet::{Mac, Packet};
 use crate::ofproto::Ofproto;
 use crate::spanning_tree::{StpPort, bpdu_of};
 use crate::switch::{Bridge, Switch};
-use crate::xcfg::chain_order;
+use ib_flow::hash::chain_order;
 
 /// What the database wants to know of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

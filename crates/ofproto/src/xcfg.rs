@@ -101,27 +101,7 @@ impl XBridge {
 /// enter it in the order of `ports`, each at the head of its chain, and a table that doubles turns its chains
 /// over.
 pub fn flood_order(ports: impl Iterator<Item = OfPort>) -> Vec<OfPort> {
-    chain_order(ports, |p| ib_flow::hash::two_words(p.0.into(), 0))
-}
-
-/// The order in which such a table holds anything that is put into it in this order, by its hashes.
-pub fn chain_order<T: Copy>(items: impl Iterator<Item = T>, hash: impl Fn(T) -> u32) -> Vec<T> {
-    let mut chains: Vec<Vec<T>> = vec![Vec::new()];
-    // Chains are kept tail first: the head is the last element.
-    for (i, item) in items.enumerate() {
-        let mask = chains.len() - 1;
-        chains[hash(item) as usize & mask].push(item);
-        let n = i + 1;
-        if n / 2 > mask {
-            let mask = ((n / 2 + 1).next_power_of_two() - 1) | 3;
-            let mut grown: Vec<Vec<T>> = vec![Vec::new(); mask + 1];
-            for item in chains.iter().flat_map(|c| c.iter().rev()) {
-                grown[hash(*item) as usize & mask].push(*item);
-            }
-            chains = grown;
-        }
-    }
-    chains.into_iter().flat_map(|c| c.into_iter().rev()).collect()
+    ib_flow::hash::chain_order(ports, |p| ib_flow::hash::two_words(p.0.into(), 0))
 }
 
 /// Packets that translation itself moves (patch ports have no device that would count them).

@@ -136,7 +136,7 @@ impl Export {
         if !flow {
             return r.bridge.iter().map(|(_, one)| stats(0, one.exporter.stats())).collect();
         }
-        let ids = crate::xcfg::chain_order(r.sets.keys().copied(), |id| ib_flow::hash::two_words(id, 0));
+        let ids = ib_flow::hash::chain_order(r.sets.keys().copied(), |id| ib_flow::hash::two_words(id, 0));
         ids.iter().filter_map(|id| Some(stats(*id, r.sets.get(id)?.exporter.stats()))).collect()
     }
 }

@@ -8,8 +8,9 @@ use crate::table::{Cell, Printer, Table};
 use ib_base::json::{Json, Object, Style};
 use ib_base::vlog::module::RECONNECT;
 use ib_base::vlog_info;
+use ib_flow::hash;
 use ib_ovsdb::log::{MAGIC, frame};
-use ib_ovsdb::{Datum, Schema, TableSchema, Uuid};
+use ib_ovsdb::{ColumnSchema, Datum, Schema, TableSchema, Uuid};
 use std::collections::HashMap;
 
 type C<'a, 'b> = Client<'a, 'b>;
@@ -81,8 +82,11 @@ pub fn list_columns(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
         if only.is_some_and(|name| **name != *of.name) {
             continue;
         }
-        let mut columns: Vec<_> = of.columns.iter().collect();
-        columns.sort_by(|a, b| a.name.cmp(&b.name));
+        // The order of Open vSwitch's table of columns, into which the hidden ones are put first.
+        let (hidden, shown): (Vec<_>, Vec<_>) = of.columns.iter().partition(|c| c.name.starts_with('_'));
+        let of_name = |c: &ColumnSchema| hash::bytes(c.name.as_bytes(), 0);
+        let shown = hash::chain_order(shown.into_iter(), of_name);
+        let columns = hash::chain_order(hidden.into_iter().chain(shown), of_name);
         for column in columns {
             let mut row = vec![Cell::from(&*column.name), Cell::Json(column.kind.to_json())];
             if only.is_none() {
@@ -255,7 +259,8 @@ pub fn restore(client: &mut C<'_, '_>, _: &[String]) -> Done {
     let failed = |e: &std::io::Error| Stop::Fatal(format!("/dev/stdin: {}", ib_base::errno::strerror(e)));
     client.io.stdin.read_to_end(&mut bytes).map_err(|e| failed(&e))?;
     if !bytes.starts_with(b"OVSDB JSON ") {
-        return Err(Stop::Fatal("ovsdb error: /dev/stdin: unexpected file format".to_string()));
+        let why = if bytes.is_empty() { "cannot identify file type" } else { "unexpected file format" };
+        return Err(Stop::Fatal(format!("ovsdb error: /dev/stdin: {why}")));
     }
     // The engine reads files.
     let path = std::env::temp_dir().join(format!("ovsdb-client.{}.{}", std::process::id(), Uuid::random()));

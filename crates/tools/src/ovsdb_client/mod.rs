@@ -54,7 +54,9 @@ impl Client<'_, '_> {
         if self.connection.is_none() {
             let opened = Connection::open(&self.server, false).map_err(|e| {
                 let why = ib_base::errno::strerror(&e);
-                Stop::Fatal(format!("failed to connect to \"{}\" ({why})", self.server))
+                let known = stream::is_active(&self.server) || stream::is_passive(&self.server);
+                let tried = if known { "connect" } else { "connect or listen" };
+                Stop::Fatal(format!("failed to {tried} to \"{}\" ({why})", self.server))
             })?;
             self.connection = Some(opened);
         }
@@ -302,6 +304,11 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
     dispatch(&mut client, &words)
 }
 
+/// Whether a word stands where a server may, and is meant for one.
+fn names_server(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.contains(':')
+}
+
 fn dispatch(client: &mut Client<'_, '_>, words: &[String]) -> Done {
     let Some((name, mut arguments)) = words.split_first() else {
         return Err(Stop::Fatal("missing command name; use --help for help".to_string()));
@@ -309,10 +316,7 @@ fn dispatch(client: &mut Client<'_, '_>, words: &[String]) -> Done {
     let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
         return Err(Stop::Fatal(format!("unknown command '{name}'; use --help for help")));
     };
-    if command.need != Need::Nothing
-        && arguments.len() > command.min_args
-        && (stream::is_active(&arguments[0]) || stream::is_passive(&arguments[0]))
-    {
+    if command.need != Need::Nothing && arguments.len() > command.min_args && names_server(&arguments[0]) {
         client.server = arguments[0].clone();
         arguments = &arguments[1..];
     }
