@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ib_base::time::Instant;
+use ib_flow::OfPort;
 use ib_openflow::action::Action;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
@@ -74,6 +75,14 @@ impl Ofproto {
     /// Groups themselves change at once: who gives the change up puts the old ones back.
     pub fn group_mod_in(&self, gm: &GroupMod, txn: &mut Txn<'_>, now: Instant) -> Result<(), OfError> {
         let exists = self.groups.read().contains_key(&gm.group_id);
+        let watches = |b: &Bucket| b.watch_port != OfPort::NONE || b.watch_group != OFPG_ANY;
+        let puts = !matches!(
+            gm.command,
+            GroupModCommand::Delete | GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket
+        );
+        if puts && matches!(gm.kind, GroupType::All | GroupType::Indirect) && gm.buckets.iter().any(watches) {
+            return Err(OfError::OFPGMFC_WATCH_UNSUPPORTED);
+        }
         match gm.command {
             GroupModCommand::Add if exists => Err(OfError::OFPGMFC_GROUP_EXISTS),
             GroupModCommand::Modify if !exists => Err(OfError::OFPGMFC_UNKNOWN_GROUP),

@@ -74,6 +74,8 @@ pub struct Table {
     pub eviction: AtomicBool,
     /// OpenFlow 1.4 vacancy thresholds.
     pub vacancy: Mutex<Vacancy>,
+    /// The next vacancy event is that there is room again.
+    pub crowded: AtomicBool,
     /// Flows that controllers see.
     pub n_visible: AtomicU32,
 }
@@ -88,6 +90,7 @@ impl Table {
             config: Mutex::default(),
             eviction: AtomicBool::new(false),
             vacancy: Mutex::default(),
+            crowded: AtomicBool::new(false),
             n_visible: AtomicU32::new(0),
         }
     }

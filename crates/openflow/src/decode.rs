@@ -4,8 +4,8 @@
 //! suits a switch (ports, tables, prerequisites of actions) is for the switch, with [`crate::action_check`].
 //! A failure is the error to send back.
 
-use ib_base::vlog::module::OFP_MSGS;
-use ib_base::vlog_dbg_rl;
+use ib_base::vlog::module::{OFP_CONNECTION, OFP_MSGS};
+use ib_base::{vlog_dbg_rl, vlog_warn_rl};
 use ib_flow::{Match, OfPort};
 use ib_packet::Mac;
 
@@ -116,8 +116,8 @@ fn body(
         Raw::GetAsyncRequest => M::GetAsyncRequest,
         Raw::GetAsyncReply13 => M::GetAsyncReply(async13(&mut c)?),
         Raw::SetAsync13 | Raw::NxSetAsync => M::SetAsync(async13(&mut c)?),
-        Raw::GetAsyncReply14 => M::GetAsyncReply(async14(&mut c, false)?),
-        Raw::SetAsync14 | Raw::NxSetAsync2 => M::SetAsync(async14(&mut c, true)?),
+        Raw::GetAsyncReply14 => M::GetAsyncReply(async14(&mut c, None)?),
+        Raw::SetAsync14 | Raw::NxSetAsync2 => M::SetAsync(async14(&mut c, Some(v))?),
         Raw::QueueGetConfigRequest10 => M::QueueGetConfigRequest(QueueGetConfigRequest {
             port: queue_port(OfPort(c.u16()?), v)?,
             queue: OFPQ_ALL,
@@ -987,19 +987,48 @@ fn async13(c: &mut Cursor<'_>) -> Result<AsyncConfig, OfError> {
     Ok(out)
 }
 
-/// Properties: even types for secondaries, odd ones for primaries.
-fn async14(c: &mut Cursor<'_>, strict: bool) -> Result<AsyncConfig, OfError> {
+/// Reasons that a version has, by kind of message.
+fn async_reasons(v: Version) -> [(&'static str, u32); 6] {
+    let v14 = v >= Version::V14;
+    let removed = match v {
+        _ if v14 => 0x3f,
+        Version::V13 => 0xf,
+        _ => 7,
+    };
+    [
+        ("PACKET_IN", if v14 { 0x3f } else { 7 }),
+        ("PORT_STATUS", 7),
+        ("FLOW_REMOVED", removed),
+        ("ROLE_STATUS", 7),
+        ("TABLE_STATUS", 0x18),
+        ("REQUESTFORWARD", 3),
+    ]
+}
+
+/// Properties: even types for secondaries, odd ones for primaries. What is set must exist in `strict`, the version.
+fn async14(c: &mut Cursor<'_>, strict: Option<Version>) -> Result<AsyncConfig, OfError> {
     let mut out = AsyncConfig::default();
     while !c.is_empty() {
         let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
         if kind >= 12 {
-            if strict {
+            if strict.is_some() {
                 return Err(OfError::OFPACFC_UNSUPPORTED);
             }
             continue;
         }
         let mask = Cursor::new(body, OfError::OFPBPC_BAD_LEN).u32()?;
         let i = usize::from(kind / 2);
+        if let Some(v) = strict {
+            let (name, allowed) = async_reasons(v)[i];
+            if mask & !allowed != 0 {
+                vlog_warn_rl!(
+                    OFP_CONNECTION,
+                    (1, 5),
+                    "bad value {mask:#x} for {name} (allowed mask {allowed:#x})"
+                );
+                return Err(OfError::OFPACFC_INVALID);
+            }
+        }
         if kind % 2 == 1 {
             out.primary[i] = mask;
             out.present |= 1 << i;

@@ -4,6 +4,7 @@
 //! that want them, each in its format. A connection that does not read gets no more packet-ins once
 //! [`ib_openflow::session::SEND_LIMIT`] bytes of one turn wait for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ib_base::time::Instant;
@@ -14,9 +15,9 @@ use ib_openflow::message::{
 
 use super::ConnMgr;
 use super::conn::{Conn, Kind};
-use super::requests::rule_match;
+use super::requests::{rule_match, vacancy_event};
 use super::{age, monitor};
-use crate::flow_mod::FlowEvent;
+use crate::flow_mod::{FlowEvent, Origin};
 use crate::ofproto::QueuedPacketIn;
 use crate::rule::Rule;
 use crate::switch::Bridge;
@@ -77,6 +78,28 @@ pub(super) fn flow_events(bridge: &mut Bridge, now: Instant) {
         }
     }
     monitor::events(&mut bridge.connmgr, &events);
+    vacancy_events(bridge, &events);
+}
+
+/// Tells of tables that filled up or emptied.
+fn vacancy_events(bridge: &mut Bridge, events: &[(FlowEvent, Origin)]) {
+    let tables: BTreeSet<u8> = events
+        .iter()
+        .filter_map(|(event, _)| match event {
+            FlowEvent::Added(rule) | FlowEvent::Removed(rule, _) => Some(rule.table),
+            FlowEvent::Modified(_) => None,
+        })
+        .collect();
+    for table in tables {
+        let Some(status) = vacancy_event(&bridge.of, table) else { continue };
+        let reason = u32::from(status.reason);
+        let message = Message::TableStatus(status);
+        for c in bridge.connmgr.conns.values_mut() {
+            if c.wants(AsyncKind::TableStatus, reason) {
+                c.send(&message, 0);
+            }
+        }
+    }
 }
 
 fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, now: Instant) {

@@ -293,3 +293,45 @@ fn a_snoop_needs_a_controller_to_listen_to() {
     let admitted = snoop(&mut net);
     assert!(!net.closed.contains(&admitted));
 }
+
+#[test]
+fn tables_tell_when_they_fill_up_and_when_they_empty() {
+    let mut net = Net::new();
+    let b = net.lab.switch.bridge_mut("br0").expect("br0");
+    b.set_table(0, &crate::config::TableConfig { flow_limit: Some(10), ..Default::default() });
+    let c = net.mgmt(Version::V14);
+    let config = SwitchConfig { miss_send_len: 128, ..SwitchConfig::default() };
+    let mut wish = AsyncConfig { present: 1 << AsyncKind::TableStatus as u16, ..AsyncConfig::default() };
+    wish.primary[AsyncKind::TableStatus as usize] = 0x18;
+    let vacancy = Vacancy { enabled: true, down: 20, up: 70, current: 0 };
+    let tm = TableMod {
+        table_id: 0,
+        miss: TableMiss::Default,
+        eviction: None,
+        eviction_flags: None,
+        vacancy: Some(vacancy),
+    };
+    let setup = [Message::SetConfig(config), Message::SetAsync(wish), Message::TableMod(tm)];
+    let setup: Vec<Vec<u8>> = setup.iter().map(|m| encode(m, Version::V14, 1)).collect();
+    assert!(net.say(c, &setup).is_empty());
+    let add = |n: u16| flow(Version::V14, 2, &format!("in_port={n} actions=drop"));
+    assert!(net.say(c, &(1..=8).map(add).collect::<Vec<_>>()).is_empty());
+    assert_eq!(net.say(c, &[add(9)]), ["OFPT_TABLE_STATUS (OF1.4) (xid=0x0): reason=VACANCY_DOWN"]);
+    assert!(net.say(c, &[add(10)]).is_empty());
+    let delete = FlowMod { command: FlowModCommand::Delete, table_id: OFPTT_ALL, ..FlowMod::default() };
+    let got = net.say(c, &[encode(&Message::FlowMod(Box::new(delete)), Version::V14, 3)]);
+    assert_eq!(got, ["OFPT_TABLE_STATUS (OF1.4) (xid=0x0): reason=VACANCY_UP"]);
+}
+
+#[test]
+fn secondaries_are_refused_before_their_requests_are_read() {
+    let mut net = Net::new();
+    let c = net.mgmt(Version::V13);
+    let r = RoleMessage { role: Role::Secondary, generation_id: Some(1) };
+    net.say(c, &[encode(&Message::RoleRequest(r), Version::V13, 5)]);
+    // A group_mod whose buckets end in the middle.
+    let broken = [&[4, 15, 0, 24, 0, 0, 0, 6][..], &[0; 16]].concat();
+    assert_eq!(net.say(c, &[broken]), ["OFPT_ERROR (OF1.3) (xid=0x6): OFPBRC_IS_SECONDARY"]);
+    let news = [4, 11, 0, 8, 0, 0, 0, 7].to_vec();
+    assert_eq!(net.say(c, &[news]), ["OFPT_ERROR (OF1.3) (xid=0x7): OFPBRC_BAD_LEN"]);
+}

@@ -34,6 +34,7 @@ pub(super) use flows::{check_flow_mod, names_buffer};
 pub(super) use packet_out::packet_out;
 pub(super) use ports::port_mod;
 pub(super) use stats::{rule_match, send as send_multipart};
+pub(super) use tables::vacancy_event;
 
 /// A request under way.
 pub(super) struct Cx<'a> {

@@ -7,7 +7,7 @@ use ib_flow::fields::{FIELDS, Maskable};
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
     OFPTT_ALL, Role, TableActionFeatures, TableDesc, TableFeatures, TableInstrFeatures, TableMiss, TableMod,
-    TableStats, Vacancy, Version,
+    TableStats, TableStatus, Vacancy, Version,
 };
 
 use super::Cx;
@@ -17,6 +17,10 @@ use crate::ofproto::{INTERNAL_TABLE, Ofproto, Table};
 const MAX_ENTRIES: u32 = 1_000_000;
 /// Reasons for which a table may evict: OFPTMPEF_OTHER, IMPORTANCE, LIFETIME.
 const EVICTION_FLAGS: u32 = 7;
+
+/// `OFPTR_*`.
+const VACANCY_DOWN: u8 = 3;
+const VACANCY_UP: u8 = 4;
 
 /// Tables that controllers see.
 fn visible(of: &Ofproto) -> &[Table] {
@@ -38,6 +42,8 @@ pub(super) fn table_mod(cx: &mut Cx<'_>, tm: &TableMod) -> Result<(), OfError> {
         }
         if let Some(v) = tm.vacancy {
             *t.vacancy.lock() = v;
+            let now = vacancy(t);
+            t.crowded.store(now.enabled && now.current < now.up, Ordering::Relaxed);
         }
         let old = t.miss_config();
         if version < Version::V13 && tm.miss != old {
@@ -67,15 +73,34 @@ pub(super) fn table_stats(of: &Ofproto, version: Version) -> Vec<TableStats> {
 }
 
 pub(super) fn table_desc(of: &Ofproto) -> Vec<TableDesc> {
-    (0u8..)
-        .zip(visible(of))
-        .map(|(table_id, t)| TableDesc {
-            table_id,
-            eviction: t.eviction.load(Ordering::Relaxed),
-            eviction_flags: EVICTION_FLAGS,
-            vacancy: vacancy(t),
-        })
-        .collect()
+    (0u8..).zip(visible(of)).map(|(table_id, t)| describe(table_id, t)).collect()
+}
+
+fn describe(table_id: u8, t: &Table) -> TableDesc {
+    TableDesc {
+        table_id,
+        eviction: t.eviction.load(Ordering::Relaxed),
+        eviction_flags: EVICTION_FLAGS,
+        vacancy: vacancy(t),
+    }
+}
+
+/// What there is to tell of a table whose number of flows changed: it fell below one threshold of vacancy, or rose above
+/// the other, in turns. Tables without limit are never full.
+pub(in crate::connmgr) fn vacancy_event(of: &Ofproto, table_id: u8) -> Option<TableStatus> {
+    let t = visible(of).get(usize::from(table_id))?;
+    let v = vacancy(t);
+    if !v.enabled || t.config.lock().flow_limit.is_none() {
+        return None;
+    }
+    let crowded = t.crowded.load(Ordering::Relaxed);
+    let reason = match crowded {
+        false if v.current < v.down => VACANCY_DOWN,
+        true if v.current > v.up => VACANCY_UP,
+        _ => return None,
+    };
+    t.crowded.store(!crowded, Ordering::Relaxed);
+    Some(TableStatus { reason, desc: describe(table_id, t) })
 }
 
 /// Thresholds as configured and, if events are on, how much of the table is free.
