@@ -452,7 +452,8 @@ impl Bfd {
         if self.state == State::Up && decay > 0 && at >= self.decay_at {
             let packets = rx_packets();
             let came = packets.saturating_sub(self.decay_rx_packets);
-            self.in_decay = came <= self.decay_rx_control;
+            // Traffic counts once there is more of it than of control packets.
+            self.in_decay = came <= 2 * self.decay_rx_control;
             self.restart_decay(packets, at);
         }
         let is_rx_wanted = self.min_rx == self.config.min_rx_ms || self.min_rx == decay;
