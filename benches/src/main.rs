@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+mod connections;
 mod control;
 mod packets;
 
@@ -18,6 +19,8 @@ const PATHS: &[Path] = &[
     ("forward-1-flow", packets::forward_one),
     ("forward-10k-flows-10-masks", packets::forward_many),
     ("miss", packets::miss),
+    ("ct-established", connections::established),
+    ("ct-commit", connections::commit),
     ("classifier-lookup", packets::classify),
     ("flow-text", control::flow_text),
     ("flow-mod-decode", control::flow_mod_decode),
