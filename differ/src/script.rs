@@ -20,7 +20,10 @@ pub fn run(theirs: &World, ours: &World, text: &str) -> Vec<Difference> {
         }
         let show = |world: &World, o: &crate::Output| {
             let code = if with_code { format!("exit {}\n", o.code) } else { String::new() };
-            normalize(&format!("{}{}{code}", o.stdout, o.stderr), &world.path(""))
+            // Connections come in no order.
+            let stdout =
+                if command.contains("dump-conntrack") { sorted(&o.stdout) } else { o.stdout.clone() };
+            normalize(&format!("{stdout}{}{code}", o.stderr), &world.path(""))
         };
         let (a, b) = (show(theirs, &a), show(ours, &b));
         if a != b {
@@ -28,6 +31,12 @@ pub fn run(theirs: &World, ours: &World, text: &str) -> Vec<Difference> {
         }
     }
     found
+}
+
+fn sorted(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines.iter().map(|l| format!("{l}\n")).collect()
 }
 
 /// Replaces what differs from run to run by its kind.
