@@ -37,6 +37,18 @@ fn bits(map: [u64; MAP_WORDS]) -> impl Iterator<Item = usize> {
     })
 }
 
+/// Which words are not zero. Without branches: it is run for each miss, several times.
+#[inline]
+fn map_of(words: &[u64; FLOW_WORDS]) -> [u64; MAP_WORDS] {
+    let mut map = [0; MAP_WORDS];
+    for (m, chunk) in map.iter_mut().zip(words.chunks(64)) {
+        for (bit, w) in chunk.iter().enumerate() {
+            *m |= u64::from(*w != 0) << bit;
+        }
+    }
+    map
+}
+
 impl Miniflow {
     /// The key `flow`.
     pub fn new(flow: &Flow) -> Miniflow {
@@ -46,15 +58,11 @@ impl Miniflow {
     }
     /// Makes this the key `flow`.
     pub fn fill(&mut self, flow: &Flow) {
-        self.map = [0; MAP_WORDS];
+        let words = flow.words();
+        self.map = map_of(words);
         self.values.clear();
-        self.values.reserve_exact(flow.words().iter().filter(|w| **w != 0).count());
-        for (i, w) in flow.words().iter().enumerate() {
-            if *w != 0 {
-                self.map[i / 64] |= 1 << (i % 64);
-                self.values.push(*w);
-            }
-        }
+        self.values.reserve_exact(self.map.iter().map(|m| m.count_ones() as usize).sum());
+        self.values.extend(bits(self.map).map(|i| words[i]));
     }
     /// The word at `index` of the key.
     #[inline]
