@@ -52,7 +52,7 @@ pub struct UkeyState {
 
 const SHARDS: usize = 64;
 
-type Shard = Mutex<HashMap<Ufid, Arc<Ukey>>>;
+type Shard = Mutex<HashMap<Ufid, Arc<Ukey>, foldhash::fast::RandomState>>;
 
 /// All installed flows of a datapath, by ufid.
 pub struct Ukeys {

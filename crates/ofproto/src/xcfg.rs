@@ -23,13 +23,16 @@ use crate::rule::PushStats;
 use crate::spanning_tree::StpPort;
 use crate::tunnel::TunnelMap;
 
+/// A map whose keys are the switch's own numbers, which nobody outside can choose.
+pub type Quick<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// All bridges of one datapath.
 #[derive(Default)]
 pub struct XlateConfig {
     /// By [`Ofproto::id`].
-    pub bridges: HashMap<u32, Arc<XBridge>>,
+    pub bridges: Quick<u32, Arc<XBridge>>,
     /// Which bridge's port a datapath port is.
-    pub by_odp: HashMap<OdpPort, (u32, OfPort)>,
+    pub by_odp: Quick<OdpPort, (u32, OfPort)>,
     /// Tunnel ports.
     pub tunnels: TunnelMap,
     /// Patch ports by name.

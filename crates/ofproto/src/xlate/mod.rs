@@ -27,7 +27,6 @@ mod sample;
 mod tests;
 pub mod trace;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ib_dpif::Action as Odp;
@@ -44,7 +43,7 @@ use crate::backer::Backer;
 use crate::ofproto::{INTERNAL_TABLE, N_TABLES};
 use crate::recirc::{FrozenState, RecircEntry};
 use crate::rule::Rule;
-use crate::xcfg::{XBridge, XPort, XlateConfig};
+use crate::xcfg::{Quick, XBridge, XPort, XlateConfig};
 use trace::{Kind, Trace};
 
 /// Deepest nesting of resubmits.
@@ -123,7 +122,7 @@ pub struct Xin<'a> {
     /// Records what happens.
     pub trace: Option<&'a mut Trace>,
     /// Table versions to use instead of the current ones, by `Ofproto::id`.
-    pub versions: HashMap<u32, u64>,
+    pub versions: Quick<u32, u64>,
 }
 
 impl<'a> Xin<'a> {
@@ -143,7 +142,7 @@ impl<'a> Xin<'a> {
             packet_out: false,
             soliciting: false,
             trace: None,
-            versions: HashMap::new(),
+            versions: Quick::default(),
         }
     }
 }
@@ -177,7 +176,7 @@ pub(crate) struct Ctx<'a> {
     pub soliciting: bool,
     /// Tunnels around the current packet.
     pub underlay_depth: u32,
-    versions: HashMap<u32, u64>,
+    versions: Quick<u32, u64>,
 
     /// The key when translation began.
     pub original: Flow,
