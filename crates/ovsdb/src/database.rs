@@ -761,7 +761,7 @@ impl Database {
         })?;
         if let Some(log) = &mut self.log {
             // Both records or neither: a schema without its rows would be an empty database.
-            log.replace(&new.snapshot("", wall_ms))?;
+            log.replace(&new.snapshot("converted by ovsdb-server", wall_ms))?;
         }
         self.schema = new.schema;
         self.tables = new.tables;

@@ -6,7 +6,7 @@ use crate::dbctl::data_cell;
 use crate::ovsdb_tool::parse_schema;
 use crate::table::{Cell, Printer, Table};
 use ib_base::json::{Json, Object, Style};
-use ib_base::vlog::module::RECONNECT;
+use ib_base::vlog::module::{OVSDB_CLIENT, RECONNECT};
 use ib_base::vlog_info;
 use ib_flow::hash;
 use ib_ovsdb::log::{MAGIC, frame};
@@ -258,6 +258,9 @@ pub fn restore(client: &mut C<'_, '_>, _: &[String]) -> Done {
     let mut bytes = Vec::new();
     let failed = |e: &std::io::Error| Stop::Fatal(format!("/dev/stdin: {}", ib_base::errno::strerror(e)));
     client.io.stdin.read_to_end(&mut bytes).map_err(|e| failed(&e))?;
+    if bytes.is_empty() {
+        return Err(Stop::Fatal("ovsdb error: /dev/stdin: cannot identify file type".to_string()));
+    }
     if !bytes.starts_with(b"OVSDB JSON ") {
         let why = if bytes.is_empty() { "cannot identify file type" } else { "unexpected file format" };
         return Err(Stop::Fatal(format!("ovsdb error: /dev/stdin: {why}")));
@@ -268,10 +271,26 @@ pub fn restore(client: &mut C<'_, '_>, _: &[String]) -> Done {
     let loaded = ib_ovsdb::database::Database::open(&path, false, None);
     // A leftover in the temporary directory is no error of the command.
     let _ = std::fs::remove_file(&path);
-    let snapshot = loaded.map_err(|e| Stop::Fatal(e.to_string()))?.database;
+    let damaged =
+        |e: ib_ovsdb::Error| Stop::Fatal(e.to_string().replace(&*path.to_string_lossy(), "/dev/stdin"));
+    let loaded = loaded.map_err(damaged)?;
+    // Half of a backup must not replace a database.
+    if let Some(warning) = loaded.warning {
+        return Err(damaged(warning));
+    }
+    let snapshot = loaded.database;
     let database = client.database.clone();
     let schema = client.schema(&database)?;
-    if *snapshot.schema != schema && !client.force {
+    let (old, new) = (&snapshot.schema.version, &schema.version);
+    if old != new {
+        let text = format!("backup schema has version \"{old}\" but database schema has version \"{new}\"");
+        if !client.force {
+            let ways =
+                "(use --force to override differences, or \"ovsdb-client convert\" to change the schema)";
+            return Err(Stop::Fatal(format!("{text} {ways}")));
+        }
+        vlog_info!(OVSDB_CLIENT, "{text}");
+    } else if *snapshot.schema != schema && !client.force {
         return Err(Stop::Fatal(
             "backup schema and database schema do not match (use --force to override differences, or use \
              \"ovsdb-client convert\" to change the schema)"

@@ -6,13 +6,15 @@
 mod commands;
 mod monitor;
 
-use crate::client::Connection;
+use crate::client::{Connection, split_remotes};
 use crate::io::{Io, argv0, program_name, version_text};
 use crate::table::{Format, Style};
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::json::Json;
+use ib_base::vlog::module::RECONNECT;
+use ib_base::vlog_info;
 use ib_ovsdb::Schema;
-use ib_stream::{stream, tls};
+use ib_stream::tls;
 use ib_sys::daemon::{self, Daemon};
 use ib_sys::{dirs, process, signal};
 use std::ffi::OsString;
@@ -43,6 +45,8 @@ pub(crate) struct Client<'a, 'b> {
     pub timestamps: bool,
     pub force: bool,
     pub daemon: Daemon,
+    /// What `--db-change-aware` or its opposite asks for.
+    pub change_aware: Option<bool>,
     /// The argument of `--unixctl`.
     pub unixctl: Option<String>,
     connection: Option<Connection>,
@@ -52,12 +56,11 @@ impl Client<'_, '_> {
     /// The session, for commands that need one.
     pub fn connection(&mut self) -> Done<&mut Connection> {
         if self.connection.is_none() {
-            let opened = Connection::open(&self.server, false).map_err(|e| {
-                let why = ib_base::errno::strerror(&e);
-                let known = stream::is_active(&self.server) || stream::is_passive(&self.server);
-                let tried = if known { "connect" } else { "connect or listen" };
-                Stop::Fatal(format!("failed to {tried} to \"{}\" ({why})", self.server))
-            })?;
+            let mut opened = connect(&self.server)?;
+            if let Some(aware) = self.change_aware {
+                // A server that cannot be told so is as good as one that heeds it.
+                let _ = opened.call("set_db_change_aware", Json::array([aware.into()]));
+            }
             self.connection = Some(opened);
         }
         self.connection.as_mut().ok_or_else(|| Stop::Fatal("not connected".to_string()))
@@ -95,6 +98,35 @@ impl Client<'_, '_> {
         let json = self.call("get_schema", Json::array([database.into()]))?;
         Schema::from_json(&json).map_err(|e| Stop::Fatal(e.to_string()))
     }
+}
+
+/// Connects to `server`, one method or a list of them. What is tried of a list is logged.
+fn connect(server: &str) -> Done<Connection> {
+    const EAFNOSUPPORT: i32 = 97;
+    let remotes: Vec<&str> = split_remotes(server).collect();
+    let [only] = remotes[..] else {
+        for remote in remotes {
+            vlog_info!(RECONNECT, "{remote}: connecting...");
+            match Connection::open(remote, false) {
+                Ok(connection) => {
+                    vlog_info!(RECONNECT, "{remote}: connected");
+                    return Ok(connection);
+                }
+                Err(e) => {
+                    let why = ib_base::errno::strerror(&e);
+                    vlog_info!(RECONNECT, "{remote}: connection attempt failed ({why})");
+                }
+            }
+        }
+        return Err(Stop::Fatal("no servers were available".to_string()));
+    };
+    Connection::open(only, false).map_err(|e| {
+        // Without a number it is a name that means nothing.
+        let number = e.raw_os_error().unwrap_or(EAFNOSUPPORT);
+        let doing = if number == EAFNOSUPPORT { "connect or listen" } else { "connect" };
+        let why = ib_base::errno::strerror(&stdio::Error::from_raw_os_error(number));
+        Stop::Fatal(format!("failed to {doing} to \"{only}\" ({why})"))
+    })
 }
 
 /// What comes before a command's own arguments.
@@ -189,6 +221,8 @@ const OPT_TIMESTAMP: u32 = 1000;
 const OPT_FORCE: u32 = 1001;
 const OPT_UNIXCTL: u32 = 1002;
 const OPT_IGNORED: u32 = 1003;
+const OPT_AWARE: u32 = 1004;
+const OPT_UNAWARE: u32 = 1005;
 const OPT_TABLE: u32 = 2000;
 
 const OPTIONS: &[LongOpt] = &[
@@ -198,6 +232,8 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("force", HasArg::No, OPT_FORCE),
     LongOpt::new("timeout", HasArg::Required, 't' as u32),
     LongOpt::new("unixctl", HasArg::Required, OPT_UNIXCTL),
+    LongOpt::new("db-change-aware", HasArg::No, OPT_AWARE),
+    LongOpt::new("no-db-change-aware", HasArg::No, OPT_UNAWARE),
     LongOpt::new("leader-only", HasArg::No, OPT_IGNORED),
     LongOpt::new("no-leader-only", HasArg::No, OPT_IGNORED),
     LongOpt::new("record", HasArg::Optional, OPT_IGNORED),
@@ -237,6 +273,7 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
         timestamps: false,
         force: false,
         daemon: Daemon::new(program),
+        change_aware: None,
         unixctl: None,
         connection: None,
     };
@@ -282,6 +319,8 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
             (OPT_IGNORED, _) => {}
             (OPT_TIMESTAMP, _) => client.timestamps = true,
             (OPT_FORCE, _) => client.force = true,
+            (OPT_AWARE, _) => client.change_aware = Some(true),
+            (OPT_UNAWARE, _) => client.change_aware = Some(false),
             (OPT_UNIXCTL, _) => client.unixctl = Some(found.arg_str()),
             (id, _) if (OPT_TABLE..OPT_TABLE + 6).contains(&id) => {
                 let name = TABLE_OPTIONS[(id - OPT_TABLE) as usize];

@@ -156,18 +156,17 @@ fn run(
         None => return Ok(()),
     };
     if name == "ALL" && version == Version::Monitor {
-        if !groups.is_empty() {
-            return Err(Stop::Fatal("\"ALL\" is not combined with columns".to_string()));
-        }
         let mut tables: Vec<_> = schema.tables.iter().collect();
         tables.sort_by(|a, b| a.name.cmp(&b.name));
         for table in tables {
-            monitored.push(parse_groups(&server, &schema, table, &[], None, &mut requests)?);
+            monitored.push(parse_groups(&server, &schema, table, groups, None, &mut requests)?);
         }
     } else {
         let Some(table) = schema.table(name) else {
+            // A condition is read before the request that names the server.
+            let whose = if version == Version::Monitor { format!("{server}: ") } else { String::new() };
             return Err(Stop::Fatal(format!(
-                "{server}: {} does not have a table named \"{name}\"",
+                "{whose}{} does not have a table named \"{name}\"",
                 schema.name
             )));
         };

@@ -5,8 +5,8 @@
 //! addresses to ask. The records that follow are terms, votes, entries and commit points (ovsdb(5), "Clustered Database").
 //! Nothing here takes part in a cluster; it reads and writes files that a server of the original serves.
 
+use super::show_log;
 use super::{Done, EXIT_NO, Session, Stop, is_clustered, lock, lock_path, now_ms, open, read_schema};
-use super::{no_clusters, show_log};
 use ib_base::errno::strerror;
 use ib_base::json::{Json, Object};
 use ib_base::vlog::module::SOCKET_UTIL;
@@ -43,7 +43,7 @@ fn fault(message: String) -> Stop {
 }
 
 /// All records of a member's file, the header first.
-fn read_records(path: &Path) -> Result<Vec<Json>, Stop> {
+pub fn read_records(path: &Path) -> Result<Vec<Json>, Stop> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|e| Stop::from(Error::io(&e, format!("{name}: open failed"))))?;
     let mut records = Vec::new();
@@ -161,7 +161,7 @@ fn write_new(path: &Path, records: &[Json]) -> Done {
 /// A snapshot's schema and rows.
 fn contents(path: &Path) -> Result<(Schema, Json), Stop> {
     let empty = Json::object::<&str>([]);
-    // A file that starts as no database does is a schema.
+    // A file that starts as an object does is a schema.
     match is_clustered(path) {
         Ok(true) => {
             let name = path.display();
@@ -169,7 +169,10 @@ fn contents(path: &Path) -> Result<(Schema, Json), Stop> {
         }
         Ok(false) => {}
         Err(Stop::Fatal(message)) if message.starts_with("I/O error") => return Err(Stop::Fatal(message)),
-        Err(_) => return Ok((read_schema(path)?, empty)),
+        Err(stop) => {
+            let starts_as_json = std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"{"));
+            return if starts_as_json { Ok((read_schema(path)?, empty)) } else { Err(stop) };
+        }
     }
     let database = open(path, false)?;
     let mut rows = Object::new();
@@ -260,7 +263,7 @@ pub fn to_standalone(_: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     for record in &records {
         let data = record.get("prev_data").or_else(|| record.get("data"));
         for part in data.and_then(Json::as_array).unwrap_or_default() {
-            if part.as_object().is_some_and(|o| !o.is_empty()) {
+            if part.as_object().is_some() {
                 log.append(&part.to_string())?;
             }
         }
@@ -269,18 +272,8 @@ pub fn to_standalone(_: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     Ok(())
 }
 
-/// `check-cluster`: what several logs say about one another is not compared yet.
-pub fn check(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
-    for path in arguments {
-        if !is_clustered(Path::new(path))? {
-            return Err(fault(format!("{path}: cannot identify file type")));
-        }
-    }
-    no_clusters(session, arguments)
-}
-
 /// The first four digits, which is how members and entries are told apart.
-fn short(json: &Json) -> &str {
+pub fn short(json: &Json) -> &str {
     let id = json.as_str().unwrap_or_default();
     id.get(..4).unwrap_or(id)
 }

@@ -3,6 +3,7 @@
 //! Everything goes through the engine of `ib-ovsdb`: its log, its transactions, its conversion. Files that are written
 //! are locked as a server locks them. Files of clusters are `cluster`'s.
 
+mod check;
 mod cluster;
 mod show_log;
 
@@ -93,7 +94,7 @@ static COMMANDS: &[Command] = &[
     command("query", "[db] trns", 1, 2, query),
     command("transact", "[db] trns", 1, 2, transact),
     command("show-log", "[db]", 0, 1, show_log),
-    command("check-cluster", "db...", 1, MANY, cluster::check),
+    command("check-cluster", "db...", 1, MANY, check::check),
     command("compare-versions", "a op b", 3, 3, compare_versions),
     command("help", "", 0, MANY, help),
     command("list-commands", "", 0, MANY, list_commands),
@@ -115,6 +116,10 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("option", HasArg::No, 'o' as u32),
     LongOpt::new("version", HasArg::No, 'V' as u32),
 ];
+
+/// What `--option` prints.
+const OPTION_LIST: &str = "--more\n-m \n--rbac-role=ARG\n--cid=ARG\n--election-timer=ARG\n--verbose=[ARG]\n-v [ARG]\n\
+                           --help\n-h \n--option\n-o \n--version\n-V \n";
 
 fn default_db() -> PathBuf {
     dirs::dbdir().join("conf.db")
@@ -153,7 +158,7 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
             Some('m') => session.verbosity += 1,
             Some('h') => return help(&mut session, &[]),
             Some('o') => {
-                session.io.out("-m\n-v\n-h\n-V\n");
+                session.io.out(OPTION_LIST);
                 return Ok(());
             }
             Some('V') => {
@@ -207,6 +212,11 @@ fn read_schema(path: &Path) -> Result<Schema, Stop> {
                 Some(text) => text.to_string(),
                 None => {
                     let (path, why) = (path.display(), ib_base::errno::strerror(&error));
+                    if error.kind() == std::io::ErrorKind::IsADirectory {
+                        return Err(Stop::Fatal(format!(
+                            "failed to read schema: \"{path}\" could not be read as JSON (error reading JSON stream: {why})"
+                        )));
+                    }
                     return Err(Stop::Fatal(format!(
                         "failed to read schema: \"{path}\" could not be read as JSON (error opening \"{path}\": {why})"
                     )));
@@ -221,7 +231,14 @@ fn read_schema(path: &Path) -> Result<Schema, Stop> {
 pub(crate) fn parse_schema(text: &str, path: &str) -> Result<Schema, String> {
     let json = Json::parse(text)
         .map_err(|e| format!("failed to read schema: \"{path}\" could not be read as JSON ({e})"))?;
-    Schema::from_json(&json).map_err(|e| format!("failed to read schema: {e}"))
+    Schema::from_json(&json).map_err(|e| {
+        // The file's name stands between what is wrong and where, as the original has it.
+        let (text, details) = (e.to_string(), e.details().unwrap_or_default());
+        match text.strip_suffix(details).filter(|_| !details.is_empty()) {
+            Some(start) => format!("{start}failed to parse \"{path}\" as ovsdb schema: {details}"),
+            None => text,
+        }
+    })
 }
 
 fn lock(path: &Path) -> std::io::Result<Box<dyn Send>> {
@@ -253,10 +270,6 @@ fn create(_: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     let schema = read_schema(&path_or(arguments, 1, default_schema))?;
     Database::create(&path_or(arguments, 0, default_db), schema, Some(&lock))?;
     Ok(())
-}
-
-fn no_clusters(_: &mut Session<'_, '_>, _: &[String]) -> Done {
-    Err(Stop::Fatal("clustered databases are not supported yet".to_string()))
 }
 
 /// Writes `database` to `target`, in place of what is there. The caller has the lock.

@@ -67,7 +67,8 @@ impl Printer {
                 self.row(table, uuid, row, is_diff, out);
             }
         }
-        if self.verbosity > 0 {
+        // A record without changes is one line.
+        if self.verbosity > 0 && record.iter().any(|(name, _)| !name.starts_with('_')) {
             out.push('\n');
         }
     }
