@@ -3,8 +3,8 @@
 //! Headers are compared: one cluster, each member once; then the entries, which must say the same in every file that has
 //! them, and at least one file must have some.
 
-use super::cluster::{header, read_records, short};
-use super::{Done, Session, Stop};
+use super::cluster::{fault, header, read_records, short};
+use super::{Done, Session, Stop, is_clustered};
 use ib_base::json::Json;
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,6 +16,9 @@ pub fn check(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     let mut entries: HashMap<i64, (&String, Json)> = HashMap::new();
     let mut strangers = Vec::new();
     for path in arguments {
+        if !is_clustered(Path::new(path))? {
+            return Err(fault(format!("{path}: cannot identify file type")));
+        }
         let header = header(Path::new(path))?;
         let id = |name: &str| header.get(name).cloned().unwrap_or(Json::Null);
         let cid = id("cluster_id");

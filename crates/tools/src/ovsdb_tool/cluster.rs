@@ -38,7 +38,8 @@ pub fn parse_election_timer(text: &str) -> Result<i64, Stop> {
     })
 }
 
-fn fault(message: String) -> Stop {
+/// A fault of the file.
+pub fn fault(message: String) -> Stop {
     Error::new("ovsdb error", message).into()
 }
 
