@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ib_flow::OfPort;
+use ib_netdev::qos::Policing;
 use ib_ofproto::config::{
     AutoAttachConfig, BundleConfig, ControllerConfig, DescConfig, FailMode, McastConfig, MirrorConfig,
     MonitorConfig, PriorityTags, TableConfig, VlanMode,
@@ -18,6 +19,7 @@ use ib_ovsdb::idl::vswitch::{Bridge, Controller, FlowTable, Interface, Mirror, O
 use ib_packet::Mac;
 
 use crate::bonds::{self, LacpInterface};
+use crate::qos::{self, QosDesired};
 use crate::rstp::{self, PortRstpDesired, RstpDesired};
 use crate::spanning_tree::{self, PortStpDesired, StpDesired};
 
@@ -104,6 +106,8 @@ pub struct PortDesired {
     pub stp: PortStpDesired,
     /// Its part in rapid spanning tree.
     pub rstp: PortRstpDesired,
+    /// `qos` column: shaping of what leaves by it.
+    pub qos: Option<Arc<QosDesired>>,
     /// Interfaces by name.
     pub interfaces: BTreeMap<String, InterfaceDesired>,
 }
@@ -127,6 +131,8 @@ pub struct InterfaceDesired {
     pub mtu_request: Option<u32>,
     /// Machines that watch its link.
     pub monitors: MonitorConfig,
+    /// `ingress_policing_*` columns.
+    pub policing: Policing,
     /// What `other_config` has for the datapath.
     pub datapath_config: BTreeMap<String, String>,
     /// What it has for LACP.
@@ -255,6 +261,7 @@ fn local_port(bridge: &str) -> PortDesired {
         mac: None,
         mtu_request: None,
         monitors: MonitorConfig::default(),
+        policing: Policing::default(),
         datapath_config: BTreeMap::new(),
         lacp: LacpInterface::default(),
     };
@@ -264,6 +271,7 @@ fn local_port(bridge: &str) -> PortDesired {
         mac: None,
         stp: PortStpDesired::default(),
         rstp: PortRstpDesired::default(),
+        qos: None,
         interfaces: BTreeMap::from([(bridge.to_owned(), interface)]),
     }
 }
@@ -377,6 +385,7 @@ pub(crate) fn read_port(
         mac,
         stp: spanning_tree::read_port(row),
         rstp: rstp::read_port(row),
+        qos: qos::read(row).map(Arc::new),
         interfaces,
     };
     bridge.ports.insert(name, Arc::new(port));
@@ -409,6 +418,7 @@ fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>
         mac: mac.filter(|m| usable_mac(*m)),
         monitors: crate::monitor::read_interface(row),
         mtu_request: row.mtu_request().and_then(|v| u32::try_from(v).ok()),
+        policing: qos::read_policing(row),
         datapath_config: row
             .other_config()
             .iter()

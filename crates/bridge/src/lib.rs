@@ -10,6 +10,7 @@ pub mod ct_zones;
 pub mod desired;
 pub mod export;
 mod monitor;
+pub mod qos;
 mod reader;
 mod reconfigure;
 pub mod rstp;

@@ -398,6 +398,7 @@ impl BridgeLayer {
             }
             // Devices may have changed while they were configured.
             for iface in port.interfaces.values() {
+                crate::qos::configure(&*iface.dev, wanted.qos.as_deref(), &iface.desired.policing);
                 bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
             }
             let mac = usable_mac(port, wanted, *name == &want.name);

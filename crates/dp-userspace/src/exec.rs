@@ -90,6 +90,7 @@ impl Worker {
                 Action::Output(port) => {
                     if let Some(mut out) = self.take(&mut packet, last) {
                         truncate(&mut out, limit.take());
+                        out.queue = md.skb_priority;
                         self.output(*port, out);
                     }
                 }

@@ -5,6 +5,7 @@
 //! reading MAC, MTU, flags or carrier asks nobody. How packets move is in [`system`], [`tap`] and [`io`].
 
 pub mod io;
+pub mod qos;
 pub mod system;
 pub mod tap;
 pub mod vnet;
@@ -247,6 +248,18 @@ impl Linux {
             devices.by_name.remove(name);
             devices.name_of.retain(|_, n| n != name);
         }
+    }
+}
+
+impl Link {
+    /// What shaping needs to know.
+    fn shaped(&self) -> Result<qos::Device<'_>> {
+        Ok(qos::Device {
+            name: &self.name,
+            ifindex: self.index()?,
+            mtu: self.mtu().unwrap_or(1500),
+            speed_mbps: self.link_speed().map_or(0, |s| s.current_mbps),
+        })
     }
 }
 

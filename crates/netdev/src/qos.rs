@@ -36,6 +36,6 @@ pub struct QueueStats {
     pub tx_packets: Option<u64>,
     /// Packets dropped.
     pub tx_errors: Option<u64>,
-    /// When the queue was made, milliseconds of the monotonic clock; `None` unknown.
-    pub created_ms: Option<i64>,
+    /// Age, milliseconds; `None` unknown.
+    pub age_ms: Option<i64>,
 }

@@ -159,6 +159,8 @@ drops! {
     RxBadOffload => "rx_drop_bad_offload",
     /// The device's receive queue here was full.
     RxQueueFull => "rx_drop_queue_full",
+    /// Received beyond the limits of `ingress_policing_*`.
+    RxPoliced => "rx_drop_policed",
 }
 
 /// Drop counters of one device, one cell a reason. Any thread may count.

@@ -51,4 +51,4 @@ pub mod xlate;
 
 pub use config::*;
 pub use connmgr::{ConnCommand, ConnEvent, ConnId};
-pub use switch::{Bridge, PortAdminFn, PortStatsFn, Switch};
+pub use switch::{Bridge, PortAdminFn, PortQueuesFn, PortStatsFn, Switch};

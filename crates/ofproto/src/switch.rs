@@ -23,7 +23,7 @@ use ib_base::time::{Clock, Instant};
 use ib_dpif::{Dpif, DpifClass, PortSpec};
 use ib_flow::OfPort;
 use ib_l2::{MacStats, McastSnooping};
-use ib_openflow::message::{Port as PortDesc, PortReason, PortState, PortStats, Versions};
+use ib_openflow::message::{Port as PortDesc, PortReason, PortState, PortStats, QueueStats, Versions};
 use ib_tunnel::{TunnelConfig, World};
 
 use crate::backer::{Backer, Settings};
@@ -47,6 +47,9 @@ const MONITOR_ROUNDS: usize = 8;
 /// Reads the counters of a device: the bridge layer provides it.
 pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
 
+/// Reads the queues of a device with their counters: the bridge layer provides it.
+pub type PortQueuesFn = Arc<dyn Fn(&str) -> Vec<QueueStats> + Send + Sync>;
+
 /// How long a port's number rests.
 const NUMBER_REST_MS: u64 = 60 * 60 * 1000;
 
@@ -69,6 +72,7 @@ pub struct Switch {
     settings: Settings,
     next_id: u32,
     port_stats: Option<PortStatsFn>,
+    port_queues: Option<PortQueuesFn>,
     port_admin: Option<PortAdminFn>,
     waker: Option<Waker>,
     rundir: String,
@@ -88,6 +92,7 @@ pub struct Bridge {
     pub(crate) datapath_id: u64,
     pub(crate) desc: DescConfig,
     pub(crate) port_stats: Option<PortStatsFn>,
+    pub(crate) port_queues: Option<PortQueuesFn>,
     pub(crate) port_admin: Option<PortAdminFn>,
     forward_bpdu: bool,
     next_port_seq: u64,
@@ -119,6 +124,7 @@ impl Switch {
             settings: Settings::default(),
             next_id: 1,
             port_stats: None,
+            port_queues: None,
             port_admin: None,
             waker: None,
             rundir: rundir.to_owned(),
@@ -132,6 +138,14 @@ impl Switch {
     /// The networks under tunnels, for commands and devices.
     pub fn world(&self) -> &Arc<World> {
         &self.world
+    }
+
+    /// Who reads queues of devices.
+    pub fn set_port_queues(&mut self, f: PortQueuesFn) {
+        for b in self.bridges.values_mut() {
+            b.port_queues = Some(Arc::clone(&f));
+        }
+        self.port_queues = Some(f);
     }
 
     /// Who reads device counters for OpenFlow port statistics.
@@ -204,6 +218,7 @@ impl Switch {
             datapath_id: 0,
             desc: DescConfig::default(),
             port_stats: self.port_stats.clone(),
+            port_queues: self.port_queues.clone(),
             port_admin: self.port_admin.clone(),
             forward_bpdu: false,
             next_port_seq: 0,

@@ -73,6 +73,8 @@ pub struct Packet {
     pub l3_type: Be16,
     /// Receive hash from the port, 0 if none. May be used for load balancing only.
     pub rss_hash: u32,
+    /// Queue of the port that it leaves by; 0 is the default one.
+    pub queue: u32,
 }
 
 impl Packet {
@@ -88,6 +90,7 @@ impl Packet {
             ethernet: true,
             l3_type: Be16::ZERO,
             rss_hash: 0,
+            queue: 0,
         }
     }
 
@@ -108,6 +111,7 @@ impl Packet {
         self.ethernet = true;
         self.l3_type = Be16::ZERO;
         self.rss_hash = 0;
+        self.queue = 0;
     }
 
     /// The bytes.
@@ -227,6 +231,7 @@ impl Clone for Packet {
         p.ethernet = self.ethernet;
         p.l3_type = self.l3_type;
         p.rss_hash = self.rss_hash;
+        p.queue = self.queue;
         p
     }
 }

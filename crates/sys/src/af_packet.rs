@@ -89,6 +89,11 @@ impl PacketSocket {
         set(self.fd.as_raw_fd(), SOL_PACKET, PACKET_QDISC_BYPASS, &i32::from(on))
     }
 
+    /// Priority of what is sent from now on: it names a class of the queueing discipline.
+    pub fn set_priority(&self, priority: u32) -> io::Result<()> {
+        set(self.fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PRIORITY, &priority.cast_signed())
+    }
+
     /// Binds to another interface, after the one before has gone. Receivers make it promiscuous.
     pub fn bind(&self, ifindex: i32) -> io::Result<()> {
         let fd = self.fd.as_raw_fd();

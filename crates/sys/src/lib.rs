@@ -18,4 +18,5 @@ pub mod routes;
 pub mod rtnetlink;
 pub mod signal;
 pub mod socket;
+pub mod tc;
 pub mod tun;

@@ -4,7 +4,7 @@
 //! checksums pass whole both ways, and the kernel segments if the device in the end cannot. A device that vanishes
 //! and comes back under its name is bound again when the registry hears of it; the sockets stay the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -19,9 +19,11 @@ use parking_lot::Mutex;
 
 use crate::changes::Changes;
 use crate::contract::{Carrier, Netdev, RxQueue, Speed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flags::Flags;
+use crate::linux::qos::{self, Policer, Shaper};
 use crate::linux::{KernelDevice, Link, Linux, io as frames};
+use crate::qos::{Capabilities, Details, Policing, QueueStats};
 use crate::registry::Provider;
 use crate::stats::{DropCounters, DropReason, NetdevStats};
 
@@ -48,6 +50,9 @@ impl Provider for SystemProvider {
             receivers: Mutex::default(),
             rx_lost: AtomicU64::new(0),
             drops: Arc::default(),
+            shaper: Shaper::default(),
+            policer: Arc::default(),
+            queues: Mutex::default(),
         });
         let weak: Weak<dyn KernelDevice> = Arc::<System>::downgrade(&dev);
         self.0.watch(name, index, weak);
@@ -63,9 +68,48 @@ struct System {
     /// Frames that sockets had no room for, as far as they were asked.
     rx_lost: AtomicU64,
     drops: Arc<DropCounters>,
+    shaper: Shaper,
+    policer: Arc<Policer>,
+    /// A socket for each queue that packets were sent to, while there is shaping.
+    queues: Mutex<HashMap<u32, Arc<PacketSocket>>>,
 }
 
 impl System {
+    /// The socket whose packets the kernel puts into a queue.
+    fn queue_socket(&self, queue: u32) -> Option<Arc<PacketSocket>> {
+        let mut queues = self.queues.lock();
+        if let Some(socket) = queues.get(&queue) {
+            return Some(Arc::clone(socket));
+        }
+        // Packets for queues that nobody made take the default one.
+        if !self.shaper.has_queue(queue) {
+            return None;
+        }
+        let socket = PacketSocket::sender(self.link.index().ok()?, SEND_BUFFER).ok()?;
+        socket.set_qdisc_bypass(false).ok()?;
+        socket.set_priority(ib_sys::tc::class_priority(u16::try_from(queue + 1).ok()?)).ok()?;
+        let socket = Arc::new(socket);
+        queues.insert(queue, Arc::clone(&socket));
+        Some(socket)
+    }
+
+    /// Sends what wants a queue other than the default one, in runs of packets that want the same.
+    fn send_by_queue(&self, batch: &mut Batch, pool: &mut Pool) {
+        let mut all = std::mem::take(batch);
+        let mut rest = all.drain(..).peekable();
+        while let Some(p) = rest.next() {
+            let queue = p.queue;
+            batch.push(p);
+            while let Some(p) = rest.next_if(|p| p.queue == queue) {
+                batch.push(p);
+            }
+            match self.queue_socket(queue).filter(|_| queue != 0) {
+                Some(socket) => frames::send_packets(&socket, batch, pool, &self.drops),
+                None => frames::send_packets(&self.sender, batch, pool, &self.drops),
+            };
+        }
+    }
+
     fn receivers(&self) -> Vec<Arc<PacketSocket>> {
         let mut all = self.receivers.lock();
         all.retain(|r| r.strong_count() > 0);
@@ -83,6 +127,7 @@ impl KernelDevice for System {
         if let Some(index) = self.link.update(link) {
             // If it is gone again already, its own notification follows.
             let _ = self.sender.bind(index);
+            self.queues.lock().clear();
             for receiver in self.receivers() {
                 let _ = receiver.bind(index);
             }
@@ -98,6 +143,7 @@ impl KernelDevice for System {
 
 impl Drop for System {
     fn drop(&mut self) {
+        self.shaper.clear(self.link.ifindex());
         self.link.linux.unwatch(&self.link.name);
     }
 }
@@ -175,11 +221,50 @@ impl Netdev for System {
     fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>> {
         let socket = Arc::new(PacketSocket::receiver(self.link.index()?, RECV_BUFFER)?);
         self.receivers.lock().push(Arc::downgrade(&socket));
-        Ok(vec![Box::new(SystemRxq { socket, drops: self.drops.clone() })])
+        let (drops, policer) = (self.drops.clone(), self.policer.clone());
+        Ok(vec![Box::new(SystemRxq { socket, drops, policer })])
     }
 
     fn send(&self, _qid: usize, batch: &mut Batch, pool: &mut Pool) {
+        if self.shaper.is_active() && batch.iter().any(|p| p.queue != 0) {
+            return self.send_by_queue(batch, pool);
+        }
         frames::send_packets(&self.sender, batch, pool, &self.drops);
+    }
+    fn set_policing(&self, policing: &Policing) -> Result<()> {
+        self.policer.set(policing);
+        Ok(())
+    }
+    fn qos_types(&self) -> Vec<&'static str> {
+        qos::KINDS.to_vec()
+    }
+    fn qos_capabilities(&self, kind: &str) -> Result<Capabilities> {
+        qos::capabilities(kind)
+    }
+    fn qos(&self) -> Result<(String, Details)> {
+        Ok(self.shaper.qos())
+    }
+    fn set_qos(&self, kind: &str, details: &Details) -> Result<()> {
+        let result = self.shaper.set_qos(self.link.shaped()?, kind, details);
+        self.queues.lock().clear();
+        // What goes past the queueing discipline is not shaped.
+        self.sender.set_qdisc_bypass(!self.shaper.is_active())?;
+        result
+    }
+    fn queue(&self, id: u32) -> Result<Details> {
+        self.shaper.queues().remove(&id).ok_or(Error::Unsupported)
+    }
+    fn set_queue(&self, id: u32, details: &Details) -> Result<()> {
+        self.shaper.set_queue(self.link.shaped()?, id, details)
+    }
+    fn delete_queue(&self, id: u32) -> Result<()> {
+        self.shaper.delete_queue(self.link.shaped()?, id)
+    }
+    fn queues(&self) -> Result<BTreeMap<u32, Details>> {
+        Ok(self.shaper.queues())
+    }
+    fn queue_stats(&self, id: u32) -> Result<QueueStats> {
+        self.shaper.queue_stats(self.link.shaped()?, id)
     }
     fn tx_can_gso(&self) -> bool {
         true
@@ -189,6 +274,7 @@ impl Netdev for System {
 struct SystemRxq {
     socket: Arc<PacketSocket>,
     drops: Arc<DropCounters>,
+    policer: Arc<Policer>,
 }
 
 impl RxQueue for SystemRxq {
@@ -196,7 +282,10 @@ impl RxQueue for SystemRxq {
         Some(self.socket.as_raw_fd())
     }
     fn recv(&mut self, pool: &mut Pool, out: &mut Batch) -> io::Result<usize> {
-        frames::recv_packets(&self.socket, pool, out, &self.drops)
+        let from = out.len();
+        let n = frames::recv_packets(&self.socket, pool, out, &self.drops)?;
+        self.policer.police(out, from, pool, &self.drops);
+        Ok(n)
     }
     fn drain(&mut self) {
         self.socket.drain();

@@ -24,7 +24,9 @@ use crate::changes::Changes;
 use crate::contract::{Carrier, Netdev, RxQueue, Speed};
 use crate::error::{Error, Result};
 use crate::flags::Flags;
+use crate::linux::qos::{self, Policer, Shaper};
 use crate::linux::{KernelDevice, Link, Linux, io as frames};
+use crate::qos::{Capabilities, Details, Policing, QueueStats};
 use crate::registry::Provider;
 use crate::stats::{DropCounters, NetdevStats};
 
@@ -51,7 +53,13 @@ impl Provider for TapProvider {
             link,
             kind: self.1,
             options: Mutex::default(),
-            io: Arc::new(TapIo { tap, drops: DropCounters::default(), counts: Default::default() }),
+            shaper: Shaper::default(),
+            io: Arc::new(TapIo {
+                tap,
+                drops: DropCounters::default(),
+                counts: Default::default(),
+                policer: Policer::default(),
+            }),
         });
         let weak: Weak<dyn KernelDevice> = Arc::<TapDevice>::downgrade(&dev);
         self.0.watch(name, index, weak);
@@ -64,12 +72,14 @@ struct TapDevice {
     kind: &'static str,
     options: Mutex<BTreeMap<String, String>>,
     io: Arc<TapIo>,
+    shaper: Shaper,
 }
 
 /// What the device and its receive queue share.
 struct TapIo {
     tap: Tap,
     drops: DropCounters,
+    policer: Policer,
     /// rx packets, rx bytes, tx packets, tx bytes, as the switch sees them: for when the kernel cannot be asked.
     counts: [AtomicU64; 4],
 }
@@ -102,6 +112,7 @@ impl Drop for TapDevice {
                 let _ = io.tap.set_persistent(false);
             });
         }
+        self.shaper.clear(self.link.ifindex());
         self.link.linux.unwatch(&self.link.name);
     }
 }
@@ -223,6 +234,37 @@ impl Netdev for TapDevice {
         let (packets, bytes) = frames::send_tap(&self.io.tap, batch, pool, &self.io.drops);
         self.io.count(2, packets, bytes);
     }
+    fn set_policing(&self, policing: &Policing) -> Result<()> {
+        self.io.policer.set(policing);
+        Ok(())
+    }
+    fn qos_types(&self) -> Vec<&'static str> {
+        qos::KINDS.to_vec()
+    }
+    fn qos_capabilities(&self, kind: &str) -> Result<Capabilities> {
+        qos::capabilities(kind)
+    }
+    fn qos(&self) -> Result<(String, Details)> {
+        Ok(self.shaper.qos())
+    }
+    fn set_qos(&self, kind: &str, details: &Details) -> Result<()> {
+        self.shaper.set_qos(self.link.shaped()?, kind, details)
+    }
+    fn queue(&self, id: u32) -> Result<Details> {
+        self.shaper.queues().remove(&id).ok_or(Error::Unsupported)
+    }
+    fn set_queue(&self, id: u32, details: &Details) -> Result<()> {
+        self.shaper.set_queue(self.link.shaped()?, id, details)
+    }
+    fn delete_queue(&self, id: u32) -> Result<()> {
+        self.shaper.delete_queue(self.link.shaped()?, id)
+    }
+    fn queues(&self) -> Result<BTreeMap<u32, Details>> {
+        Ok(self.shaper.queues())
+    }
+    fn queue_stats(&self, id: u32) -> Result<QueueStats> {
+        self.shaper.queue_stats(self.link.shaped()?, id)
+    }
     fn tx_can_gso(&self) -> bool {
         true
     }
@@ -239,6 +281,7 @@ impl RxQueue for TapRxq {
         let n = frames::recv_tap(&self.0.tap, pool, out, &self.0.drops)?;
         if n != 0 {
             self.0.count(0, n as u64, out[from..].iter().map(|p| p.len() as u64).sum());
+            self.0.policer.police(out, from, pool, &self.0.drops);
         }
         Ok(n)
     }

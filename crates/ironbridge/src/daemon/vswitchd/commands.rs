@@ -9,7 +9,7 @@ use ib_dpif::text::{PortNames, parse_key};
 use ib_flow::{Flow, Mask};
 use ib_netdev::dummy::appctl;
 use ib_netdev::{Flags, Netdev, Registry};
-use ib_openflow::message::PortStats;
+use ib_openflow::message::{PortStats, QueueStats};
 use ib_packet::Packet;
 use ib_stream::unixctl::{Call, Command, MANY, Server, standard};
 
@@ -95,13 +95,62 @@ fn exit(v: &mut Vswitchd, call: Call) {
 
 fn qos_show(v: &mut Vswitchd, call: Call) {
     let name = call.args[0].clone();
-    match v.registry.get(&name) {
-        Some(dev) => match dev.qos() {
-            Ok((kind, _)) if !kind.is_empty() => call.ok(format!("QoS: {name} {kind}\n")),
-            _ => call.ok(format!("QoS not configured on {name}\n")),
-        },
-        None => call.err("no such interface"),
+    let Some(dev) = v.registry.get(&name) else { return call.err("no such interface") };
+    let Some((kind, details)) = dev.qos().ok().filter(|(kind, _)| !kind.is_empty()) else {
+        return call.ok(format!("QoS not configured on {name}\n"));
+    };
+    let mut out = format!("QoS: {name} {kind}\n");
+    put_details(&mut out, "", &details);
+    for (id, details) in dev.queues().unwrap_or_default() {
+        out.push('\n');
+        out.push_str(&if id == 0 { "Default:\n".to_owned() } else { format!("Queue {id}:\n") });
+        put_details(&mut out, "  ", &details);
+        let Ok(stats) = dev.queue_stats(id) else {
+            out.push_str("  Error getting statistics\n");
+            continue;
+        };
+        let counts =
+            [("tx_packets", stats.tx_packets), ("tx_bytes", stats.tx_bytes), ("tx_errors", stats.tx_errors)];
+        for (key, count) in counts {
+            if let Some(count) = count {
+                out.push_str(&format!("  {key}: {count}\n"));
+            }
+        }
     }
+    call.ok(out);
+}
+
+/// Settings in the order in which the original's table of these keys happens to have them.
+fn put_details(out: &mut String, indent: &str, details: &ib_netdev::qos::Details) {
+    const ORDER: [&str; 4] = ["burst", "priority", "min-rate", "max-rate"];
+    let known = ORDER.iter().filter_map(|k| details.get_key_value(*k));
+    let others = details.iter().filter(|(k, _)| !ORDER.contains(&k.as_str()));
+    for (key, value) in known.chain(others) {
+        out.push_str(&format!("{indent}{key}: {value}\n"));
+    }
+}
+
+/// Queues of a device with their counters, for OpenFlow.
+pub fn port_queues(registry: &Registry, name: &str) -> Vec<QueueStats> {
+    let Some(dev) = registry.get(name) else { return Vec::new() };
+    let n = |v: Option<u64>| v.unwrap_or(u64::MAX);
+    let queues = dev.queues().unwrap_or_default();
+    queues
+        .into_keys()
+        .filter_map(|id| {
+            let s = dev.queue_stats(id).ok()?;
+            let age = s.age_ms.and_then(|ms| u64::try_from(ms).ok()).map(std::time::Duration::from_millis);
+            Some(QueueStats {
+                queue: id,
+                port: ib_flow::OfPort::NONE,
+                tx_bytes: n(s.tx_bytes),
+                tx_packets: n(s.tx_packets),
+                tx_errors: n(s.tx_errors),
+                duration_sec: age.map_or(u32::MAX, |a| u32::try_from(a.as_secs()).unwrap_or(u32::MAX)),
+                duration_nsec: age.map_or(u32::MAX, |a| a.subsec_nanos()),
+            })
+        })
+        .collect()
 }
 
 fn qos_types(v: &mut Vswitchd, call: Call) {

@@ -223,6 +223,8 @@ impl Vswitchd {
         let devices = Arc::clone(&registry);
         switch.set_port_stats(Arc::new(move |name| commands::port_stats(&devices, name)));
         let devices = Arc::clone(&registry);
+        switch.set_port_queues(Arc::new(move |name| commands::port_queues(&devices, name)));
+        let devices = Arc::clone(&registry);
         switch.set_port_admin(Arc::new(move |name, up| commands::set_admin(&devices, name, up)));
         let waker = handle.clone();
         let wake_key = handle.new_key();

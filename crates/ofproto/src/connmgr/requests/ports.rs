@@ -99,9 +99,26 @@ fn unknown() -> PortStats {
     }
 }
 
-/// Dummy devices have one queue, others' are the database's business.
-fn has_queue(port: &Port) -> bool {
-    port.dpif_kind.starts_with("dummy")
+/// Queues of a port, or the one asked for. Dummy devices have one without counters.
+fn queues_of(bridge: &Bridge, port: &Port, queue: u32) -> Vec<QueueStats> {
+    let mut queues = if port.dpif_kind.starts_with("dummy") {
+        vec![QueueStats {
+            port: port.ofport,
+            queue: 0,
+            tx_bytes: u64::MAX,
+            tx_packets: u64::MAX,
+            tx_errors: u64::MAX,
+            duration_sec: u32::MAX,
+            duration_nsec: u32::MAX,
+        }]
+    } else {
+        bridge.port_queues.as_ref().map_or_else(Vec::new, |f| f(&port.config.name))
+    };
+    queues.retain(|q| queue == OFPQ_ALL || q.queue == queue);
+    for q in &mut queues {
+        q.port = port.ofport;
+    }
+    queues
 }
 
 pub(super) fn queue_stats(cx: &Cx<'_>, port: OfPort, queue: u32) -> Result<Vec<QueueStats>, OfError> {
@@ -110,19 +127,7 @@ pub(super) fn queue_stats(cx: &Cx<'_>, port: OfPort, queue: u32) -> Result<Vec<Q
         return Err(OfError::OFPQOFC_BAD_PORT);
     }
     let all: Vec<&Port> = if port == OfPort::ALL { chosen(cx.bridge, OfPort::NONE) } else { ports };
-    let found: Vec<QueueStats> = all
-        .iter()
-        .filter(|p| has_queue(p) && (queue == OFPQ_ALL || queue == 0))
-        .map(|p| QueueStats {
-            port: p.ofport,
-            queue: 0,
-            tx_bytes: u64::MAX,
-            tx_packets: u64::MAX,
-            tx_errors: u64::MAX,
-            duration_sec: u32::MAX,
-            duration_nsec: u32::MAX,
-        })
-        .collect();
+    let found: Vec<QueueStats> = all.iter().flat_map(|p| queues_of(cx.bridge, p, queue)).collect();
     if found.is_empty() && queue != OFPQ_ALL { Err(OfError::OFPQOFC_BAD_QUEUE) } else { Ok(found) }
 }
 
@@ -138,8 +143,8 @@ pub(super) fn queue_config(cx: &mut Cx<'_>, q: QueueGetConfigRequest) -> Result<
     }
     let queues = ports
         .iter()
-        .filter(|p| has_queue(p) && (q.queue == OFPQ_ALL || q.queue == 0))
-        .map(|p| QueueConfig { port: p.ofport, queue: 0, min_rate: None, max_rate: None })
+        .flat_map(|p| queues_of(cx.bridge, p, q.queue))
+        .map(|s| QueueConfig { port: s.port, queue: s.queue, min_rate: None, max_rate: None })
         .collect();
     cx.reply(&Message::QueueGetConfigReply(QueueGetConfigReply { port: q.port, queues, more: false }));
     Ok(())
