@@ -6,22 +6,16 @@
 
 use ib_openflow::action::Action;
 use ib_openflow::action_encode::encode_actions;
+use ib_openflow::continuation_text::{
+    ACTION_SET, ACTIONS, BRIDGE, CONNTRACKED, COOKIE, MIRRORS, ODP_PORT, STACK, TABLE,
+};
 use ib_openflow::message::Version;
 use ib_openflow::wire::Buf;
 
 use crate::recirc::RecircEntry;
 
-/// Property types: NXPINT_CONTINUATION, and those within it.
+/// Property type NXPINT_CONTINUATION.
 const CONTINUATION: u16 = 8;
-const BRIDGE: u16 = 0x8000;
-const STACK: u16 = 0x8001;
-const MIRRORS: u16 = 0x8002;
-const CONNTRACKED: u16 = 0x8003;
-const TABLE: u16 = 0x8004;
-const COOKIE: u16 = 0x8005;
-const ACTIONS: u16 = 0x8006;
-const ACTION_SET: u16 = 0x8007;
-const ODP_PORT: u16 = 0x8008;
 
 /// Marks identifiers as ours.
 const MAGIC: &[u8; 4] = b"iron";

@@ -12,15 +12,24 @@ use crate::message::Version;
 use crate::names::Names;
 use crate::wire::Cursor;
 
-const BRIDGE: u16 = 0x8000;
-const STACK: u16 = 0x8001;
-const MIRRORS: u16 = 0x8002;
-const CONNTRACKED: u16 = 0x8003;
-const TABLE: u16 = 0x8004;
-const COOKIE: u16 = 0x8005;
-const ACTIONS: u16 = 0x8006;
-const ACTION_SET: u16 = 0x8007;
-const ODP_PORT: u16 = 0x8008;
+/// Of the bridge that holds the packet: an identifier of its own.
+pub const BRIDGE: u16 = 0x8000;
+/// A value of the stack, the lowest first.
+pub const STACK: u16 = 0x8001;
+/// Mirrors that have the packet already.
+pub const MIRRORS: u16 = 0x8002;
+/// Empty: connection tracking has seen the packet.
+pub const CONNTRACKED: u16 = 0x8003;
+/// Table of the actions that are left.
+pub const TABLE: u16 = 0x8004;
+/// Cookie of their rule.
+pub const COOKIE: u16 = 0x8005;
+/// Actions that are left.
+pub const ACTIONS: u16 = 0x8006;
+/// The action set.
+pub const ACTION_SET: u16 = 0x8007;
+/// The datapath's port of entry.
+pub const ODP_PORT: u16 = 0x8008;
 
 /// Appends a continuation's lines.
 pub(crate) fn put_continuation(out: &mut String, continuation: &[u8], v: Version, n: &Names<'_>) {

@@ -9,7 +9,7 @@ pub mod action_decode;
 pub mod action_encode;
 pub mod action_format;
 pub mod action_parse;
-mod continuation_text;
+pub mod continuation_text;
 pub mod decode;
 pub mod encode;
 pub mod error;

@@ -40,6 +40,37 @@ pub struct Device<'a> {
     pub speed_mbps: u32,
 }
 
+/// What kernel devices of every kind answer of their QoS, by their `shaper` and `link`. How they take one, they tell themselves.
+macro_rules! queues_of_the_kernel {
+    () => {
+        fn qos_types(&self) -> Vec<&'static str> {
+            $crate::linux::qos::KINDS.to_vec()
+        }
+        fn qos_capabilities(&self, kind: &str) -> $crate::error::Result<$crate::qos::Capabilities> {
+            $crate::linux::qos::capabilities(kind)
+        }
+        fn qos(&self) -> $crate::error::Result<(String, $crate::qos::Details)> {
+            Ok(self.shaper.qos())
+        }
+        fn queue(&self, id: u32) -> $crate::error::Result<$crate::qos::Details> {
+            self.shaper.queues().remove(&id).ok_or($crate::error::Error::Unsupported)
+        }
+        fn set_queue(&self, id: u32, details: &$crate::qos::Details) -> $crate::error::Result<()> {
+            self.shaper.set_queue(self.link.shaped()?, id, details)
+        }
+        fn delete_queue(&self, id: u32) -> $crate::error::Result<()> {
+            self.shaper.delete_queue(self.link.shaped()?, id)
+        }
+        fn queues(&self) -> $crate::error::Result<std::collections::BTreeMap<u32, $crate::qos::Details>> {
+            Ok(self.shaper.queues())
+        }
+        fn queue_stats(&self, id: u32) -> $crate::error::Result<$crate::qos::QueueStats> {
+            self.shaper.queue_stats(self.link.shaped()?, id)
+        }
+    };
+}
+pub(crate) use queues_of_the_kernel;
+
 #[derive(Default)]
 struct State {
     /// Type as configured; empty: none.

@@ -19,11 +19,11 @@ use parking_lot::Mutex;
 
 use crate::changes::Changes;
 use crate::contract::{Carrier, Netdev, RxQueue, Speed};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flags::Flags;
 use crate::linux::qos::{self, Policer, Shaper};
 use crate::linux::{KernelDevice, Link, Linux, io as frames};
-use crate::qos::{Capabilities, Details, Policing, QueueStats};
+use crate::qos::{Details, Policing};
 use crate::registry::Provider;
 use crate::stats::{DropCounters, DropReason, NetdevStats};
 
@@ -235,15 +235,6 @@ impl Netdev for System {
         self.policer.set(policing);
         Ok(())
     }
-    fn qos_types(&self) -> Vec<&'static str> {
-        qos::KINDS.to_vec()
-    }
-    fn qos_capabilities(&self, kind: &str) -> Result<Capabilities> {
-        qos::capabilities(kind)
-    }
-    fn qos(&self) -> Result<(String, Details)> {
-        Ok(self.shaper.qos())
-    }
     fn set_qos(&self, kind: &str, details: &Details) -> Result<()> {
         let result = self.shaper.set_qos(self.link.shaped()?, kind, details);
         self.queues.lock().clear();
@@ -251,21 +242,7 @@ impl Netdev for System {
         self.sender.set_qdisc_bypass(!self.shaper.is_active())?;
         result
     }
-    fn queue(&self, id: u32) -> Result<Details> {
-        self.shaper.queues().remove(&id).ok_or(Error::Unsupported)
-    }
-    fn set_queue(&self, id: u32, details: &Details) -> Result<()> {
-        self.shaper.set_queue(self.link.shaped()?, id, details)
-    }
-    fn delete_queue(&self, id: u32) -> Result<()> {
-        self.shaper.delete_queue(self.link.shaped()?, id)
-    }
-    fn queues(&self) -> Result<BTreeMap<u32, Details>> {
-        Ok(self.shaper.queues())
-    }
-    fn queue_stats(&self, id: u32) -> Result<QueueStats> {
-        self.shaper.queue_stats(self.link.shaped()?, id)
-    }
+    qos::queues_of_the_kernel!();
     fn tx_can_gso(&self) -> bool {
         true
     }

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::flags::Flags;
 use crate::linux::qos::{self, Policer, Shaper};
 use crate::linux::{KernelDevice, Link, Linux, io as frames};
-use crate::qos::{Capabilities, Details, Policing, QueueStats};
+use crate::qos::{Details, Policing};
 use crate::registry::Provider;
 use crate::stats::{DropCounters, NetdevStats};
 
@@ -238,33 +238,10 @@ impl Netdev for TapDevice {
         self.io.policer.set(policing);
         Ok(())
     }
-    fn qos_types(&self) -> Vec<&'static str> {
-        qos::KINDS.to_vec()
-    }
-    fn qos_capabilities(&self, kind: &str) -> Result<Capabilities> {
-        qos::capabilities(kind)
-    }
-    fn qos(&self) -> Result<(String, Details)> {
-        Ok(self.shaper.qos())
-    }
     fn set_qos(&self, kind: &str, details: &Details) -> Result<()> {
         self.shaper.set_qos(self.link.shaped()?, kind, details)
     }
-    fn queue(&self, id: u32) -> Result<Details> {
-        self.shaper.queues().remove(&id).ok_or(Error::Unsupported)
-    }
-    fn set_queue(&self, id: u32, details: &Details) -> Result<()> {
-        self.shaper.set_queue(self.link.shaped()?, id, details)
-    }
-    fn delete_queue(&self, id: u32) -> Result<()> {
-        self.shaper.delete_queue(self.link.shaped()?, id)
-    }
-    fn queues(&self) -> Result<BTreeMap<u32, Details>> {
-        Ok(self.shaper.queues())
-    }
-    fn queue_stats(&self, id: u32) -> Result<QueueStats> {
-        self.shaper.queue_stats(self.link.shaped()?, id)
-    }
+    qos::queues_of_the_kernel!();
     fn tx_can_gso(&self) -> bool {
         true
     }
