@@ -113,6 +113,11 @@ impl Minimask {
     pub fn words(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.0.words()
     }
+    /// The word at `index` of the mask.
+    #[inline]
+    pub fn word(&self, index: usize) -> u64 {
+        self.0.word(index)
+    }
     /// The whole mask again.
     pub fn expand(&self) -> Mask {
         Mask(self.0.expand())

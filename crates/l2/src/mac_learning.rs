@@ -202,8 +202,8 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
         slot.port != port
     }
 
-    /// Learns that `mac` is behind `port`, or refreshes it. Returns whether the answer to a lookup
-    /// changed, i.e. flows that depend on it must be looked at again.
+    /// Learns that `mac` is behind `port`, or refreshes it. Returns the addresses whose lookup
+    /// has another answer now (this one, and what had to make room): flows that depend on them must be looked at again.
     pub fn update(
         &mut self,
         mac: Mac,
@@ -212,22 +212,23 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
         grat_arp: bool,
         is_bond: bool,
         now: Instant,
-    ) -> bool {
+    ) -> Vec<Mac> {
         if !self.needs_update(mac, vlan, port, grat_arp, is_bond, now) {
-            return false;
+            return Vec::new();
         }
         let now_s = now.as_secs();
         let expires = now_s + u64::from(self.idle_secs);
         let key = (vlan, mac);
         if !self.entries.contains_key(&key) {
-            self.make_room();
+            let mut news = self.make_room();
             let slot = Slot { port, expires: Some(expires), used: 0, grat_arp_lock: 0 };
             self.insert(key, slot);
             self.stats.learned += 1;
             if grat_arp && !is_bond {
                 self.lock(key, now_s);
             }
-            return true;
+            news.push(mac);
+            return news;
         }
         self.touch(key);
         let slot = self.entries.get_mut(&key).expect("found above");
@@ -236,10 +237,10 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
             if !is_bond {
                 self.lock(key, now_s);
             } else if now_s < slot.grat_arp_lock {
-                return false;
+                return Vec::new();
             }
         }
-        self.set_port(key, port)
+        if self.set_port(key, port) { vec![mac] } else { Vec::new() }
     }
 
     /// Makes a static entry (or turns one into it). Returns whether a lookup's answer changed.
@@ -278,9 +279,8 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
         }
     }
 
-    /// Drops entries whose time has come. Returns whether there were any.
-    pub fn run(&mut self, now: Instant) -> bool {
-        let mut any = false;
+    /// Drops entries whose time has come, and those beyond the limit. Returns their addresses.
+    pub fn run(&mut self, now: Instant) -> Vec<Mac> {
         // The order of use is that of expiry, static entries aside.
         let mut gone = Vec::new();
         for key in self.lru.values() {
@@ -290,15 +290,17 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
                 Some(_) => break,
             }
         }
-        for key in gone {
-            self.remove(key);
+        for key in &gone {
+            self.remove(*key);
             self.stats.expired += 1;
-            any = true;
         }
-        while self.entries.len() > self.max_entries && self.evict() {
-            any = true;
+        let mut gone: Vec<Mac> = gone.into_iter().map(|(_, mac)| mac).collect();
+        while self.entries.len() > self.max_entries
+            && let Some(mac) = self.evict()
+        {
+            gone.push(mac);
         }
-        any
+        gone
     }
 
     /// When [`Self::run`] next has something to do.
@@ -391,22 +393,29 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
         true
     }
 
-    fn make_room(&mut self) {
-        while self.entries.len() >= self.max_entries && self.evict() {}
+    /// Makes room for one more. Returns the addresses that had to go.
+    fn make_room(&mut self) -> Vec<Mac> {
+        let mut gone = Vec::new();
+        while self.entries.len() >= self.max_entries
+            && let Some(mac) = self.evict()
+        {
+            gone.push(mac);
+        }
+        gone
     }
 
     /// Takes the least recently used learned entry from the port that has most.
-    fn evict(&mut self) -> bool {
+    fn evict(&mut self) -> Option<Mac> {
         let mut ports: Vec<&BTreeSet<u64>> = self.ports.values().collect();
         ports.sort_by_key(|uses| std::cmp::Reverse(uses.len()));
         let victim = ports
             .into_iter()
             .flat_map(|uses| uses.iter().map(|u| self.lru[u]))
             .find(|key| self.entries[key].expires.is_some());
-        let Some(key) = victim else { return false };
+        let key = victim?;
         self.remove(key);
         self.stats.evicted += 1;
-        true
+        Some(key.1)
     }
 }
 
@@ -424,24 +433,24 @@ mod tests {
     #[test]
     fn learns_moves_and_ages() {
         let mut t = MacLearning::new();
-        assert!(t.update(mac(1), 0, 'a', false, false, at(10)));
-        assert!(!t.update(mac(1), 0, 'a', false, false, at(11)));
+        assert!(!t.update(mac(1), 0, 'a', false, false, at(10)).is_empty());
+        assert!(t.update(mac(1), 0, 'a', false, false, at(11)).is_empty());
         assert_eq!(t.entries(at(13)).next().unwrap().age, Some(2));
-        assert!(t.update(mac(1), 0, 'b', false, false, at(20)));
+        assert!(!t.update(mac(1), 0, 'b', false, false, at(20)).is_empty());
         assert_eq!((t.lookup(mac(1), 0), t.lookup(mac(1), 5)), (Some('b'), None));
         assert_eq!(t.deadline(), Some(at(320)));
-        assert!(!t.run(at(319)));
-        assert!(t.run(at(320)));
+        assert!(t.run(at(319)).is_empty());
+        assert_eq!(t.run(at(320)), [mac(1)]);
         assert_eq!(t.stats(), MacStats { learned: 1, expired: 1, evicted: 0, moved: 1 });
     }
 
     #[test]
     fn groups_and_flood_vlans_are_not_learned() {
         let mut t = MacLearning::new();
-        assert!(!t.update(Mac::BROADCAST, 0, 'a', false, false, at(0)));
+        assert!(t.update(Mac::BROADCAST, 0, 'a', false, false, at(0)).is_empty());
         assert!(t.set_flood_vlans(&[7]) && !t.set_flood_vlans(&[7]));
-        assert!(!t.update(mac(1), 7, 'a', false, false, at(0)));
-        assert!(t.update(mac(1), 8, 'a', false, false, at(0)));
+        assert!(t.update(mac(1), 7, 'a', false, false, at(0)).is_empty());
+        assert!(!t.update(mac(1), 8, 'a', false, false, at(0)).is_empty());
     }
 
     #[test]
@@ -460,8 +469,8 @@ mod tests {
     fn static_entries_stay() {
         let mut t = MacLearning::new();
         assert!(t.add_static(mac(1), 3, 'a'));
-        assert!(!t.update(mac(1), 3, 'b', false, false, at(1000)));
-        assert!(!t.run(at(100_000)) && !t.flush());
+        assert!(t.update(mac(1), 3, 'b', false, false, at(1000)).is_empty());
+        assert!(t.run(at(100_000)).is_empty() && !t.flush());
         assert_eq!((t.lookup(mac(1), 3), t.n_static()), (Some('a'), 1));
         assert!(t.remove_static(mac(1), 3) && !t.remove_static(mac(1), 3));
         assert_eq!(t.n_static(), 0);
@@ -471,8 +480,8 @@ mod tests {
     fn reflected_gratuitous_arp_is_ignored_for_a_while() {
         let mut t = MacLearning::new();
         t.update(mac(1), 0, 'p', true, false, at(10));
-        assert!(!t.update(mac(1), 0, 'b', true, true, at(12)));
+        assert!(t.update(mac(1), 0, 'b', true, true, at(12)).is_empty());
         assert_eq!(t.lookup(mac(1), 0), Some('p'));
-        assert!(t.update(mac(1), 0, 'b', true, true, at(15)));
+        assert!(!t.update(mac(1), 0, 'b', true, true, at(15)).is_empty());
     }
 }

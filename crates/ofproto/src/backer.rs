@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ib_base::time::Clock;
 use ib_dpif::Dpif;
-use ib_rcu::{Published, Version};
+use ib_rcu::Published;
 use ib_tunnel::World;
 use parking_lot::{Mutex, RwLock};
 
+use crate::change::Changes;
 use crate::features::Features;
 use crate::recirc::RecircIds;
 use crate::revalidate::RevalidatorState;
@@ -67,8 +68,8 @@ pub struct Backer {
     pub clock: Clock,
     /// What translation reads.
     pub xcfg: Published<XlateConfig>,
-    /// Bumped by whatever may change a translation's result.
-    pub changed: Arc<Version>,
+    /// Told by whatever may change a translation's result.
+    pub changed: Arc<Changes>,
     /// What the provider can do.
     pub features: RwLock<Arc<Features>>,
     /// What the provider could do when it was opened.
@@ -108,7 +109,7 @@ impl Backer {
             dpif,
             clock: clock.clone(),
             xcfg: Published::new(XlateConfig::default()),
-            changed: Arc::new(Version::new()),
+            changed: Arc::new(Changes::new()),
             features: RwLock::new(Arc::clone(&features)),
             boot_features: features,
             meter_ids: Mutex::default(),

@@ -486,7 +486,9 @@ impl Txn<'_> {
             return;
         }
         self.of.version.store(self.next, Ordering::Release);
-        self.of.changed.bump();
+        let replaced = self.replaced.iter().map(|(_, new, _)| new);
+        let changed = self.added.iter().chain(replaced).chain(self.removed.iter().map(|(rule, _)| rule));
+        self.of.changed.rules(self.of.id, changed);
         let origin = self.origins.last().copied().unwrap_or_default();
         let flows = &mut *self.flows;
         for rule in self.added.drain(..) {

@@ -19,6 +19,7 @@ pub mod backer;
 pub mod bond;
 mod bond_rules;
 mod bundle;
+pub mod change;
 pub mod config;
 pub mod connmgr;
 mod continuation;

@@ -18,9 +18,9 @@ use ib_l2::{MacLearning, McastSnooping};
 use ib_openflow::action::{Action, Controller};
 use ib_openflow::message::{FragHandling, PacketIn, TableMiss, Vacancy};
 use ib_packet::Mac;
-use ib_rcu::Version;
 use parking_lot::{Mutex, RwLock};
 
+use crate::change::Changes;
 use crate::config::TableConfig;
 use crate::export::Export;
 use crate::flow_mod::FlowState;
@@ -165,7 +165,7 @@ pub struct Ofproto {
     /// Geneve options as fields.
     tlv: RwLock<Option<Arc<TlvTable>>>,
     /// Bumped by whatever may change a translation's result.
-    pub changed: Arc<Version>,
+    pub changed: Arc<Changes>,
     queue: Mutex<VecDeque<QueuedPacketIn>>,
     /// States of packets that controllers hold (`controller(pause)`), the latest ones.
     paused: Mutex<VecDeque<Arc<RecircEntry>>>,
@@ -182,7 +182,7 @@ pub struct Ofproto {
 }
 
 impl Ofproto {
-    pub(crate) fn new(name: &str, id: u32, clock: &Clock, changed: Arc<Version>) -> Arc<Ofproto> {
+    pub(crate) fn new(name: &str, id: u32, clock: &Clock, changed: Arc<Changes>) -> Arc<Ofproto> {
         let now = clock.now();
         let tables: Box<[Table]> = (0..N_TABLES).map(|_| Table::new()).collect();
         let internal = |reg0: u32, actions: Vec<Action>| internal_rule(reg0, actions, now);
@@ -242,13 +242,18 @@ impl Ofproto {
         }
         // Held until it is learned, so that the bundle can't go in between.
         let live = self.live_bundles.read();
-        let news =
-            live.contains(&bundle) && self.ml.write().update(mac, vlan, bundle, grat_arp, is_bond, now);
+        let news = if live.contains(&bundle) {
+            self.ml.write().update(mac, vlan, bundle, grat_arp, is_bond, now)
+        } else {
+            Vec::new()
+        };
         drop(live);
-        if news {
-            self.changed.bump();
-        }
-        news
+        self.addresses_changed(&news);
+        !news.is_empty()
+    }
+    /// Tells revalidation of addresses that were learned, moved or forgotten.
+    pub(crate) fn addresses_changed(&self, news: &[Mac]) {
+        news.iter().for_each(|mac| self.changed.address(self.id, *mac));
     }
     pub(crate) fn bundle_came(&self, bundle: BundleId) {
         self.live_bundles.write().insert(bundle);

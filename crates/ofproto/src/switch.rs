@@ -805,9 +805,8 @@ impl Bridge {
     }
 
     fn run(&mut self, now: Instant) {
-        if self.of.ml.write().run(now) {
-            self.of.changed.bump();
-        }
+        let forgotten = self.of.ml.write().run(now);
+        self.of.addresses_changed(&forgotten);
         if self.of.mcast.write().as_mut().is_some_and(|t| t.run(now)) {
             self.of.changed.bump();
         }

@@ -102,6 +102,14 @@ impl Ukeys {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Those that `wanted` says, asked one after the other with a part of the index locked.
+    pub fn select(&self, mut wanted: impl FnMut(&Ukey) -> bool) -> Vec<Arc<Ukey>> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            found.extend(shard.lock().values().filter(|u| wanted(u)).cloned());
+        }
+        found
+    }
     /// All of them now.
     pub fn all(&self) -> Vec<Arc<Ukey>> {
         self.shards.iter().flat_map(|s| s.lock().values().cloned().collect::<Vec<_>>()).collect()

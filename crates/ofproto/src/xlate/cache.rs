@@ -1,4 +1,4 @@
-//! What a translation touched: where the counters of its packets go.
+//! What a translation touched: where the counters of its packets go, and whose changes concern it.
 //!
 //! The list is kept with the datapath flow. When revalidation reads the flow's counters, [`push`] hands
 //! the difference to rules, tables, patch ports, groups and mirrors, and refreshes learned addresses and
@@ -10,8 +10,10 @@ use std::sync::atomic::Ordering;
 use ib_export::netflow::Key;
 use ib_flow::OfPort;
 use ib_openflow::message::FlowMod;
+use ib_packet::Mac;
 
 use crate::bond::SharedBond;
+use crate::change::Lookup;
 use crate::flow_mod::Origin;
 use crate::group::Group;
 use crate::monitor::Monitor;
@@ -22,8 +24,8 @@ use crate::xcfg::PortCounters;
 /// One thing that a translation touched.
 #[derive(Clone)]
 pub enum CacheEntry {
-    /// A table was looked up: found something, or not.
-    Table(Arc<Ofproto>, u8, bool),
+    /// A table was looked up.
+    Table(Arc<Ofproto>, u8, Lookup),
     /// A rule.
     Rule(Arc<Rule>),
     /// A patch port was entered.
@@ -36,8 +38,10 @@ pub enum CacheEntry {
     TunnelHeader(u64, bool),
     /// A mirror copied.
     Mirror(Arc<PortCounters>),
-    /// An address was seen on a bridge.
-    Normal(Arc<Ofproto>, Seen),
+    /// A source address was seen on a bridge, and a destination address may have been looked for.
+    Normal(Arc<Ofproto>, Seen, Mac),
+    /// A source address was looked for on a bridge.
+    Address(u32, Mac),
     /// A balancing bond, and the hash that chose a member.
     Bond(SharedBond, u32),
     /// A group, and the buckets that it used.
@@ -73,9 +77,9 @@ pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
                 stats.bytes =
                     if *more { stats.bytes.saturating_add(all) } else { stats.bytes.saturating_sub(all) };
             }
-            CacheEntry::Table(of, table, hit) => {
+            CacheEntry::Table(of, table, lookup) => {
                 let t = &of.tables[usize::from(*table)];
-                let counter = if *hit { &t.hits } else { &t.misses };
+                let counter = if lookup.hit { &t.hits } else { &t.misses };
                 counter.fetch_add(stats.packets, Ordering::Relaxed);
             }
             CacheEntry::Rule(rule) => rule.credit(stats),
@@ -87,11 +91,12 @@ pub fn push(cache: &[CacheEntry], stats: &PushStats, refresh: bool) {
                 }
             }
             CacheEntry::PatchTx(c) | CacheEntry::Mirror(c) => c.tx(stats),
-            CacheEntry::Normal(of, seen) => {
+            CacheEntry::Normal(of, seen, _) => {
                 if refresh {
                     of.learn(seen);
                 }
             }
+            CacheEntry::Address(..) => {}
             CacheEntry::Bond(bond, hash) => bond.lock().account(*hash as usize, stats.bytes),
             CacheEntry::Group(group, buckets) => {
                 group.counts.credit(stats);

@@ -40,6 +40,7 @@ pub use cache::{CacheEntry, push};
 pub use commit::{SLOW_ACTION, SLOW_BFD, SLOW_CFM, SLOW_LACP, SLOW_LLDP, SLOW_STP};
 
 use crate::backer::Backer;
+use crate::change::Lookup;
 use crate::ofproto::{INTERNAL_TABLE, N_TABLES};
 use crate::recirc::{FrozenState, RecircEntry};
 use crate::rule::Rule;
@@ -434,7 +435,7 @@ impl Ctx<'_> {
         }
         if actions.is_none() {
             let of_port = OfPort(self.flow.in_port as u16);
-            let (rule, table) = self.lookup(self.table, of_port, true, true);
+            let (rule, table) = self.lookup(self.table, of_port, true, true, false);
             self.table = table;
             self.report_table(&rule, table);
             self.cache.push(CacheEntry::Rule(Arc::clone(&rule)));
@@ -560,13 +561,14 @@ impl Ctx<'_> {
     }
 
     /// Finds the rule for the current key from `table` on, with the port of entry replaced by `in_port`.
-    /// Returns where it was found.
+    /// `opaque` says that the key's words are others' at the moment. Returns where it was found.
     pub fn lookup(
         &mut self,
         table: u8,
         in_port: OfPort,
         may_packet_in: bool,
         honor_miss: bool,
+        opaque: bool,
     ) -> (Arc<Rule>, u8) {
         let of = Arc::clone(&self.bridge.of);
         let version = self.version();
@@ -595,7 +597,8 @@ impl Ctx<'_> {
             }
             let t = &of.tables[at];
             let rule = t.cls.lookup_conj(version, &self.flow, Some(&mut self.wc), Some(&mut conj));
-            self.cache.push(CacheEntry::Table(Arc::clone(&of), at as u8, rule.is_some()));
+            let lookup = Lookup::new(rule.is_some(), &self.flow, &self.original, opaque);
+            self.cache.push(CacheEntry::Table(Arc::clone(&of), at as u8, lookup));
             if rule.is_some() {
                 break rule;
             }
@@ -691,7 +694,7 @@ impl Ctx<'_> {
             }
             swap_ct_tuple(&mut self.flow, &mut self.wc);
         }
-        let (rule, found_in) = self.lookup(table, in_port, may_packet_in, honor_miss);
+        let (rule, found_in) = self.lookup(table, in_port, may_packet_in, honor_miss, with_ct_orig);
         self.table = found_in;
         if with_ct_orig {
             swap_ct_tuple(&mut self.flow, &mut self.wc);

@@ -265,6 +265,7 @@ impl Ctx<'_> {
                     return;
                 }
                 Verdict::DropIfMoved if moved() => {
+                    self.cache.push(CacheEntry::Address(self.bridge.of.id, self.flow.dl_src));
                     self.detail("SLB bond thinks this packet looped back, dropping");
                     return;
                 }
@@ -279,7 +280,7 @@ impl Ctx<'_> {
                 let (name, vid) = (&in_bundle.name, vlan.vid());
                 self.debug(|| format!("learned that {mac} is on port {name} in VLAN {vid}"));
             }
-            self.cache.push(CacheEntry::Normal(of, seen));
+            self.cache.push(CacheEntry::Normal(of, seen, self.flow.dl_dst));
         }
         if self.mcast_normal(&in_bundle, &vlan) {
             return;
