@@ -203,7 +203,8 @@ impl Backer {
             limit = limit / 4 * 3;
             ib_base::coverage::upcall_flow_limit_reduced.inc();
         } else if duration_ms < 1000 && n > 2000 && per_ms > 1 {
-            limit = limit.saturating_add(1000);
+            // By as much as would still be handled in time, if rounds go on like this one.
+            limit = limit.saturating_add(if duration_ms < 100 { limit.max(1000) } else { 1000 });
             ib_base::coverage::upcall_flow_limit_grew.inc();
         }
         self.flow_limit.store(limit.max(1000).min(max), Ordering::Relaxed);
