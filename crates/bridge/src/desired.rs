@@ -4,21 +4,23 @@
 //! value, never a failure of its neighbours. Reading is O(rows) and touches neither devices nor datapaths.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use ib_flow::OfPort;
 use ib_netdev::qos::Policing;
 use ib_ofproto::config::{
-    AutoAttachConfig, BundleConfig, ControllerConfig, DescConfig, FailMode, McastConfig, MirrorConfig,
-    MonitorConfig, PriorityTags, TableConfig, VlanMode,
+    AutoAttachConfig, BundleConfig, ControllerConfig, DescConfig, FailMode, InBandConfig, McastConfig,
+    MirrorConfig, MonitorConfig, PriorityTags, TableConfig, VlanMode,
 };
 use ib_openflow::message::{Version, Versions};
 use ib_ovsdb::Uuid;
 use ib_ovsdb::idl::Idl;
-use ib_ovsdb::idl::vswitch::{Bridge, Controller, FlowTable, Interface, Mirror, OpenVSwitch, Port};
+use ib_ovsdb::idl::vswitch::{Bridge, FlowTable, Interface, Mirror, OpenVSwitch, Port};
 use ib_packet::Mac;
 
 use crate::bonds::{self, LacpInterface};
+use crate::controllers::{self, LocalAddress};
 use crate::qos::{self, QosDesired};
 use crate::rstp::{self, PortRstpDesired, RstpDesired};
 use crate::spanning_tree::{self, PortStpDesired, StpDesired};
@@ -65,6 +67,10 @@ pub struct BridgeDesired {
     pub versions: Versions,
     /// Controllers, in the order of their rows.
     pub controllers: Vec<ControllerConfig>,
+    /// What in-band control needs beside them.
+    pub in_band: InBandConfig,
+    /// Addresses that controllers want its own port to have.
+    pub local_addresses: Vec<LocalAddress>,
     /// `other_config:mac-aging-time`, seconds.
     pub mac_aging_s: u32,
     /// `other_config:mac-table-size`.
@@ -159,6 +165,7 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
 
     desired.ct_zones = crate::ct_zones::read(idl, &root);
 
+    let managers = controllers::managers(&root);
     let mut taken = BTreeSet::new();
     for row in root.bridges() {
         let name = row.name().to_owned();
@@ -171,14 +178,19 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
             warnings.push(format!("bridge {name} specified twice"));
             continue;
         }
-        let bridge = read_bridge(&row, &mut taken, &mut warnings);
+        let bridge = read_bridge(&row, &managers, &mut taken, &mut warnings);
         desired.bridges.insert(name, bridge);
     }
     crate::export::read_collector_sets(idl, desired.bridges.values_mut().map(|b| (b.uuid, &mut b.export)));
     (desired, warnings)
 }
 
-fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Vec<Warning>) -> BridgeDesired {
+fn read_bridge(
+    row: &Bridge<'_>,
+    managers: &[SocketAddrV4],
+    taken: &mut BTreeSet<String>,
+    warnings: &mut Vec<Warning>,
+) -> BridgeDesired {
     let name = row.name().to_owned();
     let other = row.other_config();
     let datapath_type = match row.datapath_type() {
@@ -199,6 +211,8 @@ fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Ve
         hwaddr: other.get("hwaddr").and_then(|v| v.parse().ok()).filter(|m: &Mac| usable_mac(*m)),
         versions: read_versions(row.protocols(), warnings),
         controllers: Vec::new(),
+        in_band: InBandConfig::default(),
+        local_addresses: Vec::new(),
         mac_aging_s: seconds("mac-aging-time", 300).clamp(15, 3600),
         mac_table_size: usize::try_from(other.get_int("mac-table-size", 8192))
             .unwrap_or(0)
@@ -224,10 +238,7 @@ fn read_bridge(row: &Bridge<'_>, taken: &mut BTreeSet<String>, warnings: &mut Ve
         ports: BTreeMap::new(),
         name,
     };
-    let in_band = !other.get_bool("disable-in-band", false);
-    for controller in row.controller() {
-        bridge.controllers.push(read_controller(&controller, in_band));
-    }
+    controllers::read(row, managers, &mut bridge);
     for (number, table) in row.flow_tables() {
         match u8::try_from(number) {
             Ok(n) if n < 254 => {
@@ -300,25 +311,6 @@ fn read_versions<'a>(names: impl Iterator<Item = &'a str>, warnings: &mut Vec<Wa
         }
     }
     if versions.0 == 0 { Versions::ALL } else { versions }
-}
-
-fn read_controller(row: &Controller<'_>, bridge_in_band: bool) -> ControllerConfig {
-    let default = ControllerConfig::default();
-    let number =
-        |value: Option<i64>, default: u32| value.map_or(default, |v| u32::try_from(v).unwrap_or(default));
-    let target = row.target().to_owned();
-    ControllerConfig {
-        in_band: bridge_in_band
-            && !target.starts_with("unix:")
-            && row.connection_mode() != Some("out-of-band"),
-        target,
-        max_backoff_ms: number(row.max_backoff(), default.max_backoff_ms),
-        probe_interval_ms: number(row.inactivity_probe(), default.probe_interval_ms),
-        rate_limit: number(row.controller_rate_limit(), 0),
-        burst_limit: number(row.controller_burst_limit(), 0),
-        enable_async_msgs: row.enable_async_messages().unwrap_or(true),
-        versions: None,
-    }
 }
 
 fn read_table(row: &FlowTable<'_>) -> TableConfig {

@@ -6,6 +6,7 @@
 
 mod bonds;
 mod columns;
+mod controllers;
 pub mod ct_zones;
 pub mod desired;
 pub mod export;

@@ -22,6 +22,7 @@ use ib_ovsdb::Uuid;
 use ib_ovsdb::idl::{Change, Idl};
 use ib_packet::Mac;
 
+use crate::controllers::LocalAddress;
 use crate::ct_zones::CtZones;
 use crate::desired::{BridgeDesired, Desired, InterfaceDesired, PortDesired, Warning};
 use crate::log::BRIDGE;
@@ -36,6 +37,8 @@ pub(crate) struct RunningBridge {
     macs: BTreeSet<(Mac, String)>,
     pub(crate) mac: Mac,
     pub(crate) datapath_id: u64,
+    /// Addresses that were given to its own port.
+    local_addresses: Vec<LocalAddress>,
 }
 
 impl RunningBridge {
@@ -304,6 +307,7 @@ impl BridgeLayer {
             macs: BTreeSet::new(),
             mac: Mac::ZERO,
             datapath_id: 0,
+            local_addresses: Vec::new(),
         };
         self.bridges.insert(want.name.clone(), running);
         true
@@ -431,8 +435,16 @@ impl BridgeLayer {
         let old = &running.desired;
         bridge.set_desc(want.desc.clone());
         bridge.set_versions(want.versions);
-        bridge.set_fail_mode(want.fail_mode);
+        bridge.set_in_band(want.in_band.clone());
         bridge.set_controllers(&want.controllers);
+        bridge.set_fail_mode(want.fail_mode);
+        let own = running.ports.get(&want.name).and_then(|p| p.interfaces.get(&want.name));
+        if let Some(own) = own.filter(|_| running.local_addresses != want.local_addresses) {
+            for address in &want.local_addresses {
+                crate::controllers::configure_local(&want.name, &*own.dev, address);
+            }
+            running.local_addresses.clone_from(&want.local_addresses);
+        }
         bridge.set_mac_table(want.mac_aging_s, want.mac_table_size);
         bridge.set_flood_vlans(&want.flood_vlans.iter().copied().collect::<Vec<_>>());
         crate::spanning_tree::configure(bridge, running, want);

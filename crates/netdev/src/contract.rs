@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 
 use ib_packet::buffer::Pool;
@@ -94,6 +94,15 @@ pub trait Netdev: Send + Sync {
 
     /// IP addresses with prefix lengths.
     fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
+        Err(Error::Unsupported)
+    }
+
+    /// Makes this its IPv4 address, in place of those it has.
+    fn set_address(&self, _address: Ipv4Addr, _prefix_len: u8) -> Result<()> {
+        Err(Error::Unsupported)
+    }
+    /// Sends by this router what has no other way.
+    fn add_router(&self, _router: Ipv4Addr) -> Result<()> {
         Err(Error::Unsupported)
     }
 

@@ -423,6 +423,11 @@ impl Netdev for Dummy {
     fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
         Ok(self.shared.lock().addresses.clone())
     }
+    fn set_address(&self, address: Ipv4Addr, prefix_len: u8) -> Result<()> {
+        self.shared.lock().addresses.retain(|(ip, _)| !ip.is_ipv4());
+        self.add_ip4(address, prefix_len);
+        Ok(())
+    }
 
     fn stats(&self) -> Result<NetdevStats> {
         let state = self.shared.lock();

@@ -11,7 +11,7 @@ pub mod tap;
 pub mod vnet;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -415,6 +415,28 @@ impl Link {
     fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
         let index = self.index()?;
         Ok(self.linux.requests.lock().addresses(index)?)
+    }
+
+    fn set_address(&self, address: Ipv4Addr, prefix_len: u8) -> Result<()> {
+        let index = self.index()?;
+        let wanted = (IpAddr::V4(address), prefix_len);
+        let mut requests = self.linux.requests.lock();
+        let old: Vec<_> = requests.addresses(index)?.into_iter().filter(|(ip, _)| ip.is_ipv4()).collect();
+        if old.contains(&wanted) {
+            return Ok(());
+        }
+        for (ip, prefix_len) in old {
+            requests.delete_address(index, ip, prefix_len)?;
+        }
+        Ok(requests.add_address(index, wanted.0, prefix_len)?)
+    }
+
+    fn add_router(&self, router: Ipv4Addr) -> Result<()> {
+        let index = self.index()?;
+        match self.linux.requests.lock().add_default_route(index, router) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     fn status(&self) -> BTreeMap<String, String> {

@@ -4,6 +4,7 @@ pub use crate::lacp::{LacpConfig, LacpMember};
 pub use ib_l2::bfd::Config as BfdConfig;
 pub use ib_l2::bond::{Config as BondConfig, Mode as BondMode};
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 
 use ib_flow::OfPort;
 pub use ib_l2::cfm::Config as CfmConfig;
@@ -172,6 +173,12 @@ pub struct ControllerConfig {
     pub rate_limit: u32,
     /// Burst beyond it.
     pub burst_limit: u32,
+    /// Packets that may wait for it in all.
+    pub queue_size: u32,
+    /// `type`: primary or not; by the target if `None`.
+    pub is_primary: Option<bool>,
+    /// Mark of what is sent to it.
+    pub dscp: u8,
     /// Asynchronous messages are sent.
     pub enable_async_msgs: bool,
     /// Versions allowed; the bridge's if `None`.
@@ -187,10 +194,22 @@ impl Default for ControllerConfig {
             in_band: false,
             rate_limit: 0,
             burst_limit: 0,
+            queue_size: 100,
+            is_primary: None,
+            dscp: 48,
             enable_async_msgs: true,
             versions: None,
         }
     }
+}
+
+/// In-band control beside the controllers that want it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InBandConfig {
+    /// Other remotes that must be reachable: the database's managers.
+    pub extra: Vec<SocketAddrV4>,
+    /// `other_config:in-band-queue`.
+    pub queue: Option<u32>,
 }
 
 /// A row of the Flow_Table table.

@@ -176,10 +176,14 @@ impl Ofproto {
         Ok(out)
     }
 
-    /// Adds a rule that controllers can't see; its priority is above theirs.
+    /// Adds a rule that controllers can't see; its priority is above theirs. One that is there keeps its age and
+    /// counters, and gets the actions.
     pub fn add_hidden(&self, match_: &Match, priority: i32, actions: Vec<Action>, now: Instant) {
         let mut txn = self.begin(now);
         let old = self.tables[0].cls.find_exact(match_, priority, txn.next);
+        if old.as_ref().is_some_and(|old| *old.actions == *actions) {
+            return;
+        }
         let rule = Rule::new(NewRule {
             match_,
             priority,
@@ -190,12 +194,12 @@ impl Ofproto {
             importance: 0,
             flags: 0,
             actions: actions.into(),
-            created: now,
+            created: old.as_ref().map_or(now, |old| old.created),
             modified: now,
             version: txn.next,
         });
         txn.origins.push(Origin::default());
-        txn.insert(rule, old, Replace { keep_counts: false, by_add: true });
+        txn.insert(rule, old, Replace { keep_counts: true, by_add: true });
         txn.commit();
     }
 

@@ -51,5 +51,5 @@ pub mod xcfg;
 pub mod xlate;
 
 pub use config::*;
-pub use connmgr::{ConnCommand, ConnEvent, ConnId};
-pub use switch::{Bridge, PortAdminFn, PortQueuesFn, PortStatsFn, Switch};
+pub use connmgr::{ConnCommand, ConnEvent, ConnId, remote_of};
+pub use switch::{Bridge, NextHopFn, PortAdminFn, PortQueuesFn, PortStatsFn, Switch};

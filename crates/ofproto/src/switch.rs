@@ -16,6 +16,7 @@
 //! Ports, bundles and mirrors take effect at the next `run` (or appctl command); flow tables at once.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,8 +30,8 @@ use ib_tunnel::{TunnelConfig, World};
 use crate::backer::{Backer, Settings};
 use crate::bundle::Bundles;
 use crate::config::{
-    BundleConfig, ConfigError, ControllerConfig, ControllerStatus, DescConfig, FailMode, IpfixConfig,
-    McastConfig, MirrorConfig, NetdevStatus, PortConfig, TableConfig,
+    BundleConfig, ConfigError, ControllerConfig, ControllerStatus, DescConfig, FailMode, InBandConfig,
+    IpfixConfig, McastConfig, MirrorConfig, NetdevStatus, PortConfig, TableConfig,
 };
 use crate::connmgr::{ConnCommand, ConnEvent, ConnMgr};
 use crate::monitor::Monitors;
@@ -49,6 +50,10 @@ pub type PortStatsFn = Arc<dyn Fn(&str) -> Option<PortStats> + Send + Sync>;
 
 /// Reads the queues of a device with their counters: the bridge layer provides it.
 pub type PortQueuesFn = Arc<dyn Fn(&str) -> Vec<QueueStats> + Send + Sync>;
+
+/// Finds the address of the next hop on the way from a device to a controller: the bridge layer provides it. `Ok(None)`:
+/// there is a way, but nobody has asked for the neighbour's address yet.
+pub type NextHopFn = Arc<dyn Fn(&str, Ipv4Addr) -> Result<Option<Mac>, String> + Send + Sync>;
 
 /// How long a port's number rests.
 const NUMBER_REST_MS: u64 = 60 * 60 * 1000;
@@ -74,6 +79,7 @@ pub struct Switch {
     port_stats: Option<PortStatsFn>,
     port_queues: Option<PortQueuesFn>,
     port_admin: Option<PortAdminFn>,
+    next_hop: Option<NextHopFn>,
     waker: Option<Waker>,
     rundir: String,
 }
@@ -94,6 +100,7 @@ pub struct Bridge {
     pub(crate) port_stats: Option<PortStatsFn>,
     pub(crate) port_queues: Option<PortQueuesFn>,
     pub(crate) port_admin: Option<PortAdminFn>,
+    pub(crate) next_hop: Option<NextHopFn>,
     forward_bpdu: bool,
     next_port_seq: u64,
     pub(crate) stp_seq: u64,
@@ -126,6 +133,7 @@ impl Switch {
             port_stats: None,
             port_queues: None,
             port_admin: None,
+            next_hop: None,
             waker: None,
             rundir: rundir.to_owned(),
         }
@@ -171,6 +179,14 @@ impl Switch {
             b.port_admin = Some(Arc::clone(&f));
         }
         self.port_admin = Some(f);
+    }
+
+    /// Who finds next hops for in-band control.
+    pub fn set_next_hop(&mut self, f: NextHopFn) {
+        for b in self.bridges.values_mut() {
+            b.next_hop = Some(Arc::clone(&f));
+        }
+        self.next_hop = Some(f);
     }
 
     /// Applies `other_config` of Open_vSwitch.
@@ -220,6 +236,7 @@ impl Switch {
             port_stats: self.port_stats.clone(),
             port_queues: self.port_queues.clone(),
             port_admin: self.port_admin.clone(),
+            next_hop: self.next_hop.clone(),
             forward_bpdu: false,
             next_port_seq: 0,
             stp_seq: 0,
@@ -460,6 +477,10 @@ impl Bridge {
     pub fn set_controllers(&mut self, controllers: &[ControllerConfig]) {
         let now = self.of.clock.now();
         crate::connmgr::set_controllers(self, controllers, now);
+    }
+    /// Sets what in-band control has to know beside the controllers; see [`InBandConfig`].
+    pub fn set_in_band(&mut self, config: InBandConfig) {
+        self.connmgr.in_band.config = config;
     }
     /// State of the controllers.
     pub fn controllers(&self, now: Instant) -> Vec<ControllerStatus> {
@@ -776,7 +797,7 @@ impl Bridge {
             mirrors,
             forward_bpdu: self.forward_bpdu,
             has_stp: self.of.stp.lock().is_some() || self.of.rstp.lock().is_some(),
-            has_in_band: false,
+            has_in_band: self.connmgr.in_band.is_active(),
             features: self.backer.features(),
             export: self.xexport(),
             ports,

@@ -1,7 +1,7 @@
 //! Links and addresses over rtnetlink: just what a switch asks for.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::errno::ENODEV;
 use crate::netlink::{
@@ -40,6 +40,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
 
 /// `struct rtnl_link_stats64` by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -301,16 +302,37 @@ impl Rtnl {
 
     /// Gives a link an IP address; the route to its subnet comes with it.
     pub fn add_address(&mut self, ifindex: i32, address: IpAddr, prefix_len: u8) -> io::Result<()> {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut fixed = [0; IFADDRMSG];
-        fixed[0] = family as u8;
-        fixed[1] = prefix_len;
-        fixed[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        let fixed = ifaddrmsg(ifindex, address, prefix_len);
         let mut r = Request::new(libc::RTM_NEWADDR, F_ACK | F_CREATE | F_EXCL, &fixed);
-        match address {
-            IpAddr::V4(a) => r.attr(IFA_LOCAL, &a.octets()).attr(IFA_ADDRESS, &a.octets()),
-            IpAddr::V6(a) => r.attr(IFA_LOCAL, &a.octets()).attr(IFA_ADDRESS, &a.octets()),
-        };
+        put_address(&mut r, address);
+        if let IpAddr::V4(ip) = address
+            && (1..31).contains(&prefix_len)
+        {
+            r.attr(IFA_BROADCAST, &(ip.to_bits() | u32::MAX >> prefix_len).to_be_bytes());
+        }
+        self.0.request(&mut r, |_| ())
+    }
+
+    /// Takes an IP address from a link.
+    pub fn delete_address(&mut self, ifindex: i32, address: IpAddr, prefix_len: u8) -> io::Result<()> {
+        let mut r = Request::new(libc::RTM_DELADDR, F_ACK, &ifaddrmsg(ifindex, address, prefix_len));
+        put_address(&mut r, address);
+        self.0.request(&mut r, |_| ())
+    }
+
+    /// Adds a route for everything by a router behind a link.
+    pub fn add_default_route(&mut self, ifindex: i32, router: Ipv4Addr) -> io::Result<()> {
+        const RTMSG: usize = 12;
+        const RTA_OIF: u16 = 4;
+        const RTA_GATEWAY: u16 = 5;
+        let mut fixed = [0; RTMSG];
+        fixed[0] = libc::AF_INET as u8;
+        fixed[4] = libc::RT_TABLE_MAIN;
+        fixed[5] = libc::RTPROT_BOOT;
+        fixed[6] = libc::RT_SCOPE_UNIVERSE;
+        fixed[7] = libc::RTN_UNICAST;
+        let mut r = Request::new(libc::RTM_NEWROUTE, F_ACK | F_CREATE | F_EXCL, &fixed);
+        r.attr(RTA_GATEWAY, &router.octets()).attr_u32(RTA_OIF, ifindex.cast_unsigned());
         self.0.request(&mut r, |_| ())
     }
 
@@ -333,6 +355,22 @@ impl Rtnl {
         })?;
         Ok(all)
     }
+}
+
+fn ifaddrmsg(ifindex: i32, address: IpAddr, prefix_len: u8) -> [u8; IFADDRMSG] {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut fixed = [0; IFADDRMSG];
+    fixed[0] = family as u8;
+    fixed[1] = prefix_len;
+    fixed[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    fixed
+}
+
+fn put_address(r: &mut Request, address: IpAddr) {
+    match address {
+        IpAddr::V4(a) => r.attr(IFA_LOCAL, &a.octets()).attr(IFA_ADDRESS, &a.octets()),
+        IpAddr::V6(a) => r.attr(IFA_LOCAL, &a.octets()).attr(IFA_ADDRESS, &a.octets()),
+    };
 }
 
 #[cfg(test)]

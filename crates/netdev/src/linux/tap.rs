@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -177,6 +177,12 @@ impl Netdev for TapDevice {
     }
     fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
         self.link.addresses()
+    }
+    fn set_address(&self, address: Ipv4Addr, prefix_len: u8) -> Result<()> {
+        self.link.set_address(address, prefix_len)
+    }
+    fn add_router(&self, router: Ipv4Addr) -> Result<()> {
+        self.link.add_router(router)
     }
 
     fn stats(&self) -> Result<NetdevStats> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ib_base::time::Instant;
 use ib_base::vlog::module::CONNMGR;
-use ib_base::vlog_info;
+use ib_base::{vlog_info, vlog_warn};
 use ib_openflow::message::{Role, Versions};
 
 use super::backoff::Backoff;
@@ -17,6 +17,8 @@ pub(crate) struct Controller {
     pub config: ControllerConfig,
     /// None if it is a listener.
     pub backoff: Option<Backoff>,
+    /// It takes charge of the switch. Remains what it was in the beginning.
+    pub is_primary: bool,
     /// The connection, up or under way.
     pub conn: Option<ConnId>,
 }
@@ -26,8 +28,13 @@ pub(crate) fn is_passive(target: &str) -> bool {
     ["ptcp:", "pssl:", "punix:"].iter().any(|p| target.starts_with(p))
 }
 
-pub(crate) fn kind_text(target: &str) -> &'static str {
-    if is_passive(target) { "service" } else { "primary" }
+/// Whether a target is one to connect to.
+fn is_active(target: &str) -> bool {
+    ["tcp:", "ssl:", "unix:"].iter().any(|p| target.starts_with(p))
+}
+
+fn kind_text(is_primary: bool) -> &'static str {
+    if is_primary { "primary" } else { "service" }
 }
 
 fn role_text(role: Role) -> &'static str {
@@ -64,6 +71,10 @@ impl ConnMgr {
     }
 
     pub(super) fn remove_controller(&mut self, target: &str, now: Instant) {
+        if let Some(c) = self.controllers.get(target) {
+            let kind = kind_text(c.is_primary);
+            vlog_info!(CONNMGR, "{}: removed {kind} controller \"{target}\"", self.bridge);
+        }
         if is_passive(target) {
             let target = target.to_owned();
             self.commands.push(ConnCommand::Unlisten { bridge: self.bridge.clone(), target });
@@ -98,15 +109,22 @@ impl ConnMgr {
             }
             return;
         }
-        vlog_info!(CONNMGR, "{}: added {} controller \"{target}\"", self.bridge, kind_text(target));
+        let is_primary = config.is_primary.unwrap_or(!is_passive(target));
         let backoff = if is_passive(target) {
-            self.commands.push(ConnCommand::Listen { bridge: self.bridge.clone(), target: target.clone() });
+            let (bridge, target) = (self.bridge.clone(), target.clone());
+            self.commands.push(ConnCommand::Listen { bridge, target, dscp: config.dscp });
             None
-        } else {
+        } else if is_active(target) {
             let name = format!("{}<->{target}", self.bridge);
             Some(Backoff::new(&name, config.max_backoff_ms, now))
+        } else {
+            vlog_warn!(CONNMGR, "{}: unsupported controller \"{target}\"", self.bridge);
+            return;
         };
-        self.controllers.insert(target.clone(), Controller { config: config.clone(), backoff, conn: None });
+        let controller = Controller { config: config.clone(), backoff, is_primary, conn: None };
+        self.controllers.insert(target.clone(), controller);
+        self.run_controllers(now);
+        vlog_info!(CONNMGR, "{}: added {} controller \"{target}\"", self.bridge, kind_text(is_primary));
     }
 
     /// Connects where it is time, gives up attempts that take too long.
@@ -125,6 +143,7 @@ impl ConnMgr {
                     bridge: self.bridge.clone(),
                     conn,
                     target: target.clone(),
+                    dscp: c.config.dscp,
                 });
             }
         }
@@ -136,7 +155,11 @@ impl ConnMgr {
 
     /// A listener has a new connection. Where there is no controller, a snoop is refused: it would wait for ever.
     pub(super) fn accepted(&mut self, listener: &str, id: ConnId, peer: &str, now: Instant) {
-        let kind = if listener == self.own_target("snoop") { Kind::Snoop } else { Kind::Service };
+        let kind = match self.controllers.get(listener) {
+            _ if listener == self.own_target("snoop") => Kind::Snoop,
+            Some(c) if c.is_primary => Kind::Primary,
+            _ => Kind::Service,
+        };
         if kind == Kind::Snoop && !self.controllers.values().any(|c| c.backoff.is_some()) {
             self.commands.push(ConnCommand::Close { bridge: self.bridge.clone(), conn: id });
             return;
@@ -153,7 +176,8 @@ impl ConnMgr {
     pub(super) fn connected(&mut self, id: ConnId, now: Instant) {
         let Some((target, c)) = self.controllers.iter().find(|(_, c)| c.conn == Some(id)) else { return };
         let versions = c.config.versions.unwrap_or(self.versions);
-        let mut conn = Conn::new(id, Kind::Primary, (&self.bridge, target, target), versions, now);
+        let kind = if c.is_primary { Kind::Primary } else { Kind::Service };
+        let mut conn = Conn::new(id, kind, (&self.bridge, target, target), versions, now);
         configure(&mut conn, &c.config);
         self.conns.insert(id, conn);
     }

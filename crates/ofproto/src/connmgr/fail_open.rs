@@ -37,12 +37,12 @@ fn is_configured(mgr: &ConnMgr) -> bool {
 }
 
 fn backoffs(mgr: &ConnMgr) -> impl Iterator<Item = &Backoff> {
-    mgr.controllers.values().filter_map(|c| c.backoff.as_ref())
+    mgr.controllers.values().filter(|c| c.is_primary).filter_map(|c| c.backoff.as_ref())
 }
 
 /// Seconds of failure that trigger it: every controller has a chance to be probed and to reconnect.
 fn trigger_secs(mgr: &ConnMgr) -> u64 {
-    let probes = mgr.controllers.values().filter(|c| c.backoff.is_some());
+    let probes = mgr.controllers.values().filter(|c| c.is_primary);
     let longest = probes.map(|c| probe_interval_ms(c.config.probe_interval_ms)).max();
     // Without any probe: as with the default one.
     longest.filter(|ms| *ms != 0).unwrap_or(5000) / 1000 * 3
@@ -93,7 +93,8 @@ pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
             );
             bridge.connmgr.fail_open.failing_secs = Some(failing);
             bridge.connmgr.fail_open.next_offer = Some(now.plus_ms(OFFER_MS));
-            flushed(bridge, now);
+            // What controllers made goes; the flow of failing open and those of in-band control come back.
+            super::flush_flows(bridge, now);
         }
         Some(_) if backoffs(&bridge.connmgr).any(Backoff::is_admitted) => {
             vlog_warn!(FAIL_OPEN, "No longer in fail-open mode");

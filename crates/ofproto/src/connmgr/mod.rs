@@ -9,8 +9,7 @@
 //!
 //! `controllers` keeps primary connections up, `conn` is one connection's state, `requests` answers messages,
 //! `async_msgs` sends what nobody asked for, `bundle` and `monitor` are bundles and flow monitors, `fail_open`
-//! what a bridge does when its controllers are gone. In-band control (hidden flows that let the switch reach
-//! a controller through itself) is deliberately absent.
+//! what a bridge does when its controllers are gone, `in_band` the hidden flows that let it reach them through itself.
 //!
 //! Main thread only. Cost of an event: its messages; of a run: the number of connections.
 
@@ -20,6 +19,7 @@ mod bundle;
 mod conn;
 mod controllers;
 mod fail_open;
+mod in_band;
 mod monitor;
 mod parts;
 mod requests;
@@ -46,6 +46,8 @@ use bundle::OpenBundle;
 use conn::{Conn, Kind};
 use controllers::Controller;
 use fail_open::FailOpen;
+use in_band::InBand;
+pub use in_band::remote_of;
 
 /// A connection of a bridge. Numbers are never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +65,8 @@ pub enum ConnCommand {
         bridge: String,
         /// `punix:`, `ptcp:`, `pssl:` target.
         target: ListenerName,
+        /// Mark of what is sent by its connections.
+        dscp: u8,
     },
     /// Stop listening.
     Unlisten {
@@ -79,6 +83,8 @@ pub enum ConnCommand {
         conn: ConnId,
         /// `tcp:`, `ssl:`, `unix:` target.
         target: String,
+        /// Mark of what is sent.
+        dscp: u8,
     },
     /// Send bytes.
     Send {
@@ -142,6 +148,7 @@ pub struct ConnMgr {
     pub(crate) controllers: BTreeMap<String, Controller>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) fail_open: FailOpen,
+    pub(crate) in_band: InBand,
     /// OpenFlow 1.2+: the highest generation id of a role request.
     pub(crate) election: Option<u64>,
     /// NXT_TLV_TABLE_MOD's bindings.
@@ -177,6 +184,7 @@ impl ConnMgr {
             controllers: BTreeMap::new(),
             conns: BTreeMap::new(),
             fail_open: FailOpen::default(),
+            in_band: InBand::default(),
             election: None,
             tlv: None,
             ports_told: BTreeMap::new(),
@@ -184,7 +192,7 @@ impl ConnMgr {
         };
         for kind in ["mgmt", "snoop"] {
             let target = mgr.own_target(kind);
-            mgr.commands.push(ConnCommand::Listen { bridge: mgr.bridge.clone(), target });
+            mgr.commands.push(ConnCommand::Listen { bridge: mgr.bridge.clone(), target, dscp: 0 });
         }
         mgr
     }
@@ -210,9 +218,9 @@ impl ConnMgr {
     pub(crate) fn tlv_id(&self) -> u32 {
         self.tlv.as_ref().map_or(0, |t| t.id())
     }
-    /// Whether there is a controller that the switch should connect to.
+    /// Whether there is a controller that takes charge of the switch.
     pub(crate) fn has_controllers(&self) -> bool {
-        self.controllers.values().any(|c| c.backoff.is_some())
+        self.controllers.values().any(|c| c.is_primary)
     }
     /// Closes all connections; controllers are connected to anew.
     pub(crate) fn reconnect_all(&mut self, now: Instant) {
@@ -249,7 +257,7 @@ impl ConnMgr {
                 .flatten()
                 .min()
         });
-        controllers.chain(conns).chain(fail_open::deadline(self)).min()
+        controllers.chain(conns).chain(fail_open::deadline(self)).chain(self.in_band.deadline()).min()
     }
 
     /// Sends what collected in the connections.
@@ -288,9 +296,10 @@ impl ConnMgr {
     }
     /// A connection ended; its controller waits before it tries again.
     fn lost(&mut self, id: ConnId, reason: Option<&str>, logged: bool, now: Instant) {
+        let was_ours = self.controllers.values().any(|c| c.conn == Some(id));
         if let Some(mut c) = self.conns.remove(&id) {
             c.log_flow_mods(now);
-            if c.kind != Kind::Primary {
+            if !was_ours {
                 match reason {
                     Some(_) if logged => {}
                     Some(r) => vlog_warn!(RCONN, "{}: connection dropped ({r})", c.log_name),
@@ -374,25 +383,29 @@ pub(crate) fn set_controllers(bridge: &mut Bridge, configs: &[ControllerConfig],
         let mgmt = mgr.own_target("mgmt");
         vlog_info!(CONNMGR, "{name}: added service controller \"{mgmt}\"");
     }
-    let gone: Vec<String> = mgr
-        .controllers
-        .iter()
-        .filter(|(t, c)| configs.iter().all(|n| n.target != **t || n.versions != c.config.versions))
-        .map(|(t, _)| t.clone())
-        .collect();
+    // One whose versions changed begins again.
+    let restarted = |t: &String, c: &Controller| {
+        configs.iter().any(|n| n.target == *t && n.versions != c.config.versions)
+    };
+    let gone: Vec<String> =
+        mgr.controllers.iter().filter(|(t, c)| restarted(t, c)).map(|(t, _)| t.clone()).collect();
     for target in gone {
-        let kind = controllers::kind_text(&target);
-        vlog_info!(CONNMGR, "{name}: removed {kind} controller \"{target}\"");
         mgr.remove_controller(&target, now);
     }
     for config in configs {
         mgr.put_controller(config, now);
+    }
+    let gone: Vec<String> =
+        mgr.controllers.keys().filter(|t| configs.iter().all(|n| n.target != **t)).cloned().collect();
+    for target in gone {
+        mgr.remove_controller(&target, now);
     }
     let has = bridge.connmgr.has_controllers();
     fail_open::update(bridge, now);
     if had != has {
         flush_flows(bridge, now);
     }
+    in_band::run(bridge, now);
 }
 
 /// Removes all flows, then adds those that the switch itself wants.
@@ -404,6 +417,7 @@ pub(crate) fn flush_flows(bridge: &mut Bridge, now: Instant) {
 /// The tables are empty: without controllers an ordinary switch needs its one flow.
 pub(crate) fn flushed(bridge: &mut Bridge, now: Instant) {
     fail_open::flushed(bridge, now);
+    in_band::flushed(bridge, now);
     let mgr = &bridge.connmgr;
     if mgr.has_controllers() || mgr.fail_mode != FailMode::Standalone {
         return;
@@ -457,6 +471,7 @@ fn received(bridge: &mut Bridge, id: ConnId, data: &[u8], now: Instant) {
 
 pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
     bridge.connmgr.run_controllers(now);
+    in_band::run(bridge, now);
     let mgr = &mut bridge.connmgr;
     let ids: Vec<ConnId> = mgr.conns.keys().copied().collect();
     for id in ids {

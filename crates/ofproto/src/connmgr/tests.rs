@@ -335,3 +335,56 @@ fn secondaries_are_refused_before_their_requests_are_read() {
     let news = [4, 11, 0, 8, 0, 0, 0, 7].to_vec();
     assert_eq!(net.say(c, &[news]), ["OFPT_ERROR (OF1.3) (xid=0x7): OFPBRC_BAD_LEN"]);
 }
+
+#[test]
+fn in_band_flows_come_and_go_with_remotes() {
+    let mut net = Net::new();
+    let b = net.lab.switch.bridge_mut("br0").expect("br0");
+    let in_band = |target: &str| ControllerConfig {
+        target: target.to_owned(),
+        in_band: true,
+        ..ControllerConfig::default()
+    };
+    b.set_controllers(&[in_band("tcp:10.0.0.1"), in_band("unix:sock")]);
+    // The fake bridge has no local port and thus no address of its own.
+    assert_eq!(net.flows(), (0, 4));
+    let b = net.lab.switch.bridge_mut("br0").expect("br0");
+    b.set_controllers(&[in_band("tcp:10.0.0.1"), in_band("tcp:10.0.0.2:88")]);
+    assert_eq!(net.flows(), (0, 8));
+    let b = net.lab.switch.bridge_mut("br0").expect("br0");
+    b.set_controllers(&[ControllerConfig { in_band: false, ..in_band("tcp:10.0.0.1") }]);
+    assert_eq!(net.flows(), (0, 0));
+}
+
+#[test]
+fn failing_open_flushes_what_controllers_made() {
+    let mut net = Net::new();
+    net.set_controllers(&["tcp:10.0.0.1"]);
+    let mgmt = net.mgmt(Version::V10);
+    net.say(mgmt, &[flow(Version::V10, 2, "actions=drop")]);
+    assert_eq!(net.flows(), (1, 0));
+    net.run(16);
+    assert_eq!(net.flows(), (0, 1));
+}
+
+#[test]
+fn a_controller_is_primary_by_its_type() {
+    let mut net = Net::new();
+    let config = |target: &str, is_primary| ControllerConfig {
+        target: target.to_owned(),
+        is_primary,
+        ..ControllerConfig::default()
+    };
+    let has = |net: &Net| net.lab.switch.bridge("br0").expect("br0").connmgr.has_controllers();
+    for (target, is_primary, expect) in [
+        ("tcp:10.0.0.1", None, true),
+        ("tcp:10.0.0.2", Some(false), false),
+        ("ptcp:1", None, false),
+        ("ptcp:2", Some(true), true),
+        ("bogus:3", None, false),
+    ] {
+        let b = net.lab.switch.bridge_mut("br0").expect("br0");
+        b.set_controllers(&[config(target, is_primary)]);
+        assert_eq!(has(&net), expect, "{target}");
+    }
+}

@@ -17,6 +17,7 @@ pub mod commit;
 mod encap;
 mod freeze;
 mod group;
+mod in_band;
 mod learn;
 mod mcast;
 mod native;
@@ -496,6 +497,9 @@ impl Ctx<'_> {
                 if self.freezing {
                     self.finish_freezing();
                 }
+            }
+            if self.error.is_none() {
+                self.dhcp_to_local();
             }
         } else if in_port.as_ref().is_some_and(|p| p.config & PortBits::NO_RECV != 0) {
             self.report(Kind::Detail, || "port of entry does not receive (OFPPC_NO_RECV)".to_owned());

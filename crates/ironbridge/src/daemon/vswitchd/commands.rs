@@ -2,6 +2,7 @@
 //! the tables of their layers.
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ib_dpif::dpctl::{self, Context, Options, PortCounters};
@@ -10,7 +11,7 @@ use ib_flow::{Flow, Mask};
 use ib_netdev::dummy::appctl;
 use ib_netdev::{Flags, Netdev, Registry};
 use ib_openflow::message::{PortStats, QueueStats};
-use ib_packet::Packet;
+use ib_packet::{Mac, Packet};
 use ib_stream::unixctl::{Call, Command, MANY, Server, standard};
 
 use super::{Exit, Vswitchd};
@@ -373,6 +374,44 @@ fn counters(dev: &dyn Netdev) -> PortCounters {
     }
 }
 
+/// The address of the next hop on the way to a controller, for in-band control of the bridge whose own device is
+/// `device`: by the kernel's routes and its neighbours of that route.
+pub fn next_hop(registry: &Registry, device: &str, ip: Ipv4Addr) -> Result<Option<Mac>, String> {
+    if registry.get(device).is_none_or(|dev| dev.as_dummy().is_some()) {
+        return Err("Operation not supported".into());
+    }
+    let read = |path| std::fs::read_to_string(path).map_err(|e| ib_base::errno::strerror(&e));
+    let routes = read("/proc/net/route")?;
+    let (via, by) = kernel_route(&routes, ip).ok_or("No such device or address")?;
+    let via = if via.is_unspecified() { ip } else { via };
+    Ok(kernel_neighbour(&read("/proc/net/arp")?, via, by))
+}
+
+/// The gateway and device for an address in a text of `/proc/net/route`, whose numbers are hexadecimal in the machine's
+/// order. The first that fits counts, as the kernel sorts by prefix length.
+fn kernel_route(routes: &str, ip: Ipv4Addr) -> Option<(Ipv4Addr, &str)> {
+    const RTF_UP: u32 = 1;
+    let number = |text: &str| u32::from_str_radix(text, 16).ok();
+    let wanted = u32::from_ne_bytes(ip.octets());
+    routes.lines().skip(1).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[device, dest, gateway, flags, _, _, _, mask, ..] = words.as_slice() else { return None };
+        let fits = number(flags)? & RTF_UP != 0 && (number(dest)? ^ wanted) & number(mask)? == 0;
+        fits.then_some((Ipv4Addr::from(number(gateway)?.to_ne_bytes()), device))
+    })
+}
+
+/// A neighbour's address in a text of `/proc/net/arp`; none if the kernel is still asking.
+fn kernel_neighbour(neighbours: &str, ip: Ipv4Addr, device: &str) -> Option<Mac> {
+    let ip = ip.to_string();
+    neighbours.lines().skip(1).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[addr, _, flags, mac, _, dev] = words.as_slice() else { return None };
+        let known = addr == ip && dev == device && flags != "0x0";
+        mac.parse().ok().filter(|mac: &Mac| known && !mac.is_zero())
+    })
+}
+
 /// Counters of a device for OpenFlow.
 pub fn port_stats(registry: &Registry, name: &str) -> Option<PortStats> {
     let dev = registry.get(name)?;
@@ -407,5 +446,29 @@ pub fn set_admin(registry: &Registry, name: &str, up: bool) {
             "{name}: cannot be turned {}: {e}",
             if up { "up" } else { "down" }
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_hops_come_from_the_kernels_texts() {
+        const ROUTES: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+            br0\t0000050A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+            eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n";
+        const NEIGHBOURS: &str = "IP address       HW type     Flags       HW address            Mask     Device\n\
+            10.5.0.9         0x1         0x2         02:00:00:00:00:99     *        br0\n\
+            10.5.0.8         0x1         0x0         00:00:00:00:00:00     *        br0\n";
+        let ip = |s: &str| s.parse::<Ipv4Addr>().unwrap();
+        if cfg!(target_endian = "little") {
+            assert_eq!(kernel_route(ROUTES, ip("10.5.0.9")), Some((ip("0.0.0.0"), "br0")));
+            assert_eq!(kernel_route(ROUTES, ip("172.16.0.1")), Some((ip("10.0.0.1"), "eth0")));
+        }
+        assert_eq!(kernel_route("no route\n", ip("10.5.0.9")), None);
+        assert_eq!(kernel_neighbour(NEIGHBOURS, ip("10.5.0.9"), "br0"), "02:00:00:00:00:99".parse().ok());
+        assert_eq!(kernel_neighbour(NEIGHBOURS, ip("10.5.0.8"), "br0"), None);
+        assert_eq!(kernel_neighbour(NEIGHBOURS, ip("10.5.0.9"), "eth0"), None);
     }
 }

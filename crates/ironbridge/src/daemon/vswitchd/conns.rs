@@ -43,8 +43,8 @@ struct Conn {
 pub struct Conns {
     handle: Handle,
     listeners: HashMap<Key, (Target, Listener)>,
-    /// Passive targets that could not be opened yet.
-    pending: Vec<Target>,
+    /// Passive targets that could not be opened yet, with their marks.
+    pending: Vec<(Target, u8)>,
     next_listen: Option<Instant>,
     conns: HashMap<Key, Conn>,
     by_id: HashMap<(String, ConnId), Key>,
@@ -79,8 +79,8 @@ impl Conns {
     pub fn run(&mut self, switch: &mut Switch, now: Instant) {
         if self.next_listen.is_some_and(|t| now >= t) {
             self.next_listen = None;
-            for target in std::mem::take(&mut self.pending) {
-                self.listen(target, now, false);
+            for (target, dscp) in std::mem::take(&mut self.pending) {
+                self.listen(target, dscp, now, false);
             }
         }
         loop {
@@ -96,13 +96,15 @@ impl Conns {
 
     fn obey(&mut self, command: ConnCommand, switch: &mut Switch, now: Instant) {
         match command {
-            ConnCommand::Listen { bridge, target } => self.listen((bridge, target), now, true),
+            ConnCommand::Listen { bridge, target, dscp } => self.listen((bridge, target), dscp, now, true),
             ConnCommand::Unlisten { bridge, target } => {
                 let wanted = (bridge, target);
-                self.pending.retain(|t| *t != wanted);
+                self.pending.retain(|(t, _)| *t != wanted);
                 self.listeners.retain(|_, (t, _)| *t != wanted);
             }
-            ConnCommand::Connect { bridge, conn, target } => self.connect(bridge, conn, &target, switch, now),
+            ConnCommand::Connect { bridge, conn, target, dscp } => {
+                self.connect((bridge, conn), &target, dscp, switch, now);
+            }
             ConnCommand::Send { bridge, conn, data } => {
                 let Some(key) = self.by_id.get(&(bridge, conn)).copied() else { return };
                 if let Some(c) = self.conns.get_mut(&key) {
@@ -120,26 +122,35 @@ impl Conns {
         }
     }
 
-    fn listen(&mut self, target: Target, now: Instant, first: bool) {
+    fn listen(&mut self, target: Target, dscp: u8, now: Instant, first: bool) {
         let key = self.handle.new_key();
         match Listener::open(&target.1, OFP_PORT, &self.handle, key) {
-            Ok(listener) => {
+            Ok(mut listener) => {
+                listener.set_dscp(dscp);
                 self.listeners.insert(key, (target, listener));
             }
             Err(e) => {
                 if first {
                     vlog_warn!(VCONN, "{}: failed to listen: {}", target.1, strerror(&e));
                 }
-                self.pending.push(target);
+                self.pending.push((target, dscp));
                 self.next_listen = Some(now.plus_ms(LISTEN_RETRY_MS));
             }
         }
     }
 
-    fn connect(&mut self, bridge: String, id: ConnId, target: &str, switch: &mut Switch, now: Instant) {
+    fn connect(
+        &mut self,
+        (bridge, id): (String, ConnId),
+        target: &str,
+        dscp: u8,
+        switch: &mut Switch,
+        now: Instant,
+    ) {
         let key = self.handle.new_key();
         match Stream::open(target, OFP_PORT, &self.handle, key) {
-            Ok(stream) => {
+            Ok(mut stream) => {
+                stream.set_dscp(dscp);
                 self.add(
                     key,
                     Conn { bridge, id, stream, connected: false, out: VecDeque::new(), closing: false },

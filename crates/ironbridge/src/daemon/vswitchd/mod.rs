@@ -226,6 +226,8 @@ impl Vswitchd {
         switch.set_port_queues(Arc::new(move |name| commands::port_queues(&devices, name)));
         let devices = Arc::clone(&registry);
         switch.set_port_admin(Arc::new(move |name, up| commands::set_admin(&devices, name, up)));
+        let devices = Arc::clone(&registry);
+        switch.set_next_hop(Arc::new(move |device, ip| commands::next_hop(&devices, device, ip)));
         let waker = handle.clone();
         let wake_key = handle.new_key();
         switch.set_waker(Arc::new(move || waker.wake(wake_key)));
