@@ -303,24 +303,48 @@ impl Megaflow {
     }
 }
 
-fn ufid_from(pairs: impl Iterator<Item = (u64, u64)>, seed: u64) -> Ufid {
-    let mut lo = seed;
-    let mut hi = seed ^ SALT;
-    for (a, b) in pairs {
-        lo = fold(lo ^ a, b ^ SALT);
-        hi = fold(hi ^ b.rotate_left(17), a ^ SALT.rotate_left(29)).wrapping_add(lo);
+/// Folds pairs of words, each with its place, into an identifier. `seed` goes into each step: who doesn't know it can't
+/// choose words that cancel what came before.
+struct UfidHash {
+    lo: u64,
+    hi: u64,
+    seed: u64,
+}
+
+impl UfidHash {
+    fn new(seed: u64) -> UfidHash {
+        UfidHash { lo: seed, hi: seed ^ SALT, seed: seed.rotate_left(32) ^ SALT }
     }
-    Ufid(u128::from(hi) << 64 | u128::from(lo))
+    #[inline]
+    fn add(&mut self, place: usize, a: u64, b: u64) {
+        let seed = self.seed ^ place as u64;
+        self.lo = fold(self.lo ^ a, b ^ seed);
+        self.hi = fold(self.hi ^ b.rotate_left(17), a ^ seed.rotate_left(29)).wrapping_add(self.lo);
+    }
+    fn finish(&self) -> Ufid {
+        Ufid(u128::from(self.hi) << 64 | u128::from(self.lo))
+    }
 }
 
 /// The identifier of a flow whose installer gave none: a hash of the masked key and the mask.
 pub fn ufid_of(key: &Flow, mask: &Mask, seed: u64) -> Ufid {
-    ufid_from(key.words().iter().zip(mask.0.words()).map(|(k, m)| (k & m, *m)), seed)
+    let mut hash = UfidHash::new(seed);
+    for (place, (k, m)) in key.words().iter().zip(mask.0.words()).enumerate().filter(|(_, (_, m))| **m != 0) {
+        hash.add(place, k & m, *m);
+    }
+    hash.finish()
 }
 
 /// The identifier that an upcall proposes: a hash of the packet's whole key.
 pub fn ufid_of_key(key: &Flow, seed: u64) -> Ufid {
-    ufid_from(key.words().chunks(2).map(|w| (w[0], w.get(1).copied().unwrap_or(0))), seed)
+    let mut hash = UfidHash::new(seed);
+    for (place, pair) in key.words().chunks(2).enumerate() {
+        let (a, b) = (pair[0], pair.get(1).copied().unwrap_or(0));
+        if a | b != 0 {
+            hash.add(place, a, b);
+        }
+    }
+    hash.finish()
 }
 
 #[cfg(test)]

@@ -52,12 +52,24 @@ pub struct Slots {
 }
 
 impl Slots {
-    fn new(n: usize) -> Slots {
+    /// `n` slots, a power of two, more than there are `flows` to begin with.
+    fn new(n: usize, flows: impl Iterator<Item = Arc<Megaflow>>) -> Slots {
+        let index_mask = n - 1;
+        let mut signatures = vec![EMPTY; n];
+        let mut slots: Vec<Option<Arc<Megaflow>>> = (0..n).map(|_| None).collect();
+        for flow in flows {
+            let mut at = flow.hash() as usize & index_mask;
+            while signatures[at] != EMPTY {
+                at = (at + 1) & index_mask;
+            }
+            signatures[at] = signature(flow.hash());
+            slots[at] = Some(flow);
+        }
         Slots {
             stale: AtomicBool::new(false),
-            index_mask: n - 1,
-            signatures: (0..n).map(|_| AtomicU32::new(EMPTY)).collect(),
-            flows: (0..n).map(|_| ArcSwapOption::empty()).collect(),
+            index_mask,
+            signatures: signatures.into_iter().map(AtomicU32::new).collect(),
+            flows: slots.into_iter().map(ArcSwapOption::new).collect(),
         }
     }
 
@@ -140,7 +152,7 @@ impl Subtable {
     fn new(shape: Arc<Shape>) -> Subtable {
         Subtable {
             shape,
-            slots: ArcSwap::from_pointee(Slots::new(FIRST_SLOTS)),
+            slots: ArcSwap::from_pointee(Slots::new(FIRST_SLOTS, std::iter::empty())),
             live: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
@@ -175,11 +187,7 @@ impl Subtable {
         if (self.used.load(Ordering::Relaxed) + 1) * 4 > n * 3 {
             // Full of live flows: double. Full of gone ones: same size, cleaned.
             let grown = if self.len() * 2 >= n { n * 2 } else { n };
-            let new = Slots::new(grown);
-            for f in slots.iter() {
-                new.insert(f);
-            }
-            new.insert(flow);
+            let new = Slots::new(grown, slots.iter().chain([flow]));
             self.used.store(self.len() + 1, Ordering::Relaxed);
             self.slots.store(Arc::new(new));
             slots.stale.store(true, Ordering::Release);
@@ -384,10 +392,17 @@ impl FlowTable {
     fn put_locked(&self, writer: &mut Writer, put: &FlowPut<'_>) -> Result<Arc<Megaflow>, DpifError> {
         let key = put.mask.apply(put.key);
         let ufid = put.ufid.unwrap_or_else(|| ufid_of(&key, put.mask, self.seed));
-        let known = writer.shapes.get(put.mask).map(|(shape, _)| Arc::clone(shape));
         let class = self.class_of(&key, put.mask);
         let list = class.subtables.load_full();
-        let subtable = known.as_ref().and_then(|s| list.iter().find(|t| Arc::ptr_eq(&t.shape, s)));
+        // Comparing a few masks is cheaper than hashing one.
+        let is_short = list.len() <= 8;
+        let near = if is_short { list.iter().find(|t| **t.shape.mask() == *put.mask) } else { None };
+        let known = near.map_or_else(
+            || writer.shapes.get(put.mask).map(|(shape, _)| Arc::clone(shape)),
+            |t| Some(Arc::clone(&t.shape)),
+        );
+        let far = |s| list.iter().find(|t| Arc::ptr_eq(&t.shape, s));
+        let subtable = near.or_else(|| known.as_ref().filter(|_| !is_short).and_then(far));
         let same_mask = || subtable.and_then(|t| t.find(key.words()));
         // Who names a flow knows its flows; for others (an operator) look for an overlap under any mask.
         let other_mask = || if put.ufid.is_none() { self.find_key(&key) } else { None };

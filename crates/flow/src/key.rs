@@ -164,7 +164,7 @@ pub const N_VLANS: usize = 2;
 pub const N_MPLS: usize = 3;
 
 /// The flow key; see the module's description.
-#[derive(Clone, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Flow {
     // Metadata.
@@ -295,6 +295,19 @@ pub struct Nsh {
 /// 64-bit words of a [`Flow`].
 pub const FLOW_WORDS: usize = size_of::<Flow>() / 8;
 const _: () = assert!(size_of::<Flow>() == 728 && align_of::<Flow>() == 8);
+
+// By words, not field by field: keys and masks are compared on the way of each miss.
+impl PartialEq for Flow {
+    fn eq(&self, other: &Flow) -> bool {
+        self.words() == other.words()
+    }
+}
+impl Eq for Flow {}
+impl std::hash::Hash for Flow {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.words().hash(state);
+    }
+}
 
 impl Flow {
     /// Any fragment.

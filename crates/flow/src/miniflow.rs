@@ -37,15 +37,25 @@ fn bits(map: [u64; MAP_WORDS]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Which words are not zero. Without branches: it is run for each miss, several times.
+/// Words that are looked at together: most runs of them are zero, and one OR says so.
+const RUN: usize = 8;
+const _: () = assert!(64 % RUN == 0);
+
+/// Which words are not zero.
 #[inline]
 fn map_of(words: &[u64; FLOW_WORDS]) -> [u64; MAP_WORDS] {
     let mut map = [0; MAP_WORDS];
-    for (m, chunk) in map.iter_mut().zip(words.chunks(64)) {
-        for (bit, w) in chunk.iter().enumerate() {
-            *m |= u64::from(*w != 0) << bit;
+    let (runs, rest) = words.as_chunks::<RUN>();
+    let mut put = |at: usize, run: &[u64]| {
+        let bits = run.iter().enumerate().fold(0, |bits, (bit, w)| bits | u64::from(*w != 0) << bit);
+        map[at * RUN / 64] |= bits << (at * RUN % 64);
+    };
+    for (at, run) in runs.iter().enumerate() {
+        if run.iter().fold(0, |all, w| all | w) != 0 {
+            put(at, run);
         }
     }
+    put(runs.len(), rest);
     map
 }
 
@@ -56,13 +66,18 @@ impl Miniflow {
         m.fill(flow);
         m
     }
-    /// Makes this the key `flow`.
+    /// Makes this the key `flow`. It is run for each miss, several times.
     pub fn fill(&mut self, flow: &Flow) {
         let words = flow.words();
         self.map = map_of(words);
         self.values.clear();
         self.values.reserve_exact(self.map.iter().map(|m| m.count_ones() as usize).sum());
-        self.values.extend(bits(self.map).map(|i| words[i]));
+        for (n, mut map) in self.map.into_iter().enumerate() {
+            while map != 0 {
+                self.values.push(words[n * 64 + map.trailing_zeros() as usize]);
+                map &= map - 1;
+            }
+        }
     }
     /// The word at `index` of the key.
     #[inline]
@@ -108,6 +123,11 @@ impl Minimask {
     /// The mask `mask`.
     pub fn new(mask: &Mask) -> Minimask {
         Minimask(Miniflow::new(&mask.0))
+    }
+    /// Whether this is the mask `mask`.
+    pub fn is(&self, mask: &Mask) -> bool {
+        let words = mask.0.words();
+        self.0.map == map_of(words) && self.words().all(|(i, m)| words[i] == m)
     }
     /// Indexes and masks of the words that matter, ascending.
     pub fn words(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
@@ -161,6 +181,10 @@ mod tests {
         let mask = parse_match("ip,nw_src=10.0.0.0/8", None).unwrap().0.mask;
         let mini = Minimask::new(&mask);
         assert_eq!(mini.expand(), mask);
+        assert!(mini.is(&mask));
+        for other in ["ip,nw_src=10.0.0.0/9", "ip,nw_dst=10.0.0.0/8", "ip,nw_src=10.0.0.0/8,tp_src=1"] {
+            assert!(!mini.is(&parse_match(other, None).unwrap().0.mask), "{other}");
+        }
         let key = |t: &str| parse_exact_flow(t, None).unwrap();
         let (a, b, c) =
             (key("ip,nw_src=10.1.1.1"), key("tcp,nw_src=10.9.9.9,tp_src=5"), key("ip,nw_src=11.1.1.1"));

@@ -10,9 +10,10 @@
 //!
 //! Cost: a lookup is one hash; an insertion or eviction adds a logarithm of the number of entries.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
 use ib_base::time::Instant;
 use ib_packet::Mac;
 
@@ -60,6 +61,7 @@ struct Slot<P> {
 }
 
 type Key = (u16, Mac);
+type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// The table; `P` names a port (or bundle of ports).
 #[derive(Clone, Debug)]
@@ -85,9 +87,9 @@ impl<P: Copy + Eq + Hash> MacLearning<P> {
     /// An empty table with the default limits.
     pub fn new() -> MacLearning<P> {
         MacLearning {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             lru: BTreeMap::new(),
-            ports: HashMap::new(),
+            ports: HashMap::default(),
             next_use: 0,
             idle_secs: DEFAULT_IDLE_SECS,
             max_entries: DEFAULT_MAX_ENTRIES,

@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::change::Changes;
 use crate::features::Features;
+use crate::likeness::Likeness;
 use crate::recirc::RecircIds;
 use crate::revalidate::RevalidatorState;
 use crate::tunnel::TunnelUsers;
@@ -80,6 +81,8 @@ pub struct Backer {
     pub recirc: RecircIds,
     /// Installed flows.
     pub ukeys: Ukeys,
+    /// What they have in common.
+    pub(crate) likeness: Likeness,
     /// Revalidation.
     pub reval: Mutex<RevalidatorState>,
     /// Rounds of revalidation that began.
@@ -115,6 +118,7 @@ impl Backer {
             meter_ids: Mutex::default(),
             recirc: RecircIds::new(),
             ukeys: Ukeys::new(),
+            likeness: Likeness::default(),
             reval: Mutex::default(),
             round: AtomicU64::new(0),
             world: Arc::clone(world),

@@ -45,7 +45,7 @@ const MAX_PAUSED: usize = 1024;
 pub type BundleId = u32;
 
 /// A source address as translation saw it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Address.
     pub mac: Mac,

@@ -5,7 +5,7 @@
 //! upcall carries the id and translation *thaws*. Equal states share an id. An id lives while a flow or a
 //! trace refers to it ([`RecircEntry`] is counted), and `GRACE_MS` longer for packets that are on the way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
@@ -15,6 +15,8 @@ use ib_flow::{OfPort, Tunnel};
 use ib_openflow::action::Action;
 use ib_packet::Be64;
 use parking_lot::Mutex;
+
+use crate::xcfg::Quick;
 
 /// How long an id outlives its last user.
 const GRACE_MS: u64 = 10_000;
@@ -80,8 +82,8 @@ pub struct RecircEntry {
 #[derive(Default)]
 struct Inner {
     last: u32,
-    by_id: HashMap<u32, Weak<RecircEntry>>,
-    by_state: HashMap<u64, Vec<u32>>,
+    by_id: Quick<u32, Weak<RecircEntry>>,
+    by_state: Quick<u64, Vec<u32>>,
     recent: VecDeque<(Instant, Arc<RecircEntry>)>,
 }
 

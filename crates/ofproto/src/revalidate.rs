@@ -178,6 +178,7 @@ impl Backer {
             }
         }
         self.recirc.run(now);
+        self.likeness.clear();
         let duration_ms = elapsed_ms(began).max(1);
         self.adapt_limit(duration_ms, n);
         self.changed.seen(&about.news);
@@ -220,7 +221,7 @@ impl Backer {
             created: now,
             born: 0,
             state: Mutex::new(UkeyState {
-                mask: Minimask::new(&flow.mask),
+                mask: Arc::new(Minimask::new(&flow.mask)),
                 actions: flow.actions,
                 pushed: FlowStats::default(),
                 seen: 0,
@@ -317,12 +318,15 @@ impl Backer {
         }
         state.seen = changed;
         state.settled = true;
-        state.cache = xout.cache.into();
         state.recircs = xout.recircs;
         state.slow = xout.slow;
         let actions: Arc<[Odp]> =
             if xout.slow != 0 { slow_path_actions(xout.slow) } else { xout.actions.into() };
-        if actions == state.actions { Fate::Keep } else { Fate::Change(actions) }
+        // The mask stays what was installed.
+        let parts = self.likeness.share(&state.mask.expand(), actions, xout.cache);
+        state.cache = parts.cache;
+        state.mask = parts.mask;
+        if parts.actions == state.actions { Fate::Keep } else { Fate::Change(parts.actions) }
     }
 
     fn delete_flow(&self, ukey: &Ukey) {

@@ -29,7 +29,7 @@ pub struct Ukey {
 /// What changes about an installed flow.
 pub struct UkeyState {
     /// Mask.
-    pub mask: Minimask,
+    pub mask: Arc<Minimask>,
     /// Actions.
     pub actions: Arc<[OdpAction]>,
     /// Counters that have been pushed to rules already.

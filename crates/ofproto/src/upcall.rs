@@ -19,7 +19,7 @@ use ib_dpif::{
     Action as Odp, DpifError, FlowStats, Install, Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict,
     UserspaceAction, UserspaceData,
 };
-use ib_flow::miniflow::{Miniflow, Minimask};
+use ib_flow::miniflow::Miniflow;
 use ib_flow::text::mask_for_packet;
 use ib_flow::{Flow, Mask, Match};
 use ib_openflow::message::{PacketIn, PacketInReason};
@@ -122,17 +122,19 @@ impl Handler {
             return UpcallVerdict { actions, install: None, ufid: upcall.ufid };
         }
         let mask = datapath_mask(backer, upcall.key, &xout.wc);
+        let parts = backer.likeness.share(&mask, lasting, xout.cache);
+        let lasting = Arc::clone(&parts.actions);
         let ukey = Ukey {
             ufid: upcall.ufid,
             key: Miniflow::new(upcall.key),
             created: backer.clock.now(),
             born: backer.round.load(Ordering::Relaxed),
             state: Mutex::new(UkeyState {
-                mask: Minimask::new(&mask),
-                actions: Arc::clone(&lasting),
+                mask: parts.mask,
+                actions: parts.actions,
                 pushed: FlowStats::default(),
                 seen,
-                cache: xout.cache.into(),
+                cache: parts.cache,
                 recircs: xout.recircs,
                 slow: xout.slow,
                 settled: false,

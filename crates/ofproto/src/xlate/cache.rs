@@ -54,6 +54,34 @@ pub enum CacheEntry {
     FinTimeout(Arc<Ofproto>, Arc<Rule>, u16, u16),
 }
 
+impl CacheEntry {
+    /// Whether both stand for the same: one may take the other's place. "No" in doubt.
+    pub(crate) fn is_same(&self, other: &CacheEntry) -> bool {
+        use CacheEntry::*;
+        match (self, other) {
+            (Table(of, table, lookup), Table(of2, table2, lookup2)) => {
+                Arc::ptr_eq(of, of2) && table == table2 && lookup == lookup2
+            }
+            (Rule(a), Rule(b)) => Arc::ptr_eq(a, b),
+            (PatchRx(a), PatchRx(b)) | (PatchTx(a), PatchTx(b)) | (Mirror(a), Mirror(b)) => Arc::ptr_eq(a, b),
+            (Traffic(of, port, m), Traffic(of2, port2, m2)) => {
+                Arc::ptr_eq(of, of2) && port == port2 && Arc::ptr_eq(m, m2)
+            }
+            (TunnelHeader(size, more), TunnelHeader(size2, more2)) => size == size2 && more == more2,
+            (Normal(of, seen, dst), Normal(of2, seen2, dst2)) => {
+                Arc::ptr_eq(of, of2) && seen == seen2 && dst == dst2
+            }
+            (Address(of, mac), Address(of2, mac2)) => of == of2 && mac == mac2,
+            (Bond(a, hash), Bond(b, hash2)) => Arc::ptr_eq(a, b) && hash == hash2,
+            (Group(a, buckets), Group(b, buckets2)) => Arc::ptr_eq(a, b) && buckets == buckets2,
+            (FinTimeout(of, rule, idle, hard), FinTimeout(of2, rule2, idle2, hard2)) => {
+                Arc::ptr_eq(of, of2) && Arc::ptr_eq(rule, rule2) && idle == idle2 && hard == hard2
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The flows that NetFlow counts by this list have ended.
 pub fn end_netflow(cache: &[CacheEntry]) {
     for entry in cache {
