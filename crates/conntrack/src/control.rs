@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ib_dpif::conntrack::{
-    CtControl, CtEntry, CtFilter, CtTcp, CtTimeouts, CtTuple, CtZoneLimit, FragList, FragStatus,
+    CtControl, CtEntry, CtExpectation, CtFilter, CtTcp, CtTimeouts, CtTuple, CtZoneLimit, FragList,
+    FragStatus,
 };
 use ib_packet::Be128;
 
@@ -62,6 +63,18 @@ impl CtControl for Conntrack {
     fn dump(&self, zone: Option<u16>) -> Vec<CtEntry> {
         let now = self.now_ms.load(Ordering::Relaxed);
         self.all(zone).iter().map(|c| entry(c, now)).collect()
+    }
+    fn expectations(&self, zone: Option<u16>) -> Vec<CtExpectation> {
+        self.expected_all(zone)
+            .into_iter()
+            .map(|(key, x)| CtExpectation {
+                orig: tuple(&key),
+                zone: key.zone,
+                mark: x.mark,
+                label: x.label,
+                parent: tuple(&x.parent),
+            })
+            .collect()
     }
     fn flush(&self, filter: &CtFilter) -> usize {
         let agrees = |c: &&Arc<Conn>| filter.matches(&entry(c, 0));

@@ -138,6 +138,19 @@ impl Conntrack {
         self.expectations.read().get(&ExpectedKey::of(key)).cloned()
     }
 
+    /// All expectations (of a zone), by their tuples without source port, in a stable order.
+    pub(crate) fn expected_all(&self, zone: Option<u16>) -> Vec<(Key, Expectation)> {
+        let all = self.expectations.read();
+        let key = |k: &ExpectedKey| {
+            let ExpectedKey { src, dst, dport, zone, proto, v6 } = *k;
+            Key { src, dst, sport: 0, dport, id: 0, zone, proto, v6 }
+        };
+        let wanted = all.iter().filter(|(k, _)| zone.is_none_or(|z| z == k.zone));
+        let mut out: Vec<_> = wanted.map(|(k, x)| (key(k), x.clone())).collect();
+        out.sort_by_key(|(k, _)| (k.zone, k.dport, k.src.get(), k.dst.get()));
+        out
+    }
+
     /// Ends what a connection announced; with the connection's lock held.
     pub(crate) fn forget_expected(&self, conn: &Conn, state: &mut State) {
         let Some(alg) = state.alg.take() else { return };
@@ -237,8 +250,12 @@ impl Conntrack {
     ) -> bool {
         let at = parsed.at;
         let start = at.end - usize::try_from(parsed.segment.len).unwrap_or(0).min(at.end - at.l4);
-        let said = packet.data().get(start..at.end).and_then(|text| ftp::find(text, e.reply));
         let conn = &e.conn;
+        let text = packet.data().get(start..at.end).unwrap_or_default();
+        if ftp::is_garbled(text, e.reply, conn.orig.v6) {
+            return false;
+        }
+        let said = ftp::find(text, e.reply);
         let mut growth = 0;
         if let Some(said) = &said {
             let (own, shown) =

@@ -32,6 +32,11 @@ impl Announcement {
 
 /// What a payload announces, `reply` telling whether the server speaks. Commands in any case.
 pub fn find(payload: &[u8], reply: bool) -> Option<Announcement> {
+    read(payload, reply).filter(|a| a.port != 0)
+}
+
+/// As [`find`], port 0 included.
+fn read(payload: &[u8], reply: bool) -> Option<Announcement> {
     let line = &payload[..payload.len().min(MAX_LINE)];
     let end = line.iter().position(|b| matches!(b, b'\r' | b'\n'))?;
     let line = std::str::from_utf8(&line[..end]).ok()?;
@@ -68,8 +73,23 @@ pub fn find(payload: &[u8], reply: bool) -> Option<Announcement> {
     Some(Announcement { passive: false, address: Some((addr, range)), port: listening(port)? })
 }
 
+/// Whether a payload's first line is a command or reply that announces a connection, of the kind that its IP version has, and yet
+/// [`find`] can't read it.
+pub fn is_garbled(payload: &[u8], reply: bool, v6: bool) -> bool {
+    let line = &payload[..payload.len().min(MAX_LINE)];
+    let Some(end) = line.iter().position(|b| matches!(b, b'\r' | b'\n')) else { return false };
+    let head: &[u8] = match (reply, v6) {
+        (false, false) => b"PORT ",
+        (false, true) => b"EPRT ",
+        (true, false) => b"227 ",
+        (true, true) => b"229 ",
+    };
+    line[..end].get(..head.len()).is_some_and(|h| h.eq_ignore_ascii_case(head))
+        && read(payload, reply).is_none()
+}
+
 fn listening(port: &str) -> Option<u16> {
-    port.parse().ok().filter(|p| *p != 0)
+    port.parse().ok()
 }
 
 /// `h1,h2,h3,h4,p1,p2` from `at` on.
@@ -93,7 +113,7 @@ fn six_numbers(line: &str, at: usize, passive: bool) -> Option<Announcement> {
     let [a, b, c, d, high, low] = numbers;
     let port = u16::from_be_bytes([high, low]);
     let address = Some((IpAddr::from([a, b, c, d]), at..address_end));
-    (port != 0).then_some(Announcement { passive, address, port })
+    Some(Announcement { passive, address, port })
 }
 
 /// `|x|y|z|` from `at` on, whatever character the bar is.
@@ -149,6 +169,8 @@ mod tests {
         for (payload, reply) in no {
             assert_eq!(find(payload, reply), None, "{}", String::from_utf8_lossy(payload));
         }
+        assert!(is_garbled(b"PORT 10,1,1,1,1\r\n", false, false) && is_garbled(b"227 no\r\n", true, false));
+        assert!(!is_garbled(b"PORT 10,1,1,1,1", false, false) && !is_garbled(b"227 no\r\n", true, true));
     }
 
     #[test]

@@ -286,7 +286,7 @@ pub fn parse(packet: &Packet, zone: u16) -> Option<Parsed> {
             (key.sport, key.dport) = ports(l4)?;
         }
         SCTP => {
-            if l4.len() < 12 {
+            if l4.len() < 12 || !trusted && crate::crc32c::of_sctp(l4).to_le_bytes() != l4[8..12] {
                 return None;
             }
             (key.sport, key.dport) = (be16(l4, 0)?, be16(l4, 2)?);

@@ -17,6 +17,7 @@
 //! expected, related, and translated the same way (`expect`, [`ftp`]).
 
 mod control;
+mod crc32c;
 mod expect;
 pub mod frag;
 pub mod ftp;

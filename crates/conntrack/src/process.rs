@@ -47,12 +47,13 @@ impl Conntrack {
 
     /// Fragments whose datagram did not come together in time. They go on untracked behind whatever packet comes next; few
     /// at a time. Cheap if there are none.
-    pub fn overdue_fragments(&self, now_ms: u64) -> Vec<Packet> {
+    pub fn overdue_fragments(&self, behind: &Packet, now_ms: u64) -> Vec<Packet> {
         if now_ms <= self.fragments_due_ms.load(Ordering::Relaxed) {
             return Vec::new();
         }
         let mut fragments = self.fragments.lock();
-        let overdue = fragments.overdue(now_ms);
+        let v6 = crate::key::network(behind).is_some_and(|(_, v6)| v6);
+        let overdue = fragments.overdue(now_ms, v6);
         self.fragments_due_ms.store(fragments.due_ms(), Ordering::Relaxed);
         overdue
     }

@@ -76,13 +76,9 @@ fn set_address(d: &mut [u8], at: &Place, source: bool, to: Be128, partial: bool)
     }
 }
 
-/// Castagnoli's CRC as SCTP stores it, with zeros for the field itself.
+/// The CRC as SCTP stores it, with zeros for the field itself.
 fn sctp_crc(d: &[u8]) -> [u8; 4] {
-    let crc = d.iter().enumerate().fold(!0u32, |crc, (i, b)| {
-        let byte = if (8..12).contains(&i) { 0 } else { *b };
-        (0..8).fold(crc ^ u32::from(byte), |c, _| if c & 1 != 0 { c >> 1 ^ 0x82f6_3b78 } else { c >> 1 })
-    });
-    (!crc).to_le_bytes()
+    crate::crc32c::of_sctp(d).to_le_bytes()
 }
 
 fn set_ports(d: &mut [u8], at: &Place, sport: u16, dport: u16, partial: bool) {

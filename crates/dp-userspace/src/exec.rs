@@ -176,7 +176,7 @@ impl Worker {
                     }
                     let random = self.rng.next_u32();
                     self.shared.conntrack.process(p, &mut md, ct, self.now_ms, random);
-                    let overdue = self.shared.conntrack.overdue_fragments(self.now_ms);
+                    let overdue = self.shared.conntrack.overdue_fragments(p, self.now_ms);
                     if !overdue.is_empty() {
                         let Some(p) = packet.take() else { return };
                         let rest = &actions[i + 1..];
@@ -216,7 +216,7 @@ impl Worker {
         cx: Context<'_>,
     ) {
         let random = self.rng.next_u32();
-        let overdue = self.shared.conntrack.overdue_fragments(self.now_ms);
+        let overdue = self.shared.conntrack.overdue_fragments(&packet, self.now_ms);
         let packets = match self.shared.conntrack.take_fragment(packet, md.recirc_id, ct.zone, self.now_ms) {
             Outcome::Held => Vec::new(),
             Outcome::AsIs(mut p) => {

@@ -122,6 +122,21 @@ pub struct CtEntry {
     pub parent: Option<CtTuple>,
 }
 
+/// A connection that another announced and that has not begun, as dumped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CtExpectation {
+    /// Its first packet; any source port will do, which is 0 here.
+    pub orig: CtTuple,
+    /// Zone.
+    pub zone: u16,
+    /// Mark that it will have.
+    pub mark: u32,
+    /// Label that it will have.
+    pub label: u128,
+    /// Original direction of the connection that announced it.
+    pub parent: CtTuple,
+}
+
 /// Parts of a tuple that a flush names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CtTupleFilter {
@@ -272,7 +287,7 @@ impl std::fmt::Display for FragList {
             (true, true) => "first/last frag",
             (true, false) => "first frag",
             (false, true) => "last frag",
-            (false, false) => "open",
+            (false, false) => "other frag",
         };
         let FragList { src, dst, recirc_id, id, zone, held, .. } = self;
         write!(f, "(src={src},dst={dst},recirc_id={recirc_id},ip_id={id},dl_type={dl_type:#x},zone={zone}")?;
@@ -284,6 +299,8 @@ impl std::fmt::Display for FragList {
 pub trait CtControl: Send + Sync {
     /// All connections (of a zone), oldest first.
     fn dump(&self, zone: Option<u16>) -> Vec<CtEntry>;
+    /// Connections (of a zone) that are announced and have not begun.
+    fn expectations(&self, zone: Option<u16>) -> Vec<CtExpectation>;
     /// Removes those that agree; how many.
     fn flush(&self, filter: &CtFilter) -> usize;
     /// Connections there are.
@@ -391,11 +408,32 @@ pub fn format_entry(e: &CtEntry, detail: CtDetail) -> String {
     if let Some(helper) = e.helper {
         let _ = write!(out, ",helper={helper}");
     }
-    if let Some(parent) = &e.parent {
+    if let Some(parent) = e.parent.as_ref().filter(|_| detail.more) {
         out.push_str(",parent=(");
         format_tuple(&mut out, parent);
         out.push(')');
     }
+    out
+}
+
+/// An expected connection the way that `dpctl/dump-conntrack-exp` prints it.
+pub fn format_expectation(e: &CtExpectation) -> String {
+    let mut out = proto_name(e.orig.proto);
+    out.push_str(",orig=(");
+    format_tuple(&mut out, &e.orig);
+    out.push(')');
+    if e.zone != 0 {
+        let _ = write!(out, ",zone={}", e.zone);
+    }
+    if e.mark != 0 {
+        let _ = write!(out, ",mark={}", e.mark);
+    }
+    if e.label != 0 {
+        let _ = write!(out, ",labels={:#x}", e.label);
+    }
+    out.push_str(",parent=(");
+    format_tuple(&mut out, &e.parent);
+    out.push(')');
     out
 }
 

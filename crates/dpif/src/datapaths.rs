@@ -52,12 +52,20 @@ impl Datapaths {
         let names = self.class(kind).and_then(|class| names_of(&**class));
         names.is_some_and(|names| names.iter().any(|n| n == name))
     }
+    fn is_of_other(&self, kind: &str, name: &str) -> bool {
+        let others = self.classes.iter().filter(|c| c.kind() != kind);
+        others.filter_map(|c| c.try_enumerate().ok()).any(|names| names.iter().any(|n| n == name))
+    }
     /// Opens `kind@name`; with `create`, makes it first.
     ///
     /// Errors: [`DpifError::Os`] 97 (EAFNOSUPPORT) for an unknown kind, those of the provider.
     pub fn open(&self, full: &str, create: bool) -> Result<Arc<dyn Dpif>, DpifError> {
         let (kind, name) = Self::parse_name(full);
         match self.class(kind) {
+            // Names are shared by the kinds that are in this process.
+            Some(_) if self.is_of_other(kind, name) => {
+                Err(DpifError::Invalid(format!("{name} is a datapath of another type")))
+            }
             Some(class) => class.open(name, create),
             None => {
                 let text = format!("could not create datapath {name} of unknown type {kind}");

@@ -16,6 +16,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use ib_base::errno::strerror_num as strerror;
+use ib_base::vlog::module::DPIF;
+use ib_base::vlog_warn;
 
 use crate::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
 use crate::{Datapaths, Dpif, DpifError, PortSpec};
@@ -167,27 +169,44 @@ commands! {
     "normalize-actions" "actions" 2..=MANY, ro, normalize_actions;
 }
 
-/// Runs one command. `args` are the words behind its name; options among them are taken out.
-///
-/// Errors: the text to print behind `PROGRAM: ` (several lines when there is more to say).
-pub fn run(cx: &Context<'_>, command: &Command, mut options: Options, args: &[&str]) -> Out {
-    let mut words = Vec::new();
-    for arg in args {
+/// Takes the options that stand in front of `args`: the rest, or the option that there is not.
+fn take_options<'a, 'b>(options: &mut Options, mut args: &'a [&'b str]) -> Result<&'a [&'b str], String> {
+    while let Some((arg, rest)) = args.split_first() {
         match *arg {
-            "-s" | "--statistics" => options.statistics = true,
-            "-m" | "--more" => options.more = true,
+            "--statistics" => options.statistics = true,
+            "--more" => options.more = true,
             "--names" => options.names = Some(true),
             "--no-names" => options.names = Some(false),
             "--clear" => options.clear = true,
             "--may-create" => options.may_create = true,
             "--read-only" => options.read_only = true,
-            word => words.push(word),
+            long if long.starts_with("--") => return Err(format!("Unrecognized option {long}")),
+            "-" => break,
+            short if short.starts_with('-') => {
+                for c in short.chars().skip(1) {
+                    match c {
+                        's' => options.statistics = true,
+                        'm' => options.more = true,
+                        _ => return Err(format!("Unrecognized option -{c}")),
+                    }
+                }
+            }
+            _ => break,
         }
+        args = rest;
     }
+    Ok(args)
+}
+
+/// Runs one command. `args` are the words behind its name; options in front of them are taken out.
+///
+/// Errors: the text to print behind `PROGRAM: ` (several lines when there is more to say).
+pub fn run(cx: &Context<'_>, command: &Command, mut options: Options, args: &[&str]) -> Out {
+    let words = take_options(&mut options, args)?;
     if command.writes && options.read_only {
         return Err(format!("'{}' command does not work in read only mode", command.name));
     }
-    (command.handler)(cx, &options, &words)
+    (command.handler)(cx, &options, words)
 }
 
 fn with_errno(what: &str, e: &DpifError) -> String {
@@ -273,12 +292,17 @@ fn add_ports(cx: &Context<'_>, dpif: &dyn Dpif, dp: &str, ifaces: &[&str]) -> Ou
         let spec = parse_iface(cx, text);
         let name = &spec.name;
         let failed = |why: &str| format!("adding {name} to {dp} failed ({why})");
+        let log = |why: &str| vlog_warn!(DPIF, "{}: failed to add {name} as port: {why}", dpif.full_name());
         if spec.number.is_some_and(|n| dpif.ports().iter().any(|p| p.number == n)) {
+            log("Device or resource busy");
             errors.push(failed("Device or resource busy"));
             continue;
         }
         if let Err(e) = dpif.port_add(&spec) {
             let why = strerror(e.errno());
+            if !matches!(e, DpifError::Os(..)) {
+                log(&why);
+            }
             errors.push(match &e {
                 DpifError::Os(..) => format!("{name}: failed to open network device ({why})"),
                 _ => failed(&why),
@@ -298,7 +322,11 @@ fn add_dp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 
 fn del_dp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (kind, name) = Datapaths::parse_name(args[0]);
-    open_first(cx, args[0])?;
+    let dpif = open_first(cx, args[0])?;
+    // What a bridge holds goes when the bridge lets go of it: besides us there is the provider's own hold.
+    if Arc::strong_count(&dpif) > 2 {
+        return Ok(String::new());
+    }
     match cx.datapaths.class(kind).map(|c| c.destroy(name)) {
         Some(Err(e)) => Err(with_errno("del_dp", &e)),
         _ => Ok(String::new()),
@@ -351,7 +379,11 @@ fn del_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
         if port == ib_flow::OdpPort::LOCAL {
             return Err(failed("Invalid argument"));
         }
-        dpif.port_del(port).map_err(|e| failed(&open_errno(&e)))?;
+        dpif.port_del(port).map_err(|e| {
+            let why = open_errno(&e);
+            vlog_warn!(DPIF, "{}: port_del failed ({why})", dpif.full_name());
+            failed(&why)
+        })?;
     }
     Ok(String::new())
 }

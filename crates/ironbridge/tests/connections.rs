@@ -97,7 +97,7 @@ fn real_stacks_behind_translation() {
             n.d.run(&format!("ovs-ofctl dump-flows {}", n.br))
         );
     }
-    let dump = n.d.run("ovs-appctl dpctl/dump-conntrack zone=1");
+    let dump = n.d.run("ovs-appctl dpctl/dump-conntrack -m zone=1");
     assert_eq!(dump.matches("helper=ftp").count(), 8, "{dump}");
     assert_eq!(dump.matches("parent=(").count(), 8, "{dump}");
     drop((v4, v6));

@@ -126,7 +126,7 @@ mod tests {
             rule_cookie: 0,
             userdata: Vec::new(),
         };
-        let entry = RecircEntry { id: 0x1234, state };
+        let entry = RecircEntry::new(0x1234, state);
         let mut flow = Flow::zeroed();
         (flow.in_port, flow.regs[1], flow.metadata) = (1, 5, ib_packet::Be64::new(7));
         for version in [Version::V10, Version::V13, Version::V15] {

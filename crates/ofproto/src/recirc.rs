@@ -3,10 +3,12 @@
 //! A translation that needs the result of conntrack, a hash or a popped header *freezes*: its state goes
 //! into a [`FrozenState`] under an id, and the datapath flow ends in `recirc(id)`. The packet's next
 //! upcall carries the id and translation *thaws*. Equal states share an id. An id lives while a flow or a
-//! trace refers to it ([`RecircEntry`] is counted), and `GRACE_MS` longer for packets that are on the way.
+//! trace refers to it ([`RecircEntry`] is counted), and `GRACE_MS` longer for packets that are on the way; in that time no
+//! translation takes it up.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use ib_base::time::Instant;
@@ -77,6 +79,19 @@ pub struct RecircEntry {
     pub id: u32,
     /// The state.
     pub state: FrozenState,
+    /// Kept for packets that may be on the way, whether or not anything refers to it.
+    recent: AtomicBool,
+}
+
+impl RecircEntry {
+    /// A state under an id of whoever calls.
+    pub fn new(id: u32, state: FrozenState) -> RecircEntry {
+        RecircEntry { id, state, recent: AtomicBool::new(false) }
+    }
+    /// Whether a flow or a translation refers to it; `held` is how many holds the caller has.
+    fn is_in_use(self: &Arc<RecircEntry>, held: usize) -> bool {
+        Arc::strong_count(self) > held + usize::from(self.recent.load(Ordering::Relaxed))
+    }
 }
 
 #[derive(Default)]
@@ -95,7 +110,7 @@ impl Inner {
                 break;
             }
         }
-        let entry = Arc::new(RecircEntry { id: self.last, state });
+        let entry = Arc::new(RecircEntry::new(self.last, state));
         self.by_id.insert(entry.id, Arc::downgrade(&entry));
         entry
     }
@@ -111,7 +126,7 @@ impl RecircIds {
         RecircIds::default()
     }
 
-    /// An id for a state: the one it has, or a new one.
+    /// An id for a state: the one it has, or a new one. One that nothing refers to any more is not taken up again.
     pub fn alloc(&self, state: FrozenState, now: Instant) -> Arc<RecircEntry> {
         let mut inner = self.0.lock();
         let inner = &mut *inner;
@@ -119,12 +134,14 @@ impl RecircIds {
         for id in inner.by_state.get(&hash).into_iter().flatten() {
             if let Some(e) = inner.by_id.get(id).and_then(Weak::upgrade)
                 && e.state == state
+                && e.is_in_use(1)
             {
                 return e;
             }
         }
         let entry = inner.add(state);
         inner.by_state.entry(hash).or_default().push(entry.id);
+        entry.recent.store(true, Ordering::Relaxed);
         inner.recent.push_back((now, Arc::clone(&entry)));
         entry
     }
@@ -145,7 +162,9 @@ impl RecircIds {
         let inner = &mut *inner;
         let mut freed = false;
         while inner.recent.front().is_some_and(|(t, _)| t.plus_ms(GRACE_MS) <= now) {
-            inner.recent.pop_front();
+            if let Some((_, entry)) = inner.recent.pop_front() {
+                entry.recent.store(false, Ordering::Relaxed);
+            }
             freed = true;
         }
         if freed || inner.by_id.len() > 2 * inner.recent.len() + 64 {
@@ -156,5 +175,45 @@ impl RecircIds {
                 !ids.is_empty()
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_up_again_only_while_something_refers_to_it() {
+        let state = |table| FrozenState {
+            bridge: 1,
+            table,
+            metadata: FrozenMetadata {
+                tunnel: Box::new(ib_flow::Flow::zeroed().tunnel),
+                metadata: Be64::ZERO,
+                regs: [0; ib_flow::key::N_REGS],
+                in_port: OfPort(1),
+            },
+            stack: Vec::new(),
+            mirrors: 0,
+            conntracked: false,
+            was_mpls: false,
+            actions: Vec::new(),
+            action_set: Vec::new(),
+            rule_cookie: 0,
+            userdata: Vec::new(),
+        };
+        let ids = RecircIds::new();
+        let now = Instant::ZERO;
+        let first = ids.alloc(state(0), now);
+        assert_eq!((first.id, ids.alloc(state(0), now).id, ids.alloc(state(1), now).id), (1, 1, 2));
+        drop(first);
+        // Packets on the way still find it.
+        assert!(ids.find(1).is_some());
+        let again = ids.alloc(state(0), now);
+        assert_eq!(again.id, 3);
+        let later = now.plus_ms(GRACE_MS + 1);
+        ids.run(later);
+        assert!(ids.find(1).is_none());
+        assert_eq!(ids.alloc(state(0), later).id, 3);
     }
 }

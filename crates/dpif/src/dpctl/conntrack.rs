@@ -6,9 +6,14 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use ib_base::vlog::module::CONNTRACK;
+use ib_base::vlog_warn;
+
 use super::{ANY, Context, Options, Out, optional_dp, with_errno};
 use crate::Dpif;
-use crate::conntrack::{CtControl, CtDetail, CtEntry, CtFilter, CtTupleFilter, TcpState, format_entry};
+use crate::conntrack::{
+    CtControl, CtDetail, CtEntry, CtFilter, CtTupleFilter, TcpState, format_entry, format_expectation,
+};
 
 /// A failure of the provider's, as Open vSwitch words it.
 const UNSUPPORTED: &str = "Operation not supported";
@@ -19,7 +24,7 @@ fn control<'a>(dpif: &'a Arc<dyn Dpif>, what: &str) -> Result<&'a dyn CtControl,
 
 /// Splits off a trailing `NAME=NUMBER`, as commands with one such argument have it; what is not a number stays.
 fn split_number<'a, 'b>(args: &'a [&'b str], name: &str) -> (&'a [&'b str], Option<u32>) {
-    let number = |last: &str| last.strip_prefix(name)?.strip_prefix('=')?.parse::<u32>().ok();
+    let number = |last: &str| leading(last.strip_prefix(name)?.strip_prefix('=')?);
     match args.split_last() {
         Some((last, rest)) if number(last).is_some() => (rest, number(last)),
         _ => (args, None),
@@ -55,9 +60,9 @@ fn mixed(address: &str) -> String {
     format!("the L3 protocol does not match {address} (Invalid argument)")
 }
 
-/// Parts of a tuple in `ct_nw_src=...,ct_tp_dst=...` form.
-fn parse_tuple(text: &str) -> Result<CtTupleFilter, String> {
-    let mut t = CtTupleFilter::default();
+/// Parts of a tuple in `ct_nw_src=...,ct_tp_dst=...` form; `other` is that of the other direction, if that was given.
+fn parse_tuple(text: &str, other: &CtTupleFilter) -> Result<CtTupleFilter, String> {
+    let mut t = CtTupleFilter { proto: other.proto, ..CtTupleFilter::default() };
     for part in text.split([',', ' ']).filter(|p| !p.is_empty()) {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
         if value.is_empty() {
@@ -66,7 +71,8 @@ fn parse_tuple(text: &str) -> Result<CtTupleFilter, String> {
         let bad = || format!("failed to parse field {key} (Invalid argument)");
         let v4 = || value.parse::<Ipv4Addr>().map(IpAddr::from).map_err(|_| bad());
         let v6 = || value.parse::<Ipv6Addr>().map(IpAddr::from).map_err(|_| bad());
-        let others = |v6: bool| [t.src, t.dst].iter().flatten().any(|a| a.is_ipv6() != v6);
+        let others =
+            |v6: bool| [t.src, t.dst, other.src, other.dst].iter().flatten().any(|a| a.is_ipv6() != v6);
         match key {
             "ct_nw_src" | "ct_nw_dst" if others(false) => return Err(mixed(value)),
             "ct_ipv6_src" | "ct_ipv6_dst" if others(true) => return Err(mixed(value)),
@@ -110,7 +116,9 @@ fn masked(text: &str) -> Option<(u128, u128)> {
 fn parse_filter(mut args: &[&str]) -> Result<CtFilter, String> {
     let mut f = CtFilter::default();
     if let Some(zone) = args.first().and_then(|a| a.strip_prefix("zone=")) {
-        f.zone = Some(zone.parse().map_err(|_| "failed to parse zone (Invalid argument)")?);
+        // Zones have 16 bits; what is beyond wraps, as it always has.
+        let zone = leading(zone).ok_or("failed to parse zone (Invalid argument)")?;
+        f.zone = Some((zone & 0xffff) as u16);
         args = &args[1..];
     }
     if let Some(mark) = args.first().and_then(|a| a.strip_prefix("mark=")) {
@@ -126,7 +134,7 @@ fn parse_filter(mut args: &[&str]) -> Result<CtFilter, String> {
         return Err("datapath not found (Invalid argument)\nCannot open dpif (Invalid argument)".into());
     }
     for (i, arg) in args.iter().enumerate() {
-        let tuple = parse_tuple(arg)?;
+        let tuple = parse_tuple(arg, &f.orig)?;
         match i {
             0 => f.orig = tuple,
             _ => f.reply = tuple,
@@ -159,6 +167,7 @@ pub(super) fn flush_conntrack(cx: &Context<'_>, _: &Options, args: &[&str]) -> O
         filter.zone = Some(filter.zone.unwrap_or(0));
     }
     if control.flush(&filter) == 0 && is_exact(&filter) {
+        vlog_warn!(CONNTRACK, "Must flush tuple using the original pre-NATed tuple");
         return Err("failed to flush conntrack (No such file or directory)".into());
     }
     Ok(String::new())
@@ -192,8 +201,15 @@ pub(super) fn cache_set_size(cx: &Context<'_>, _: &Options, args: &[&str]) -> Ou
 }
 
 pub(super) fn ct_stats_show(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    let (args, verbose) = args.strip_suffix(&["verbose"]).map_or((args, false), |rest| (rest, true));
-    let (rest, zone) = split_zone(args);
+    // From the end, in any order.
+    let (mut rest, mut verbose, mut zone) = (args, false, None);
+    while let Some((last, others)) = rest.split_last() {
+        match split_zone(rest) {
+            (others, Some(z)) => (rest, zone) = (others, Some(z)),
+            _ if last.starts_with("verbose") => (rest, verbose) = (others, true),
+            _ => break,
+        }
+    }
     let (dpif, _) = optional_dp(cx, rest, 1)?;
     let entries = control(&dpif, "dumping conntrack entry")?.dump(zone);
     let mut out = format!("Connections Stats:\n    Total: {}\n", entries.len());
@@ -291,6 +307,9 @@ fn zone_limit(text: &str) -> Result<(u16, u32), String> {
     let (mut zone, mut limit) = (None, None);
     for part in text.split(',') {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        if value.is_empty() {
+            return Err(format!("field {key} missing value (Invalid argument)"));
+        }
         let bad = || format!("failed to parse field {key} (Invalid argument)");
         match key {
             "zone" => zone = Some(value.parse().map_err(|_| bad())?),
@@ -377,14 +396,18 @@ pub(super) fn ct_bkts(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 }
 
 pub(super) fn dump_conntrack_exp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    let (rest, _) = split_zone(args);
+    let (rest, zone) = split_zone(args);
     let (dpif, _) = optional_dp(cx, rest, 1)?;
-    control(&dpif, "dumping conntrack expectations")?;
-    Ok(String::new())
+    let expected = control(&dpif, "dumping conntrack expectations")?.expectations(zone);
+    Ok(expected.iter().fold(String::new(), |mut out, e| {
+        out.push_str(&format_expectation(e));
+        out.push('\n');
+        out
+    }))
 }
 
 fn number(text: Option<&&str>, or: &str) -> Result<u32, String> {
-    text.and_then(|t| t.parse().ok()).ok_or_else(|| or.to_owned())
+    text.and_then(|t| leading(t)).ok_or_else(|| or.to_owned())
 }
 
 pub(super) fn ct_set_maxconns(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
@@ -413,8 +436,9 @@ fn ip_version(text: Option<&&str>, or: &str) -> Result<bool, String> {
 const NO_VERSION: &str = "parameter missing: 'v4' for IPv4 or 'v6' for IPv6 (Invalid argument)";
 
 fn ipf_set(cx: &Context<'_>, args: &[&str], on: bool) -> Out {
-    let (dpif, args) = optional_dp(cx, args, 2)?;
-    let v6 = ip_version(args.first(), NO_VERSION)?;
+    // Turning it off has always overlooked a name in front that is none.
+    let (dpif, args) = optional_dp(cx, args, if on { 2 } else { ANY })?;
+    let v6 = ip_version(if on { args.first() } else { args.last() }, NO_VERSION)?;
     let what = if on { "enabling" } else { "disabling" };
     control(&dpif, &format!("{what} fragmentation reassembly failed"))?.set_frag_enabled(v6, on);
     Ok(format!("{what} fragmentation reassembly successful\n"))

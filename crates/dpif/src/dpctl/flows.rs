@@ -126,27 +126,25 @@ fn flow_type_shown(types: &[&str], flow: &FlowInfo) -> bool {
 }
 
 pub(super) fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
-    let (mut filter, mut types, mut thread, mut rest) = (None, Vec::new(), None, Vec::new());
-    for arg in args {
-        if let Some(text) = arg.strip_prefix("filter=") {
-            filter = Some(text);
-        } else if let Some(text) = arg.strip_prefix("type=") {
-            for t in text.split(',').filter(|t| !t.is_empty() && *t != "all") {
-                if !FLOW_TYPES.contains(&t) {
-                    return Err(format!("Failed to parse type ({t}) (Invalid argument)"));
-                }
-                types.push(t);
-            }
-        } else if let Some(text) = arg.strip_prefix("pmd=") {
-            // Which thread's flows: a core, or -1 for those of the main thread.
-            let core = text.parse::<i64>().ok().filter(|n| *n >= -1);
-            core.ok_or("")?;
-            thread = core;
-        } else {
-            rest.push(*arg);
-        }
+    // From the end: one of each.
+    let (mut filter, mut kinds, mut core, mut rest) = (None, None, None, args);
+    while let Some((last, others)) = rest.split_last() {
+        let place = [("filter=", &mut filter), ("type=", &mut kinds), ("pmd=", &mut core)]
+            .into_iter()
+            .find_map(|(name, place)| Some((last.strip_prefix(name)?, place)).filter(|(_, p)| p.is_none()));
+        let Some((text, place)) = place else { break };
+        *place = Some(text);
+        rest = others;
     }
-    let (dpif, _) = optional_dp(cx, &rest, 1)?;
+    let (dpif, _) = optional_dp(cx, rest, 1)?;
+    let types: Vec<&str> =
+        kinds.unwrap_or_default().split(',').filter(|t| !t.is_empty() && *t != "all").collect();
+    if let Some(t) = types.iter().find(|t| !FLOW_TYPES.contains(t)) {
+        return Err(format!("Failed to parse type ({t}) (Invalid argument)"));
+    }
+    // Which thread's flows: a core, or -1 for those of the main thread.
+    let core = core.map(|text| text.parse::<i64>().ok().filter(|n| *n >= -1).ok_or(""));
+    let thread = core.transpose()?;
     let with_names = options.names.unwrap_or(options.more);
     let names = if with_names { names_of(&*dpif) } else { PortNames::none() };
     if let Some(f) = filter {

@@ -337,7 +337,11 @@ fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, St
     let said = said.into_inner();
     // Each line of an error is the program's.
     let marked = |line: &str| {
-        if line.starts_with("Perhaps") { format!("{line}\n") } else { format!("ovs-vswitchd: {line}\n") }
+        if line.starts_with("Perhaps") || line.starts_with("Unrecognized option") {
+            format!("{line}\n")
+        } else {
+            format!("ovs-vswitchd: {line}\n")
+        }
     };
     match result {
         Ok(text) => Ok(said + &text),

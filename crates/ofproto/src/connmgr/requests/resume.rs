@@ -45,7 +45,7 @@ pub(super) fn resume(bridge: &mut Bridge, pin: &PacketIn, now: Instant) -> Resul
     let mut xin = Xin::new(xbridge, &flow);
     xin.packet = Some(&packet);
     xin.side_effects = true;
-    xin.frozen = Some(Arc::new(RecircEntry { id, state }));
+    xin.frozen = Some(Arc::new(RecircEntry::new(id, state)));
     send(bridge, xin, &packet, &flow, now);
     Ok(())
 }
