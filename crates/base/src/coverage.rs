@@ -224,7 +224,7 @@ counters! {
     afxdp_cq_empty, afxdp_cq_skip, afxdp_fq_full, afxdp_tx_full, vhost_tx_contention, vhost_notification,
     nln_changed, netlink_overflow, netlink_received, netlink_recv_jumbo, netlink_sent, route_table_dump,
     rtnetlink_changes,
-    pstream_open, stream_open, vconn_open, vconn_received, vconn_sent, rconn_discarded, rconn_overflow,
+    pstream_open, stream_open, vconn_open, vconn_received, vconn_sent, rconn_discarded, rconn_overflow, ofmonitor_pause, ofmonitor_resume,
     rconn_queued, rconn_sent,
     unixctl_received, unixctl_replied,
     txn_unchanged, txn_incomplete, txn_aborted, txn_success, txn_try_again, txn_not_locked, txn_uncommitted,

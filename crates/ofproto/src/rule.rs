@@ -79,7 +79,19 @@ pub(crate) struct NewRule<'a> {
     pub version: u64,
 }
 
+/// Numbers of rules.
+static SEQ: AtomicU64 = AtomicU64::new(0);
+
+/// The number that the next rule will have.
+pub(crate) fn next_seq() -> u64 {
+    SEQ.load(Ordering::Relaxed)
+}
+
 impl Rule {
+    /// Its number: that of its last modification, for that makes a new rule.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
     pub(crate) fn new(n: NewRule<'_>) -> Arc<Rule> {
         let conjunctions: Vec<Conjunction> = n
             .actions
@@ -91,7 +103,6 @@ impl Rule {
                 _ => None,
             })
             .collect();
-        static SEQ: AtomicU64 = AtomicU64::new(0);
         Arc::new(Rule {
             seq: SEQ.fetch_add(1, Ordering::Relaxed),
             cls: ClsRule::new(n.match_, n.priority, &conjunctions, n.version),

@@ -304,6 +304,9 @@ impl Switch {
     }
     /// Adds what datapaths hold, for `memory/show`.
     pub fn memory_usage(&self, usage: &mut ib_base::memory::Usage) {
+        for bridge in self.bridges.values() {
+            bridge.connmgr.memory_usage(usage);
+        }
         for backer in self.backers.values() {
             let settings = backer.settings.read();
             usage.add("handlers", settings.n_handlers.into());

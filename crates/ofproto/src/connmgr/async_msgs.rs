@@ -1,13 +1,14 @@
 //! What the switch sends unasked: packet-ins, flow removals, port, role and request news.
 //!
 //! The core queues packets and flow events; [`packet_ins`] and [`flow_events`] hand them to the connections
-//! that want them, each in its format. A connection that does not read gets no more packet-ins once
-//! [`ib_openflow::session::SEND_LIMIT`] bytes of one turn wait for it.
+//! that want them, each in its format. A connection that does not read gets no more packet-ins once as many as
+//! its queue's size wait for it, or [`ib_openflow::session::SEND_LIMIT`] bytes of one turn.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ib_base::time::Instant;
+use ib_flow::OfPort;
 use ib_openflow::message::{
     AsyncKind, FlowModFlags, FlowRemoved, FlowRemovedReason, Message, PacketIn, PacketInReason,
     Port as PortDesc, PortReason, PortStatus, RequestForward, Role, RoleStatus, Version,
@@ -77,7 +78,7 @@ pub(super) fn flow_events(bridge: &mut Bridge, now: Instant) {
             flow_removed(&mut bridge.connmgr, rule, *reason, now);
         }
     }
-    monitor::events(&mut bridge.connmgr, &events);
+    monitor::events(&mut bridge.connmgr, &events, now);
     vacancy_events(bridge, &events);
 }
 
@@ -131,11 +132,9 @@ fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, 
 /// Hands on packets for controllers, and those that waited for a rate limit.
 pub(super) fn packet_ins(bridge: &mut Bridge, now: Instant) {
     for c in bridge.connmgr.conns.values_mut() {
-        for i in 0..c.limiters.len() {
-            if !c.limiters[i].waiting.is_empty() {
-                for m in c.limiters[i].admit(None, now) {
-                    c.send_bytes(m);
-                }
+        for i in 0..c.pinscheds.len() {
+            for m in c.pinscheds[i].due(now) {
+                send_packet_in(c, m);
             }
         }
     }
@@ -177,10 +176,22 @@ fn packet_in(c: &mut Conn, queued: &QueuedPacketIn, now: Instant) {
     };
     let pin = PacketIn { reason, continuation, format: c.packet_in_format, ..queued.pin.clone() };
     let bytes = c.encode(&Message::PacketIn(Box::new(pin)), 0);
-    let limiter = usize::from(!queued.is_miss);
-    for m in c.limiters[limiter].admit(Some(bytes), now) {
-        c.send_bytes(m);
+    let port = OfPort(u16::try_from(queued.pin.metadata.flow.in_port).unwrap_or(OfPort::NONE.0));
+    if let Some(m) = c.pinscheds[usize::from(!queued.is_miss)].offer(port, bytes, now) {
+        send_packet_in(c, m);
     }
+}
+
+/// Sends a packet-in, unless too many wait for a peer that does not read.
+fn send_packet_in(c: &mut Conn, bytes: Vec<u8>) {
+    if let Some(backlog) = &mut c.blocked {
+        if backlog.packet_ins >= c.queue_size {
+            ib_base::coverage::rconn_overflow.inc();
+            return;
+        }
+        backlog.packet_ins += 1;
+    }
+    c.send_bytes(bytes);
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Its output collects in the session until [`Conn::take_output`]; bounds on what a peer does not read are
 //! the socket owner's, bounds on asynchronous messages are in `async_msgs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use ib_base::time::Instant;
 use ib_base::vlog::module::CONNMGR;
@@ -18,8 +18,9 @@ use ib_openflow::session::Session;
 use super::ConnId;
 use super::backoff::Probe;
 use super::bundle::OpenBundle;
-use super::monitor::Monitor;
+use super::monitor::{Monitor, Pause};
 use super::parts::Parts;
+use super::pinsched::Pinsched;
 
 /// OFP_DEFAULT_MISS_SEND_LEN.
 pub(crate) const DEFAULT_MISS_SEND_LEN: u16 = 128;
@@ -35,67 +36,15 @@ pub(crate) enum Kind {
     Snoop,
 }
 
-/// Packet-ins of one sort that wait for their turn under a rate limit.
-#[derive(Debug, Default)]
-pub(crate) struct Limiter {
-    /// Packets a second; 0: unlimited.
-    pub rate: u32,
-    pub burst: u32,
-    /// Thousandths of packets.
-    tokens: u64,
-    filled: Option<Instant>,
-    pub waiting: VecDeque<Vec<u8>>,
-}
-
-impl Limiter {
-    pub fn set(&mut self, rate: u32, burst: u32) {
-        self.rate = rate;
-        // As the database's text has it: at least a quarter of the rate's worth, and one packet.
-        self.burst = if burst == 0 { (rate / 4).max(1) } else { burst };
-    }
-    fn fill(&mut self, now: Instant) {
-        let full = u64::from(self.burst) * 1000;
-        self.tokens = match self.filled {
-            None => full,
-            Some(t) => {
-                let ms = u64::try_from(now.since(t).as_millis()).unwrap_or(u64::MAX);
-                self.tokens.saturating_add(ms.saturating_mul(self.rate.into())).min(full)
-            }
-        };
-        self.filled = Some(now);
-    }
-    fn take(&mut self, now: Instant) -> bool {
-        self.fill(now);
-        if self.tokens < 1000 {
-            return false;
-        }
-        self.tokens -= 1000;
-        true
-    }
-    /// What may be sent now of what waited and `new`. A full queue drops its oldest packet.
-    pub fn admit(&mut self, new: Option<Vec<u8>>, now: Instant) -> Vec<Vec<u8>> {
-        if self.rate == 0 {
-            return self.waiting.drain(..).chain(new).collect();
-        }
-        if let Some(m) = new {
-            if self.waiting.len() >= self.burst as usize {
-                self.waiting.pop_front();
-            }
-            self.waiting.push_back(m);
-        }
-        let mut out = Vec::new();
-        while !self.waiting.is_empty() && self.take(now) {
-            out.extend(self.waiting.pop_front());
-        }
-        out
-    }
-    pub fn deadline(&self) -> Option<Instant> {
-        if self.waiting.is_empty() || self.rate == 0 {
-            return None;
-        }
-        let missing = 1000u64.saturating_sub(self.tokens);
-        Some(self.filled?.plus_ms(missing.div_ceil(self.rate.into()).max(1)))
-    }
+/// What waits in the socket of a peer that does not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    /// Packet-ins.
+    pub packet_ins: u32,
+    /// Messages in all.
+    pub messages: u64,
+    /// Bytes of flow monitors.
+    pub monitor_bytes: usize,
 }
 
 /// flow_mods that were not reported in the log yet.
@@ -135,10 +84,16 @@ pub(crate) struct Conn {
     pub enable_async: bool,
     pub bundles: BTreeMap<u32, OpenBundle>,
     pub monitors: BTreeMap<u32, Monitor>,
+    /// Its monitors say nothing but what is gone, until it reads again.
+    pub monitors_paused: Option<Pause>,
     /// Multipart requests of which parts came.
     pub parts: Parts,
-    /// Misses, and all others.
-    pub limiters: [Limiter; 2],
+    /// Packets for it under its rate limit: misses, and all others.
+    pub pinscheds: [Pinsched; 2],
+    /// Packets that may wait in its socket.
+    pub queue_size: u32,
+    /// Its socket takes no more at the moment; what it is sent since waits.
+    pub blocked: Option<Backlog>,
     ops: OpReport,
     /// What a snoop should see of this connection: messages of either direction.
     pub snooped: Option<Vec<Vec<u8>>>,
@@ -172,8 +127,11 @@ impl Conn {
             enable_async: true,
             bundles: BTreeMap::new(),
             monitors: BTreeMap::new(),
+            monitors_paused: None,
             parts: Parts::default(),
-            limiters: Default::default(),
+            pinscheds: Default::default(),
+            queue_size: 100,
+            blocked: None,
             ops: OpReport::default(),
             snooped: None,
             dead: false,
@@ -200,6 +158,11 @@ impl Conn {
         self.send_bytes(bytes);
     }
     pub fn send_bytes(&mut self, bytes: Vec<u8>) {
+        ib_base::coverage::rconn_queued.inc();
+        ib_base::coverage::rconn_sent.inc();
+        if let Some(backlog) = &mut self.blocked {
+            backlog.messages += 1;
+        }
         self.session.send_bytes(&bytes);
         if let Some(s) = &mut self.snooped {
             s.push(bytes);
@@ -292,27 +255,5 @@ impl Conn {
             vlog_info!(CONNMGR, "{name}: {n} flow_mods in the {interval} s starting {ago} s ago ({parts})");
         }
         *o = OpReport { backoff: o.backoff, ..OpReport::default() };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rate_limits_hold_back_and_release() {
-        let mut l = Limiter::default();
-        l.set(100, 2);
-        let t = Instant::from_ms(1000);
-        assert_eq!(l.admit(Some(vec![1]), t), [vec![1]]);
-        assert_eq!(l.admit(Some(vec![2]), t), [vec![2]]);
-        assert!(l.admit(Some(vec![3]), t).is_empty());
-        assert!(l.admit(Some(vec![4]), t).is_empty());
-        // The queue holds a burst; the oldest goes.
-        assert!(l.admit(Some(vec![5]), t).is_empty());
-        assert_eq!(l.deadline(), Some(Instant::from_ms(1010)));
-        assert_eq!(l.admit(None, Instant::from_ms(1010)), [vec![4]]);
-        assert_eq!(l.admit(None, Instant::from_ms(2000)), [vec![5]]);
-        assert_eq!(l.deadline(), None);
     }
 }

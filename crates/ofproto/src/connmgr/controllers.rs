@@ -52,11 +52,21 @@ impl Controller {
             return ControllerStatus { target, is_connected: false, role: "", status: BTreeMap::new() };
         };
         let conn = self.conn.and_then(|id| conns.get(&id)).filter(|_| b.is_connected());
+        let mut status = b.status(conn.is_some_and(|c| c.probe.is_idle()), now);
+        for (kind, scheduler) in ["miss", "action"].iter().zip(conn.iter().flat_map(|c| &c.pinscheds)) {
+            let Some(n) = scheduler.counts() else { continue };
+            let backlog = u64::try_from(scheduler.backlog()).unwrap_or(u64::MAX);
+            for (what, n) in
+                [("bypassed", n.bypassed), ("queued", n.queued), ("dropped", n.dropped), ("backlog", backlog)]
+            {
+                status.insert(format!("packet-in-{kind}-{what}"), n.to_string());
+            }
+        }
         ControllerStatus {
             target,
             is_connected: conn.is_some(),
             role: conn.map_or("", |c| role_text(c.role)),
-            status: b.status(conn.is_some_and(|c| c.probe.is_idle()), now),
+            status,
         }
     }
 }
@@ -195,7 +205,8 @@ impl ConnMgr {
 fn configure(conn: &mut Conn, config: &ControllerConfig) {
     conn.probe.set_interval(config.probe_interval_ms);
     conn.enable_async = config.enable_async_msgs;
-    for l in &mut conn.limiters {
+    conn.queue_size = config.queue_size;
+    for l in &mut conn.pinscheds {
         l.set(config.rate_limit, config.burst_limit);
     }
 }

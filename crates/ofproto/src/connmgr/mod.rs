@@ -22,6 +22,7 @@ mod fail_open;
 mod in_band;
 mod monitor;
 mod parts;
+mod pinsched;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ use crate::flow_mod::Origin;
 use crate::switch::Bridge;
 use backoff::{Backoff, Silence};
 use bundle::OpenBundle;
-use conn::{Conn, Kind};
+use conn::{Backlog, Conn, Kind};
 use controllers::Controller;
 use fail_open::FailOpen;
 use in_band::InBand;
@@ -118,6 +119,16 @@ pub enum ConnEvent<'a> {
     },
     /// An active connection is up.
     Connected {
+        /// Connection.
+        conn: ConnId,
+    },
+    /// The peer does not read: what was sent waits from here on.
+    Blocked {
+        /// Connection.
+        conn: ConnId,
+    },
+    /// Everything that was sent has left.
+    Drained {
         /// Connection.
         conn: ConnId,
     },
@@ -211,6 +222,20 @@ impl ConnMgr {
     pub(crate) fn status(&self, now: Instant) -> Vec<ControllerStatus> {
         self.controllers.values().map(|c| c.status(&self.conns, now)).collect()
     }
+    /// Connections, and what waits for their peers.
+    pub(crate) fn memory_usage(&self, usage: &mut ib_base::memory::Usage) {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let waiting = self.conns.values().map(|c| {
+            let in_socket = c.blocked.map_or(0, |b| b.messages);
+            in_socket + c.pinscheds.iter().map(|p| count(p.backlog())).sum::<u64>()
+        });
+        let packets: u64 = waiting.sum();
+        for (name, n) in [("ofconns", count(self.conns.len())), ("packets", packets)] {
+            if n != 0 {
+                usage.add(name, n);
+            }
+        }
+    }
     pub(crate) fn is_any_controller_connected(&self) -> bool {
         self.controllers.values().any(|c| c.backoff.as_ref().is_some_and(Backoff::is_connected))
     }
@@ -250,7 +275,7 @@ impl ConnMgr {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let controllers = self.controllers.values().filter_map(|c| c.backoff.as_ref()?.deadline());
         let conns = self.conns.values().filter_map(|c| {
-            let limiters = c.limiters.iter().filter_map(|l| l.deadline()).min();
+            let limiters = c.pinscheds.iter().filter_map(|l| l.deadline()).min();
             let bundles = c.bundles.values().map(OpenBundle::deadline).min();
             [c.probe.deadline(), c.ops_deadline(), limiters, bundles, c.parts.deadline()]
                 .into_iter()
@@ -440,6 +465,17 @@ pub(crate) fn handle_event(bridge: &mut Bridge, event: ConnEvent<'_>, now: Insta
         ConnEvent::Connected { conn } => bridge.connmgr.connected(conn, now),
         ConnEvent::Closed { conn, reason } => bridge.connmgr.lost(conn, reason.as_deref(), false, now),
         ConnEvent::Received { conn, data } => received(bridge, conn, data, now),
+        ConnEvent::Blocked { conn } => {
+            if let Some(c) = bridge.connmgr.conns.get_mut(&conn) {
+                c.blocked = Some(Backlog::default());
+            }
+        }
+        ConnEvent::Drained { conn } => {
+            if let Some(c) = bridge.connmgr.conns.get_mut(&conn) {
+                c.blocked = None;
+            }
+            monitor::resume(bridge, conn);
+        }
     }
     bridge.connmgr.flush();
 }

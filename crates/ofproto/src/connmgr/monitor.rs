@@ -3,9 +3,14 @@
 //! A monitor sees events of flows that its criteria select. Changes that the controller itself made come
 //! abbreviated, as the transaction id alone, unless it asked for its own ones. The updates of one change
 //! travel together.
+//!
+//! A peer that does not read gets no more than [`MAX_WAITING`] bytes of updates, then `PAUSED`. Until it has read them, it hears
+//! only of flows gone that it knew; then it gets what else has changed as far as that is still there, and `RESUMED`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ib_base::time::Instant;
 use ib_flow::Match;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
@@ -13,14 +18,17 @@ use ib_openflow::message::{
     MultipartReply, OFPTT_ALL, Version,
 };
 
-use super::ConnMgr;
 use super::conn::Conn;
 use super::requests::{Cx, rule_match, send_multipart};
+use super::{ConnId, ConnMgr};
 use crate::flow_mod::{Criteria, FlowEvent, Origin, canonical_criteria};
 use crate::rule::Rule;
+use crate::switch::Bridge;
 
 /// Monitors that a connection may have.
 const MAX_MONITORS: usize = 1024;
+/// Bytes of updates that may wait for a peer that does not read.
+const MAX_WAITING: usize = 128 * 1024;
 /// Updates that travel in one message.
 const CHUNK: usize = 128;
 /// All flags that mean something, OpenFlow 1.4's "only own" included.
@@ -36,6 +44,19 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
+    fn criteria(&self) -> Criteria<'_> {
+        let r = &self.request;
+        Criteria {
+            table: r.table_id,
+            match_: &r.match_,
+            strict: None,
+            cookie: 0,
+            cookie_mask: 0,
+            out_port: r.out_port,
+            out_group: r.out_group,
+            hidden: false,
+        }
+    }
     fn selects(&self, rule: &Rule, tlv: u32) -> bool {
         let r = &self.request;
         (r.table_id == OFPTT_ALL || r.table_id == rule.table)
@@ -108,17 +129,7 @@ fn initial(cx: &Cx<'_>, ids: &[u32]) -> Vec<FlowUpdate> {
         if r.flags & MonitorFlags::INITIAL == 0 {
             continue;
         }
-        let criteria = Criteria {
-            table: r.table_id,
-            match_: &r.match_,
-            strict: None,
-            cookie: 0,
-            cookie_mask: 0,
-            out_port: r.out_port,
-            out_group: r.out_group,
-            hidden: false,
-        };
-        for rule in of.collect(&criteria, of.current_version()).unwrap_or_default() {
+        for rule in of.collect(&m.criteria(), of.current_version()).unwrap_or_default() {
             if ids.len() > 1 && seen.iter().any(|s| Arc::ptr_eq(s, &rule)) {
                 continue;
             }
@@ -157,8 +168,22 @@ pub(super) fn cancel(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
     cx.conn.monitors.remove(&id).map(|_| ()).ok_or(OfError::OFPMOFC_UNKNOWN_MONITOR)
 }
 
+/// When monitors paused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pause {
+    seq: u64,
+    at: Instant,
+}
+
+impl Pause {
+    /// Whether a flow has come since.
+    fn is_before(self, rule: &Rule) -> bool {
+        rule.seq() >= self.seq && rule.created >= self.at
+    }
+}
+
 /// Tells monitors what happened.
-pub(super) fn events(mgr: &mut ConnMgr, events: &[(FlowEvent, Origin)]) {
+pub(super) fn events(mgr: &mut ConnMgr, events: &[(FlowEvent, Origin)], now: Instant) {
     let tlv = mgr.tlv_id();
     for c in mgr.conns.values_mut().filter(|c| !c.monitors.is_empty() && c.is_ready()) {
         let mut updates = Vec::new();
@@ -169,11 +194,63 @@ pub(super) fn events(mgr: &mut ConnMgr, events: &[(FlowEvent, Origin)]) {
                 updates.push(u);
             }
         }
-        for chunk in updates.chunks(CHUNK) {
-            let body = MultipartBody::FlowMonitor(chunk.to_vec());
-            c.send(&Message::MultipartReply(MultipartReply { more: false, body }), 0);
+        send(c, &updates);
+        let waiting = c.blocked.map_or(0, |b| b.monitor_bytes);
+        if c.monitors_paused.is_none() && waiting > MAX_WAITING {
+            ib_base::coverage::ofmonitor_pause.inc();
+            c.monitors_paused = Some(Pause { seq: crate::rule::next_seq(), at: now });
+            mark(c, Message::FlowMonitorPaused, FlowUpdate::Paused);
         }
     }
+}
+
+/// Sends updates, as many as fit in a message.
+fn send(c: &mut Conn, updates: &[FlowUpdate]) {
+    for chunk in updates.chunks(CHUNK) {
+        let body = MultipartBody::FlowMonitor(chunk.to_vec());
+        let bytes = c.encode(&Message::MultipartReply(MultipartReply { more: false, body }), 0);
+        if let Some(backlog) = &mut c.blocked {
+            backlog.monitor_bytes += bytes.len();
+        }
+        c.send_bytes(bytes);
+    }
+}
+
+/// Says that monitors pause or go on: a message of its own before OpenFlow 1.4.
+fn mark(c: &mut Conn, message: Message, update: FlowUpdate) {
+    if c.version() >= Some(Version::V14) {
+        send(c, &[update]);
+    } else {
+        c.send(&message, 0);
+    }
+}
+
+/// The peer has read everything: it gets what it missed.
+pub(super) fn resume(bridge: &mut Bridge, id: ConnId) {
+    let tlv = bridge.connmgr.tlv_id();
+    let of = &bridge.of;
+    let Some(c) = bridge.connmgr.conns.get_mut(&id) else { return };
+    let Some(pause) = c.monitors_paused.take() else { return };
+    ib_base::coverage::ofmonitor_resume.inc();
+    let mut changed: BTreeMap<u64, (Arc<Rule>, u16)> = BTreeMap::new();
+    for m in c.monitors.values() {
+        for rule in of.collect(&m.criteria(), of.current_version()).unwrap_or_default() {
+            let flag = if pause.is_before(&rule) { MonitorFlags::ADD } else { MonitorFlags::MODIFY };
+            if rule.seq() >= pause.seq && m.request.flags & flag != 0 {
+                changed.entry(rule.seq()).or_insert((rule, 0)).1 |= m.request.flags;
+            }
+        }
+    }
+    let updates: Vec<FlowUpdate> = changed
+        .into_values()
+        .map(|(rule, flags)| {
+            let event =
+                if pause.is_before(&rule) { FlowUpdateEvent::Added } else { FlowUpdateEvent::Modified };
+            full(&rule, event, FlowRemovedReason::Delete, flags & MonitorFlags::ACTIONS != 0, tlv)
+        })
+        .collect();
+    send(c, &updates);
+    mark(c, Message::FlowMonitorResumed, FlowUpdate::Resumed);
 }
 
 fn update(c: &Conn, event: &FlowEvent, origin: Origin, tlv: u32) -> Option<FlowUpdate> {
@@ -184,6 +261,11 @@ fn update(c: &Conn, event: &FlowEvent, origin: Origin, tlv: u32) -> Option<FlowU
         }
         FlowEvent::Removed(r, why) => (r, MonitorFlags::DELETE, FlowUpdateEvent::Removed, *why),
     };
+    if let Some(pause) = c.monitors_paused
+        && (kind != FlowUpdateEvent::Removed || pause.is_before(rule))
+    {
+        return None;
+    }
     let flags = c
         .monitors
         .values()

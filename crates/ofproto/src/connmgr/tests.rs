@@ -360,6 +360,7 @@ fn in_band_flows_come_and_go_with_remotes() {
 fn failing_open_flushes_what_controllers_made() {
     let mut net = Net::new();
     net.set_controllers(&["tcp:10.0.0.1"]);
+    net.lab.switch.bridge_mut("br0").expect("br0").set_fail_mode(FailMode::Standalone);
     let mgmt = net.mgmt(Version::V10);
     net.say(mgmt, &[flow(Version::V10, 2, "actions=drop")]);
     assert_eq!(net.flows(), (1, 0));
@@ -387,4 +388,53 @@ fn a_controller_is_primary_by_its_type() {
         b.set_controllers(&[config(target, is_primary)]);
         assert_eq!(has(&net), expect, "{target}");
     }
+}
+
+#[test]
+fn monitors_pause_for_a_peer_that_does_not_read() {
+    let mut net = Net::new();
+    let watcher = net.mgmt(Version::V10);
+    let b = net.lab.switch.bridge_mut("br0").expect("br0");
+    let conn = b.connmgr.new_conn_id();
+    let listener = b.connmgr.own_target("mgmt");
+    net.event(ConnEvent::Accepted { listener: &listener, conn, peer: "unix#2" });
+    net.say(conn, &[encode(&Message::Hello(Versions::only(Version::V10)), Version::V10, 1)]);
+    net.sent.clear();
+    net.say(conn, &[flow(Version::V10, 2, "priority=1,actions=drop")]);
+    let request = FlowMonitorRequest {
+        id: 1,
+        command: 0,
+        flags: MonitorFlags::ADD | MonitorFlags::DELETE | MonitorFlags::MODIFY,
+        out_port: OfPort::NONE,
+        out_group: OFPG_ANY,
+        table_id: OFPTT_ALL,
+        match_: Match::catch_all(),
+    };
+    let message = Message::MultipartRequest(MultipartRequest::FlowMonitor(vec![request]));
+    assert_eq!(
+        net.say(watcher, &[encode(&message, Version::V10, 3)]),
+        ["NXST_FLOW_MONITOR reply (xid=0x3):"]
+    );
+    net.event(ConnEvent::Blocked { conn: watcher });
+    let add = |i: u32| flow(Version::V10, 4, &format!("ip,nw_src=10.0.{}.{},actions=drop", i >> 8, i & 255));
+    for i in 0..5000 {
+        assert!(net.say(conn, &[add(i)]).is_empty());
+    }
+    let heard = net.heard(watcher);
+    assert!((1000..4000).contains(&heard.len()), "{}", heard.len());
+    assert_eq!(heard.last().unwrap(), "NXT_FLOW_MONITOR_PAUSED (xid=0x0):");
+    // What was there goes; what is new goes without a word.
+    let delete = |text| {
+        let fm = FlowMod { command: FlowModCommand::Delete, ..parse_flow(text) };
+        encode(&Message::FlowMod(Box::new(fm)), Version::V10, 5)
+    };
+    net.now = net.now.plus_ms(1);
+    net.say(conn, &[delete("ip,nw_src=10.0.0.1")]);
+    net.say(conn, &[delete("ip,nw_src=10.0.19.1")]);
+    assert_eq!(net.heard(watcher).len(), 1);
+    net.event(ConnEvent::Drained { conn: watcher });
+    let heard = net.heard(watcher);
+    assert_eq!(heard.last().unwrap(), "NXT_FLOW_MONITOR_RESUMED (xid=0x0):");
+    net.say(conn, &[add(1)]);
+    assert_eq!(net.heard(watcher).len(), 1);
 }

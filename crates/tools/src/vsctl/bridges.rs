@@ -312,16 +312,45 @@ fn del_br(ctl: &mut C<'_>, call: &mut L) -> Outcome {
             ctl.remove_from("Bridge", bridge.uuid, "ports", &gone);
         }
     }
+    let uuid = bridge.fake.is_none().then_some(bridge.uuid);
     let cache = cache(ctl);
     let is_child = |b: &Bridge| b.fake.as_ref().is_some_and(|f| f.parent == *name);
     let bridges: Vec<String> =
         cache.bridges.values().filter(|b| b.name == *name || is_child(b)).map(|b| b.name.clone()).collect();
+    let mut gone = Vec::new();
     for bridge in &bridges {
         cache.bridges.remove(bridge);
-        let ports: Vec<String> = cache.ports_of(bridge).map(|p| p.name.clone()).collect();
-        ports.iter().for_each(|port| cache.remove_port(port));
+        gone.extend(cache.ports_of(bridge).cloned());
+    }
+    for port in &gone {
+        forget_port(ctl, port);
+    }
+    if let Some(uuid) = uuid {
+        // Its own port is in no cache.
+        for port in referenced(ctl, "Bridge", uuid, "ports") {
+            for iface in referenced(ctl, "Port", port, "interfaces") {
+                ctl.txn.delete_at(ctl.idl, "Interface", iface);
+            }
+            ctl.txn.delete_at(ctl.idl, "Port", port);
+        }
+        ctl.txn.delete_at(ctl.idl, "Bridge", uuid);
     }
     Ok(())
+}
+
+/// The rows that a column of a row refers to.
+fn referenced(ctl: &C<'_>, table: &str, uuid: Uuid, column: &str) -> Vec<Uuid> {
+    ctl.row(table, uuid).map(|row| row.uuids(column).collect()).unwrap_or_default()
+}
+
+/// A port that nothing refers to any more is no longer there for commands that follow, nor are its interfaces.
+fn forget_port(ctl: &mut C<'_>, port: &Port) {
+    let ifaces: Vec<Uuid> = cache(ctl).ifaces_of(&port.name).map(|i| i.uuid).collect();
+    for uuid in ifaces {
+        ctl.txn.delete_at(ctl.idl, "Interface", uuid);
+    }
+    ctl.txn.delete_at(ctl.idl, "Port", port.uuid);
+    cache(ctl).remove_port(&port.name);
 }
 
 fn lines<'s>(names: impl Iterator<Item = &'s str>) -> String {
@@ -534,6 +563,7 @@ fn del_bond_iface(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     }
     ctl.verify("Port", port.uuid, "interfaces");
     ctl.remove_from("Port", port.uuid, "interfaces", &reference(iface.uuid));
+    ctl.txn.delete_at(ctl.idl, "Interface", iface.uuid);
     cache(ctl).ifaces.remove(&name);
     Ok(())
 }
@@ -579,7 +609,7 @@ fn del_port(ctl: &mut C<'_>, call: &mut L) -> Outcome {
         }
     }
     ctl.remove_from("Bridge", owner.uuid, "ports", &reference(port.uuid));
-    cache(ctl).remove_port(&port.name);
+    forget_port(ctl, &port);
     Ok(())
 }
 

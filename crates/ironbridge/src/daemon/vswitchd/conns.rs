@@ -35,6 +35,8 @@ struct Conn {
     stream: Stream,
     connected: bool,
     out: VecDeque<u8>,
+    /// The switch knows that not everything has left.
+    blocked: bool,
     /// Close when everything has left.
     closing: bool,
 }
@@ -153,7 +155,15 @@ impl Conns {
                 stream.set_dscp(dscp);
                 self.add(
                     key,
-                    Conn { bridge, id, stream, connected: false, out: VecDeque::new(), closing: false },
+                    Conn {
+                        bridge,
+                        id,
+                        stream,
+                        connected: false,
+                        out: VecDeque::new(),
+                        blocked: false,
+                        closing: false,
+                    },
                 );
                 // It may be up already: UNIX sockets connect at once.
                 self.handle.wake(key);
@@ -233,6 +243,7 @@ impl Conns {
                 stream,
                 connected: true,
                 out: VecDeque::new(),
+                blocked: false,
                 closing: false,
             };
             self.news = true;
@@ -258,6 +269,9 @@ impl Conns {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if conn.out.len() > MAX_BACKLOG {
                         self.close(key, Some("peer does not read".into()), switch, now);
+                    } else if !std::mem::replace(&mut conn.blocked, true) {
+                        let (bridge, conn) = (conn.bridge.clone(), conn.id);
+                        switch.conn_event(&bridge, ConnEvent::Blocked { conn }, now);
                     }
                     return;
                 }
@@ -267,8 +281,12 @@ impl Conns {
                 }
             }
         }
+        let was_blocked = std::mem::take(&mut conn.blocked);
         if conn.closing {
             self.remove(key);
+        } else if was_blocked {
+            let (bridge, conn) = (conn.bridge.clone(), conn.id);
+            switch.conn_event(&bridge, ConnEvent::Drained { conn }, now);
         }
     }
 
