@@ -490,6 +490,7 @@ impl Dpif for DpUserspace {
             emc: Arc::new(AtomicBool::new(true)),
             settings: Mutex::default(),
             made_promiscuous: was.is_ok_and(|f| !f.contains(Flags::PROMISC)).into(),
+            tunnel_seq: 0.into(),
         };
         self.shared.ports.insert(Arc::new(port))?;
         if let Err(e) = self.distribute(number, &*netdev, queues) {

@@ -184,10 +184,10 @@ impl Worker {
                         return self.overdue_fragments(overdue, &md, rest, cx);
                     }
                 }
-                Action::TnlPush { tnl_type, header, .. } => {
+                Action::TnlPush { tnl_port, tnl_type, header, .. } => {
                     // What follows is for the outer packet.
                     let Some(p) = packet.take() else { return };
-                    let push = Push { tnl_type: *tnl_type, header };
+                    let push = Push { tnl_port: *tnl_port, tnl_type: *tnl_type, header };
                     return self.tunnel_push(p, &md, &push, &actions[i + 1..], cx);
                 }
                 Action::TnlPop(port) => {
@@ -348,6 +348,7 @@ mod tests {
     #[test]
     fn symmetric_hash_is_the_same_both_ways() {
         let mut a = Flow::zeroed();
+        (a.dl_type, a.nw_proto) = (Be16::new(0x800), 17);
         a.tp_src = Be16::new(1000);
         a.tp_dst = Be16::new(80);
         a.nw_src = ib_packet::Be32::new(1);

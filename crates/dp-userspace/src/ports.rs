@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ib_dpif::{DpifError, PortInfo};
 use ib_flow::OdpPort;
@@ -36,6 +36,8 @@ pub struct Port {
     pub settings: Mutex<PortSettings>,
     /// We turned promiscuous mode on.
     pub made_promiscuous: AtomicBool,
+    /// Of a tunnel: sequence number of the next packet that has one.
+    pub tunnel_seq: AtomicU32,
 }
 
 impl Port {
@@ -50,6 +52,7 @@ impl Port {
             emc: Arc::clone(&self.emc),
             settings: Mutex::new(self.settings.lock().clone()),
             made_promiscuous: self.made_promiscuous.swap(false, Ordering::Relaxed).into(),
+            tunnel_seq: self.tunnel_seq.load(Ordering::Relaxed).into(),
         }
     }
 

@@ -3,22 +3,27 @@
 //! No port of ours takes offloads for what is inside of a tunnel, so a super-frame is segmented here, in front of the outer
 //! headers, and checksums are completed. Segments go one by one through what follows the push.
 
+use std::sync::atomic::Ordering;
+
+use ib_base::time::machine_wall_ms;
 use ib_base::vlog::module::NATIVE_TNL;
 use ib_base::vlog_warn_rl;
-use ib_dpif::{Action, HashAlg};
+use ib_dpif::Action;
 use ib_flow::{Metadata, OdpPort};
 use ib_packet::{Packet, gso};
 use ib_tunnel::Kind;
 use ib_tunnel::pop::{PopError, pop};
-use ib_tunnel::push::{PerPacket, has_seq, push, wants_hash};
+use ib_tunnel::push::{PerPacket, has_seq, has_timestamp, push, wants_hash};
 
 use crate::drop::DropReason;
-use crate::exec::{Context, MAX_RECIRC, flow_hash};
+use crate::exec::{Context, MAX_RECIRC};
 use crate::headers::complete_csum;
 use crate::worker::Worker;
 
 /// The headers that a push action names.
 pub(crate) struct Push<'a> {
+    /// The tunnel's port.
+    pub tnl_port: OdpPort,
     /// `OVS_VPORT_TYPE_*`.
     pub tnl_type: u32,
     /// Prepared headers.
@@ -41,7 +46,7 @@ impl Worker {
         // Segments of one super-frame take one way: one hash for all.
         let hash = if wants_hash(action.header) {
             let key = self.key_of(&packet, md);
-            let hash = flow_hash(&key, HashAlg::L4, 0);
+            let hash = ib_flow::hash::five_tuple(&key, 0);
             self.give_key(key);
             hash
         } else {
@@ -74,8 +79,15 @@ impl Worker {
         if packet.offload.partial_csum.is_some() {
             complete_csum(&mut packet);
         }
-        let seq = if has_seq(action.header) { self.shared.next_tunnel_seq() } else { 0 };
-        let per = PerPacket { hash, seq, ip_id: self.rng.next_u32() as u16 };
+        let port = has_seq(action.header).then(|| self.shared.ports.get(action.tnl_port)).flatten();
+        let seq = port.map_or(0, |p| p.tunnel_seq.fetch_add(1, Ordering::Relaxed));
+        let timestamp = if has_timestamp(kind, action.header) {
+            // Units of 100 microseconds.
+            machine_wall_ms().wrapping_mul(10) as u32
+        } else {
+            0
+        };
+        let per = PerPacket { hash, seq, ip_id: self.rng.next_u32() as u16, timestamp };
         if !push(&mut packet, kind, action.header, &per) {
             return self.drop_packet(packet, DropReason::TunnelPush);
         }

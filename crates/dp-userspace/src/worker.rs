@@ -65,8 +65,6 @@ pub struct Shared {
     pub handler: ArcSwapOption<Arc<dyn UpcallHandler>>,
     /// Time.
     pub clock: Clock,
-    /// Sequence number of the next packet that has one.
-    pub tunnel_seq: AtomicU32,
     /// One in so many new keys enters the exact-match cache; 0: none.
     pub emc_insert_inv_prob: AtomicU32,
     /// The signature cache is wanted from the first flow on; otherwise it comes with many flows.
@@ -85,15 +83,9 @@ impl Shared {
             drops: DropCounters::default(),
             handler: ArcSwapOption::empty(),
             clock,
-            tunnel_seq: AtomicU32::new(0),
             emc_insert_inv_prob: AtomicU32::new(emc::DEFAULT_INSERT_INV_PROB),
             smc: AtomicBool::new(false),
         }
-    }
-
-    /// A sequence number for a tunnel's packet.
-    pub(crate) fn next_tunnel_seq(&self) -> u32 {
-        self.tunnel_seq.fetch_add(1, Ordering::Relaxed)
     }
 }
 

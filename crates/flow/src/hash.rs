@@ -148,24 +148,26 @@ fn halves(b: [u8; 16]) -> [u64; 2] {
     })
 }
 
-/// Hash of addresses, protocol and ports: what receive-side scaling does.
+/// Hash of addresses, protocol and ports: what receive-side scaling does. Of what is not IP or ARP nothing counts.
 pub fn five_tuple(flow: &Flow, basis: u32) -> u32 {
     let mut h = basis;
-    if flow.dl_type.get() == proto::ETH_IPV6 {
-        for a in [flow.ipv6_src, flow.ipv6_dst] {
-            for w in halves(a.to_bytes()) {
-                h = add64(h, w);
+    match flow.dl_type.get() {
+        proto::ETH_IPV6 => {
+            for a in [flow.ipv6_src, flow.ipv6_dst] {
+                for w in halves(a.to_bytes()) {
+                    h = add64(h, w);
+                }
             }
         }
-    } else {
-        h = add(add(h, flow.nw_src.raw()), flow.nw_dst.raw());
+        proto::ETH_IP | proto::ETH_ARP => h = add(add(h, flow.nw_src.raw()), flow.nw_dst.raw()),
+        _ => return finish(h, 42),
     }
     h = add(h, flow.nw_proto.into());
-    let ports = {
+    if matches!(flow.nw_proto, 1 | 6 | 17 | 58 | 132) {
         let (s, d) = (flow.tp_src.to_bytes(), flow.tp_dst.to_bytes());
-        u32::from_ne_bytes([s[0], s[1], d[0], d[1]])
-    };
-    finish(add(h, ports), 42)
+        h = add(h, u32::from_ne_bytes([s[0], s[1], d[0], d[1]]));
+    }
+    finish(h, 42)
 }
 
 /// Hash of Ethernet addresses, VLAN ids, Ethertype, and for IP of addresses, protocol and TCP or SCTP ports;

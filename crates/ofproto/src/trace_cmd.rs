@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ib_dpif::text::{PortNames, format_actions, parse_key};
 use ib_flow::compose::{Payload, compose};
 use ib_flow::fields::Protocols;
-use ib_flow::text::{CT_STATES, parse_exact_flow};
+use ib_flow::text::{CT_STATES, parse_exact_flow_with};
 use ib_flow::{CtState, Flow, Match, Metadata, OdpPort, OfPort, PortMap};
 use ib_openflow::action::{Action, Nat, NatFlags, NatRange};
 use ib_openflow::action_check::{CheckParams, check_for};
@@ -212,7 +212,8 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
             let bridge =
                 cfg.bridges.get(&b.of.id).cloned().ok_or_else(|| format!("{}: unknown bridge", rest[0]))?;
             let map = port_map(&bridge);
-            let flow = parse_exact_flow(flow_text, Some(&map))
+            let options = bridge.of.tlv().map_or(0, |table| table.id());
+            let flow = parse_exact_flow_with(flow_text, Some(&map), options)
                 .map_err(|e| format!("Bad openflow flow syntax: {e}"))?;
             (Arc::clone(&b.backer), bridge, flow)
         }

@@ -110,7 +110,13 @@ pub fn pack_options_mask(key: &Flow, mask: &mut Mask) {
     let m = &mut mask.0.tunnel;
     m.pad = [0; 4];
     (m.opts, m.opts_present) = ([0; 256], 0);
-    if key.tunnel.flags & TunFlags::UDPIF == 0 || looked_at.opts_present == 0 {
+    if key.tunnel.flags & TunFlags::UDPIF == 0 {
+        return;
+    }
+    // How many bytes of options there are decides which of them are fields.
+    m.opts_present = u64::MAX;
+    m.flags |= TunFlags::UDPIF;
+    if looked_at.opts_present == 0 {
         return;
     }
     let Some(table) = TlvTable::by_id(looked_at.tlv_table()) else { return };
@@ -119,8 +125,6 @@ pub fn pack_options_mask(key: &Flow, mask: &mut Mask) {
     table.pack_mask(&key.tunnel.opts[..len], &looked_at, &mut bytes);
     let n = bytes.len().min(m.opts.len());
     m.opts[..n].copy_from_slice(&bytes[..n]);
-    m.opts_present = u64::MAX;
-    m.flags |= TunFlags::UDPIF;
 }
 
 /// Whether a datapath's key came out of a tunnel.

@@ -332,9 +332,6 @@ fn gre_header(d: &[u8], at: usize, trusted: bool, t: &mut Tunnel) -> Parsed<Gre>
 
 fn gre(d: &[u8], at: usize, trusted: bool, t: &mut Tunnel) -> Parsed<Inner> {
     let header = gre_header(d, at, trusted, t)?;
-    if matches!(header.protocol, ETH_ERSPAN1 | ETH_ERSPAN2) {
-        return Err(PopError::Protocol);
-    }
     Ok(Inner { at: header.end, ethertype: header.protocol })
 }
 
@@ -433,7 +430,7 @@ mod tests {
             let mut p = Packet::from_frame(inner);
             p.ethernet = !l3;
             p.l3_type = Be16::new(0x0800);
-            let per = PerPacket { hash: r.next_u32(), seq: 5, ip_id: 1 };
+            let per = PerPacket { hash: r.next_u32(), seq: 5, ip_id: 1, timestamp: 0 };
             assert!(push(&mut p, kind, &header, &per), "{kind:?}");
             assert_eq!(p.len(), header.len() + inner.len());
             let good = p.data().to_vec();

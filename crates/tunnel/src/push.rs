@@ -13,6 +13,9 @@ use crate::world::egress_ports;
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
+/// From a GRE header with sequence number to ERSPAN's, and to the time in that of version 2.
+const ERSPAN: usize = 8;
+const ERSPAN_TIME: usize = ERSPAN + 4;
 
 /// What of a packet's headers changes with each packet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,12 +26,14 @@ pub struct PerPacket {
     pub seq: u32,
     /// IPv4 identification of packets that may be fragmented.
     pub ip_id: u16,
+    /// Time of day in units of 100 microseconds, for [`has_timestamp`].
+    pub timestamp: u32,
 }
 
 /// The UDP source port for a hash.
 pub fn source_port(hash: u32) -> u16 {
     let (min, max) = egress_ports();
-    let span = u64::from(max.saturating_sub(min)) + 1;
+    let span = u64::from(max.saturating_sub(min));
     // Scales the hash to the range without a division.
     min.saturating_add(((u64::from(hash) * span) >> 32) as u16)
 }
@@ -49,6 +54,12 @@ pub fn has_seq(header: &[u8]) -> bool {
     outer(header).is_some_and(|(_, protocol, l4)| {
         protocol == IPPROTO_GRE && header.get(l4).is_some_and(|b| b & (GRE_SEQ >> 8) as u8 != 0)
     })
+}
+
+/// Whether these headers of `kind` hold the time (ERSPAN, version 2).
+pub fn has_timestamp(kind: Kind, header: &[u8]) -> bool {
+    matches!(kind, Kind::Erspan | Kind::Ip6Erspan)
+        && outer(header).is_some_and(|(_, _, l4)| header.get(l4 + ERSPAN).is_some_and(|b| b >> 4 == 2))
 }
 
 /// IPv6 or not, protocol, and where its header starts.
@@ -91,18 +102,26 @@ pub fn push(p: &mut Packet, kind: Kind, header: &[u8], per: &PerPacket) -> bool 
             }
             put16(d, l4, source_port(per.hash));
             put16(d, l4 + 4, l4_len);
-            udp_csum(d, v6, l4, l4_len);
+            udp_csum(d, v6, l4, l4_len, kind == Kind::Gtpu);
         }
-        IPPROTO_GRE => gre(d, l4, per.seq),
+        IPPROTO_GRE => {
+            if has_timestamp(kind, header)
+                && let Some(place) = d.get_mut(l4 + ERSPAN_TIME..l4 + ERSPAN_TIME + 4)
+            {
+                place.copy_from_slice(&per.timestamp.to_be_bytes());
+            }
+            gre(d, l4, per.seq)
+        }
         IPPROTO_ROUTING => {}
         _ => {}
     }
     true
 }
 
-fn udp_csum(d: &mut [u8], v6: bool, l4: usize, l4_len: u16) {
+/// Of GTP-U it is there whether or not the header asks for it, hence `always`.
+fn udp_csum(d: &mut [u8], v6: bool, l4: usize, l4_len: u16, always: bool) {
     let Some(asked) = d.get(l4 + 6..l4 + 8) else { return };
-    if asked == [0, 0] {
+    if asked == [0, 0] && !always {
         return;
     }
     put16(d, l4 + 6, 0);

@@ -37,7 +37,7 @@ pub fn headers(input: &[u8]) {
         Ok(_) => {
             assert!(packet.len() <= before);
             let header = &frame[..frame.len().min(128)];
-            push(&mut packet, kind, header, &PerPacket { hash: 1, seq: 2, ip_id: 3 });
+            push(&mut packet, kind, header, &PerPacket { hash: 1, seq: 2, ip_id: 3, timestamp: 4 });
         }
         Err(_) => assert_eq!(packet.data(), frame),
     }

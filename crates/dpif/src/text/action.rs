@@ -327,6 +327,7 @@ fn set_tunnel_mask(t: &Tunnel) -> Tunnel {
     m.gbp_flags = u8::MAX;
     (m.erspan_ver, m.erspan_idx, m.erspan_dir, m.erspan_hwid) = (u8::MAX, u32::MAX, u8::MAX, u8::MAX);
     (m.gtpu_flags, m.gtpu_msgtype) = (u8::MAX, u8::MAX);
+    m.opts = [u8::MAX; 256];
     m
 }
 

@@ -169,16 +169,20 @@ pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: b
         }
         a.out.push_str("))");
     }
-    if t.flags & ib_flow::TunFlags::UDPIF != 0 && t.opts_present != 0 {
+    if t.flags & ib_flow::TunFlags::UDPIF != 0 && (t.opts_present != 0 || m.opts_present != 0) {
         let sep = if a.out.ends_with('(') { "" } else { "," };
         let _ = write!(a.out, "{sep}geneve(");
         let len = usize::try_from(t.opts_present).unwrap_or(0).min(t.opts.len());
-        format_geneve(a.out, &t.opts[..len], &m.opts[..len]);
+        format_geneve(a.out, &t.opts[..len], &m.opts[..len], verbose);
         a.out.push(')');
     }
-    format_erspan_gtpu(a.out, t, m);
+    format_erspan_gtpu(a.out, t, m, verbose);
     let flag_bits: u32 = TUN_FLAGS.iter().map(|(b, _)| b).sum();
-    let (v, mask) = (u32::from(t.flags) & flag_bits, u32::from(m.flags) & flag_bits);
+    let (v, mut mask) = (u32::from(t.flags) & flag_bits, u32::from(m.flags) & flag_bits);
+    if mask != flag_bits && !has(t) {
+        // Without a key there is nothing to say of one.
+        mask &= !u32::from(ib_flow::TunFlags::KEY);
+    }
     if mask != 0 || verbose {
         a.put("flags", format_args!("X"));
         let n = a.out.len() - "=X".len();
@@ -187,40 +191,70 @@ pub(super) fn format_tunnel(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: b
     }
 }
 
-/// `erspan(...)` and `gtpu(...)`, where the mask looks at them.
-fn format_erspan_gtpu(out: &mut String, t: &Tunnel, m: &Tunnel) {
-    let sep = |out: &String| if out.ends_with('(') { "" } else { "," };
-    if t.erspan_ver != 0 && m.erspan_ver != 0 {
-        let _ = write!(out, "{}erspan(ver={}", sep(out), t.erspan_ver);
-        if t.erspan_ver == 1 && m.erspan_idx != 0 {
-            let _ = write!(out, ",idx={}", hex(t.erspan_idx.into()));
-        }
-        if t.erspan_ver == 2 && m.erspan_dir != 0 {
-            let _ = write!(out, ",dir={}", t.erspan_dir);
-        }
-        if t.erspan_ver == 2 && m.erspan_hwid != 0 {
-            let _ = write!(out, ",hwid={}", hex(t.erspan_hwid.into()));
+/// Opens `NAME(` behind what is there.
+fn nested<'a>(out: &'a mut String, verbose: bool, name: &str) -> Attr<'a> {
+    let sep = if out.ends_with('(') { "" } else { "," };
+    let _ = write!(out, "{sep}{name}(");
+    Attr { start: out.len(), out, verbose }
+}
+
+/// `erspan(...)` and `gtpu(...)`, if the packet has them: what the mask looks at, and always the index of ERSPAN's version 1.
+fn format_erspan_gtpu(out: &mut String, t: &Tunnel, m: &Tunnel, verbose: bool) {
+    if matches!(t.erspan_ver, 1 | 2) {
+        let mut a = nested(out, verbose, "erspan");
+        a.dec("ver", t.erspan_ver.into(), if m.erspan_ver == 0 { 0 } else { 0xff }, 0xff);
+        if t.erspan_ver == 1 {
+            a.verbose = true;
+            a.hexa("idx", t.erspan_idx.into(), m.erspan_idx.into(), m.erspan_idx.max(1).into());
+        } else {
+            a.dec("dir", t.erspan_dir.into(), m.erspan_dir.into(), m.erspan_dir.max(1).into());
+            a.hexa("hwid", t.erspan_hwid.into(), m.erspan_hwid.into(), m.erspan_hwid.max(1).into());
         }
         out.push(')');
     }
-    if (t.gtpu_flags, t.gtpu_msgtype) != (0, 0) && (m.gtpu_flags, m.gtpu_msgtype) != (0, 0) {
-        let _ =
-            write!(out, "{}gtpu(flags={},msgtype={})", sep(out), hex(t.gtpu_flags.into()), t.gtpu_msgtype);
+    if (t.gtpu_flags, t.gtpu_msgtype) != (0, 0) {
+        let mut a = nested(out, verbose, "gtpu");
+        a.hexa("flags", t.gtpu_flags.into(), m.gtpu_flags.into(), 0xff);
+        a.dec("msgtype", t.gtpu_msgtype.into(), m.gtpu_msgtype.into(), 0xff);
+        out.push(')');
     }
 }
 
-/// Options; a value's mask is shown if it is neither whole nor empty.
-fn format_geneve(out: &mut String, mut opts: &[u8], mut masks: &[u8]) {
+/// Options: of each what the mask looks at.
+fn format_geneve(out: &mut String, mut opts: &[u8], mut masks: &[u8], verbose: bool) {
     while let [c0, c1, kind, len, rest @ ..] = opts {
         let words = usize::from(len & 0x1f) * 4;
         let Some((data, tail)) = rest.split_at_checked(words) else { return };
+        let [m0, m1, kind_mask, len_mask] = *masks.first_chunk().unwrap_or(&[0; 4]);
         let mask = masks.get(4..4 + words).unwrap_or_default();
+        out.push('{');
+        let mut a = Attr { start: out.len(), out, verbose };
         let class = u16::from_be_bytes([*c0, *c1]);
-        let _ = write!(out, "{{class={},type={},len={words}", hex(class.into()), hex((*kind).into()));
-        if !data.is_empty() {
-            let _ = write!(out, ",0x{}", digits_of(data));
-            if mask.iter().any(|b| *b != u8::MAX) && mask.iter().any(|b| *b != 0) {
-                let _ = write!(out, "/0x{}", digits_of(mask));
+        let class_mask = u16::from_be_bytes([m0, m1]);
+        let field = |a: &mut Attr<'_>, text: std::fmt::Arguments<'_>| {
+            if !a.out.ends_with('{') {
+                a.out.push(',');
+            }
+            let _ = a.out.write_fmt(text);
+        };
+        let bits = |mask: u32, full: u32| {
+            if mask == full { String::new() } else { format!("/{}", hex(mask.into())) }
+        };
+        if verbose || class_mask != 0 {
+            field(&mut a, format_args!("class={}{}", hex(class.into()), bits(class_mask.into(), 0xffff)));
+        }
+        if verbose || kind_mask != 0 {
+            field(&mut a, format_args!("type={}{}", hex((*kind).into()), bits(kind_mask.into(), 0xff)));
+        }
+        if verbose || len_mask != 0 {
+            field(&mut a, format_args!("len={words}{}", if len_mask == 0 { "/0" } else { "" }));
+        }
+        if !data.is_empty() && (verbose || mask.iter().any(|b| *b != 0)) {
+            field(&mut a, format_args!("0x{}", digits_of(data)));
+            if mask.iter().all(|b| *b == 0) {
+                a.out.push_str("/0");
+            } else if mask.iter().any(|b| *b != u8::MAX) {
+                let _ = write!(a.out, "/0x{}", digits_of(mask));
             }
         }
         out.push('}');

@@ -11,8 +11,8 @@ pub mod value;
 pub use matching::{flow_to_string, format_flow, format_match, mask_for_packet, match_to_string};
 pub use normalize::{normalize_match, normalized};
 pub use parse::{
-    parse_exact_flow, parse_field, parse_match, parse_match_key, set_default_packet_type, split_items,
-    usable_together,
+    parse_exact_flow, parse_exact_flow_with, parse_field, parse_match, parse_match_key,
+    set_default_packet_type, split_items, usable_together,
 };
 pub use value::{
     CT_STATES, TCP_FLAGS, TUN_FLAGS, format_flags, format_flags_masked, format_flags_signed,

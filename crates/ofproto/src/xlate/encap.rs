@@ -206,7 +206,8 @@ impl Ctx<'_> {
                     base.packet_type = flow.packet_type;
                     base.dl_type = flow.dl_type;
                 }
-                MPLS | MPLS_MC => {
+                // A pipeline of frames had it from a tunnel of packets: the label stack stays.
+                MPLS | MPLS_MC if pending.decap || flow.packet_type.get() != ETHERNET => {
                     self.out.push(Odp::PopMpls(flow.dl_type));
                     base.packet_type = flow.packet_type;
                     base.dl_type = flow.dl_type;

@@ -423,6 +423,12 @@ impl Ctx<'_> {
             self.finish_wc();
             return;
         }
+        if self.frozen.is_none() && self.flow.tunnel.flags & ib_flow::TunFlags::UDPIF != 0 {
+            self.report_error("Invalid Geneve tunnel metadata");
+            self.error = Some(XlateError::InvalidTunnelMetadata);
+            self.finish_wc();
+            return;
+        }
         let in_port = self.port(OfPort(self.flow.in_port as u16));
         let legacy_l3 = in_port
             .as_ref()
@@ -835,7 +841,8 @@ pub fn receive(backer: &Backer, key: &Flow) -> Result<Received, XlateError> {
     flow.in_port = port.ofport.0.into();
     flow.actset_output = OfPort::UNSET;
     if !crate::tunnel::unpack_options(&bridge.of, &mut flow) {
-        return Err(XlateError::InvalidTunnelMetadata);
+        // Translation drops what still has this.
+        flow.tunnel.flags |= ib_flow::TunFlags::UDPIF;
     }
     if key.recirc_id == 0 {
         return Ok((Arc::clone(bridge), flow, None));

@@ -208,8 +208,10 @@ impl Ctx<'_> {
             if self.flow.tp_src.get() != 136 || !self.flow.tp_dst.is_zero() {
                 return;
             }
-            m.nd_target = Be128::MAX;
             m.arp_tha = Mac([0xff; 6]);
+            if !self.flow.arp_tha.is_zero() {
+                (m.ipv6_src, m.nd_target) = (Be128::MAX, Be128::MAX);
+            }
             (Ipv6Addr::from(self.flow.nd_target), self.flow.arp_tha)
         };
         let (ip, mac) = learned;
