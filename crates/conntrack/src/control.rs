@@ -7,6 +7,7 @@ use ib_dpif::conntrack::{
     CtControl, CtEntry, CtExpectation, CtFilter, CtTcp, CtTimeouts, CtTuple, CtZoneLimit, FragList,
     FragStatus,
 };
+use ib_dpif::ct_saved::CtSaved;
 use ib_packet::Be128;
 
 use crate::key::Key;
@@ -17,7 +18,7 @@ const FRAG_FLOOR: u32 = 400;
 /// Most fragments that can be allowed to be held.
 const FRAG_MAX: u32 = 5000;
 
-fn tuple(key: &Key) -> CtTuple {
+pub(crate) fn tuple(key: &Key) -> CtTuple {
     let addr = |a: Be128| -> std::net::IpAddr {
         if key.v6 {
             std::net::Ipv6Addr::from(a.get()).into()
@@ -79,6 +80,14 @@ impl CtControl for Conntrack {
     fn flush(&self, filter: &CtFilter) -> usize {
         let agrees = |c: &&Arc<Conn>| filter.matches(&entry(c, 0));
         self.all(filter.zone).iter().filter(agrees).filter(|c| self.remove(c)).count()
+    }
+    fn save(&self, wanted: &dyn Fn(&CtEntry) -> bool) -> Vec<CtSaved> {
+        let now = self.now_ms.load(Ordering::Relaxed);
+        let conns = self.all(None);
+        conns.iter().filter(|c| wanted(&entry(c, now))).map(|c| self.save_one(c, now)).collect()
+    }
+    fn restore(&self, conn: &CtSaved) -> Result<(), String> {
+        self.restore_one(conn)
     }
     fn n_conns(&self) -> u32 {
         self.remove_due();

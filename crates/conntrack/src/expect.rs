@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+use ib_dpif::ct_saved::{CtExpected, CtSkew};
 use ib_packet::{Be128, Packet};
 
 use crate::ftp::{self, Announcement};
@@ -103,6 +104,12 @@ impl Skew {
     fn is_none(&self) -> bool {
         self.before == 0 && self.after == 0
     }
+    fn saved(&self) -> CtSkew {
+        CtSkew { at: self.at, before: self.before, after: self.after }
+    }
+    fn restored(s: &CtSkew) -> Skew {
+        Skew { at: s.at, before: s.before, after: s.after }
+    }
 }
 
 /// What a connection with a helper has beside its state.
@@ -122,7 +129,7 @@ fn address(a: Be128, v6: bool) -> IpAddr {
     }
 }
 
-fn raw(a: IpAddr) -> Be128 {
+pub(crate) fn raw(a: IpAddr) -> Be128 {
     match a {
         IpAddr::V4(a) => Be128::new(u32::from(a).into()),
         IpAddr::V6(a) => Be128::new(a.into()),
@@ -161,6 +168,43 @@ impl Conntrack {
             }
         }
         self.expecting.store(all.len(), Ordering::Relaxed);
+    }
+
+    /// What a helper's connection takes along to another table: skews and announcements. With its lock held.
+    pub(crate) fn save_alg(&self, state: &State) -> ([CtSkew; 2], Vec<CtExpected>) {
+        let Some(alg) = &state.alg else { return Default::default() };
+        let all = self.expectations.read();
+        let expected = alg.expects.iter().filter_map(|key| {
+            let x = all.get(key)?;
+            Some(CtExpected {
+                src: address(key.src, key.v6),
+                dst: address(key.dst, key.v6),
+                proto: key.proto,
+                dport: key.dport,
+                nat: x.translated.saved(),
+                addr: address(x.addr, key.v6),
+                port: x.port,
+            })
+        });
+        (alg.skew.map(|s| s.saved()), expected.collect())
+    }
+
+    /// What it brought from another table. With its lock held.
+    pub(crate) fn restore_alg(&self, conn: &Conn, state: &mut State, skew: &[CtSkew; 2], x: &[CtExpected]) {
+        if *skew != [CtSkew::default(); 2] {
+            state.alg.get_or_insert_default().skew = [Skew::restored(&skew[0]), Skew::restored(&skew[1])];
+        }
+        for x in x {
+            let key = ExpectedKey {
+                src: raw(x.src),
+                dst: raw(x.dst),
+                dport: x.dport,
+                zone: conn.orig.zone,
+                proto: x.proto,
+                v6: conn.orig.v6,
+            };
+            self.expect(conn, state, key, (Translated::restored(x.nat), raw(x.addr), x.port));
+        }
     }
 
     fn expect(

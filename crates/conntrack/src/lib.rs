@@ -25,6 +25,7 @@ pub mod key;
 pub mod nat;
 mod process;
 pub mod rewrite;
+mod saved;
 pub mod table;
 pub mod tcp;
 pub mod timeouts;

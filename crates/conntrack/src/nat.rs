@@ -4,6 +4,7 @@
 //! reply direction that nobody has. A source port is kept if it can be; else another one of its class takes its place (RFC
 //! 4787, 4.2.2: privileged ports stay privileged). The search is bounded by [`MAX_TRIES`].
 
+use ib_dpif::ct_saved::CtNat;
 use ib_dpif::{NatAction, NatRange};
 use ib_packet::Be128;
 
@@ -22,6 +23,23 @@ pub enum Translated {
     Source,
     /// Destination.
     Destination,
+}
+
+impl Translated {
+    pub(crate) fn saved(self) -> CtNat {
+        match self {
+            Translated::Neither => CtNat::None,
+            Translated::Source => CtNat::Source,
+            Translated::Destination => CtNat::Destination,
+        }
+    }
+    pub(crate) fn restored(saved: CtNat) -> Translated {
+        match saved {
+            CtNat::None => Translated::Neither,
+            CtNat::Source => Translated::Source,
+            CtNat::Destination => Translated::Destination,
+        }
+    }
 }
 
 /// Which end an action translates.

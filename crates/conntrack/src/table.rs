@@ -271,7 +271,12 @@ impl Conntrack {
     /// Sets how long a connection has from now.
     pub(crate) fn prolong(&self, conn: &Arc<Conn>, state: &mut State, first: bool, now_ms: u64) {
         let seconds = self.timeouts.read().seconds(conn.policy, &state.proto, first);
-        state.expires_ms = now_ms + u64::from(seconds) * 1000;
+        self.expire_at(conn, state, now_ms + u64::from(seconds) * 1000);
+    }
+
+    /// Sets when a connection's time is over.
+    pub(crate) fn expire_at(&self, conn: &Arc<Conn>, state: &mut State, at_ms: u64) {
+        state.expires_ms = at_ms;
         let second = state.expires_ms / 1000 + 1;
         // What is noted for earlier will be noted again then.
         if second < state.noted_s {

@@ -6,6 +6,7 @@
 //! what the other end has sent.
 
 use ib_dpif::conntrack::TcpState;
+use ib_dpif::ct_saved::CtPeer;
 use ib_packet::wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};
 
 use crate::key::Segment;
@@ -26,6 +27,19 @@ pub struct Peer {
     pub unknown: bool,
     /// State.
     pub state: TcpState,
+}
+
+impl Peer {
+    /// As it moves to another table.
+    pub(crate) fn saved(&self) -> CtPeer {
+        let Peer { lo, hi, max_win, wscale, unknown, state } = *self;
+        CtPeer { lo, hi, max_win, wscale, unknown, state }
+    }
+    /// As it came from another table.
+    pub(crate) fn restored(saved: &CtPeer) -> Peer {
+        let CtPeer { lo, hi, max_win, wscale, unknown, state } = *saved;
+        Peer { lo, hi, max_win, wscale, unknown, state }
+    }
 }
 
 /// A connection: originator first.

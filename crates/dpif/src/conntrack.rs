@@ -7,6 +7,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use crate::ct_saved::CtSaved;
+
 /// One direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CtTuple {
@@ -303,6 +305,14 @@ pub trait CtControl: Send + Sync {
     fn expectations(&self, zone: Option<u16>) -> Vec<CtExpectation>;
     /// Removes those that agree; how many.
     fn flush(&self, filter: &CtFilter) -> usize;
+    /// Those that are `wanted`, oldest first, with all that they need to go on in another table.
+    fn save(&self, _wanted: &dyn Fn(&CtEntry) -> bool) -> Vec<CtSaved> {
+        Vec::new()
+    }
+    /// Takes a connection over from another table; it replaces what has its original direction. The error says why not.
+    fn restore(&self, _conn: &CtSaved) -> Result<(), String> {
+        Err("this datapath cannot take connections over".into())
+    }
     /// Connections there are.
     fn n_conns(&self) -> u32;
     /// Most connections.

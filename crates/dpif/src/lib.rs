@@ -9,6 +9,7 @@
 pub mod action;
 pub mod conformance;
 pub mod conntrack;
+pub mod ct_saved;
 pub mod datapaths;
 pub mod dpctl;
 pub mod meter;

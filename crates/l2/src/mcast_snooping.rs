@@ -41,6 +41,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 5] =
+        [Protocol::IgmpV1, Protocol::IgmpV2, Protocol::IgmpV3, Protocol::MldV1, Protocol::MldV2];
     /// Its name in `mdb/show`.
     pub fn name(self) -> &'static str {
         match self {

@@ -81,6 +81,9 @@ commands! {
     "ofproto/trace-packet-out"
         "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions" 2..MANY
         => crate::trace_cmd::trace_packet_out;
+    "port-state/restore" "[--check] [--replace] bridge state" 2..4 => crate::transfer::restore;
+    "port-state/save" "[--zone=ZONE | --address=ADDRESS | --cookie=COOKIE[/MASK] | --only=connections]... bridge port..."
+        2..MANY => crate::transfer::save;
     "revalidator/pause" "" 0..0 => pause;
     "revalidator/purge" "" 0..0 => purge;
     "revalidator/resume" "" 0..0 => resume;

@@ -23,7 +23,7 @@ use parking_lot::MutexGuard;
 
 use crate::config::TableConfig;
 use crate::ofproto::{INTERNAL_TABLE, N_TABLES, Ofproto};
-use crate::rule::{NewRule, Rule};
+use crate::rule::{NewRule, PushStats, Rule};
 
 /// What happened to a flow, for controllers.
 #[derive(Clone, Debug)]
@@ -96,6 +96,17 @@ pub struct Txn<'a> {
     removed: Vec<(Arc<Rule>, FlowRemovedReason)>,
     origins: Vec<Origin>,
     committed: bool,
+}
+
+/// What a flow was before it came.
+#[derive(Clone, Copy)]
+pub(crate) struct Past {
+    /// When it was added.
+    pub created: Instant,
+    /// When it was last changed.
+    pub modified: Instant,
+    /// Its packets.
+    pub stats: PushStats,
 }
 
 #[derive(Clone, Copy)]
@@ -311,6 +322,13 @@ impl Ofproto {
 }
 
 impl Txn<'_> {
+    /// Starts the addition of a flow that has a past, in this switch or another. After an error the whole change must be
+    /// given up.
+    pub(crate) fn restore(&mut self, fm: &FlowMod, past: Past) -> Result<(), OfError> {
+        self.origins.push(Origin::default());
+        self.add(&canonical(fm), Some(past))
+    }
+
     /// Starts one flow_mod. After an error the whole change must be given up.
     pub fn flow_mod(&mut self, fm: &FlowMod, origin: Origin) -> Result<(), OfError> {
         self.origins.push(origin);
@@ -319,7 +337,7 @@ impl Txn<'_> {
             return Err(OfError::OFPFMFC_TABLE_FULL);
         }
         match fm.command {
-            FlowModCommand::Add => self.add(fm),
+            FlowModCommand::Add => self.add(fm, None),
             FlowModCommand::Modify | FlowModCommand::ModifyStrict => self.modify(fm),
             FlowModCommand::Delete | FlowModCommand::DeleteStrict => self.delete(fm),
         }
@@ -336,7 +354,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn add(&mut self, fm: &FlowMod) -> Result<(), OfError> {
+    fn add(&mut self, fm: &FlowMod, past: Option<Past>) -> Result<(), OfError> {
         let table = match fm.table_id {
             OFPTT_ALL => 0,
             t if usize::from(t) < N_TABLES => t,
@@ -373,11 +391,14 @@ impl Txn<'_> {
             importance: fm.importance,
             flags: fm.flags & !FlowModFlags::CHECK_OVERLAP,
             actions: fm.actions.as_slice().into(),
-            created: self.now,
-            modified: self.now,
+            created: past.map_or(self.now, |p| p.created),
+            modified: past.map_or(self.now, |p| p.modified),
             version: self.next,
         });
-        let keep_counts = fm.flags & FlowModFlags::RESET_COUNTS == 0;
+        if let Some(past) = past {
+            rule.credit(&past.stats);
+        }
+        let keep_counts = past.is_none() && fm.flags & FlowModFlags::RESET_COUNTS == 0;
         self.insert(rule, old, Replace { keep_counts, by_add: true });
         Ok(())
     }
@@ -403,7 +424,7 @@ impl Txn<'_> {
             // OpenFlow 1.0 and 1.1 add what they can't find; a cookie of all ones says that it shall not.
             let may_add = fm.modify_cookie && fm.new_cookie != u64::MAX && fm.cookie_mask == 0;
             let fm = FlowMod { command: FlowModCommand::Add, ..fm.clone() };
-            return if may_add { self.add(&canonical(&fm)) } else { Ok(()) };
+            return if may_add { self.add(&canonical(&fm), None) } else { Ok(()) };
         }
         self.check_actions(fm)?;
         let actions: Arc<[Action]> = fm.actions.as_slice().into();

@@ -45,6 +45,7 @@ pub mod switch;
 mod testing;
 pub mod text;
 mod trace_cmd;
+mod transfer;
 pub mod tunnel;
 pub mod ukey;
 pub mod upcall;

@@ -82,6 +82,20 @@ fn put_group(
     }
 }
 
+/// A group in the form that [`parse_group_mod`] takes.
+pub fn group_line(id: u32, kind: GroupType, buckets: &[Bucket], props: &GroupProps, n: &Names<'_>) -> String {
+    let mut out = format!("group_id={id}");
+    put_group(&mut out, kind, buckets, props, true, Version::V15, n);
+    out
+}
+
+/// A meter in the form that [`parse_meter_mod`] takes.
+pub fn meter_line(m: &MeterConfig) -> String {
+    let mut out = String::new();
+    meter(&mut out, m);
+    out.trim_end().replace('\n', " ")
+}
+
 /// Appends one bucket of a group of type `kind`.
 pub fn put_bucket(out: &mut String, kind: GroupType, b: &Bucket, v: Version, n: &Names<'_>) {
     out.push_str("bucket=");
