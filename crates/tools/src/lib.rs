@@ -11,6 +11,7 @@ pub mod ovs_ctl;
 pub mod ovsdb_client;
 pub mod ovsdb_tool;
 pub mod pki;
+pub mod port;
 pub mod save;
 pub mod table;
 pub mod testcontroller;

@@ -1,0 +1,255 @@
+//! `ironbridge port`: takes ports with all that belongs to them from one switch to another.
+//!
+//! `export` writes a file with the configuration (rows of the database) and the forwarding state (from the switch's
+//! `port-state/save`); `import` brings such a file to a switch. Neither needs anything of the other than the file. [`file`] is the
+//! file's form, [`config`] the database's side, [`switch`] the daemon's.
+
+mod config;
+mod file;
+mod switch;
+
+use std::ffi::OsString;
+use std::io::Read;
+
+use ib_base::getopt::{Getopt, HasArg, LongOpt};
+use ib_base::json::{Json, Object};
+use ib_sys::{dirs, process, signal};
+
+use crate::io::{Io, argv0, version_text};
+use config::Database;
+
+const ZONE: u32 = 0x1000;
+const ADDRESS: u32 = 0x1001;
+const COOKIE: u32 = 0x1002;
+const DB: u32 = 0x1003;
+const BRIDGE: u32 = 0x1004;
+const REPLACE: u32 = 0x1005;
+const CHECK: u32 = 0x1006;
+
+const LONG: &[LongOpt] = &[
+    LongOpt::new("zone", HasArg::Required, ZONE),
+    LongOpt::new("address", HasArg::Required, ADDRESS),
+    LongOpt::new("cookie", HasArg::Required, COOKIE),
+    LongOpt::new("db", HasArg::Required, DB),
+    LongOpt::new("target", HasArg::Required, 't' as u32),
+    LongOpt::new("bridge", HasArg::Required, BRIDGE),
+    LongOpt::new("replace", HasArg::No, REPLACE),
+    LongOpt::new("check", HasArg::No, CHECK),
+    LongOpt::new("output", HasArg::Required, 'o' as u32),
+    LongOpt::new("timeout", HasArg::Required, 'T' as u32),
+    LongOpt::new("help", HasArg::No, 'h' as u32),
+    LongOpt::new("version", HasArg::No, 'V' as u32),
+];
+
+const USAGE: &str = "\
+ironbridge port: take ports with all that belongs to them to another switch
+usage: ironbridge port export [OPTION...] PORT...   write the ports' configuration and state
+       ironbridge port import [OPTION...] [FILE]    bring them to this switch (standard input without FILE)
+What `export' writes: rows of Port, Interface, QoS and Queue, memberships in mirrors; OpenFlow flows that match
+the ports as in_port, output to them, or are named by an option below, with their counters and ages; the groups and
+meters that those use; learned addresses, multicast memberships, tracked connections with their address translation.
+Options of export:
+  --address=ADDRESS      also flows that match this Ethernet or IP address exactly; with IP addresses, only
+                         connections of theirs (may be given more than once)
+  --cookie=COOKIE[/MASK] also flows with this cookie (may be given more than once)
+  --zone=ZONE            connections of this zone (may be given more than once; by default the zones that
+                         flows of packets from the ports name)
+  -o, --output=FILE      write FILE instead of standard output
+Options of import:
+  --bridge=BRIDGE        put them on BRIDGE instead of the bridge of the same name
+  --check                say what would be done, and do nothing
+  --replace              let groups and meters take the place of others with the same numbers
+Options of both:
+  --db=DATABASE          connect to DATABASE
+  -t, --target=TARGET    pidfile or control socket of the switch
+  -T, --timeout=SECS     give up after SECS seconds
+  -h, --help             display this help message
+  -V, --version          display version information
+A port that the bridge has already keeps its configuration, and gets the state. What is refused changes nothing.
+";
+
+struct Options {
+    db: String,
+    target: String,
+    bridge: Option<String>,
+    replace: bool,
+    check: bool,
+    output: Option<String>,
+    /// Passed on to `port-state/save`.
+    selection: Vec<String>,
+    words: Vec<String>,
+}
+
+/// Either what to do, or the exit code after what was asked for has been printed.
+fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
+    let name = argv0(args);
+    let mut o = Options {
+        db: format!("unix:{}", dirs::rundir().join("db.sock").display()),
+        target: "ovs-vswitchd".to_owned(),
+        bridge: None,
+        replace: false,
+        check: false,
+        output: None,
+        selection: Vec::new(),
+        words: Vec::new(),
+    };
+    let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), "t:o:T:hV", LONG);
+    for found in opts.by_ref() {
+        let found = found.map_err(|e| {
+            io.err(format!("{e}\n"));
+            1
+        })?;
+        let arg = found.arg_str();
+        match found.id {
+            ZONE => o.selection.push(format!("--zone={arg}")),
+            ADDRESS => o.selection.push(format!("--address={arg}")),
+            COOKIE => o.selection.push(format!("--cookie={arg}")),
+            DB => o.db = arg,
+            BRIDGE => o.bridge = Some(arg),
+            REPLACE => o.replace = true,
+            CHECK => o.check = true,
+            id => match char::from_u32(id) {
+                Some('t') => o.target = arg,
+                Some('o') => o.output = Some(arg),
+                Some('T') => match arg.parse::<u32>() {
+                    Ok(n) if n > 0 => signal::ctl_timeout(Some(n)),
+                    _ => return Err(io.fatal(&name, format!("{arg}: not a number of seconds"))),
+                },
+                Some('h') => {
+                    io.out(USAGE);
+                    return Err(0);
+                }
+                Some('V') => {
+                    io.out(version_text("ironbridge port", ""));
+                    return Err(0);
+                }
+                _ => return Err(1),
+            },
+        }
+    }
+    o.words = opts.rest_str();
+    Ok(o)
+}
+
+/// Runs `ironbridge port`.
+pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
+    process::init("ironbridge");
+    let options = match parse(args, io) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    let done = match options.words.split_first() {
+        Some((first, ports)) if first == "export" => export(&options, ports, io),
+        Some((first, files)) if first == "import" => import(&options, files, io),
+        Some((other, _)) => Err(format!("unknown command \"{other}\" (use --help for help)")),
+        None => Err("missing command name (use --help for help)".to_owned()),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(why) => io.fatal("ironbridge port", why),
+    }
+}
+
+fn export(o: &Options, ports: &[String], io: &mut Io<'_>) -> Result<(), String> {
+    if ports.is_empty() {
+        return Err("export needs the name of a port".into());
+    }
+    let mut db = Database::open(&o.db)?;
+    let config = db.export(ports)?;
+    let mut args = o.selection.clone();
+    args.push(config.bridge.clone());
+    args.extend(ports.iter().cloned());
+    let state = switch::call(&o.target, "port-state/save", &args)?;
+    let state = Json::parse(&state).map_err(|e| format!("the switch answers nonsense: {e}"))?;
+    let mut content = Object::new();
+    content.insert("bridge", config.bridge.as_str());
+    content.insert("ports", config.ports);
+    content.insert("mirrors", config.mirrors);
+    content.insert("state", state);
+    let text = file::write(Json::Object(content));
+    match &o.output {
+        None => io.out(text),
+        Some(path) => {
+            std::fs::write(path, text).map_err(|e| format!("{path}: {}", ib_base::errno::strerror(&e)))?;
+        }
+    }
+    Ok(())
+}
+
+fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> {
+    let text = match files {
+        [] => {
+            let mut bytes = Vec::new();
+            let read = io.stdin.take(file::MAX_BYTES + 1).read_to_end(&mut bytes);
+            read.map_err(|e| format!("standard input: {}", ib_base::errno::strerror(&e)))?;
+            bytes
+        }
+        [path] => std::fs::read(path).map_err(|e| format!("{path}: {}", ib_base::errno::strerror(&e)))?,
+        _ => return Err("import takes one file".into()),
+    };
+    let content = file::read(&text)?;
+    let what = config::Imported::read(&content)?;
+    let bridge = o.bridge.clone().unwrap_or_else(|| what.bridge.clone());
+    let state = content.get("state").ok_or("the file has no state")?.to_text(Default::default());
+    let mut db = Database::open(&o.db)?;
+    let plan = db.plan(&bridge, &what)?;
+    for name in &plan.present {
+        io.err(format!("ironbridge port: {name} is on {bridge} already and keeps its configuration\n"));
+    }
+    let mut args = vec![bridge.clone(), state];
+    if o.replace {
+        args.insert(0, "--replace".into());
+    }
+    if o.check {
+        if plan.absent.is_empty() {
+            args.insert(0, "--check".into());
+            io.out(switch::call(&o.target, "port-state/restore", &args)?);
+        }
+        for name in &plan.absent {
+            io.out(format!("port {name} would be added to {bridge}\n"));
+        }
+        return Ok(());
+    }
+    db.add(&bridge, &what, &plan)?;
+    match switch::call(&o.target, "port-state/restore", &args) {
+        Ok(summary) => {
+            io.out(summary);
+            Ok(())
+        }
+        Err(why) => {
+            db.remove(&bridge, &plan.absent)?;
+            Err(why)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::capture;
+
+    #[test]
+    fn command_line() {
+        let said = |args: &[&str]| {
+            let mut all = vec!["ironbridge port"];
+            all.extend(args);
+            capture(run, &all, "")
+        };
+        let fails = |args: &[&str], why: &str| {
+            let (code, out, err) = said(args);
+            assert_eq!((code, out.as_str()), (1, ""), "{args:?}");
+            assert!(err.contains(why), "{args:?}: {err}");
+        };
+        fails(&[], "missing command name");
+        fails(&["move"], "unknown command \"move\"");
+        fails(&["export"], "export needs the name of a port");
+        fails(&["import", "a", "b"], "import takes one file");
+        fails(&["import", "/nonexistent/file"], "/nonexistent/file: No such file or directory");
+        fails(&["import"], "the file is empty");
+        fails(&["--colour"], "unrecognized option");
+        fails(&["-T", "0", "export"], "0: not a number of seconds");
+        fails(&["--db=unix:/nonexistent", "export", "p1"], "unix:/nonexistent: No such file or directory");
+        assert!(said(&["--help"]).1.contains("--replace"));
+        assert_eq!(said(&["--version"]).0, 0);
+    }
+}
