@@ -41,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     Target { made: l2::made_lldp, ..row("lldp", &[], l2::lldp) },
     row("multicast-messages", l2::MULTICAST_SEEDS, l2::multicast_messages),
     row("conntrack", PACKET_SEEDS, conntrack::conntrack),
+    row("connection-saved", conntrack::SAVED_SEEDS, conntrack::saved),
+    row("port-file", programs::PORT_SEEDS, programs::port_file),
     row("packet-views", PACKET_SEEDS, net::views),
     row("tunnel-headers", tunnel::SEEDS, tunnel::headers),
     row("tunnel-options", tunnel::OPTION_SEEDS, tunnel::options),

@@ -109,3 +109,18 @@ pub fn dbctl(input: &[u8]) {
         }
     });
 }
+
+pub const PORT_SEEDS: &[&[u8]] = &[
+    br#"{"bridge":"br0","ports":[{"port":{"name":"vm1","tag":5},"interfaces":[{"name":"vm1","type":"internal"}],"qos":{"type":"linux-htb","queues":[[3,{"dscp":7}]]}}],"mirrors":[{"mirror":"m","port":"vm1","role":"source"}],"state":{}}"#,
+    br#"{"format":"ironbridge-port","version":1,"sha1":"bf21a9e8fbc5a3846fb05b4fa0859e0917b2202f","content":{}}"#,
+];
+
+/// A file, and a content without the file's digest around it; a content that is one is found in the file that is made of it.
+pub fn port_file(input: &[u8]) {
+    let _ = ib_tools::port::file::read(input);
+    let Ok(content) = Json::parse_bytes(input) else { return };
+    if ib_tools::port::config::Imported::read(&content).is_ok() {
+        let again = ib_tools::port::file::read(ib_tools::port::file::write(content.clone()).as_bytes());
+        assert!(again.is_ok(), "{again:?}");
+    }
+}

@@ -103,19 +103,34 @@ pub struct Daemons {
     /// Rundir, database, logs.
     pub dir: Dir,
     links: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    /// Network namespace; `None`: the tests' own.
+    ns: Option<String>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Daemons {
     /// Starts both; `switch_options` go to ovs-vswitchd.
     pub fn start(switch_options: &[&str]) -> Daemons {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Daemons::start_with(None, Some(turn), switch_options)
+    }
+
+    /// Starts both in a network namespace.
+    pub fn start_in(ns: &str) -> Daemons {
+        Daemons::start_with(Some(ns.to_owned()), None, &[])
+    }
+
+    fn start_with(
+        ns: Option<String>,
+        turn: Option<MutexGuard<'static, ()>>,
+        switch_options: &[&str],
+    ) -> Daemons {
         let dir = Dir::new("run");
         let links = dir.path().join("links");
         let made =
             Command::new(env!("CARGO_BIN_EXE_ironbridge")).arg("links").arg(&links).output().expect("links");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let d = Daemons { dir, links, _turn: turn };
+        let d = Daemons { dir, links, ns, _turn: turn };
         d.run("ovsdb-tool create conf.db");
         d.start_database();
         d.run("ovs-vsctl --no-wait init");
@@ -141,7 +156,15 @@ impl Daemons {
         let mut words = line.split_whitespace();
         let name = words.next().expect("a command");
         let ours = self.links.join(name);
-        let mut command = Command::new(if ours.exists() { ours } else { name.into() });
+        let program = if ours.exists() { ours } else { name.into() };
+        let mut command = match &self.ns {
+            None => Command::new(program),
+            Some(ns) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", ns]).arg(program);
+                command
+            }
+        };
         command.args(words);
         self.environment(&mut command);
         command

@@ -1,3 +1,5 @@
+//! States that go from one switch to another, and what is no state.
+
 use ib_base::json::Json;
 
 use crate::testing::Lab;

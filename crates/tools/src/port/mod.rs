@@ -4,8 +4,8 @@
 //! `port-state/save`); `import` brings such a file to a switch. Neither needs anything of the other than the file. [`file`] is the
 //! file's form, [`config`] the database's side, [`switch`] the daemon's.
 
-mod config;
-mod file;
+pub mod config;
+pub mod file;
 mod switch;
 
 use std::ffi::OsString;
