@@ -359,7 +359,7 @@ impl BridgeLayer {
             .filter_map(|name| Some((name, want.ports.get(name)?)))
             .flat_map(|(name, port)| port.interfaces.values().map(move |i| (name, i)))
             .collect();
-        order.sort_by_key(|(_, i)| i.ofport_request.is_none());
+        order.sort_by_key(|(_, i)| i.ofport_request.is_none_or(|p| p == ib_flow::OfPort::LOCAL));
         for (port_name, iface) in order {
             let mut note = |refused: Refused| {
                 let Refused { why, by_config } = refused;

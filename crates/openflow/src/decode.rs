@@ -935,7 +935,7 @@ fn table_mod(c: &mut Cursor<'_>, v: Version) -> Result<TableMod, OfError> {
                         return Err(OfError::OFPBPC_BAD_VALUE);
                     }
                 }
-                _ => return Err(OfError::OFPBPC_BAD_TYPE),
+                _ => return Err(OfError::OFPBRC_BAD_TYPE),
             }
         }
         out.vacancy = Some(vacancy);
@@ -1012,7 +1012,9 @@ fn async14(c: &mut Cursor<'_>, strict: Option<Version>) -> Result<AsyncConfig, O
         let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
         if kind >= 12 {
             if strict.is_some() {
-                return Err(OfError::OFPACFC_UNSUPPORTED);
+                // Experimenters' properties begin with who and what.
+                let is_cut = kind >= 0xfffe && body.len() < 8;
+                return Err(if is_cut { OfError::OFPBPC_BAD_LEN } else { OfError::OFPACFC_UNSUPPORTED });
             }
             continue;
         }

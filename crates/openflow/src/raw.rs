@@ -145,7 +145,7 @@ kinds! {
     NxTlvTableRequest "NXT_TLV_TABLE_REQUEST" Vendor(NX) 1..6 25 0 0;
     NxTlvTableReply "NXT_TLV_TABLE_REPLY" Vendor(NX) 1..6 26 16 8;
     NxSetAsync2 "NXT_SET_ASYNC_CONFIG2" Vendor(NX) 1..4 27 0 8;
-    NxResume "NXT_RESUME" Vendor(NX) 1..6 28 0 8;
+    NxResume "NXT_RESUME" Vendor(NX) 1..6 28 8 8;
     NxCtFlushZone "NXT_CT_FLUSH_ZONE" Vendor(NX) 1..6 29 8 0;
     NxPacketIn2 "NXT_PACKET_IN2" Vendor(NX) 1..6 30 0 8;
     NxGroupMod "NXT_GROUP_MOD" Vendor(NX) 1..1 31 16 8;

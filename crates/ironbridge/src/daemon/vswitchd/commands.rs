@@ -131,9 +131,20 @@ fn put_details(out: &mut String, indent: &str, details: &ib_netdev::qos::Details
     }
 }
 
-/// Queues of a device with their counters, for OpenFlow.
+/// Queues of a device with their counters, for OpenFlow. Dummy devices have one without counters.
 pub fn port_queues(registry: &Registry, name: &str) -> Vec<QueueStats> {
     let Some(dev) = registry.get(name) else { return Vec::new() };
+    if dev.as_dummy().is_some() {
+        return vec![QueueStats {
+            queue: 0,
+            port: ib_flow::OfPort::NONE,
+            tx_bytes: u64::MAX,
+            tx_packets: u64::MAX,
+            tx_errors: u64::MAX,
+            duration_sec: u32::MAX,
+            duration_nsec: u32::MAX,
+        }];
+    }
     let n = |v: Option<u64>| v.unwrap_or(u64::MAX);
     let queues = dev.queues().unwrap_or_default();
     queues

@@ -38,7 +38,7 @@ pub(super) fn features(cx: &mut Cx<'_>) {
             | Capabilities::GROUP_STATS
             | Capabilities::QUEUE_STATS
             | Capabilities::ARP_MATCH_IP
-            | if cx.version() >= Version::V15 { Capabilities::BUNDLES } else { 0 },
+            | if cx.version() >= Version::V14 { Capabilities::BUNDLES } else { 0 },
         actions: ActionBits::ALL,
         ports: all_ports(cx.bridge),
     };
@@ -121,8 +121,25 @@ fn nx_role_reply(cx: &mut Cx<'_>, role: Role) {
     cx.conn.send_bytes(b.0);
 }
 
+pub(super) fn get_async(cx: &mut Cx<'_>) {
+    let mut masks = cx.conn.async_masks();
+    if cx.version() < Version::V14 {
+        // Reasons that its reply has words for; more may have been set.
+        const KNOWN: [u32; 3] = [7, 7, 0x3f];
+        for (i, known) in KNOWN.into_iter().enumerate() {
+            masks.primary[i] &= known;
+            masks.secondary[i] &= known;
+        }
+    }
+    cx.reply(&Message::GetAsyncReply(masks));
+}
+
 pub(super) fn set_async(cx: &mut Cx<'_>, wish: &AsyncConfig) -> Result<(), OfError> {
     let mut masks = cx.conn.async_masks();
+    if cx.version() < Version::V14 || cx.name != "OFPT_SET_ASYNC" {
+        // The old forms say nothing of the younger kinds of messages: there are none then.
+        masks = AsyncConfig { present: masks.present, ..AsyncConfig::default() };
+    }
     for i in 0..6 {
         if wish.present >> i & 1 != 0 {
             masks.primary[i] = wish.primary[i];

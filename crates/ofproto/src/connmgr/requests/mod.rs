@@ -189,10 +189,7 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
         M::GetConfigRequest => config::get_config(cx),
         M::SetConfig(c) => config::set_config(cx, &c)?,
         M::RoleRequest(r) => config::role(cx, &r)?,
-        M::GetAsyncRequest => {
-            let masks = cx.conn.async_masks();
-            cx.reply(&M::GetAsyncReply(masks));
-        }
+        M::GetAsyncRequest => config::get_async(cx),
         M::SetAsync(a) => config::set_async(cx, &a)?,
         M::SetFlowFormat(f) => config::set_flow_format(cx, f)?,
         M::FlowModTableId(on) => cx.conn.flow_mod_table_id = on,

@@ -99,21 +99,9 @@ fn unknown() -> PortStats {
     }
 }
 
-/// Queues of a port, or the one asked for. Dummy devices have one without counters.
+/// Queues of a port, or the one asked for.
 fn queues_of(bridge: &Bridge, port: &Port, queue: u32) -> Vec<QueueStats> {
-    let mut queues = if port.dpif_kind.starts_with("dummy") {
-        vec![QueueStats {
-            port: port.ofport,
-            queue: 0,
-            tx_bytes: u64::MAX,
-            tx_packets: u64::MAX,
-            tx_errors: u64::MAX,
-            duration_sec: u32::MAX,
-            duration_nsec: u32::MAX,
-        }]
-    } else {
-        bridge.port_queues.as_ref().map_or_else(Vec::new, |f| f(&port.config.name))
-    };
+    let mut queues = bridge.port_queues.as_ref().map_or_else(Vec::new, |f| f(&port.config.name));
     queues.retain(|q| queue == OFPQ_ALL || q.queue == queue);
     for q in &mut queues {
         q.port = port.ofport;
@@ -123,10 +111,12 @@ fn queues_of(bridge: &Bridge, port: &Port, queue: u32) -> Vec<QueueStats> {
 
 pub(super) fn queue_stats(cx: &Cx<'_>, port: OfPort, queue: u32) -> Result<Vec<QueueStats>, OfError> {
     let ports = chosen(cx.bridge, port);
-    if ports.is_empty() && port != OfPort::NONE && port != OfPort::ALL {
+    // In OpenFlow 1.0 "all" is for all; later "any" is.
+    let all = port == OfPort::NONE || (port == OfPort::ALL && cx.version() == Version::V10);
+    if ports.is_empty() && !all {
         return Err(OfError::OFPQOFC_BAD_PORT);
     }
-    let all: Vec<&Port> = if port == OfPort::ALL { chosen(cx.bridge, OfPort::NONE) } else { ports };
+    let all: Vec<&Port> = if all { chosen(cx.bridge, OfPort::NONE) } else { ports };
     let found: Vec<QueueStats> = all.iter().flat_map(|p| queues_of(cx.bridge, p, queue)).collect();
     if found.is_empty() && queue != OFPQ_ALL { Err(OfError::OFPQOFC_BAD_QUEUE) } else { Ok(found) }
 }
