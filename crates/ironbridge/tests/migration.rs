@@ -3,7 +3,10 @@
 
 mod support;
 
-use support::{Daemons, Dir, Host, NET, need, unique, wait_for};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+
+use support::{Daemons, Dir, Host, NET, Running, need, unique, wait_for};
 
 const PYTHON: &[(&str, &str)] = &[("/usr/bin/python3", "python3")];
 const IRONBRIDGE: &str = env!("CARGO_BIN_EXE_ironbridge");
@@ -37,82 +40,195 @@ fn mac(h: &Host) -> String {
     h.sh("cat /sys/class/net/eth0/address").trim().to_owned()
 }
 
+/// Two switches in namespaces of their own; a virtual machine and its peer are on the first one, where a stream flows.
+struct Net {
+    a: Daemons,
+    b: Daemons,
+    br: String,
+    other: String,
+    vm: Host,
+    peer: Host,
+    far: Host,
+    dir: Dir,
+    _server: Running,
+    _client: Running,
+}
+
+impl Net {
+    fn new() -> Net {
+        let dir = Dir::new("migration");
+        let (vm, peer, far) =
+            (Host::new("10.82.0.1/24"), Host::new("10.82.0.2/24"), Host::new("10.82.9.1/24"));
+        let (a, b) = (Daemons::start(&[]), Daemons::start_in(&far.ns));
+        let (br, other) = (unique("ibr"), unique("ibr"));
+        for (d, br) in [(&a, &br), (&b, &other)] {
+            d.run(&format!("ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev fail_mode=secure"));
+        }
+        // The second one numbers its ports in another way.
+        b.run(&format!("ovs-vsctl add-port {other} first -- set interface first type=internal"));
+        let (v, p) = (&vm.port, &peer.port);
+        a.run(&format!("ovs-vsctl add-port {br} {v} -- set port {v} external_ids:vm=7"));
+        a.run(&format!("ovs-vsctl add-port {br} {p}"));
+        vm.sh(&format!("ip neigh replace 10.82.0.2 lladdr {} dev eth0", mac(&peer)));
+        peer.sh(&format!("ip neigh replace 10.82.0.100 lladdr {} dev eth0", mac(&vm)));
+        for flow in [
+            "priority=0,actions=drop".to_owned(),
+            format!("rarp,in_port={v},actions={p}"),
+            format!("ip,in_port={v},actions=ct(zone=9,nat,table=1)"),
+            format!("ip,in_port={p},actions=ct(zone=9,nat,table=1)"),
+            format!("table=1,ip,in_port={v},ct_state=+trk+est,actions={p}"),
+            format!("table=1,ip,in_port={p},ct_state=+trk+est,actions={v}"),
+            format!(
+                "table=1,tcp,in_port={v},ct_state=+trk+new,actions=ct(commit,zone=9,nat(src=10.82.0.100)),{p}"
+            ),
+        ] {
+            a.run(&format!("ovs-ofctl add-flow {br} {flow}"));
+        }
+        a.run(&format!("ovs-appctl fdb/add {br} {v} 0 {}", mac(&vm)));
+        let (server, client) = (dir.file("server.py"), dir.file("client.py"));
+        std::fs::write(&server, SERVER).unwrap();
+        std::fs::write(&client, CLIENT).unwrap();
+        let _server = peer.spawn(&format!("python3 {server}"));
+        wait_for("the server", 10, || peer.sh("ss -Htln").contains(":5000"));
+        let _client = vm.spawn(&format!("python3 {client} {}", dir.file("count")));
+        let net = Net { a, b, br, other, vm, peer, far, dir, _server, _client };
+        wait_for("the stream", 20, || net.echoed() > 10);
+        net
+    }
+
+    /// How far the stream has come.
+    fn echoed(&self) -> u32 {
+        std::fs::read_to_string(self.dir.file("count")).ok().and_then(|t| t.parse().ok()).unwrap_or(0)
+    }
+
+    fn stream_goes_on(&self) {
+        let so_far = self.echoed();
+        wait_for("the stream to go on", 20, || self.echoed() > so_far + 20);
+    }
+
+    /// The second switch has what the first one had.
+    fn all_is_there(&self) {
+        let conns = self.b.run("ovs-appctl dpctl/dump-conntrack zone=9");
+        assert!(
+            conns.contains("dst=10.82.0.100,") && conns.contains("protoinfo=(state=ESTABLISHED)"),
+            "{conns}"
+        );
+        let flows = self.b.run(&format!("ovs-ofctl dump-flows {} table=1", self.other));
+        assert!(flows.contains("n_packets=1, "), "the SYN was counted in the first switch: {flows}");
+        assert_eq!(self.b.run(&format!("ovs-vsctl get port {} external_ids:vm", self.vm.port)), "\"7\"\n");
+        // The ACL denies what it denied.
+        let back =
+            self.peer.try_sh("python3 -c \"import socket;socket.create_connection(('10.82.0.1',22),1)\"");
+        assert!(!back.status.success());
+    }
+}
+
 #[test]
-fn a_stream_goes_on_in_another_switch() {
+fn a_file_takes_a_stream_to_another_switch() {
     if !need(NET) || !need(PYTHON) {
         return;
     }
-    let dir = Dir::new("migration");
-    let (vm, peer, far) = (Host::new("10.82.0.1/24"), Host::new("10.82.0.2/24"), Host::new("10.82.9.1/24"));
-    let (a, b) = (Daemons::start(&[]), Daemons::start_in(&far.ns));
-    let (br, other) = (unique("ibr"), unique("ibr"));
-    for (d, br) in [(&a, &br), (&b, &other)] {
-        d.run(&format!("ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev fail_mode=secure"));
-    }
-    // The second one numbers its ports in another way.
-    b.run(&format!("ovs-vsctl add-port {other} first -- set interface first type=internal"));
-    a.run(&format!("ovs-vsctl add-port {br} {} tag=0 -- set port {} external_ids:vm=7", vm.port, vm.port));
-    a.run(&format!("ovs-vsctl add-port {br} {}", peer.port));
-    vm.sh(&format!("ip neigh replace 10.82.0.2 lladdr {} dev eth0", mac(&peer)));
-    peer.sh(&format!("ip neigh replace 10.82.0.100 lladdr {} dev eth0", mac(&vm)));
-    let (v, p) = (&vm.port, &peer.port);
-    for flow in [
-        "priority=0,actions=drop".to_owned(),
-        format!("ip,in_port={v},actions=ct(zone=9,nat,table=1)"),
-        format!("ip,in_port={p},actions=ct(zone=9,nat,table=1)"),
-        format!("table=1,ip,in_port={v},ct_state=+trk+est,actions={p}"),
-        format!("table=1,ip,in_port={p},ct_state=+trk+est,actions={v}"),
-        format!(
-            "table=1,tcp,in_port={v},ct_state=+trk+new,actions=ct(commit,zone=9,nat(src=10.82.0.100)),{p}"
-        ),
-    ] {
-        a.run(&format!("ovs-ofctl add-flow {br} {flow}"));
-    }
-    let (server, client, count) = (dir.file("server.py"), dir.file("client.py"), dir.file("count"));
-    std::fs::write(&server, SERVER).unwrap();
-    std::fs::write(&client, CLIENT).unwrap();
-    let _server = peer.spawn(&format!("python3 {server}"));
-    wait_for("the server", 10, || peer.sh("ss -Htln").contains(":5000"));
-    let _client = vm.spawn(&format!("python3 {client} {count}"));
-    let echoed = || std::fs::read_to_string(&count).ok().and_then(|t| t.parse().ok()).unwrap_or(0u32);
-    wait_for("the stream", 20, || echoed() > 10);
-
-    let file = dir.file("ports.json");
+    let n = Net::new();
+    let (a, b, other, v, p) = (&n.a, &n.b, &n.other, &n.vm.port, &n.peer.port);
+    let file = n.dir.file("ports.json");
     a.run(&format!("{IRONBRIDGE} port export --output={file} {v} {p}"));
-    let check = b.run(&format!("{IRONBRIDGE} port import --check --bridge={other} {file}"));
+    let import = format!("{IRONBRIDGE} port import --bridge={other}");
+    let check = b.run(&format!("{import} --check {file}"));
     assert!(check.contains(&format!("port {v} would be added to {other}")), "{check}");
-    let damaged = dir.file("damaged.json");
+    let damaged = n.dir.file("damaged.json");
     std::fs::write(&damaged, std::fs::read_to_string(&file).unwrap().replace("10.82.0.100", "10.82.0.101"))
         .unwrap();
-    let refused = b.try_run(&format!("{IRONBRIDGE} port import --bridge={other} {damaged}"));
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(b.try_run(&format!("{import} {damaged}")).status.code(), Some(1));
     // A file whose devices are not here: refused, and nothing stays of it.
-    let refused = b.try_run(&format!("{IRONBRIDGE} port import --bridge={other} {file}"));
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(b.try_run(&format!("{import} {file}")).status.code(), Some(1));
     assert_eq!(b.run(&format!("ovs-vsctl list-ports {other}")), "first\n");
 
     for port in [v, p] {
         a.run(&format!("ovs-vsctl del-port {port}"));
-        support::sh(&format!("ip link set {port} netns {}", far.ns));
-        far.sh(&format!("ip link set {port} up"));
+        support::sh(&format!("ip link set {port} netns {}", n.far.ns));
+        n.far.sh(&format!("ip link set {port} up"));
     }
-    let summary = b.run(&format!("{IRONBRIDGE} port import --bridge={other} {file}"));
+    let summary = b.run(&format!("{import} {file}"));
     assert!(
-        summary.starts_with("5 flows, 0 groups, 0 meters,") && summary.ends_with(" 1 connections\n"),
+        summary.starts_with("6 flows, 0 groups, 0 meters, 1 addresses,")
+            && summary.ends_with(" 1 connections\n"),
         "{summary}"
     );
-    let moved = echoed();
-    wait_for("the stream to go on", 20, || echoed() > moved + 20);
-    let conns = b.run("ovs-appctl dpctl/dump-conntrack zone=9");
-    assert!(conns.contains("dst=10.82.0.100,") && conns.contains("protoinfo=(state=ESTABLISHED)"), "{conns}");
-    let flows = b.run(&format!("ovs-ofctl dump-flows {other} table=1"));
-    assert!(flows.contains("n_packets=1, "), "the SYN was counted in the first switch: {flows}");
-    assert_eq!(b.run(&format!("ovs-vsctl get port {v} external_ids:vm")), "\"7\"\n");
-    // The ACL denies what it denied.
-    let back = peer.try_sh("python3 -c \"import socket;socket.create_connection(('10.82.0.1',22),1)\"");
-    assert!(!back.status.success());
+    n.stream_goes_on();
+    n.all_is_there();
     // Once more is no harm.
-    b.run(&format!("{IRONBRIDGE} port import --bridge={other} {file}"));
-    let later = echoed();
-    wait_for("the stream to go on after that", 20, || echoed() > later + 5);
+    b.run(&format!("{import} {file}"));
+    n.stream_goes_on();
+}
+
+#[test]
+fn a_live_move_takes_a_stream_along() {
+    if !need(NET) || !need(PYTHON) {
+        return;
+    }
+    let n = Net::new();
+    let (v, p) = (&n.vm.port, &n.peer.port);
+    // The other host has devices of its own by these names: second interfaces of the machines, not in use yet.
+    for host in [&n.vm, &n.peer] {
+        n.far.sh(&format!("ip link add {} type veth peer name eth1 netns {}", host.port, host.ns));
+        n.far.sh(&format!("ip link set {} up", host.port));
+        host.sh(&format!("ip link set eth1 address {}", mac(host)));
+    }
+    let start = |wait: &str| {
+        let there = format!(
+            "ip netns exec {} env OVS_RUNDIR={} {IRONBRIDGE} port receive --bridge={}",
+            n.far.ns,
+            n.b.dir.path().display(),
+            n.other
+        );
+        let mut command = n.a.command(&format!("{IRONBRIDGE} port migrate {wait} {v} {p} -- {there}"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let untouched = || {
+        assert_eq!(n.b.run(&format!("ovs-vsctl list-ports {}", n.other)), "first\n");
+        assert!(!n.b.run(&format!("ovs-ofctl dump-flows {}", n.other)).contains("in_port"));
+        assert!(n.a.run(&format!("ovs-vsctl list-ports {}", n.br)).contains(v.as_str()));
+        n.stream_goes_on();
+    };
+    // Called off, and an end that is not there.
+    let called_off = start("--wait").wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&called_off.stderr).into_owned();
+    assert!(called_off.status.code() == Some(1) && said.contains("called off"), "{said}");
+    untouched();
+    for end in ["false", "sleep 0.3", "head -c 100", "echo {}"] {
+        let failed = n.a.try_run(&format!("{IRONBRIDGE} port migrate {v} {p} -- {end}"));
+        assert_eq!(failed.status.code(), Some(1), "{end}: {failed:?}");
+    }
+    untouched();
+
+    let mut mover = start("--wait");
+    let mut said = BufReader::new(mover.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    n.stream_goes_on();
+    // The machines stop here; when the move is done, they run there.
+    for host in [&n.vm, &n.peer] {
+        host.sh("ip link set eth0 down");
+        host.sh("ip addr flush dev eth0");
+    }
+    mover.stdin.take().unwrap().write_all(b"\n").unwrap();
+    line.clear();
+    said.read_to_string(&mut line).unwrap();
+    let end = mover.wait_with_output().unwrap();
+    assert!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
+    assert!(line.contains("6 flows, ") && line.contains("switched over in "), "{line}");
+    for (host, address, other, its) in
+        [(&n.vm, "10.82.0.1/24", "10.82.0.2", &n.peer), (&n.peer, "10.82.0.2/24", "10.82.0.100", &n.vm)]
+    {
+        host.sh("ip link set eth1 up");
+        host.sh(&format!("ip addr add {address} dev eth1"));
+        host.sh(&format!("ip neigh replace {other} lladdr {} dev eth1", mac(its)));
+    }
+    n.stream_goes_on();
+    n.all_is_there();
+    assert_eq!(n.a.run(&format!("ovs-vsctl list-ports {}", n.br)), "");
+    assert!(!n.a.run(&format!("ovs-ofctl dump-flows {}", n.br)).contains("in_port"));
+    let rarp = n.b.run(&format!("ovs-ofctl dump-flows {} rarp", n.other));
+    assert!(rarp.contains("n_packets=1, n_bytes=60,"), "the machine's address was announced: {rarp}");
 }

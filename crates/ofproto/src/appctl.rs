@@ -81,6 +81,8 @@ commands! {
     "ofproto/trace-packet-out"
         "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions" 2..MANY
         => crate::trace_cmd::trace_packet_out;
+    "port-state/announce" "bridge port..." 2..MANY => crate::transfer::announce;
+    "port-state/forget" "bridge port..." 2..MANY => crate::transfer::forget;
     "port-state/restore" "[--check] [--replace] bridge state" 2..4 => crate::transfer::restore;
     "port-state/save" "[--zone=ZONE | --address=ADDRESS | --cookie=COOKIE[/MASK] | --only=connections]... bridge port..."
         2..MANY => crate::transfer::save;

@@ -2,7 +2,7 @@
 //!
 //! `port-state/save` gathers what concerns some ports of a bridge: OpenFlow flows with their counters and ages, the
 //! groups and meters that those use, learned addresses, multicast memberships, and connections. `port-state/restore` puts it
-//! into a bridge of the same or another switch. The form is a JSON object (docs/port-state.md); `ironbridge port` adds the configuration
+//! into a bridge of the same or another switch; `port-state/announce` tells the network, `port-state/forget` cleans up behind. The form is a JSON object (docs/port-state.md); `ironbridge port` adds the configuration
 //! to it and makes it a file.
 //!
 //! Ports go by name, so that numbers may differ. A state is read whole and checked before anything changes; what then fails
@@ -10,9 +10,11 @@
 //!
 //! Cost: saving looks at all flows of the bridge and all connections; restoring is proportional to what comes.
 
+mod moved;
 mod restore;
 mod save;
 
+pub(crate) use moved::{announce, forget};
 pub(crate) use restore::restore;
 pub(crate) use save::save;
 

@@ -401,6 +401,10 @@ fn add_port(n: usize, name: &str, port: &Json, operations: &mut Vec<Json>) -> Re
 }
 
 impl Imported {
+    /// Names of the ports.
+    pub fn names(&self) -> Vec<String> {
+        self.ports.iter().map(|(name, _)| name.clone()).collect()
+    }
     /// Reads a file's content, as far as it is configuration.
     pub fn read(content: &Json) -> Result<Imported, String> {
         let bridge = content.get("bridge").and_then(Json::as_str).ok_or("the file names no bridge")?;

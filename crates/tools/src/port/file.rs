@@ -4,7 +4,7 @@
 //! {"format":"ironbridge-port","version":1,"sha1":"...","content":{...}}
 //! ```
 //!
-//! The digest is of the content's text in the form that [`write`] gives it: it finds accidents, not forgers. Unknown versions are refused.
+//! The digest is of the content's text in the form that [`write()`] gives it: it finds accidents, not forgers. Unknown versions are refused.
 //! docs/port-state.md describes the content.
 
 use ib_base::json::{Json, Style};

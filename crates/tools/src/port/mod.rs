@@ -1,11 +1,12 @@
 //! `ironbridge port`: takes ports with all that belongs to them from one switch to another.
 //!
 //! `export` writes a file with the configuration (rows of the database) and the forwarding state (from the switch's
-//! `port-state/save`); `import` brings such a file to a switch. Neither needs anything of the other than the file. [`file`] is the
+//! `port-state/save`); `import` brings such a file to a switch. Neither needs anything of the other than the file. [`mod@file`] is the
 //! file's form, [`config`] the database's side, [`switch`] the daemon's.
 
 pub mod config;
 pub mod file;
+mod migrate;
 mod switch;
 
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ const DB: u32 = 0x1003;
 const BRIDGE: u32 = 0x1004;
 const REPLACE: u32 = 0x1005;
 const CHECK: u32 = 0x1006;
+const WAIT: u32 = 0x1007;
 
 const LONG: &[LongOpt] = &[
     LongOpt::new("zone", HasArg::Required, ZONE),
@@ -35,6 +37,7 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("bridge", HasArg::Required, BRIDGE),
     LongOpt::new("replace", HasArg::No, REPLACE),
     LongOpt::new("check", HasArg::No, CHECK),
+    LongOpt::new("wait", HasArg::No, WAIT),
     LongOpt::new("output", HasArg::Required, 'o' as u32),
     LongOpt::new("timeout", HasArg::Required, 'T' as u32),
     LongOpt::new("help", HasArg::No, 'h' as u32),
@@ -45,26 +48,33 @@ const USAGE: &str = "\
 ironbridge port: take ports with all that belongs to them to another switch
 usage: ironbridge port export [OPTION...] PORT...   write the ports' configuration and state
        ironbridge port import [OPTION...] [FILE]    bring them to this switch (standard input without FILE)
+       ironbridge port migrate [OPTION...] PORT... -- COMMAND [ARG...]
+                                                    move them to the switch where COMMAND runs `ironbridge port receive'
+       ironbridge port receive [OPTION...]          the other end of migrate, on standard input and output
 What `export' writes: rows of Port, Interface, QoS and Queue, memberships in mirrors; OpenFlow flows that match
 the ports as in_port, output to them, or are named by an option below, with their counters and ages; the groups and
 meters that those use; learned addresses, multicast memberships, tracked connections with their address translation.
-Options of export:
+Options of export and migrate:
   --address=ADDRESS      also flows that match this Ethernet or IP address exactly; with IP addresses, only
                          connections of theirs (may be given more than once)
   --cookie=COOKIE[/MASK] also flows with this cookie (may be given more than once)
   --zone=ZONE            connections of this zone (may be given more than once; by default the zones that
                          flows of packets from the ports name)
-  -o, --output=FILE      write FILE instead of standard output
-Options of import:
+  -o, --output=FILE      write FILE instead of standard output (export)
+  --wait                 print `ready' when all is prepared, and switch over when a line comes on standard
+                         input; its end calls the move off (migrate)
+Options of import and receive:
   --bridge=BRIDGE        put them on BRIDGE instead of the bridge of the same name
-  --check                say what would be done, and do nothing
+  --check                say what would be done, and do nothing (import)
   --replace              let groups and meters take the place of others with the same numbers
-Options of both:
+Options of all:
   --db=DATABASE          connect to DATABASE
   -t, --target=TARGET    pidfile or control socket of the switch
   -T, --timeout=SECS     give up after SECS seconds
   -h, --help             display this help message
   -V, --version          display version information
+A move: `ironbridge port migrate vm1 -- ssh other ironbridge port receive'. Until the other end has everything, the ports
+stay as they are here, and whatever fails undoes what the other end has done; then they are announced there and taken away here.
 A port that the bridge has already keeps its configuration, and gets the state. What is refused changes nothing.
 ";
 
@@ -74,10 +84,13 @@ struct Options {
     bridge: Option<String>,
     replace: bool,
     check: bool,
+    wait: bool,
     output: Option<String>,
     /// Passed on to `port-state/save`.
     selection: Vec<String>,
     words: Vec<String>,
+    /// What follows `--`.
+    command: Vec<String>,
 }
 
 /// Either what to do, or the exit code after what was asked for has been printed.
@@ -89,9 +102,11 @@ fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
         bridge: None,
         replace: false,
         check: false,
+        wait: false,
         output: None,
         selection: Vec::new(),
         words: Vec::new(),
+        command: Vec::new(),
     };
     let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), "t:o:T:hV", LONG);
     for found in opts.by_ref() {
@@ -108,6 +123,7 @@ fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
             BRIDGE => o.bridge = Some(arg),
             REPLACE => o.replace = true,
             CHECK => o.check = true,
+            WAIT => o.wait = true,
             id => match char::from_u32(id) {
                 Some('t') => o.target = arg,
                 Some('o') => o.output = Some(arg),
@@ -128,6 +144,11 @@ fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
         }
     }
     o.words = opts.rest_str();
+    // What follows `--` is a command of its own.
+    if let Some(at) = args.iter().position(|a| a == "--") {
+        o.command = args[at + 1..].iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        o.words.truncate(o.words.len().saturating_sub(o.command.len()));
+    }
     Ok(o)
 }
 
@@ -141,6 +162,8 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     let done = match options.words.split_first() {
         Some((first, ports)) if first == "export" => export(&options, ports, io),
         Some((first, files)) if first == "import" => import(&options, files, io),
+        Some((first, ports)) if first == "migrate" => migrate::send(&options, ports, io),
+        Some((first, [])) if first == "receive" => migrate::receive(&options, io),
         Some((other, _)) => Err(format!("unknown command \"{other}\" (use --help for help)")),
         None => Err("missing command name (use --help for help)".to_owned()),
     };
@@ -154,19 +177,8 @@ fn export(o: &Options, ports: &[String], io: &mut Io<'_>) -> Result<(), String> 
     if ports.is_empty() {
         return Err("export needs the name of a port".into());
     }
-    let mut db = Database::open(&o.db)?;
-    let config = db.export(ports)?;
-    let mut args = o.selection.clone();
-    args.push(config.bridge.clone());
-    args.extend(ports.iter().cloned());
-    let state = switch::call(&o.target, "port-state/save", &args)?;
-    let state = Json::parse(&state).map_err(|e| format!("the switch answers nonsense: {e}"))?;
-    let mut content = Object::new();
-    content.insert("bridge", config.bridge.as_str());
-    content.insert("ports", config.ports);
-    content.insert("mirrors", config.mirrors);
-    content.insert("state", state);
-    let text = file::write(Json::Object(content));
+    let (_, content) = gather(o, ports)?;
+    let text = file::write(content);
     match &o.output {
         None => io.out(text),
         Some(path) => {
@@ -174,6 +186,40 @@ fn export(o: &Options, ports: &[String], io: &mut Io<'_>) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// The bridge of the ports, and all that a file says of them.
+fn gather(o: &Options, ports: &[String]) -> Result<(String, Json), String> {
+    let config = Database::open(&o.db)?.export(ports)?;
+    let state = save(o, &config.bridge, ports)?;
+    let mut content = Object::new();
+    content.insert("bridge", config.bridge.as_str());
+    content.insert("ports", config.ports);
+    content.insert("mirrors", config.mirrors);
+    content.insert("state", state);
+    Ok((config.bridge, Json::Object(content)))
+}
+
+/// The forwarding state of ports, now.
+fn save(o: &Options, bridge: &str, ports: &[String]) -> Result<Json, String> {
+    let mut args = o.selection.clone();
+    args.push(bridge.to_owned());
+    args.extend(ports.iter().cloned());
+    let state = switch::call(&o.target, "port-state/save", &args)?;
+    Json::parse(&state).map_err(|e| format!("the switch answers nonsense: {e}"))
+}
+
+/// Gives a bridge a state, or checks whether it could take it.
+fn restore(o: &Options, bridge: &str, state: &Json, check: bool) -> Result<String, String> {
+    let mut args = Vec::new();
+    for (wanted, option) in [(o.replace, "--replace"), (check, "--check")] {
+        if wanted {
+            args.push(option.to_owned());
+        }
+    }
+    args.push(bridge.to_owned());
+    args.push(state.to_text(Default::default()));
+    switch::call(&o.target, "port-state/restore", &args)
 }
 
 fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> {
@@ -190,20 +236,15 @@ fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> 
     let content = file::read(&text)?;
     let what = config::Imported::read(&content)?;
     let bridge = o.bridge.clone().unwrap_or_else(|| what.bridge.clone());
-    let state = content.get("state").ok_or("the file has no state")?.to_text(Default::default());
+    let state = content.get("state").ok_or("the file has no state")?;
     let mut db = Database::open(&o.db)?;
     let plan = db.plan(&bridge, &what)?;
     for name in &plan.present {
         io.err(format!("ironbridge port: {name} is on {bridge} already and keeps its configuration\n"));
     }
-    let mut args = vec![bridge.clone(), state];
-    if o.replace {
-        args.insert(0, "--replace".into());
-    }
     if o.check {
         if plan.absent.is_empty() {
-            args.insert(0, "--check".into());
-            io.out(switch::call(&o.target, "port-state/restore", &args)?);
+            io.out(restore(o, &bridge, state, true)?);
         }
         for name in &plan.absent {
             io.out(format!("port {name} would be added to {bridge}\n"));
@@ -211,7 +252,7 @@ fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> 
         return Ok(());
     }
     db.add(&bridge, &what, &plan)?;
-    match switch::call(&o.target, "port-state/restore", &args) {
+    match restore(o, &bridge, state, false) {
         Ok(summary) => {
             io.out(summary);
             Ok(())
