@@ -43,6 +43,8 @@ pub const TARGETS: &[Target] = &[
     row("conntrack", PACKET_SEEDS, conntrack::conntrack),
     row("connection-saved", conntrack::SAVED_SEEDS, conntrack::saved),
     row("port-file", programs::PORT_SEEDS, programs::port_file),
+    row("ftp", conntrack::FTP_SEEDS, conntrack::ftp),
+    row("fragments", conntrack::FRAGMENT_SEEDS, conntrack::fragments),
     row("packet-views", PACKET_SEEDS, net::views),
     row("tunnel-headers", tunnel::SEEDS, tunnel::headers),
     row("tunnel-options", tunnel::OPTION_SEEDS, tunnel::options),

@@ -13,6 +13,11 @@ use crate::key::Key;
 /// Most tuples looked at for one connection.
 pub const MAX_TRIES: u32 = 20_000;
 
+/// So many ports are all tried; of more [`RUNS`] runs of [`RUN`] ports are.
+const FEW_PORTS: u32 = 1024;
+const RUN: u32 = 16;
+const RUNS: u32 = 8;
+
 /// Which end of a connection is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Translated {
@@ -70,6 +75,19 @@ impl Ring {
     fn get(self, i: u32) -> u16 {
         self.low.wrapping_add(((self.at + i) % self.len) as u16)
     }
+}
+
+/// In which order `len` ports are tried. All of them if there are few. Of many the first ones, then runs here and there:
+/// where a run of neighbours is taken, the next ones mostly are, and a search must end.
+fn search(len: u32, random: u32) -> impl Iterator<Item = u32> {
+    let few = len <= FEW_PORTS;
+    let first = if few { len } else { RUN };
+    let later = (1..if few { 1 } else { RUNS }).flat_map(move |i| {
+        // Multiplicative hashing (Knuth, 6.4) of different numbers.
+        let from = random.wrapping_add(i).wrapping_mul(0x9e37_79b1) % len.max(1);
+        (0..RUN).map(move |n| (from + n) % len)
+    });
+    (0..first).chain(later)
 }
 
 /// A kept port, and behind it those that may take its place.
@@ -134,7 +152,7 @@ pub fn choose(
             _ => same_class(orig.sport),
         };
         // The original source port goes first, with each destination port.
-        for s in 0..sports.len {
+        for s in search(sports.len, random) {
             for d in 0..dports.len {
                 let sport = if s == 0 && !(source && wanted.is_some()) { orig.sport } else { sports.get(s) };
                 (reply.sport, reply.dport) = (dports.get(d), sport);
@@ -193,6 +211,15 @@ mod tests {
         let nat = NatAction::Dst(range(Some((7, 7)), Some((99, 99))));
         let r = choose(&orig(), &nat, 3, 0, |_| true).unwrap();
         assert_eq!((r.src.get(), r.sport, r.dst.get(), r.dport), (7, 99, 1, 1000));
+    }
+
+    #[test]
+    fn a_search_among_many_ports_is_short_and_stays_among_them() {
+        assert!(search(3, 9).eq(0..3));
+        let tried: Vec<u32> = search(64_512, 12_345).collect();
+        assert_eq!(tried.len(), 128);
+        assert!(tried[..16].iter().copied().eq(0..16) && tried.iter().all(|i| *i < 64_512));
+        assert!(tried[16] != 16 && tried[32] != tried[16] + 16);
     }
 
     #[test]

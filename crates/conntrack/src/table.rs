@@ -3,9 +3,9 @@
 //! Keys are spread over [`SHARDS`] maps, each behind its own lock. A connection is shared by its two entries and has a lock
 //! for what changes. When it expires is found by a wheel for each shard, one slot a second: a connection is noted for the second that
 //! its time runs out in; by then, if packets have put that off, it is noted again. So a packet costs no list operation, and a sweep
-//! looks only at what may be due. A shard's sweep takes a bounded number at a time, without the map's lock but for removals.
+//! looks only at what may be due. A sweep takes a bounded number at a time, without the map's lock but for removals.
 //!
-//! Cost: about 400 bytes a connection; an established packet is one probe and two locks that nobody contends for.
+//! Cost: about 520 bytes a connection (`examples/scale.rs` measures it); an established packet is one probe and two locks that nobody contends for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -27,8 +27,8 @@ use crate::timeouts::Policies;
 pub const SHARDS: usize = 64;
 /// Most connections unless configured.
 pub const DEFAULT_MAX_CONNS: u32 = 3_000_000;
-/// Connections that one sweep of a shard looks at.
-const SWEEP_BATCH: usize = 2_000;
+/// Connections that one sweep looks at.
+const SWEEP_BATCH: usize = 250;
 /// Slots of a wheel, seconds.
 const SLOTS: u64 = 256;
 const DEFAULT_SWEEP_MS: u32 = 20_000;
@@ -61,6 +61,15 @@ pub(crate) struct State {
     pub(crate) dead: bool,
     /// Of a helper.
     pub(crate) alg: Option<Box<Alg>>,
+}
+
+/// What a [`Conntrack::sweep`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Fragments that were dropped, because nobody came for them.
+    pub lost_fragments: usize,
+    /// It stopped before the end.
+    pub more: bool,
 }
 
 /// Whose control connection it is; see [`crate::expect`].
@@ -135,6 +144,8 @@ pub struct Conntrack {
     /// The latest time that anybody told.
     pub(crate) now_ms: AtomicU64,
     pub(crate) swept_ms: AtomicU64,
+    /// One more than the shard in which the next sweep goes on; 0: it begins anew.
+    pub(crate) sweep_from: AtomicUsize,
     pub(crate) limits: RwLock<Limits>,
     pub(crate) timeouts: RwLock<Policies>,
     pub(crate) zone_counts: Box<[AtomicU32]>,
@@ -158,6 +169,7 @@ impl Default for Conntrack {
             sweep_ms: AtomicU32::new(DEFAULT_SWEEP_MS),
             now_ms: AtomicU64::new(0),
             swept_ms: AtomicU64::new(0),
+            sweep_from: AtomicUsize::new(0),
             limits: RwLock::default(),
             timeouts: RwLock::default(),
             zone_counts: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
@@ -284,41 +296,54 @@ impl Conntrack {
         }
     }
 
-    /// Removes what has expired, a bounded number at a time; call it from time to time, from one thread.
-    /// Returns how many fragments were dropped, which nobody came for.
-    pub fn sweep(&self, now_ms: u64) -> usize {
+    /// Removes what has expired, a bounded number at a time, so that no call takes a millisecond; call it from time to time,
+    /// from one thread, and soon again if it says that there is more.
+    pub fn sweep(&self, now_ms: u64) -> Swept {
         self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
+        let going_on = self.sweep_from.load(Ordering::Relaxed).checked_sub(1);
         let last = self.swept_ms.load(Ordering::Relaxed);
-        if now_ms < last + SWEEP_PAUSE_MS {
-            return 0;
+        if going_on.is_none() && now_ms < last + SWEEP_PAUSE_MS {
+            return Swept::default();
         }
         self.swept_ms.store(now_ms, Ordering::Relaxed);
-        let gone = self.purge_fragments(now_ms);
+        let lost_fragments = self.purge_fragments(now_ms);
+        let mut budget = SWEEP_BATCH;
+        let mut from = going_on.unwrap_or(0);
+        while from < SHARDS {
+            self.sweep_shard(&self.shards[from], now_ms, &mut budget);
+            if budget == 0 {
+                break;
+            }
+            from += 1;
+        }
+        let more = from < SHARDS;
+        // What one call could not finish, the next ones do, from the shard on where it stopped.
+        self.sweep_from.store(if more { from + 1 } else { 0 }, Ordering::Relaxed);
+        Swept { lost_fragments, more }
+    }
+
+    fn sweep_shard(&self, shard: &Shard, now_ms: u64, budget: &mut usize) {
         let now_s = now_ms / 1000;
-        for shard in &self.shards {
-            let mut budget = SWEEP_BATCH;
-            while budget > 0 {
-                let mut wheel = shard.wheel.lock();
-                if wheel.next_s > now_s {
-                    break;
-                }
-                // After a long pause one round looks at everything.
-                wheel.next_s = wheel.next_s.max(now_s.saturating_sub(SLOTS - 1));
-                let second = wheel.next_s;
-                let slot = &mut wheel.slots[(second % SLOTS) as usize];
-                let due: Vec<_> = slot.drain(slot.len().saturating_sub(budget)..).collect();
-                if slot.is_empty() {
-                    slot.shrink_to(64);
-                    wheel.next_s += 1;
-                }
-                drop(wheel);
-                budget -= due.len();
-                for conn in due {
-                    self.look_at(shard, &conn, now_ms);
-                }
+        while *budget > 0 {
+            let mut wheel = shard.wheel.lock();
+            if wheel.next_s > now_s {
+                break;
+            }
+            // After a long pause one round looks at everything.
+            wheel.next_s = wheel.next_s.max(now_s.saturating_sub(SLOTS - 1));
+            let second = wheel.next_s;
+            let slot = &mut wheel.slots[(second % SLOTS) as usize];
+            let due: Vec<_> = slot.drain(slot.len().saturating_sub(*budget)..).collect();
+            if slot.is_empty() {
+                slot.shrink_to(64);
+                wheel.next_s += 1;
+            }
+            drop(wheel);
+            *budget -= due.len();
+            for conn in due {
+                self.look_at(shard, &conn, now_ms);
             }
         }
-        gone
     }
 
     /// Removes what has expired within this second, which sweeps come to in the next: counts and dumps agree.

@@ -420,9 +420,9 @@ impl Dpif for DpUserspace {
     }
 
     fn run(&self) -> bool {
-        let lost = self.shared.conntrack.sweep(self.shared.clock.now().as_ms());
-        if lost > 0 {
-            self.shared.drops.add(crate::drop::DropReason::Conntrack, lost as u64);
+        let swept = self.shared.conntrack.sweep(self.shared.clock.now().as_ms());
+        if swept.lost_fragments > 0 {
+            self.shared.drops.add(crate::drop::DropReason::Conntrack, swept.lost_fragments as u64);
         }
         self.reconfigure();
         // Re-entered out of an upcall: the outer call goes on with what is there.
@@ -446,7 +446,7 @@ impl Dpif for DpUserspace {
             self.main_stats.busy_iterations.add(1);
         }
         self.take_messages(&mut main);
-        total > 0
+        total > 0 || swept.more
     }
 
     fn stats(&self) -> DpStats {
