@@ -1,6 +1,7 @@
 //! The targets, one row each.
 
 mod conntrack;
+mod controller;
 mod export;
 mod l2;
 mod net;
@@ -61,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     row("user-cookie", &[&[2, 0, 0, 0, 0, 0, 0]], user_cookie),
     Target { made: openflow::made_messages, ..row("openflow", &[], openflow::message) },
     Target { made: openflow::made_messages, ..row("openflow-session", &[], openflow::session) },
+    Target { made: controller::made, ..row("openflow-conversation", &[], controller::conversation) },
     row("match-text", openflow::MATCH_SEEDS, openflow::match_text),
     row("flow-text", openflow::FLOW_SEEDS, openflow::flow_text),
     row("actions-text", openflow::ACTION_SEEDS, openflow::actions_text),

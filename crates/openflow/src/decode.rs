@@ -112,7 +112,7 @@ fn body(
         Raw::RoleReply => M::RoleReply(role(&mut c)?),
         Raw::NxRoleRequest => M::RoleRequest(nx_role(&mut c)?),
         Raw::NxRoleReply => M::RoleReply(nx_role(&mut c)?),
-        Raw::RoleStatus => M::RoleStatus(role_status(&mut c)?),
+        Raw::RoleStatus | Raw::OnfRoleStatus => M::RoleStatus(role_status(&mut c)?),
         Raw::GetAsyncRequest => M::GetAsyncRequest,
         Raw::GetAsyncReply13 => M::GetAsyncReply(async13(&mut c)?),
         Raw::SetAsync13 | Raw::NxSetAsync => M::SetAsync(async13(&mut c)?),

@@ -175,7 +175,7 @@ pub fn put(b: &mut Buf, message: &Message, v: Version, xid: u32, options: Encode
             }
         }
         M::RoleStatus(r) => {
-            head(Raw::RoleStatus);
+            head(if v < Version::V14 { Raw::OnfRoleStatus } else { Raw::RoleStatus });
             b.u32(r.role as u32);
             b.u8(r.reason);
             b.zeros(3);

@@ -153,6 +153,7 @@ kinds! {
     OnfFlowMonitorCancel "ONFT_FLOW_MONITOR_CANCEL" Vendor(ONF) 4..4 1870 4 0;
     OnfFlowMonitorPaused "ONFT_FLOW_MONITOR_PAUSED" Vendor(ONF) 4..4 1871 0 0;
     OnfFlowMonitorResumed "ONFT_FLOW_MONITOR_RESUMED" Vendor(ONF) 4..4 1872 0 0;
+    OnfRoleStatus "ONFT_ROLE_STATUS" Vendor(ONF) 4..4 1911 16 8;
     OnfRequestForward "ONFT_REQUESTFORWARD" Vendor(ONF) 4..4 2350 8 8;
     OnfBundleControl "ONFT_BUNDLE_CONTROL" Vendor(ONF) 4..4 2300 8 8;
     OnfBundleAdd "ONFT_BUNDLE_ADD_MESSAGE" Vendor(ONF) 4..4 2301 8 1;

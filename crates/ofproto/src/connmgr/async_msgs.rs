@@ -46,10 +46,11 @@ impl ConnMgr {
     }
 }
 
-/// Tells a controller that another one took its role.
+/// Tells a controller that another one took its role, whatever it said of asynchronous messages: it must not go on as if
+/// nothing had happened.
 pub(super) fn role_status(conn: &mut Conn, election: Option<u64>) {
     const ANOTHER_IS_PRIMARY: u8 = 0;
-    if conn.version() >= Some(Version::V14) && conn.wants(AsyncKind::RoleStatus, ANOTHER_IS_PRIMARY.into()) {
+    if conn.version() >= Some(Version::V13) {
         let status = RoleStatus {
             role: Role::Secondary,
             reason: ANOTHER_IS_PRIMARY,

@@ -233,6 +233,8 @@ fn one_controller_is_primary() {
     let got = net.say(b, &[role(Role::Primary, 4)]);
     assert_eq!(got, ["OFPT_ERROR (OF1.3) (xid=0x5): OFPRRFC_STALE"]);
     net.say(b, &[role(Role::Primary, 6)]);
+    let told = "ONFT_ROLE_STATUS (OF1.3) (xid=0x0): role=secondary generation_id=6 reason=primary_request";
+    assert_eq!(net.heard(a), [told]);
     let got = net.say(a, &[flow(Version::V13, 7, "actions=drop")]);
     assert_eq!(got, ["OFPT_ERROR (OF1.3) (xid=0x7): OFPBRC_IS_SECONDARY"]);
 }

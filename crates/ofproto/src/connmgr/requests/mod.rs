@@ -108,6 +108,7 @@ fn permit(conn: &Conn, raw: Raw) -> Result<(), OfError> {
                 | "NXT_FLOW_REMOVED"
                 | "OFPT_PORT_STATUS"
                 | "OFPT_ROLE_STATUS"
+                | "ONFT_ROLE_STATUS"
                 | "OFPT_TABLE_STATUS"
                 | "OFPT_REQUESTFORWARD"
                 | "ONFT_REQUESTFORWARD"
