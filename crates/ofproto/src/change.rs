@@ -43,6 +43,8 @@ enum Change {
     Tables(u32, Tables),
     /// A learned address that came, went or moved, in a bridge.
     Address(u32, Mac),
+    /// Whether packets that no rule of a table matches go to controllers: the rules that stand for yes and no.
+    Misses([Arc<Rule>; 2]),
 }
 
 #[derive(Default)]
@@ -74,7 +76,7 @@ impl Log {
                     tables_of(&mut tables, of).iter_mut().zip(more).for_each(|(s, m)| *s |= m);
                     last = seq;
                 }
-                Change::Address(..) => self.entries.push_back((seq, change)),
+                Change::Address(..) | Change::Misses(_) => self.entries.push_back((seq, change)),
             }
         }
         self.n_rules = 0;
@@ -154,6 +156,17 @@ impl Changes {
         log.entries.push_back((self.seq.get() + 1, Change::Address(of, mac)));
         self.seq.bump();
     }
+    /// Packets that no rule of a table matches go to controllers from now on, or no longer. `rules` stand for yes and no.
+    pub(crate) fn misses(&self, rules: [&Arc<Rule>; 2]) {
+        let mut log = self.log.lock();
+        if log.entries.len() > MAX_RULES + MAX_ADDRESSES {
+            log.forget(self.seq.bump());
+            return;
+        }
+        let rules = rules.map(Arc::clone);
+        log.entries.push_back((self.seq.get() + 1, Change::Misses(rules)));
+        self.seq.bump();
+    }
     /// The latest changes, to ask about flows.
     pub(crate) fn news(&self) -> News {
         let log = self.log.lock();
@@ -173,7 +186,7 @@ impl Changes {
         for (_, change) in &log.entries {
             match change {
                 Change::Rules(_, r) => rules += r.len(),
-                Change::Tables(..) => {}
+                Change::Tables(..) | Change::Misses(_) => {}
                 Change::Address(..) => addresses += 1,
             }
         }
@@ -220,6 +233,7 @@ fn concerns(change: &Change, entry: &CacheEntry, key: &Miniflow, mask: &Minimask
             of.id == *id && (seen.mac == *mac || dst == mac)
         }
         (Change::Address(id, mac), CacheEntry::Address(of, src)) => of == id && src == mac,
+        (Change::Misses(rules), CacheEntry::Rule(found)) => rules.iter().any(|r| Arc::ptr_eq(r, found)),
         _ => false,
     }
 }

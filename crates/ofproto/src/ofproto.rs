@@ -174,6 +174,8 @@ pub struct Ofproto {
     pub queue_drops: AtomicU64,
     /// Somebody wants packet-ins about misses.
     pub wants_misses: AtomicBool,
+    /// A translation has asked for that since it changed last.
+    pub missed: AtomicBool,
     /// Send to controller on invalid TTL.
     pub invalid_ttl_to_controller: AtomicBool,
     pub(crate) miss_rule: Arc<Rule>,
@@ -182,6 +184,15 @@ pub struct Ofproto {
 }
 
 impl Ofproto {
+    /// Somebody wants packet-ins about misses, or nobody: flows that asked are looked at again if that is news.
+    pub(crate) fn want_misses(&self, wanted: bool) {
+        if self.wants_misses.swap(wanted, Ordering::Relaxed) != wanted
+            && self.missed.swap(false, Ordering::Relaxed)
+        {
+            self.changed.misses([&self.miss_rule, &self.no_packet_in_rule]);
+        }
+    }
+
     pub(crate) fn new(name: &str, id: u32, clock: &Clock, changed: Arc<Changes>) -> Arc<Ofproto> {
         let now = clock.now();
         let tables: Box<[Table]> = (0..N_TABLES).map(|_| Table::new()).collect();
@@ -212,6 +223,7 @@ impl Ofproto {
             waker: OnceLock::new(),
             queue_drops: AtomicU64::new(0),
             wants_misses: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
             invalid_ttl_to_controller: AtomicBool::new(false),
             miss_rule: internal(1, vec![controller]),
             no_packet_in_rule: internal(2, vec![]),

@@ -18,7 +18,6 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ib_base::time::{Clock, Instant};
 use ib_dpif::{Dpif, DpifClass, PortSpec};
@@ -421,6 +420,8 @@ impl Switch {
         self.publish();
         if let Some(b) = self.bridges.get_mut(bridge) {
             crate::connmgr::handle_event(b, event, now);
+            // A packet that comes in the same turn behind the end of a connection is none of its.
+            b.of.want_misses(b.connmgr.wants_misses());
         }
     }
 }
@@ -842,7 +843,7 @@ impl Bridge {
         self.run_rstp(now);
         self.of.collect_garbage();
         crate::connmgr::run(self, now);
-        self.of.wants_misses.store(self.connmgr.wants_misses(), Ordering::Relaxed);
+        self.of.want_misses(self.connmgr.wants_misses());
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -209,9 +209,15 @@ impl Conn {
         by_role[kind as usize] >> reason & 1 != 0
     }
 
-    /// Whether a miss of a table without configuration should come to it.
+    /// Whether a miss of a table without configuration should come to it. Who has not asked for any bytes gets no packet-ins:
+    /// tools that come and go change no flow.
     pub fn wants_misses(&self) -> bool {
-        self.kind != Kind::Snoop && self.controller_id == 0 && self.version() < Some(Version::V13)
+        let listens = match self.kind {
+            Kind::Snoop => false,
+            Kind::Service => self.miss_send_len > 0,
+            Kind::Primary => true,
+        };
+        listens && self.controller_id == 0 && self.version() < Some(Version::V13)
     }
 
     /// Counts a flow_mod for the log.

@@ -639,8 +639,11 @@ impl Ctx<'_> {
                         rule = &of.miss_rule;
                     }
                 }
-                TableMiss::Default if of.wants_misses.load(std::sync::atomic::Ordering::Relaxed) => {
-                    rule = &of.miss_rule;
+                TableMiss::Default => {
+                    of.missed.store(true, std::sync::atomic::Ordering::Relaxed);
+                    if of.wants_misses.load(std::sync::atomic::Ordering::Relaxed) {
+                        rule = &of.miss_rule;
+                    }
                 }
                 _ => {}
             }
