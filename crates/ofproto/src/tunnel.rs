@@ -335,10 +335,12 @@ pub(crate) fn log_refused(bridge: &str, name: &str, e: &ConfigError) {
 pub fn line(name: &str, config: &TunnelConfig, odp: OdpPort) -> String {
     let m = TunnelMatch::of(config, odp);
     let mut out = format!("port {odp}: {name} ({}: {m}", config.kind.name());
-    let (in_key, out_key) =
-        (config.in_key.unwrap_or(OrFlow::Fixed(0)), config.out_key.unwrap_or(OrFlow::Fixed(0)));
-    if in_key != out_key {
-        let key = out_key.fixed().map_or("flow".to_owned(), crate::text::c_hex);
+    if config.in_key != config.out_key {
+        let key = match config.out_key {
+            Some(OrFlow::Fixed(key)) => crate::text::c_hex(key),
+            Some(OrFlow::Flow) => "flow".to_owned(),
+            None => "none".to_owned(),
+        };
         let _ = write!(out, ", out_key={key}");
     }
     if config.ttl_inherit {

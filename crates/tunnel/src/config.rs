@@ -236,22 +236,15 @@ impl TunnelConfig {
         let flow = "flow".to_owned();
         let version = self.erspan_ver.fixed();
         put("erspan_ver", version.map_or(flow.clone(), |v| v.to_string()));
-        let unless_zero = |v: Option<u32>| v.is_none_or(|v| v != 0);
         if version.is_none_or(|v| v == 1) {
             let idx = self.erspan_idx.fixed();
-            if unless_zero(idx) {
-                put("erspan_idx", idx.map_or(flow.clone(), |v| format!("{v:#x}")));
-            }
+            put("erspan_idx", idx.map_or(flow.clone(), |v| format!("{v:#x}")));
         }
         if version.is_none_or(|v| v == 2) {
-            let dir = self.erspan_dir.fixed().map(u32::from);
-            if unless_zero(dir) {
-                put("erspan_dir", dir.map_or(flow.clone(), |v| v.to_string()));
-            }
-            let hwid = self.erspan_hwid.fixed().map(u32::from);
-            if unless_zero(hwid) {
-                put("erspan_hwid", hwid.map_or(flow, |v| format!("{v:#x}")));
-            }
+            let dir = self.erspan_dir.fixed();
+            put("erspan_dir", dir.map_or(flow.clone(), |v| v.to_string()));
+            let hwid = self.erspan_hwid.fixed();
+            put("erspan_hwid", hwid.map_or(flow, |v| format!("{v:#x}")));
         }
     }
 }
@@ -344,9 +337,9 @@ impl Parser<'_> {
             "dst_port" if kind.default_port().is_some() => {
                 c.dst_port = low(atoi(value).cast_unsigned(), 0xffff).unwrap_or(0);
             }
-            "csum" if kind != Kind::Srv6 && kind != Kind::Lisp => c.csum = value == "true",
+            "csum" if !matches!(kind, Kind::Srv6 | Kind::Lisp | Kind::Gtpu) => c.csum = value == "true",
             "seq" if kind.is_gre_family() => c.seq = value == "true",
-            "df_default" => c.dont_fragment = value == "true",
+            "df_default" => c.dont_fragment = value != "false",
             "key" | "in_key" | "out_key" => {}
             "packet_type" => match value {
                 "legacy_l2" => c.mode = PacketTypeMode::LegacyL2,
