@@ -123,7 +123,7 @@ fn converse(o: &Options, ports: &[String], peer: &mut Peer, io: &mut Io<'_>) -> 
     }
     let began = Instant::now();
     let state = save(o, &bridge, ports)?;
-    let summary = peer.ask(&step("state", &[("state", state)]))?;
+    let summary = peer.ask(&step("state", &[("state", state.into())]))?;
     let took_ms = began.elapsed().as_millis();
     peer.ask(&step("finish", &[])).map_err(|why| {
         format!("{why}; whether it has finished is not known, so the ports were left here too: look there")
@@ -173,7 +173,7 @@ impl Arrival {
         db.add(&bridge, &what, &plan)?;
         let ports = what.names();
         let mut arrival = Arrival { db, bridge, plan, ports, is_placed: false };
-        let state = content.get("state").ok_or("there is no state")?;
+        let state = content.get("state").ok_or("there is no state")?.to_text(Default::default());
         match restore(o, &arrival.bridge, state, true) {
             Ok(_) => Ok(arrival),
             Err(why) => {
@@ -184,8 +184,9 @@ impl Arrival {
     }
 
     fn place(&mut self, o: &Options, message: &Json) -> Result<String, String> {
-        let state = message.get("state").ok_or("there is no state")?;
-        let summary = restore(o, &self.bridge, state, false)?;
+        // Text in a text: nobody on its way has to take it apart.
+        let state = message.get("state").and_then(Json::as_str).ok_or("there is no state")?;
+        let summary = restore(o, &self.bridge, state.to_owned(), false)?;
         self.is_placed = true;
         Ok(summary)
     }

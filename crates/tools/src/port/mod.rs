@@ -192,6 +192,7 @@ fn export(o: &Options, ports: &[String], io: &mut Io<'_>) -> Result<(), String> 
 fn gather(o: &Options, ports: &[String]) -> Result<(String, Json), String> {
     let config = Database::open(&o.db)?.export(ports)?;
     let state = save(o, &config.bridge, ports)?;
+    let state = Json::parse(&state).map_err(|e| format!("the switch answers nonsense: {e}"))?;
     let mut content = Object::new();
     content.insert("bridge", config.bridge.as_str());
     content.insert("ports", config.ports);
@@ -200,17 +201,16 @@ fn gather(o: &Options, ports: &[String]) -> Result<(String, Json), String> {
     Ok((config.bridge, Json::Object(content)))
 }
 
-/// The forwarding state of ports, now.
-fn save(o: &Options, bridge: &str, ports: &[String]) -> Result<Json, String> {
+/// The forwarding state of ports, now: the text of a JSON object.
+fn save(o: &Options, bridge: &str, ports: &[String]) -> Result<String, String> {
     let mut args = o.selection.clone();
     args.push(bridge.to_owned());
     args.extend(ports.iter().cloned());
-    let state = switch::call(&o.target, "port-state/save", &args)?;
-    Json::parse(&state).map_err(|e| format!("the switch answers nonsense: {e}"))
+    switch::call(&o.target, "port-state/save", &args)
 }
 
 /// Gives a bridge a state, or checks whether it could take it.
-fn restore(o: &Options, bridge: &str, state: &Json, check: bool) -> Result<String, String> {
+fn restore(o: &Options, bridge: &str, state: String, check: bool) -> Result<String, String> {
     let mut args = Vec::new();
     for (wanted, option) in [(o.replace, "--replace"), (check, "--check")] {
         if wanted {
@@ -218,7 +218,7 @@ fn restore(o: &Options, bridge: &str, state: &Json, check: bool) -> Result<Strin
         }
     }
     args.push(bridge.to_owned());
-    args.push(state.to_text(Default::default()));
+    args.push(state);
     switch::call(&o.target, "port-state/restore", &args)
 }
 
@@ -236,7 +236,7 @@ fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> 
     let content = file::read(&text)?;
     let what = config::Imported::read(&content)?;
     let bridge = o.bridge.clone().unwrap_or_else(|| what.bridge.clone());
-    let state = content.get("state").ok_or("the file has no state")?;
+    let state = content.get("state").ok_or("the file has no state")?.to_text(Default::default());
     let mut db = Database::open(&o.db)?;
     let plan = db.plan(&bridge, &what)?;
     for name in &plan.present {
