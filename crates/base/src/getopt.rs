@@ -148,14 +148,14 @@ impl<'a> Getopt<'a> {
             Some(eq) => (&bytes[..eq], Some(OsString::from_vec(bytes[eq + 1..].to_vec()))),
             None => (bytes, None),
         };
-        let shown = String::from_utf8_lossy(name);
         let option = match self.longs.iter().find(|o| o.name.as_bytes() == name) {
             Some(exact) => *exact,
             None => {
                 let matching: Vec<_> =
                     self.longs.iter().filter(|o| o.name.as_bytes().starts_with(name)).collect();
                 let Some(first) = matching.first() else {
-                    return Err(format!("{}: unrecognized option '--{shown}'", self.program));
+                    let whole = String::from_utf8_lossy(bytes);
+                    return Err(format!("{}: unrecognized option '--{whole}'", self.program));
                 };
                 if matching.iter().any(|o| (o.id, o.arg) != (first.id, first.arg)) {
                     let list: String = matching.iter().map(|o| format!(" '--{}'", o.name)).collect();
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn errors() {
         check("h", &["--foo"], "prog: unrecognized option '--foo' []");
-        check("h", &["--foo=1"], "prog: unrecognized option '--foo' []");
+        check("h", &["--foo=1"], "prog: unrecognized option '--foo=1' []");
         check("h", &["-z"], "prog: invalid option -- 'z' []");
         check("t:", &["-t"], "prog: option requires an argument -- 't' []");
         check("", &["--target"], "prog: option '--target' requires an argument []");

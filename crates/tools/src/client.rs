@@ -21,7 +21,7 @@ pub struct Connection {
     rpc: Rpc,
     /// Kept while a passive connection lasts.
     _listener: Option<Listener>,
-    last_id: i64,
+    next_id: i64,
 }
 
 impl Connection {
@@ -69,7 +69,7 @@ impl Connection {
                 reactor.wait(None)?;
             }
         };
-        Ok(Connection { reactor, rpc: Rpc::new(stream), _listener: listener, last_id: 0 })
+        Ok(Connection { reactor, rpc: Rpc::new(stream), _listener: listener, next_id: 0 })
     }
 
     /// The way to the connection's reactor, for a control socket beside it.
@@ -130,8 +130,8 @@ impl Connection {
 
     /// Sends a request and returns its ID.
     pub fn request(&mut self, method: &str, params: Json) -> io::Result<Json> {
-        self.last_id += 1;
-        let id = Json::Integer(self.last_id);
+        let id = Json::Integer(self.next_id);
+        self.next_id += 1;
         self.send(&Message::request(method, params, id.clone()))?;
         Ok(id)
     }

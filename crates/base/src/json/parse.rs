@@ -544,22 +544,22 @@ fn error_at(text: &[u8], byte: usize, extra: usize, message: String) -> JsonErro
 
 pub(super) fn parse_text(text: &[u8]) -> Result<Json, JsonError> {
     let mut cursor = Cursor { text, pos: 0, last: true, seen: None };
-    let json = match cursor.top() {
-        Ok(json) => json,
-        Err(Bad(at, message)) => return Err(error_at(text, at, 0, message)),
+    let parsed = cursor.top().and_then(|json| match cursor.peek() {
+        Err(_) => Ok(json),
+        Ok(_) => cursor.reject("trailing garbage at end of input"),
+    });
+    match parsed {
+        Ok(json) => Ok(json),
+        Err(Bad(at, message)) => Err(error_at(text, at, 0, message)),
         Err(Incomplete(..)) if text.iter().all(u8::is_ascii_whitespace) => {
-            return Err(error_at(text, text.len(), 0, "empty input stream".to_string()));
+            Err(error_at(text, text.len(), 0, "empty input stream".to_string()))
         }
         Err(Incomplete(message)) => {
             // A number or keyword that the end of input completes is as if followed by a space, which counts.
             let token = text.last().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
             let extra = usize::from(token && message == END);
-            return Err(error_at(text, text.len(), extra, message.to_string()));
+            Err(error_at(text, text.len(), extra, message.to_string()))
         }
-    };
-    match cursor.peek() {
-        Err(_) => Ok(json),
-        Ok(_) => Err(error_at(text, cursor.pos, 0, "trailing garbage at end of input".to_string())),
     }
 }
 
@@ -740,6 +740,12 @@ mod tests {
             ("null", "line 0, column 4, byte 4: syntax error at beginning of input"),
             ("1", "line 0, column 1, byte 1: syntax error at beginning of input"),
             ("[] []", "line 0, column 3, byte 3: trailing garbage at end of input"),
+            ("[] 1 2", "line 0, column 4, byte 4: trailing garbage at end of input"),
+            ("[] \"x\"", "line 0, column 5, byte 5: trailing garbage at end of input"),
+            ("[] x ", "line 0, column 4, byte 4: invalid keyword 'x'"),
+            ("[] 01", "line 0, column 5, byte 5: leading zeros not allowed"),
+            ("[] &", "line 0, column 3, byte 3: invalid character '&'"),
+            ("[] \"x", "line 0, column 5, byte 5: unexpected end of input in quoted string"),
             ("01", "line 0, column 2, byte 2: leading zeros not allowed"),
             ("-", "line 0, column 1, byte 1: '-' must be followed by digit"),
             ("1.", "line 0, column 2, byte 2: decimal point must be followed by digit"),

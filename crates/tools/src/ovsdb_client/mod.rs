@@ -189,14 +189,14 @@ static COMMANDS: &[Command] = &[
         name: "monitor-cond",
         need: Need::Database,
         min_args: 2,
-        max_args: MANY,
+        max_args: 3,
         run: monitor::monitor_cond,
     },
     Command {
         name: "monitor-cond-since",
         need: Need::Database,
         min_args: 2,
-        max_args: MANY,
+        max_args: 4,
         run: monitor::monitor_cond_since,
     },
     Command { name: "wait", need: Need::Server, min_args: 2, max_args: 2, run: commands::wait },
@@ -355,12 +355,16 @@ fn dispatch(client: &mut Client<'_, '_>, words: &[String]) -> Done {
     let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
         return Err(Stop::Fatal(format!("unknown command '{name}'; use --help for help")));
     };
-    if command.need != Need::Nothing && arguments.len() > command.min_args && names_server(&arguments[0]) {
+    // A transaction is read before the server is asked; a server that one waits for may not be there yet.
+    let connects_itself = matches!(command.name, "transact" | "query" | "wait" | "needs-conversion");
+    let too_many = arguments.len() > command.max_args;
+    if command.need != Need::Nothing
+        && arguments.len() > command.min_args
+        && (names_server(&arguments[0]) || too_many && connects_itself)
+    {
         client.server = arguments[0].clone();
         arguments = &arguments[1..];
     }
-    // A transaction is read before the server is asked; a server that one waits for may not be there yet.
-    let connects_itself = matches!(command.name, "transact" | "query" | "wait");
     if command.need != Need::Nothing && !connects_itself {
         client.connection()?;
     }
