@@ -18,9 +18,13 @@ use std::sync::Arc;
 use ib_base::errno::strerror_num as strerror;
 use ib_base::vlog::module::DPIF;
 use ib_base::vlog_warn;
+use ib_flow::PortMap;
 
 use crate::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
 use crate::{Datapaths, Dpif, DpifError, PortSpec};
+
+/// See [`Context::filter`].
+pub type Filter = dyn Fn(&str, &PortMap, &ib_flow::Flow, &ib_flow::Mask) -> Result<bool, String>;
 
 /// What a command may look at besides datapaths.
 pub struct Context<'a> {
@@ -34,8 +38,9 @@ pub struct Context<'a> {
     pub port_stats: &'a dyn Fn(&str) -> Option<PortCounters>,
     /// Options in force of a device by name, for `show`.
     pub port_config: &'a dyn Fn(&str) -> BTreeMap<String, String>,
-    /// Whether a megaflow's masked key matches a filter in `ovs-ofctl` syntax; an error text otherwise.
-    pub filter: &'a dyn Fn(&str, &ib_flow::Flow, &ib_flow::Mask) -> Result<bool, String>,
+    /// Whether a megaflow's masked key matches a filter in `ovs-ofctl` syntax, which may name the datapath's ports; an error text
+    /// otherwise.
+    pub filter: &'a Filter,
     /// Reads a file of flows (`-`: standard input); the reason why not otherwise.
     pub read_file: &'a dyn Fn(&str) -> Result<String, String>,
     /// Name of the program, in front of messages.
@@ -574,7 +579,7 @@ mod tests {
             now_ms: 0,
             port_stats: &|_| None,
             port_config: &|_| BTreeMap::new(),
-            filter: &|_, _, _| Ok(true),
+            filter: &|_, _, _, _| Ok(true),
             read_file: &|_| Err("No such file or directory".into()),
             program: "prog",
             said: &said,

@@ -14,7 +14,7 @@ use ib_base::vlog::module::DPIF_NETLINK;
 use ib_base::vlog_once;
 use ib_dpif::dpctl::{COMMANDS, Command, Context, Options};
 use ib_dpif::{Datapaths, Dpif, DpifClass, DpifError, dpctl};
-use ib_flow::{Flow, Mask};
+use ib_flow::{Flow, Mask, PortMap};
 use ib_sys::{daemon, process, signal};
 
 use crate::io::{Io, argv0, program_name, version_text};
@@ -284,8 +284,10 @@ fn execute(program: &str, command: &Command, options: Options, words: &[&str], i
 }
 
 /// Whether a megaflow could match what the filter describes: a bit that it does not look at fits any.
-fn matches_filter(text: &str, key: &Flow, mask: &Mask) -> Result<bool, String> {
-    let (wanted, _) = ib_flow::text::parse_match(text, None)?;
+fn matches_filter(text: &str, ports: &PortMap, key: &Flow, mask: &Mask) -> Result<bool, String> {
+    // A filter is one key: no masks, nothing twice.
+    ib_flow::text::parse_exact_flow(text, Some(ports))?;
+    let (wanted, _) = ib_flow::text::parse_match(text, Some(ports))?;
     let mut common = mask.clone();
     for (word, filter) in common.0.words_mut().iter_mut().zip(wanted.mask.0.words()) {
         *word &= filter;

@@ -147,8 +147,14 @@ pub(super) fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> 
     let thread = core.transpose()?;
     let with_names = options.names.unwrap_or(options.more);
     let names = if with_names { names_of(&*dpif) } else { PortNames::none() };
+    let mut ports = ib_flow::PortMap::default();
     if let Some(f) = filter {
-        (cx.filter)(f, &ib_flow::Flow::zeroed(), &ib_flow::Mask::default())
+        for port in dpif.ports() {
+            if let Ok(number) = u16::try_from(port.number.0) {
+                ports.insert(ib_flow::OfPort(number), &port.name);
+            }
+        }
+        (cx.filter)(f, &ports, &ib_flow::Flow::zeroed(), &ib_flow::Mask::default())
             .map_err(|e| format!("Failed to parse filter ({e})"))?;
     }
     // By thread, those of PMD threads first.
@@ -158,7 +164,7 @@ pub(super) fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> 
         if thread.is_some_and(|t| t != flow.core.map_or(-1, i64::from)) {
             return;
         }
-        let wanted = filter.is_none_or(|f| (cx.filter)(f, &flow.key, &flow.mask).unwrap_or(false));
+        let wanted = filter.is_none_or(|f| (cx.filter)(f, &ports, &flow.key, &flow.mask).unwrap_or(false));
         if wanted && flow_type_shown(&types, &flow) {
             let line = format_flow(&flow, &names, options.more, cx.now_ms);
             lines.entry(place).or_default().push(line);

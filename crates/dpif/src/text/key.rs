@@ -299,7 +299,7 @@ pub fn format_key(key: &Flow, mask: Option<&Mask>, names: &PortNames, verbose: b
     if (state_mask != 0 || verbose) && !(plain && key.ct_state == 0) {
         let a = Attr::open(out, true, "ct_state");
         let state = u32::from(key.ct_state);
-        if verbose && state_mask != 0 {
+        if verbose {
             // In numbers where everything is said.
             a.out.push_str(&hex(state.into()));
             if !plain {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ib_dpif::dpctl::{self, Context, Options, PortCounters};
 use ib_dpif::text::{PortNames, parse_key};
-use ib_flow::{Flow, Mask};
+use ib_flow::{Flow, Mask, PortMap};
 use ib_netdev::dummy::appctl;
 use ib_netdev::{Flags, Netdev, Registry};
 use ib_openflow::message::{PortStats, QueueStats};
@@ -360,8 +360,10 @@ fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, St
     }
 }
 
-fn matches_filter(text: &str, key: &Flow, mask: &Mask) -> Result<bool, String> {
-    let (wanted, _) = ib_flow::text::parse_match(text, None)?;
+fn matches_filter(text: &str, ports: &PortMap, key: &Flow, mask: &Mask) -> Result<bool, String> {
+    // A filter is one key: no masks, nothing twice.
+    ib_flow::text::parse_exact_flow(text, Some(ports))?;
+    let (wanted, _) = ib_flow::text::parse_match(text, Some(ports))?;
     // The megaflow's own wildcards decide: a bit that it does not look at fits any filter.
     let mut common = mask.clone();
     for (word, filter) in common.0.words_mut().iter_mut().zip(wanted.mask.0.words()) {
