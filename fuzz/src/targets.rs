@@ -2,6 +2,7 @@
 
 mod conntrack;
 mod controller;
+mod datapath;
 mod export;
 mod l2;
 mod net;
@@ -59,6 +60,8 @@ pub const TARGETS: &[Target] = &[
     row("frame-hex", net::HEX_SEEDS, net::frame_hex),
     row("odp-key", ODP_KEY_SEEDS, odp_key),
     row("odp-actions", ODP_ACTION_SEEDS, odp_actions),
+    Target { made: datapath::made_keys, ..row("netlink-key", &[], datapath::key) },
+    Target { made: datapath::made_actions, ..row("netlink-actions", &[], datapath::actions) },
     row("user-cookie", &[&[2, 0, 0, 0, 0, 0, 0]], user_cookie),
     Target { made: openflow::made_messages, ..row("openflow", &[], openflow::message) },
     Target { made: openflow::made_messages, ..row("openflow-session", &[], openflow::session) },

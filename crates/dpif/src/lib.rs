@@ -13,6 +13,7 @@ pub mod ct_saved;
 pub mod datapaths;
 pub mod dpctl;
 pub mod meter;
+pub mod netlink;
 pub mod provider;
 pub mod text;
 

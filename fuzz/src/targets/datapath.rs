@@ -1,0 +1,68 @@
+//! What the kernel's datapath says: keys and actions as netlink attributes.
+
+use ib_dpif::netlink::{Writer, decode_actions, decode_key, put_actions, put_key, put_mask};
+use ib_dpif::text::{PortNames, parse_actions, parse_key};
+
+use super::{ODP_ACTION_SEEDS, ODP_KEY_SEEDS};
+
+/// Length of the key in front of its mask: two bytes.
+fn joined(key: &[u8], mask: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&len, key, mask].concat()
+}
+
+fn key_bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut w = Writer::new();
+    fill(&mut w);
+    w.finish().expect("a key is short")
+}
+
+fn texts(seeds: &'static [&'static [u8]]) -> impl Iterator<Item = &'static str> {
+    seeds.iter().filter_map(|s| std::str::from_utf8(s).ok())
+}
+
+/// Keys with their masks, by our own encoder.
+pub fn made_keys() -> Vec<Vec<u8>> {
+    let parsed = texts(ODP_KEY_SEEDS).filter_map(|t| parse_key(t, &PortNames::none()).ok());
+    parsed
+        .map(|(key, mask)| joined(&key_bytes(|w| put_key(w, &key)), &key_bytes(|w| put_mask(w, &key, &mask))))
+        .collect()
+}
+
+/// What was read is written, and read the same.
+pub fn key(input: &[u8]) {
+    let Some((len, rest)) = input.split_first_chunk::<2>() else { return };
+    let at = usize::from(u16::from_be_bytes(*len)).min(rest.len());
+    let (key, mask) = rest.split_at(at);
+    let Ok((flow, Some(mask))) = decode_key(key, Some(mask)) else { return };
+    let written = key_bytes(|w| put_key(w, &flow));
+    let written_mask = key_bytes(|w| put_mask(w, &flow, &mask));
+    let (again, mask_again) = decode_key(&written, Some(&written_mask)).expect("what was written is read");
+    assert_eq!(key_bytes(|w| put_key(w, &again)), written);
+    let mask_again = mask_again.expect("a mask was given");
+    assert_eq!(key_bytes(|w| put_mask(w, &again, &mask_again)), written_mask);
+}
+
+/// Actions by our own encoder.
+pub fn made_actions() -> Vec<Vec<u8>> {
+    let parsed = texts(ODP_ACTION_SEEDS).filter_map(|t| parse_actions(t, &PortNames::none()).ok());
+    parsed
+        .filter_map(|actions| {
+            let mut w = Writer::new();
+            put_actions(&mut w, &actions, None).ok()?;
+            w.finish().ok()
+        })
+        .collect()
+}
+
+/// What was read is written, and read the same.
+pub fn actions(input: &[u8]) {
+    let Ok(actions) = decode_actions(input) else { return };
+    let mut w = Writer::new();
+    put_actions(&mut w, &actions, None).expect("what was read is of the kernel");
+    let Ok(written) = w.finish() else { return };
+    let again = decode_actions(&written).expect("what was written is read");
+    let mut w = Writer::new();
+    put_actions(&mut w, &again, None).expect("what was read is of the kernel");
+    assert_eq!(w.finish().expect("as long as before"), written);
+}
