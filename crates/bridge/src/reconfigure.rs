@@ -207,6 +207,9 @@ impl BridgeLayer {
             min_revalidate_pps: other("min-revalidate-pps")
                 .and_then(|v| v.parse().ok())
                 .unwrap_or(defaults.min_revalidate_pps),
+            bundle_idle_ms: other("bundle-idle-timeout")
+                .and_then(|v| v.parse::<u64>().ok())
+                .map_or(defaults.bundle_idle_ms, |s| s.max(1).saturating_mul(1000)),
             explicit_sampled_drops: other("explicit-sampled-drops").is_some_and(|v| v == "true"),
             ..defaults
         });

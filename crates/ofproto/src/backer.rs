@@ -41,6 +41,8 @@ pub struct Settings {
     pub n_handlers: u32,
     /// Revalidator threads to report.
     pub n_revalidators: u32,
+    /// Time after which an OpenFlow bundle that nothing happens to is discarded, ms.
+    pub bundle_idle_ms: u64,
     /// Prefer to tell dropped packets apart (`explicit-sampled-drops`).
     pub explicit_sampled_drops: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             flow_limit: DEFAULT_FLOW_LIMIT,
             max_idle_ms: 10_000,
             max_revalidator_ms: 500,
+            bundle_idle_ms: 10_000,
             min_revalidate_pps: 5,
             n_handlers: 1,
             n_revalidators: 1,

@@ -17,8 +17,6 @@ use ib_openflow::message::{
 use super::conn::Conn;
 use super::requests::{Cx, check_flow_mod, names_buffer, packet_out, port_mod};
 
-/// Time without messages after which an open bundle is discarded, ms.
-const IDLE_MS: u64 = 10_000;
 /// Bundles that a connection may have open.
 const MAX_BUNDLES: usize = 1024;
 /// Bytes that the bundles of a connection may hold.
@@ -50,18 +48,18 @@ impl OpenBundle {
         let opening = opening.to_vec();
         OpenBundle { flags, closed: false, used: now, opening, steps: Vec::new(), bytes: 0 }
     }
-    pub fn deadline(&self) -> Instant {
-        self.used.plus_ms(IDLE_MS)
+    pub fn deadline(&self, idle_ms: u64) -> Instant {
+        self.used.plus_ms(idle_ms)
     }
 }
 
 /// Discards bundles that were forgotten.
-pub(super) fn expire(conn: &mut Conn, now: Instant) {
-    if conn.bundles.values().all(|b| now < b.deadline()) {
+pub(super) fn expire(conn: &mut Conn, idle_ms: u64, now: Instant) {
+    if conn.bundles.values().all(|b| now < b.deadline(idle_ms)) {
         return;
     }
     let gone: Vec<u32> =
-        conn.bundles.iter().filter(|(_, b)| now >= b.deadline()).map(|(id, _)| *id).collect();
+        conn.bundles.iter().filter(|(_, b)| now >= b.deadline(idle_ms)).map(|(id, _)| *id).collect();
     for id in gone {
         let Some(bundle) = conn.bundles.remove(&id) else { continue };
         let version = conn.version().unwrap_or(Version::V10);

@@ -43,7 +43,6 @@ use crate::config::{ControllerConfig, ControllerStatus, FailMode};
 use crate::flow_mod::Origin;
 use crate::switch::Bridge;
 use backoff::{Backoff, Silence};
-use bundle::OpenBundle;
 use conn::{Backlog, Conn, Kind};
 use controllers::Controller;
 use fail_open::FailOpen;
@@ -166,6 +165,8 @@ pub struct ConnMgr {
     pub(crate) tlv: Option<Arc<TlvTable>>,
     /// Ports as controllers know them.
     ports_told: BTreeMap<OfPort, PortDesc>,
+    /// How long a bundle may rest.
+    bundle_idle_ms: u64,
     /// The log knows of the management listener.
     announced: bool,
 }
@@ -199,6 +200,7 @@ impl ConnMgr {
             election: None,
             tlv: None,
             ports_told: BTreeMap::new(),
+            bundle_idle_ms: crate::backer::Settings::default().bundle_idle_ms,
             announced: false,
         };
         for kind in ["mgmt", "snoop"] {
@@ -276,7 +278,7 @@ impl ConnMgr {
         let controllers = self.controllers.values().filter_map(|c| c.backoff.as_ref()?.deadline());
         let conns = self.conns.values().filter_map(|c| {
             let limiters = c.pinscheds.iter().filter_map(|l| l.deadline()).min();
-            let bundles = c.bundles.values().map(OpenBundle::deadline).min();
+            let bundles = c.bundles.values().map(|b| b.deadline(self.bundle_idle_ms)).min();
             [c.probe.deadline(), c.ops_deadline(), limiters, bundles, c.parts.deadline()]
                 .into_iter()
                 .flatten()
@@ -506,6 +508,7 @@ fn received(bridge: &mut Bridge, id: ConnId, data: &[u8], now: Instant) {
 }
 
 pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
+    bridge.connmgr.bundle_idle_ms = bridge.backer.settings.read().bundle_idle_ms;
     bridge.connmgr.run_controllers(now);
     in_band::run(bridge, now);
     let mgr = &mut bridge.connmgr;
@@ -527,7 +530,7 @@ pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
         if c.ops_deadline().is_some_and(|d| now >= d) {
             c.log_flow_mods(now);
         }
-        bundle::expire(c, now);
+        bundle::expire(c, mgr.bundle_idle_ms, now);
         for first in c.parts.expired(now) {
             requests::refuse(c, OfError::OFPBRC_MULTIPART_REQUEST_TIMEOUT, None, &first);
         }

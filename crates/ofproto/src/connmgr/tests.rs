@@ -440,3 +440,17 @@ fn monitors_pause_for_a_peer_that_does_not_read() {
     net.say(conn, &[add(1)]);
     assert_eq!(net.heard(watcher).len(), 1);
 }
+
+#[test]
+fn bundles_that_rest_too_long_are_discarded() {
+    let mut net = Net::new();
+    let settings = crate::backer::Settings { bundle_idle_ms: 2000, ..Default::default() };
+    net.lab.switch.set_settings(settings);
+    let c = net.mgmt(Version::V14);
+    let open = BundleControl { bundle_id: 1, kind: BundleControlKind::OpenRequest, flags: 3 };
+    assert_eq!(net.say(c, &[encode(&Message::BundleControl(open), Version::V14, 2)]).len(), 1);
+    net.run(1);
+    assert!(net.heard(c).is_empty());
+    net.run(1);
+    assert_eq!(net.heard(c), ["OFPT_ERROR (OF1.4) (xid=0x2): OFPBFC_TIMEOUT"]);
+}
