@@ -166,8 +166,9 @@ fn prepare_column(
     Ok(column)
 }
 
-fn check_mutable(prep: &Preparation<'_>, table: &str, column: &str) -> Outcome {
-    match prep.idl.column_schema(table, column) {
+/// Asked when a row is about to change, not before: one that is not there is told of first.
+fn check_mutable(idl: &ib_ovsdb::idl::Idl, table: &str, column: &str) -> Outcome {
+    match idl.column_schema(table, column) {
         Some(schema) if !schema.mutable => {
             Err(Stop::fatal(format!("cannot modify read-only column {column} in table {table}")))
         }
@@ -363,21 +364,13 @@ fn satisfies<X: Extension>(
 
 fn prepare_set<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
     let table = prepare_table(prep, call)?;
-    prepare_settings(prep, &table, &call.args[3..], true)
+    prepare_settings(prep, &table, &call.args[3..])
 }
 
 /// Registers the columns of `column[:key]=value` arguments.
-pub fn prepare_settings(
-    prep: &mut Preparation<'_>,
-    table: &str,
-    arguments: &[String],
-    must_be_mutable: bool,
-) -> Outcome {
+pub fn prepare_settings(prep: &mut Preparation<'_>, table: &str, arguments: &[String]) -> Outcome {
     for argument in arguments {
-        let column = prepare_column(prep, table, argument, false)?;
-        if must_be_mutable {
-            check_mutable(prep, table, &column)?;
-        }
+        prepare_column(prep, table, argument, false)?;
     }
     Ok(())
 }
@@ -385,7 +378,12 @@ pub fn prepare_settings(
 fn set<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     let table = lookup::table(ctl.idl, &call.args[1])?;
     let Some(uuid) = existing_row(ctl, &table, call)? else { return Ok(()) };
-    apply_settings(ctl, &table, uuid, &call.args[3..])
+    for argument in &call.args[3..] {
+        let column = lookup::column(ctl.idl, &table, &ib_ovsdb::text::take_token(argument)?.0)?;
+        check_mutable(ctl.idl, &table, &column)?;
+        apply_settings(ctl, &table, uuid, std::slice::from_ref(argument))?;
+    }
+    Ok(())
 }
 
 /// Applies `column[:key]=value` arguments to a row.
@@ -410,7 +408,7 @@ fn prepare_one_column<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome 
     let table = prepare_table(prep, call)?;
     let column = lookup::column(prep.idl, &table, &call.args[3])?;
     register(prep, &table, &column);
-    check_mutable(prep, &table, &column)
+    Ok(())
 }
 
 /// The type of values to add to or remove from a column: any number of them.
@@ -422,6 +420,7 @@ fn add<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     let table = lookup::table(ctl.idl, &call.args[1])?;
     let column = lookup::column(ctl.idl, &table, &call.args[3])?;
     let Some(uuid) = existing_row(ctl, &table, call)? else { return Ok(()) };
+    check_mutable(ctl.idl, &table, &column)?;
     let kind = elements_type(&column_type(ctl.idl, &table, &column));
     for argument in &call.args[4..] {
         let elements = datum_from_string(&kind, argument, Some(&mut ctl.symbols))?;
@@ -435,6 +434,7 @@ fn remove<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     let table = lookup::table(ctl.idl, &call.args[1])?;
     let column = lookup::column(ctl.idl, &table, &call.args[3])?;
     let Some(uuid) = existing_row(ctl, &table, call)? else { return Ok(()) };
+    check_mutable(ctl.idl, &table, &column)?;
     let kind = column_type(ctl.idl, &table, &column);
     let elements_kind = elements_type(&kind);
     for argument in &call.args[4..] {
@@ -467,7 +467,6 @@ fn prepare_clear<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
     for name in &call.args[3..] {
         let column = lookup::column(prep.idl, &table, name)?;
         register(prep, &table, &column);
-        check_mutable(prep, &table, &column)?;
     }
     Ok(())
 }
@@ -477,6 +476,7 @@ fn clear<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     let Some(uuid) = existing_row(ctl, &table, call)? else { return Ok(()) };
     for name in &call.args[3..] {
         let column = lookup::column(ctl.idl, &table, name)?;
+        check_mutable(ctl.idl, &table, &column)?;
         if column_type(ctl.idl, &table, &column).min > 0 {
             return Err(Stop::fatal(format!(
                 "\"clear\" operation cannot be applied to column {column} of table {table}, which is not allowed to be empty"
@@ -491,7 +491,7 @@ fn clear<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
 fn prepare_create<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
     let table = lookup::table(prep.idl, &call.args[1])?;
     prep.idl.register_table(&table);
-    prepare_settings(prep, &table, &call.args[2..], false)
+    prepare_settings(prep, &table, &call.args[2..])
 }
 
 fn create<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {

@@ -291,8 +291,8 @@ fn parse_options<X: Extension>(
                 return Ok(None);
             }
             id if id == u32::from('t') => match argument().parse() {
-                Ok(seconds) => settings.timeout_s = Some(seconds),
-                Err(_) => {
+                Ok(seconds) if seconds > 0 => settings.timeout_s = Some(seconds),
+                _ => {
                     return Err(Stop::fatal(format!("value {} on -t or --timeout is invalid", argument())));
                 }
             },

@@ -105,7 +105,7 @@ fn prepare_ids(prep: &mut Preparation<'_>, call: &L) -> Outcome {
 
 fn prepare_add_port(prep: &mut Preparation<'_>, call: &L) -> Outcome {
     prepare(prep, call)?;
-    prepare_settings(prep, "Port", &call.args[3..], false)
+    prepare_settings(prep, "Port", &call.args[3..])
 }
 
 /// Where the settings of `add-bond` begin.
@@ -125,7 +125,7 @@ fn check_bond(call: &L) -> Outcome {
 fn prepare_add_bond(prep: &mut Preparation<'_>, call: &L) -> Outcome {
     prepare(prep, call)?;
     check_bond(call)?;
-    prepare_settings(prep, "Port", &call.args[first_setting(call)..], false)
+    prepare_settings(prep, "Port", &call.args[first_setting(call)..])
 }
 
 /// The bridge `name`, which must exist.
