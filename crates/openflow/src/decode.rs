@@ -4,7 +4,7 @@
 //! suits a switch (ports, tables, prerequisites of actions) is for the switch, with [`crate::action_check`].
 //! A failure is the error to send back.
 
-use ib_base::vlog::module::{OFP_CONNECTION, OFP_MSGS};
+use ib_base::vlog::module::{OFP_CONNECTION, OFP_MATCH, OFP_MSGS};
 use ib_base::{vlog_dbg_rl, vlog_warn_rl};
 use ib_flow::{Match, OfPort};
 use ib_packet::Mac;
@@ -1145,6 +1145,12 @@ fn tlv_maps(c: &mut Cursor<'_>) -> Result<Vec<TlvMap>, OfError> {
         let map = TlvMap { class: c.u16()?, kind: c.u8()?, len: c.u8()?, index: c.u16()? };
         c.skip(2)?;
         if !map.len.is_multiple_of(4) || map.len > 124 {
+            vlog_warn_rl!(
+                OFP_MATCH,
+                (1, 5),
+                "tlv table option length ({}) is not a valid option size",
+                map.len
+            );
             return Err(OfError::NXTTMFC_BAD_OPT_LEN);
         }
         if map.index >= 64 {

@@ -238,6 +238,15 @@ pub fn parse_flow_stats_request(s: &str, names: Names<'_>) -> Result<(FlowStatsR
     ))
 }
 
+/// Whether a packet-out may give a value to a field: what travels beside the packet, without what only the
+/// datapath or connection tracking knows.
+fn is_pipeline_field(id: ib_flow::fields::FieldId) -> bool {
+    let name = id.field().name;
+    let plain = ["metadata", "in_port", "in_port_oxm", "packet_type"].contains(&name);
+    let register = name.trim_start_matches('x').starts_with("reg");
+    plain || register || (name.starts_with("tun_") && !matches!(name, "tun_ttl" | "tun_tos"))
+}
+
 /// Parses the argument of `packet-out`.
 pub fn parse_packet_out(s: &str, names: Names<'_>) -> Result<(PacketOut, Protocols), String> {
     let mut usable = Protocols::ANY;
@@ -283,9 +292,12 @@ pub fn parse_packet_out(s: &str, names: Names<'_>) -> Result<(PacketOut, Protoco
             _ => {
                 let field =
                     ib_flow::fields::by_name(name).ok_or_else(|| format!("unknown keyword {name}"))?;
+                if !is_pipeline_field(field.id) {
+                    return Err(format!("{name} is not a valid pipeline field for PACKET_OUT"));
+                }
+                // Versions before 1.5 have no place for it, and leave it out.
                 parse_field(field, v, names.ports, &mut out.metadata, &mut usable)
                     .map_err(|e| format!("failed to parse {name}: {e}"))?;
-                usable = usable.and(Protocols(0x100));
             }
         }
     }
@@ -460,6 +472,21 @@ pub fn version_of(p: Protocols) -> Option<Version> {
 mod tests {
     use super::*;
     use crate::names::NO_NAMES;
+
+    #[test]
+    fn packet_out_takes_pipeline_fields_in_any_version() {
+        let frame = "505400000007505400000008080045000028";
+        let parse = |field: &str| {
+            parse_packet_out(&format!("in_port=1 {field} packet={frame} actions=2"), NO_NAMES)
+                .map(|(po, usable)| (po.metadata.flow.metadata.get(), usable.and(NXM_OF11_UP) == NXM_OF11_UP))
+        };
+        assert_eq!(parse("metadata=5"), Ok((5, true)));
+        assert!(parse("reg0=5").is_ok() && parse("xxreg1=5").is_ok() && parse("tun_id=5").is_ok());
+        for field in ["ct_mark", "tun_ttl", "eth_src", "actset_output"] {
+            let error = format!("{field} is not a valid pipeline field for PACKET_OUT");
+            assert_eq!(parse(&format!("{field}=1")).unwrap_err(), error);
+        }
+    }
 
     fn check(s: &str, expect: &str) {
         let got = match parse_flow_mod(s, Purpose::Mod(FlowModCommand::Add), NO_NAMES) {

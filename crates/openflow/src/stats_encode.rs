@@ -810,7 +810,9 @@ fn prop(b: &mut Buf, kind: u16, body: impl FnOnce(&mut Buf)) {
 
 fn instruction_features(b: &mut Buf, i: &TableInstrFeatures, miss: u16, v: Version) {
     prop(b, miss, |b| {
-        for id in 1..=6u16 {
+        // Since OpenFlow 1.5 `meter` (6) is an action.
+        let last = if v == Version::V15 { 5 } else { 6 };
+        for id in 1..=last {
             if i.instructions >> id & 1 != 0 {
                 b.u16(id);
                 b.u16(4);

@@ -22,7 +22,7 @@ pub(super) fn read_file(name: &str, io: &mut Io<'_>) -> Result<String> {
         io.stdin.read_to_end(&mut bytes).map_err(|e| Fail::Msg(format!("-: read failed ({e})")))?;
     } else {
         bytes = std::fs::read(name)
-            .map_err(|e| Fail::Msg(format!("{name}: open ({})", ib_base::errno::strerror(&e))))?;
+            .map_err(|e| Fail::Msg(format!("{name}: open failed ({})", ib_base::errno::strerror(&e))))?;
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -486,7 +486,11 @@ pub(super) fn diff_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
             !source.contains(':') && std::path::Path::new(source).is_file()
         };
         if is_file || source == "-" {
-            let text = read_file(source, io)?;
+            let text = match read_file(source, io) {
+                // Here the original's message is shorter.
+                Err(Fail::Msg(e)) => return Err(Fail::Msg(e.replacen(": open failed (", ": open (", 1))),
+                found => found?,
+            };
             read_flows_from_file(ctl, source, &text, side, &mut tables)?;
         } else {
             let mut conn = ctl.open(source)?;
@@ -551,10 +555,15 @@ fn format_diff(out: &mut String, key: &FlowKey, v: &Version1, names: &Names<'_>)
 pub(super) fn packet_out(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Result<()> {
     if args.len() > 2 {
         // The old form: IN_PORT ACTIONS PACKET...
+        if args.len() == 3 {
+            return Err(format!("Too many arguments ({})", args.len() + 1).into());
+        }
         ctl.load_names_tables_first(&args[0])?;
+        let in_port = ctl.port_by_name(&args[0], &args[1])?;
         for packet in &args[3..] {
-            let text = format!("in_port={} packet={packet} actions={}", args[1], args[2]);
-            let (po, usable) = parse_packet_out(&text, ctl.names())?;
+            let text = format!("in_port={} packet={packet} actions={}", in_port.0, args[2]);
+            let (po, usable) = parse_packet_out(&text, ctl.names())
+                .map_err(|e| e.strip_prefix("packet: ").unwrap_or(&e).to_string())?;
             let mut conn = ctl.open_for_flow_mod(&args[0], usable)?;
             super::show::send_all(ctl, &mut conn, &Message::PacketOut(Box::new(po)))?;
         }

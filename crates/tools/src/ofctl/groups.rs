@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ib_base::vlog::module::OFP_GROUP;
+use ib_base::vlog_warn;
 use ib_flow::fields::Protocols;
 use ib_openflow::group_text::{parse_group_mod, parse_meter_mod};
 use ib_openflow::message::*;
@@ -89,19 +91,28 @@ pub(super) fn remove_buckets(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
     group_mod(ctl, args, GroupModCommand::RemoveBucket, io)
 }
 
-/// A group named on the command line, `ALL` by default.
-fn group_arg(args: &[String]) -> Result<u32> {
-    match args.get(1) {
-        None => Ok(OFPG_ALL),
-        Some(s) => {
-            let s = s.strip_prefix("group_id=").unwrap_or(s);
-            ib_openflow::flow_text::parse_group(s).ok_or_else(|| Fail::Msg(format!("unknown group id '{s}'")))
-        }
-    }
+/// A group by number or keyword. What is neither is warned of, and means all groups.
+fn group_arg(args: &[String]) -> u32 {
+    let Some(s) = args.get(1) else { return OFPG_ALL };
+    ib_openflow::flow_text::parse_group(s).unwrap_or_else(|| {
+        vlog_warn!(
+            OFP_GROUP,
+            "{s} is not a valid group ID.  (Valid group IDs are 32-bit nonnegative integers or the keywords \
+             ANY or ALL.)"
+        );
+        OFPG_ALL
+    })
+}
+
+/// The group whose statistics are asked for, as the text of a deletion names it.
+fn group_stats_arg(ctl: &Ctl, args: &[String]) -> Result<u32> {
+    let Some(s) = args.get(1) else { return Ok(OFPG_ALL) };
+    let (gm, _) = parse_group_mod(s, Some(GroupModCommand::Delete), ctl.names())?;
+    Ok(gm.group_id)
 }
 
 pub(super) fn dump_groups(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
-    let id = group_arg(args)?;
+    let id = group_arg(args);
     let mut conn = ctl.open(&args[0])?;
     let id = if matches!(conn.version, Version::V10 | Version::V15) { id } else { OFPG_ALL };
     let request = Message::MultipartRequest(MultipartRequest::GroupDesc(id));
@@ -109,8 +120,8 @@ pub(super) fn dump_groups(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Re
 }
 
 pub(super) fn dump_group_stats(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
-    let id = group_arg(args)?;
     ctl.load_names_tables_first(&args[0])?;
+    let id = group_stats_arg(ctl, args)?;
     let mut conn = ctl.open(&args[0])?;
     ctl.dump(&mut conn, &Message::MultipartRequest(MultipartRequest::Group(id)), io)
 }
@@ -207,8 +218,11 @@ fn parse_tlv_maps(s: &str) -> Result<Vec<TlvMap>> {
     Ok(out)
 }
 
+/// NXM and OXM, whose fields can have any name: `tun_metadata*` among them.
+const WITH_TUNNEL_METADATA: Protocols = Protocols(0x1ec);
+
 fn tlv_mod(ctl: &mut Ctl, switch: &str, command: u16, maps: Vec<TlvMap>) -> Result<()> {
-    let mut conn = ctl.open(switch)?;
+    let mut conn = ctl.open_for_flow_mod(switch, WITH_TUNNEL_METADATA)?;
     send_all(ctl, &mut conn, &Message::TlvTableMod(TlvTableMod { command, maps }))
 }
 

@@ -252,7 +252,7 @@ pub(super) fn encode_error_reply(_: &mut Ctl, args: &[String], io: &mut Io<'_>) 
     }
     let claimed = usize::from(u16::from_be_bytes([request[2], request[3]]));
     if claimed != request.len() {
-        return Err("Bad request length".into());
+        return Err("Request size inconsistent".into());
     }
     let version = Version::from_wire(request[0]).unwrap_or(Version::V10);
     io.out(dump(&encode_error(error, version, &request)));
@@ -359,6 +359,19 @@ pub(super) fn compose_packet(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
         None => ib_flow::compose::Payload::default(),
     };
     let packet = ib_flow::compose::compose_with(&flow, payload, ctl.options.bad_csum);
+    // What a packet cannot hold is said, and the packet is shown nevertheless.
+    let mut extracted = Flow::zeroed();
+    ib_flow::extract::extract_bytes(packet.data(), None, &Metadata::default(), &mut extracted);
+    extracted.in_port = ib_flow::OfPort::NONE.0.into();
+    let differ = extracted != flow;
+    if differ {
+        let text = |f| ib_flow::text::matching::flow_to_string(f, None);
+        io.err(format!(
+            "specified and extracted flows differ:\nspecified: {}\nextracted: {}",
+            text(&flow),
+            text(&extracted)
+        ));
+    }
     if ctl.options.pcap {
         let now = ib_base::time::Clock::new().wall_ms();
         let mut capture =
@@ -372,7 +385,7 @@ pub(super) fn compose_packet(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
     } else {
         io.out(dump(packet.data()));
     }
-    Ok(())
+    if differ { Err(Fail::Code(1)) } else { Ok(()) }
 }
 
 pub(super) fn parse_packet(_: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<()> {

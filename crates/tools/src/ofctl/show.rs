@@ -407,8 +407,9 @@ pub(super) fn mod_table(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Resul
             tm.vacancy = Some(Vacancy::default());
             (Version::V14, Version::V15)
         }
-        s if s.starts_with("vacancy:") => {
-            let mut thresholds = s["vacancy:".len()..].split(',').filter(|t| !t.is_empty());
+        s if s == "vacancy" || s.starts_with("vacancy:") => {
+            let mut thresholds =
+                s["vacancy".len()..].trim_start_matches(':').split(',').filter(|t| !t.is_empty());
             let mut percent = |which: &str| -> Result<u8> {
                 let t = thresholds.next().ok_or_else(|| format!("Vacancy {which} value missing"))?;
                 let n = ib_openflow::c_integer(t).and_then(|n| u8::try_from(n).ok()).filter(|n| *n <= 100);
@@ -512,8 +513,19 @@ pub(super) fn probe(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Result<()
     Ok(())
 }
 
+/// The digits that a text begins with, as C reads numbers; what is negative is too large.
+fn payload_len(s: &str) -> usize {
+    let s = s.trim_start();
+    if s.starts_with('-') {
+        return usize::MAX;
+    }
+    let s = s.strip_prefix('+').unwrap_or(s);
+    let end = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
+    if end == 0 { 0 } else { s[..end].parse().unwrap_or(usize::MAX) }
+}
+
 pub(super) fn ping(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
-    let n: usize = args.get(1).and_then(|n| n.parse().ok()).unwrap_or(64);
+    let n = args.get(1).map_or(64, |n| payload_len(n));
     if n > 65535 - 8 {
         return Err(format!("payload must be between 0 and {} bytes", 65535 - 8).into());
     }
@@ -542,7 +554,7 @@ pub(super) fn ping(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()
 }
 
 pub(super) fn benchmark(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
-    let n: usize = args[1].parse().unwrap_or(0);
+    let n = payload_len(&args[1]);
     if n > 65535 - 8 {
         return Err(format!("payload must be between 0 and {} bytes", 65535 - 8).into());
     }

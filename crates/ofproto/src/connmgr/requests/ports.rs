@@ -131,11 +131,14 @@ pub(super) fn queue_config(cx: &mut Cx<'_>, q: QueueGetConfigRequest) -> Result<
     if ports.is_empty() {
         return Err(OfError::OFPQOFC_BAD_PORT);
     }
-    let queues = ports
+    let queues: Vec<QueueConfig> = ports
         .iter()
         .flat_map(|p| queues_of(cx.bridge, p, q.queue))
         .map(|s| QueueConfig { port: s.port, queue: s.queue, min_rate: None, max_rate: None })
         .collect();
+    if queues.is_empty() && q.queue != OFPQ_ALL {
+        return Err(OfError::OFPQOFC_BAD_QUEUE);
+    }
     cx.reply(&Message::QueueGetConfigReply(QueueGetConfigReply { port: q.port, queues, more: false }));
     Ok(())
 }

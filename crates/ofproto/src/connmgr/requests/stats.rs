@@ -12,7 +12,7 @@ use ib_openflow::encode::encode_reply;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
     AggregateStats, FlowStats, FlowStatsRequest, GroupDesc, GroupFeatures, GroupStats, MeterBandStats,
-    MeterFeatures, MeterStats, MultipartBody, MultipartRequest, OFPG_ALL, OFPM_ALL, SwitchDesc,
+    MeterFeatures, MeterStats, MultipartBody, MultipartRequest, OFPG_ALL, OFPM_ALL, SwitchDesc, Version,
 };
 
 use super::{Cx, config, ports, tables};
@@ -85,12 +85,18 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
             list(cx, &groups, group_desc, B::GroupDesc);
         }
         R::GroupFeatures => {
+            // Every action that the version itself has a number for.
+            let actions = match cx.version() {
+                Version::V10 => 0xfff,
+                Version::V11 => 0x01ff_e7ff,
+                _ => 0x03ff_8001,
+            };
             let f = GroupFeatures {
                 types: 0xf,
                 // Select weight, liveness, chaining.
                 capabilities: 7,
                 max_groups: [MAX_GROUPS; 4],
-                actions: [0x03ff_8001; 4],
+                actions: [actions; 4],
             };
             send(cx, B::GroupFeatures(f));
         }
