@@ -44,7 +44,9 @@ pub fn normalize(text: &str, dir: &str) -> String {
     let text = text.replace(dir.trim_end_matches('/'), "<DIR>");
     let mut out = String::with_capacity(text.len());
     for line in text.lines() {
-        // The oracle writes its log to the terminal with times.
+        // Logs on the terminal begin with a time.
+        let dated = line.split_once('|').filter(|(t, _)| t.len() > 18 && t.ends_with('Z') && t.contains('T'));
+        let line = dated.map_or(line, |(_, rest)| rest);
         let line = strip_after(line, "duration=", |c| c.is_ascii_digit() || c == '.' || c == 's');
         let line = strip_after(&line, "used:", |c| c.is_ascii_digit() || c == '.' || c == 's');
         let line = strip_after(&line, "xid=0x", |c| c.is_ascii_hexdigit());
@@ -55,7 +57,7 @@ pub fn normalize(text: &str, dir: &str) -> String {
 }
 
 /// Replaces the run of `class` behind each `key` by `?`.
-fn strip_after(line: &str, key: &str, class: impl Fn(char) -> bool) -> String {
+pub(crate) fn strip_after(line: &str, key: &str, class: impl Fn(char) -> bool) -> String {
     let mut out = String::new();
     let mut rest = line;
     while let Some(at) = rest.find(key) {

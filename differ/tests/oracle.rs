@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use differ::World;
 
 /// Seeds that are compared each time.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
 
 /// Seeds of databases that are compared each time.
 const DATABASE_SEEDS: std::ops::RangeInclusive<u64> = 1..=10;

@@ -198,6 +198,7 @@ impl BridgeLayer {
             self.remove_ports(&mut running, want, &all);
             self.bridges.insert(name.clone(), running);
         }
+        ib_flow::extract::set_vlan_limit(usize::try_from(desired.vlan_limit).unwrap_or_default());
         let other = |key: &str| desired.other_config.get(key);
         let defaults = Settings::default();
         self.switch.set_settings(Settings {

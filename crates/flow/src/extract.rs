@@ -345,18 +345,15 @@ fn nsh(r: &mut Rest<'_>, flow: &mut Flow) -> Option<()> {
         path_hdr: be32(h, 4),
         ..Nsh::default()
     };
-    match out.mdtype {
-        1 => {
-            if len != 24 {
-                return None;
-            }
-            let h = r.peek::<24>()?;
-            for (i, c) in out.context.iter_mut().enumerate() {
-                *c = be32(h, 8 + 4 * i);
-            }
+    // Of other types the context is unknown.
+    if out.mdtype == 1 {
+        if len != 24 {
+            return None;
         }
-        2 => {}
-        _ => return None,
+        let h = r.peek::<24>()?;
+        for (i, c) in out.context.iter_mut().enumerate() {
+            *c = be32(h, 8 + 4 * i);
+        }
     }
     flow.nsh = out;
     Some(())

@@ -54,6 +54,7 @@ pub(crate) fn frozen_state(of: &Ofproto) -> FrozenState {
         actions: Vec::new(),
         action_set: Vec::new(),
         rule_cookie: 0,
+        resumes: true,
         userdata: Vec::new(),
     }
 }

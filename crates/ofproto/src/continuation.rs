@@ -124,6 +124,7 @@ mod tests {
             actions: vec![out(7), Action::UnrollXlate { table: 2, cookie: 26 }, out(2)],
             action_set: vec![out(3)],
             rule_cookie: 0,
+            resumes: true,
             userdata: Vec::new(),
         };
         let entry = RecircEntry::new(0x1234, state);

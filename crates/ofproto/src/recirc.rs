@@ -59,6 +59,8 @@ pub struct FrozenState {
     pub action_set: Vec<Action>,
     /// Cookie of the rule that froze.
     pub rule_cookie: u64,
+    /// Translation goes on from it; else it is only what a packet-in tells.
+    pub resumes: bool,
     /// Userdata of `controller(pause)`: the packet goes to controllers instead of resuming.
     pub userdata: Vec<u8>,
 }
@@ -200,6 +202,7 @@ mod tests {
             actions: Vec::new(),
             action_set: Vec::new(),
             rule_cookie: 0,
+            resumes: true,
             userdata: Vec::new(),
         };
         let ids = RecircIds::new();

@@ -21,7 +21,7 @@ use ib_dpif::{
 };
 use ib_flow::miniflow::Miniflow;
 use ib_flow::text::mask_for_packet;
-use ib_flow::{Flow, Mask, Match};
+use ib_flow::{Flow, Mask, Match, Vlan};
 use ib_openflow::message::{PacketIn, PacketInReason};
 use ib_packet::Be16;
 use parking_lot::Mutex;
@@ -50,7 +50,7 @@ pub(crate) fn datapath_mask(backer: &Backer, key: &Flow, wc: &Mask) -> Mask {
     let mut mask = if backer.megaflows_enabled() { wc.clone() } else { mask_for_packet(key) };
     if mask.0.vlans[0].tci.is_zero() {
         // A datapath key tells a missing tag from any tag.
-        mask.0.vlans[0].tci = Be16::MAX;
+        mask.0.vlans[0].tci = Be16::new(Vlan::VID_MASK | Vlan::CFI);
     }
     mask.0.in_port = u32::MAX;
     mask.0.recirc_id = u32::MAX;

@@ -60,8 +60,8 @@ pub fn format_flow(flow: &FlowInfo, names: &PortNames, more: bool, now_ms: u64) 
 }
 
 /// How many 64-bit words of a mask are in use, as Open vSwitch lays its keys out: those of its first 64
-/// words and of the others. With 32 registers the ports of entry and what is before them are in the first
-/// part, the packet's headers in the second.
+/// words and of the others. With 32 registers the packet's type and what is before it are in the first
+/// part, the packet's headers in the second. The port of entry is not counted: each has a table of its own.
 fn miniflow_bits(m: &ib_flow::Flow) -> (usize, usize) {
     let count = |words: &[bool]| words.iter().filter(|w| **w).count();
     let t = &m.tunnel;
@@ -79,7 +79,7 @@ fn miniflow_bits(m: &ib_flow::Flow) -> (usize, usize) {
         t.flags != 0 || t.ip_tos != 0 || t.ip_ttl != 0 || !t.tp_src.is_zero() || !t.tp_dst.is_zero(),
         !m.metadata.is_zero(),
         m.skb_priority != 0 || m.pkt_mark != 0,
-        m.dp_hash != 0 || m.in_port != 0,
+        m.dp_hash != 0,
         m.recirc_id != 0 || m.ct_state != 0 || m.ct_nw_proto != 0 || m.ct_zone != 0,
         m.ct_mark != 0 || !m.packet_type.is_zero(),
     ]) + wide(t.ipv6_src)

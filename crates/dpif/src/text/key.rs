@@ -18,6 +18,8 @@ const ETH_IP: u16 = 0x0800;
 const ETH_ARP: u16 = 0x0806;
 const ETH_RARP: u16 = 0x8035;
 const ETH_IPV6: u16 = 0x86dd;
+const ETH_VLAN: u16 = 0x8100;
+const ETH_QINQ: u16 = 0x88a8;
 const ETH_MPLS: u16 = 0x8847;
 const ETH_MPLS_MCAST: u16 = 0x8848;
 const ETH_NSH: u16 = 0x894f;
@@ -97,6 +99,14 @@ impl<'a> Attr<'a> {
             self.put(name, format_args!("{}", hex(v)));
         } else if self.verbose || m != 0 {
             self.put(name, format_args!("{}/{}", hex(v), hex(m)));
+        }
+    }
+    /// Hexadecimal value and mask, both with `0x0` for zero.
+    fn hexa0x(&mut self, name: &str, v: u32, m: u32, full: u32) {
+        if m == full {
+            self.put(name, format_args!("{v:#x}"));
+        } else if self.verbose || m != 0 {
+            self.put(name, format_args!("{v:#x}/{m:#x}"));
         }
     }
     fn frag(&mut self, v: u8, m: u8) {
@@ -388,11 +398,15 @@ fn format_l2(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
         a.close();
     }
     let mut depth = 0;
-    for (vlan, vm) in key.vlans.iter().zip(&m.vlans) {
-        if vlan.tci.is_zero() {
+    // A tag that ends behind its Ethertype is one of zeros, with nothing in it.
+    let mut truncated = false;
+    for (vlan, vm) in key.vlans.iter().zip(&m.vlans).take(ib_flow::extract::vlan_limit()) {
+        truncated = vlan.tci.is_zero() && matches!(key.dl_type.get(), ETH_VLAN | ETH_QINQ);
+        if vlan.tci.is_zero() && !truncated {
             break;
         }
-        eth_type(out, if vlan.tpid.is_zero() { 0x8100 } else { vlan.tpid.get() }, u16::MAX, verbose);
+        let tpid = if truncated { key.dl_type } else { vlan.tpid };
+        eth_type(out, if tpid.is_zero() { ETH_VLAN } else { tpid.get() }, u16::MAX, verbose);
         let mut a = Attr::open(out, true, "vlan");
         let (v, w) = (*vlan, Vlan { tpid: vm.tpid, tci: vm.tci });
         // A value that is wildcarded still shows, unless it is zero.
@@ -409,8 +423,13 @@ fn format_l2(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
         a.close();
         out.push_str(",encap(");
         depth += 1;
+        if truncated {
+            break;
+        }
     }
-    format_l3(out, key, m, verbose, plain);
+    if !truncated {
+        format_l3(out, key, m, verbose, plain);
+    }
     for _ in 0..depth {
         out.push(')');
     }
@@ -434,8 +453,8 @@ fn format_l3(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
     let dl_type = key.dl_type.get();
     if dl_type == ETH_NONE {
         // No Ethertype in the packet, but the mask looked whether there is one.
-        if !plain && !m.dl_type.is_zero() {
-            out.push_str(if out.is_empty() || out.ends_with('(') { "" } else { "," });
+        if !plain && !m.dl_type.is_zero() && !out.ends_with("encap(") {
+            out.push_str(if out.is_empty() { "" } else { "," });
             out.push_str("eth_type(0/0xffff)");
         }
         return;
@@ -481,7 +500,16 @@ fn format_l3(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
             return;
         }
         ETH_NSH => {
-            format_nsh(out, &key.nsh, &m.nsh, verbose);
+            let mut mask = m.nsh;
+            if !plain && key.nsh.mdtype != 1 {
+                // A key without the context of type 1 says so.
+                mask.context = [Be32::MAX; 4];
+            }
+            let at = out.len();
+            format_nsh(out, &key.nsh, &mask, false);
+            if out.len() == at {
+                out.push_str(if out.is_empty() || out.ends_with('(') { "nsh()" } else { ",nsh()" });
+            }
             return;
         }
         _ => return,
@@ -493,9 +521,11 @@ fn format_l3(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
 
 /// Labels in a row, all told. Under a mask all of them have theirs, unless nothing is looked at.
 fn format_mpls(out: &mut String, key: &Flow, m: &Flow, plain: bool, verbose: bool) {
-    if !verbose && m.mpls_lse.iter().all(|lse| lse.is_zero()) {
+    if !verbose && m.mpls_lse.iter().all(|lse| lse.is_zero()) || key.mpls_lse[0].is_zero() {
         return;
     }
+    let n = key.mpls_lse.iter().position(|lse| lse.get() & 0x100 != 0).map_or(key.mpls_lse.len(), |i| i + 1);
+    let plain = plain || m.mpls_lse[..n].iter().all(|lse| *lse == Be32::MAX);
     let a = Attr::open(out, true, "mpls");
     for (lse, lm) in key.mpls_lse.iter().zip(&m.mpls_lse) {
         let parts = |w: u32| (w >> 12, w >> 9 & 7, w & 0xff, w >> 8 & 1);
@@ -521,10 +551,10 @@ pub(super) fn format_nsh(out: &mut String, v: &ib_flow::key::Nsh, m: &ib_flow::k
     a.dec("mdtype", v.mdtype.into(), m.mdtype.into(), 0xff);
     a.dec("np", v.np.into(), m.np.into(), 0xff);
     let (p, pm) = (v.path_hdr.get(), m.path_hdr.get());
-    a.hexa("spi", (p >> 8).into(), (pm >> 8).into(), 0xff_ffff);
+    a.hexa0x("spi", p >> 8, pm >> 8, 0xff_ffff);
     a.dec("si", p & 0xff, pm & 0xff, 0xff);
     for (i, (c, cm)) in v.context.iter().zip(&m.context).enumerate() {
-        a.hexa(&format!("c{}", i + 1), c.get().into(), cm.get().into(), u32::MAX.into());
+        a.hexa0x(&format!("c{}", i + 1), c.get(), cm.get(), u32::MAX);
     }
     a.close();
 }

@@ -393,10 +393,7 @@ impl Encoder<'_> {
             TunGtpuFlags,
             TunGtpuMsgtype,
         ]);
-        self.put_all(&[NshFlags, NshTtl, NshMdtype, NshNp, NshSpi, NshSi]);
-        if m.flow.nsh.mdtype == 1 {
-            self.put_all(&[NshC1, NshC2, NshC3, NshC4]);
-        }
+        self.put_all(&[NshFlags, NshTtl, NshMdtype, NshNp, NshSpi, NshSi, NshC1, NshC2, NshC3, NshC4]);
         self.registers();
         self.put_all(&[PktMark, CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtIpv6Src, CtNwDst, CtIpv6Dst]);
         self.put(CtNwProto);

@@ -87,14 +87,19 @@ impl Ctx<'_> {
                 super::actions::clear_l3(&mut self.flow);
                 self.flow.packet_type = encap.packet_type;
                 self.flow.dl_type = Be16::new(0x894f);
+                // Tags are behind the header, then.
+                self.flow.vlans = Default::default();
+                self.base.vlans = Default::default();
                 self.flow.nsh = Nsh { ttl: 63, mdtype, np, path_hdr: Be32::new(0xff), ..Nsh::default() };
             }
             t @ (MPLS | MPLS_MC) => {
                 let kind = Be16::new(t as u16);
                 self.flow.packet_type = encap.packet_type;
                 if !is_mpls(self.flow.dl_type) {
+                    // The label of RFC 3032 that says which IP is below.
+                    let label = if self.flow.dl_type.get() == 0x86dd { 2 } else { 0 };
                     super::actions::clear_l3(&mut self.flow);
-                    self.flow.mpls_lse[0] = Be32::new(0x100 | 64);
+                    self.flow.mpls_lse[0] = Be32::new(label << 12 | 0x100 | 64);
                 } else {
                     count_mpls(&self.flow, &mut self.wc);
                     self.wc.0.mpls_lse[0] = Be32::MAX;

@@ -81,6 +81,7 @@ impl Ctx<'_> {
             actions: self.frozen_actions.clone(),
             action_set: self.action_set.clone(),
             rule_cookie: self.rule_cookie,
+            resumes: true,
             userdata: self.pause.as_ref().map(|c| c.userdata.clone()).unwrap_or_default(),
         }
     }
@@ -184,6 +185,9 @@ impl Ctx<'_> {
         self.frozen_actions = frozen;
         self.action_set = set;
         state.userdata = userdata.to_vec();
+        // Never the id of a state that resumes; the cookie travels beside it.
+        state.resumes = false;
+        state.rule_cookie = 0;
         let entry = self.backer.recirc.alloc(state, self.backer.clock.now());
         let recirc_id = entry.id;
         self.recircs.push(entry);

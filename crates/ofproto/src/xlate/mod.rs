@@ -511,7 +511,10 @@ impl Ctx<'_> {
             self.report(Kind::Detail, || "port of entry does not receive (OFPPC_NO_RECV)".to_owned());
         }
         self.finish_samples(sampled);
-        self.finish_wc();
+        // As the original tells it: a failed translation shows all that it looked at.
+        if self.error.is_none() || self.trace.is_none() {
+            self.finish_wc();
+        }
     }
 
     fn finish(mut self) -> Xout {
