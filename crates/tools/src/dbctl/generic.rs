@@ -379,7 +379,7 @@ fn set<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     let table = lookup::table(ctl.idl, &call.args[1])?;
     let Some(uuid) = existing_row(ctl, &table, call)? else { return Ok(()) };
     for argument in &call.args[3..] {
-        let column = lookup::column(ctl.idl, &table, &ib_ovsdb::text::take_token(argument)?.0)?;
+        let column = lookup::column(ctl.idl, &table, ib_ovsdb::text::take_token(argument)?.0)?;
         check_mutable(ctl.idl, &table, &column)?;
         apply_settings(ctl, &table, uuid, std::slice::from_ref(argument))?;
     }
