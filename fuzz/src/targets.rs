@@ -62,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     row("odp-actions", ODP_ACTION_SEEDS, odp_actions),
     Target { made: datapath::made_keys, ..row("netlink-key", &[], datapath::key) },
     Target { made: datapath::made_actions, ..row("netlink-actions", &[], datapath::actions) },
+    row("netlink-datapath", datapath::MESSAGE_SEEDS, datapath::messages),
     row("user-cookie", &[&[2, 0, 0, 0, 0, 0, 0]], user_cookie),
     Target { made: openflow::made_messages, ..row("openflow", &[], openflow::message) },
     Target { made: openflow::made_messages, ..row("openflow-session", &[], openflow::session) },

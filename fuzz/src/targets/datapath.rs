@@ -66,3 +66,31 @@ pub fn actions(input: &[u8]) {
     put_actions(&mut w, &again, None).expect("what was read is of the kernel");
     assert_eq!(w.finish().expect("as long as before"), written);
 }
+
+/// A datapath, an upcall, a meter with a band, limits of zones.
+pub const MESSAGE_SEEDS: &[&[u8]] = &[
+    b"\x01\x02\0\0\0\0\0\0\x0c\0\x01\0ovs-sys\0\x08\0\x02\0\x07\0\0\0\x08\0\x05\0\x0b\0\0\0",
+    b"\x01\x01\0\0\x09\0\0\0\x09\0\x01\0frame\0\0\0\x0c\0\x02\0\x08\0\x03\0\x01\0\0\0\x04\0\x03\0",
+    b"\x02\x01\0\0\x09\0\0\0\x08\0\x01\0\x05\0\0\0\x04\0\x02\0\x14\0\x04\0\x10\0\0\0\x06\0\x02\0\x64\0\0\0\x04\0\x03\0",
+    b"\x03\x01\0\0\x09\0\0\0\x10\0\x01\0\xff\xff\xff\xff\x0a\0\0\0\0\0\0\0",
+];
+
+/// Whatever it is, as a message of each family.
+pub fn messages(input: &[u8]) {
+    use ib_dp_kernel::message::{Datapath, FlowAnswer, Header, Meter, PacketUp, Vport, read_zone_limits};
+    let Ok((_, bytes)) = Header::split(input) else { return };
+    if let Ok(dp) = Datapath::read(bytes) {
+        let written = key_bytes(|w| dp.write(w));
+        let again = Datapath::read(&written).expect("what was written is read");
+        assert_eq!((again.user_features, again.per_cpu_pids), (dp.user_features, dp.per_cpu_pids));
+    }
+    if let Ok(port) = Vport::read(bytes) {
+        let written = key_bytes(|w| port.write(w));
+        let again = Vport::read(&written).expect("what was written is read");
+        assert_eq!((again.port_no, again.upcall_pids), (port.port_no, port.upcall_pids));
+    }
+    let _ = FlowAnswer::read(bytes);
+    let _ = PacketUp::read(bytes);
+    let _ = Meter::read(bytes);
+    let _ = read_zone_limits(bytes);
+}

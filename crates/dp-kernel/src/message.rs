@@ -1,0 +1,640 @@
+//! Messages of the kernel's datapath: families `ovs_datapath`, `ovs_vport`, `ovs_flow`, `ovs_packet`, `ovs_meter`, `ovs_ct_limit`.
+//!
+//! Pure. A message is a generic netlink header (command, version), the datapath's interface index ([`Header`]), and
+//! attributes; `write` makes the attributes of a request, `read` takes those of an answer or notification. Keys and
+//! actions inside are [`ib_dpif::netlink`]'s. A type that is not known is skipped, since kernels add some; a known one
+//! with a wrong length is an error, never a panic.
+
+use std::sync::Arc;
+
+use ib_dpif::meter::{MeterBand, MeterConfig, MeterStats};
+use ib_dpif::netlink::{
+    CodecError, Writer, attributes, decode_actions, decode_key, put_actions, put_key, put_mask,
+};
+use ib_dpif::{Action, DpStats, Ufid};
+use ib_flow::{Flow, Mask};
+use ib_sys::netlink::{text, u16_at, u32_at, u64_at};
+
+/// Generic netlink header and datapath of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Command of the family: `new`, `del`, `get`, `set` are 1 to 4 in all but packets and meters.
+    pub command: u8,
+    /// Version of the family.
+    pub version: u8,
+    /// Interface index of the datapath's local port; 0 where there is none yet.
+    pub dp_ifindex: u32,
+}
+
+impl Header {
+    /// Bytes in front of the attributes.
+    pub const LEN: usize = 8;
+
+    /// As on the wire.
+    pub fn to_bytes(self) -> [u8; Header::LEN] {
+        let [a, b, c, d] = self.dp_ifindex.to_ne_bytes();
+        [self.command, self.version, 0, 0, a, b, c, d]
+    }
+    /// Splits a message behind its netlink header.
+    pub fn split(payload: &[u8]) -> Result<(Header, &[u8]), CodecError> {
+        let Some((&[command, version, _, _, a, b, c, d], rest)) = payload.split_first_chunk() else {
+            return Err(CodecError::Malformed("datapath header"));
+        };
+        Ok((Header { command, version, dp_ifindex: u32::from_ne_bytes([a, b, c, d]) }, rest))
+    }
+}
+
+fn number(data: &[u8], what: &'static str) -> Result<u32, CodecError> {
+    u32_at(data, 0).ok_or(CodecError::Malformed(what))
+}
+
+fn long(data: &[u8], at: usize, what: &'static str) -> Result<u64, CodecError> {
+    u64_at(data, at).ok_or(CodecError::Malformed(what))
+}
+
+/// `OVS_DP_F_*`, what user space understands.
+pub mod dp_features {
+    /// Attributes may be unaligned.
+    pub const UNALIGNED: u32 = 1 << 0;
+    /// A vport may have several sockets.
+    pub const VPORT_PIDS: u32 = 1 << 1;
+    /// Recirculation is shared with tc.
+    pub const TC_RECIRC_SHARING: u32 = 1 << 2;
+    /// Upcalls go to a socket by processor, not by vport.
+    pub const DISPATCH_UPCALL_PER_CPU: u32 = 1 << 3;
+}
+
+/// A datapath: `OVS_DP_ATTR_*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Datapath {
+    /// Name, which is that of the local port.
+    pub name: Option<String>,
+    /// Socket of the local port's upcalls.
+    pub upcall_pid: Option<u32>,
+    /// [`dp_features`] bits.
+    pub user_features: Option<u32>,
+    /// Entries of the mask cache.
+    pub masks_cache_size: Option<u32>,
+    /// Sockets by processor.
+    pub per_cpu_pids: Vec<u32>,
+    /// Answers only: counters.
+    pub stats: Option<DpStats>,
+}
+
+impl Datapath {
+    /// Appends a request's attributes.
+    pub fn write(&self, w: &mut Writer) {
+        if let Some(name) = &self.name {
+            w.put_text(1, name);
+        }
+        for (kind, v) in [(2, self.upcall_pid), (5, self.user_features), (7, self.masks_cache_size)] {
+            if let Some(v) = v {
+                w.put_u32(kind, v);
+            }
+        }
+        if !self.per_cpu_pids.is_empty() {
+            let bytes: Vec<u8> = self.per_cpu_pids.iter().flat_map(|p| p.to_ne_bytes()).collect();
+            w.put(8, &bytes);
+        }
+    }
+    /// Reads an answer's attributes.
+    pub fn read(bytes: &[u8]) -> Result<Datapath, CodecError> {
+        let mut dp = Datapath::default();
+        for attribute in attributes(bytes) {
+            let (kind, data) = attribute?;
+            match kind {
+                1 => dp.name = Some(text(data)),
+                2 => dp.upcall_pid = Some(number(data, "upcall pid")?),
+                3 => {
+                    let what = "datapath statistics";
+                    let stats = dp.stats.get_or_insert_default();
+                    (stats.hits, stats.misses) = (long(data, 0, what)?, long(data, 8, what)?);
+                    (stats.lost, stats.flows) = (long(data, 16, what)?, long(data, 24, what)?);
+                }
+                4 => {
+                    let what = "megaflow statistics";
+                    let stats = dp.stats.get_or_insert_default();
+                    stats.mask_hits = Some(long(data, 0, what)?);
+                    stats.masks = Some(u32_at(data, 8).ok_or(CodecError::Malformed(what))?);
+                    // Older kernels have no cache in front of the masks.
+                    stats.cache_hits = u64_at(data, 16);
+                }
+                5 => dp.user_features = Some(number(data, "user features")?),
+                7 => dp.masks_cache_size = Some(number(data, "mask cache size")?),
+                8 => dp.per_cpu_pids = data.as_chunks().0.iter().map(|b| u32::from_ne_bytes(*b)).collect(),
+                _ => {}
+            }
+        }
+        Ok(dp)
+    }
+}
+
+/// `OVS_VPORT_TYPE_*`
+pub mod vport_type {
+    /// A network device.
+    pub const NETDEV: u32 = 1;
+    /// A device of the datapath's own.
+    pub const INTERNAL: u32 = 2;
+    /// GRE without a device of its own; new ones are made by rtnetlink.
+    pub const GRE: u32 = 3;
+    /// VXLAN, likewise.
+    pub const VXLAN: u32 = 4;
+    /// Geneve, likewise.
+    pub const GENEVE: u32 = 5;
+}
+
+/// Counters of a vport, in the order of `struct ovs_vport_stats`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VportStats {
+    /// Packets in.
+    pub rx_packets: u64,
+    /// Packets out.
+    pub tx_packets: u64,
+    /// Bytes in.
+    pub rx_bytes: u64,
+    /// Bytes out.
+    pub tx_bytes: u64,
+    /// Errors in.
+    pub rx_errors: u64,
+    /// Errors out.
+    pub tx_errors: u64,
+    /// Drops in.
+    pub rx_dropped: u64,
+    /// Drops out.
+    pub tx_dropped: u64,
+}
+
+/// A port: `OVS_VPORT_ATTR_*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vport {
+    /// Number.
+    pub port_no: Option<u32>,
+    /// [`vport_type`].
+    pub kind: Option<u32>,
+    /// Device name.
+    pub name: Option<String>,
+    /// UDP port of a tunnel.
+    pub dst_port: Option<u16>,
+    /// Sockets of its upcalls; with several, one is chosen by a hash of the flow.
+    pub upcall_pids: Vec<u32>,
+    /// Answers only: counters.
+    pub stats: Option<VportStats>,
+    /// Answers only: interface index of the device.
+    pub ifindex: Option<u32>,
+}
+
+impl Vport {
+    /// Appends a request's attributes.
+    pub fn write(&self, w: &mut Writer) {
+        for (kind, v) in [(1, self.port_no), (2, self.kind)] {
+            if let Some(v) = v {
+                w.put_u32(kind, v);
+            }
+        }
+        if let Some(name) = &self.name {
+            w.put_text(3, name);
+        }
+        if let Some(port) = self.dst_port {
+            w.nest(4, |w| w.put_u16(1, port));
+        }
+        if !self.upcall_pids.is_empty() {
+            let bytes: Vec<u8> = self.upcall_pids.iter().flat_map(|p| p.to_ne_bytes()).collect();
+            w.put(5, &bytes);
+        }
+    }
+    /// Reads an answer's attributes.
+    pub fn read(bytes: &[u8]) -> Result<Vport, CodecError> {
+        let mut port = Vport::default();
+        for attribute in attributes(bytes) {
+            let (kind, data) = attribute?;
+            match kind {
+                1 => port.port_no = Some(number(data, "port number")?),
+                2 => port.kind = Some(number(data, "port type")?),
+                3 => port.name = Some(text(data)),
+                4 => {
+                    for option in attributes(data) {
+                        if let (1, data) = option? {
+                            let port_no = u16_at(data, 0).ok_or(CodecError::Malformed("tunnel port"))?;
+                            port.dst_port = Some(port_no);
+                        }
+                    }
+                }
+                5 => port.upcall_pids = data.as_chunks().0.iter().map(|b| u32::from_ne_bytes(*b)).collect(),
+                6 => {
+                    let at = |i: usize| long(data, 8 * i, "port statistics");
+                    port.stats = Some(VportStats {
+                        rx_packets: at(0)?,
+                        tx_packets: at(1)?,
+                        rx_bytes: at(2)?,
+                        tx_bytes: at(3)?,
+                        rx_errors: at(4)?,
+                        tx_errors: at(5)?,
+                        rx_dropped: at(6)?,
+                        tx_dropped: at(7)?,
+                    });
+                }
+                8 => port.ifindex = Some(number(data, "interface index")?),
+                _ => {}
+            }
+        }
+        Ok(port)
+    }
+}
+
+/// The kernel keeps an identifier as four words, the highest first, each in host order.
+fn ufid_bytes(ufid: Ufid) -> [u8; 16] {
+    let mut out = ufid.0.to_be_bytes();
+    out.as_chunks_mut::<4>().0.iter_mut().for_each(|w| *w = u32::from_be_bytes(*w).to_ne_bytes());
+    out
+}
+
+fn ufid_of(data: &[u8]) -> Result<Ufid, CodecError> {
+    let mut all: [u8; 16] = data.try_into().map_err(|_| CodecError::Malformed("ufid"))?;
+    all.as_chunks_mut::<4>().0.iter_mut().for_each(|w| *w = u32::from_ne_bytes(*w).to_be_bytes());
+    Ok(Ufid(u128::from_be_bytes(all)))
+}
+
+/// A request about flows: `OVS_FLOW_ATTR_*`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FlowRequest<'a> {
+    /// Key and mask; the mask may be missing where a flow is only named.
+    pub key: Option<(&'a Flow, Option<&'a Mask>)>,
+    /// Identifier.
+    pub ufid: Option<Ufid>,
+    /// What to do.
+    pub actions: Option<&'a [Action]>,
+    /// Socket of `userspace` actions.
+    pub pid: Option<u32>,
+    /// Zero the counters.
+    pub clear: bool,
+    /// Only to find out whether the kernel takes it: it logs no refusal.
+    pub probe: bool,
+    /// `OVS_UFID_F_OMIT_*`: what the answer shall leave out.
+    pub omit: u32,
+}
+
+impl FlowRequest<'_> {
+    /// Appends the attributes.
+    ///
+    /// Errors: an action that the kernel does not have.
+    pub fn write(&self, w: &mut Writer) -> Result<(), CodecError> {
+        if let Some(ufid) = self.ufid {
+            w.put(9, &ufid_bytes(ufid));
+        }
+        if self.omit != 0 {
+            w.put_u32(10, self.omit);
+        }
+        if let Some((key, mask)) = self.key {
+            w.nest(1, |w| put_key(w, key));
+            if let Some(mask) = mask {
+                w.nest(7, |w| put_mask(w, key, mask));
+            }
+        }
+        if let Some(actions) = self.actions {
+            w.nest(2, |w| put_actions(w, actions, self.pid))?;
+        }
+        if self.clear {
+            w.flag(6);
+        }
+        if self.probe {
+            w.flag(8);
+        }
+        Ok(())
+    }
+}
+
+/// A flow as the kernel tells it.
+#[derive(Debug, Clone, Default)]
+pub struct FlowAnswer {
+    /// Key and mask, unless left out.
+    pub key: Option<(Flow, Option<Mask>)>,
+    /// Identifier; flows of old programs have none.
+    pub ufid: Option<Ufid>,
+    /// Actions, unless left out.
+    pub actions: Option<Arc<[Action]>>,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// TCP flags seen.
+    pub tcp_flags: u8,
+    /// Monotonic milliseconds of the last packet; 0 never.
+    pub used_ms: u64,
+}
+
+impl FlowAnswer {
+    /// Reads an answer's attributes.
+    pub fn read(bytes: &[u8]) -> Result<FlowAnswer, CodecError> {
+        let mut flow = FlowAnswer::default();
+        let (mut key, mut mask) = (None, None);
+        for attribute in attributes(bytes) {
+            let (kind, data) = attribute?;
+            match kind {
+                1 => key = Some(data),
+                2 => flow.actions = Some(decode_actions(data)?),
+                3 => {
+                    flow.packets = long(data, 0, "flow statistics")?;
+                    flow.bytes = long(data, 8, "flow statistics")?;
+                }
+                4 => flow.tcp_flags = *data.first().ok_or(CodecError::Malformed("TCP flags"))?,
+                5 => flow.used_ms = long(data, 0, "time of use")?,
+                7 => mask = Some(data),
+                9 => flow.ufid = Some(ufid_of(data)?),
+                _ => {}
+            }
+        }
+        flow.key = key.map(|key| decode_key(key, mask)).transpose()?;
+        Ok(flow)
+    }
+}
+
+/// A packet that the kernel hands up: `OVS_PACKET_ATTR_*`.
+#[derive(Debug, Clone)]
+pub struct PacketUp<'a> {
+    /// The frame, or its first bytes.
+    pub frame: &'a [u8],
+    /// Its key.
+    pub key: Flow,
+    /// Of a `userspace` action, its userdata.
+    pub userdata: Option<&'a [u8]>,
+    /// Of a `userspace` action, the actions of its flow if it asked.
+    pub actions: Option<Arc<[Action]>>,
+    /// Of a `userspace` action, the tunnel key at the port that it named.
+    pub egress_tunnel: Option<ib_flow::Tunnel>,
+    /// Largest fragment received, if it was put together.
+    pub mru: Option<u16>,
+    /// Length of the whole frame.
+    pub len: Option<u32>,
+}
+
+impl<'a> PacketUp<'a> {
+    /// Reads an upcall's attributes.
+    ///
+    /// Errors: also one without frame or key.
+    pub fn read(bytes: &'a [u8]) -> Result<PacketUp<'a>, CodecError> {
+        let (mut frame, mut key) = (None, None);
+        let (mut userdata, mut actions, mut egress_tunnel) = (None, None, None);
+        let (mut mru, mut len) = (None, None);
+        for attribute in attributes(bytes) {
+            let (kind, data) = attribute?;
+            match kind {
+                1 => frame = Some(data),
+                2 => key = Some(decode_key(data, None)?.0),
+                3 => actions = Some(decode_actions(data)?),
+                4 => userdata = Some(data),
+                5 => egress_tunnel = Some(ib_dpif::netlink::decode_tunnel(data)?),
+                9 => mru = Some(u16_at(data, 0).ok_or(CodecError::Malformed("MRU"))?),
+                10 => len = Some(number(data, "packet length")?),
+                _ => {}
+            }
+        }
+        let missing = CodecError::Malformed("packet");
+        let (frame, key) = (frame.ok_or(missing)?, key.ok_or(missing)?);
+        Ok(PacketUp { frame, key, userdata, actions, egress_tunnel, mru, len })
+    }
+}
+
+/// Appends the attributes of `OVS_PACKET_CMD_EXECUTE`: run `actions` on `frame`, whose metadata is in `key`.
+///
+/// Errors: an action that the kernel does not have.
+pub fn write_execute(
+    w: &mut Writer,
+    frame: &[u8],
+    key: &Flow,
+    actions: &[Action],
+    pid: Option<u32>,
+    probe: bool,
+) -> Result<(), CodecError> {
+    w.put(1, frame);
+    w.nest(2, |w| put_key(w, key));
+    w.nest(3, |w| put_actions(w, actions, pid))?;
+    if probe {
+        w.flag(8);
+    }
+    Ok(())
+}
+
+/// Appends the attributes of `OVS_METER_CMD_SET`.
+pub fn write_meter(w: &mut Writer, id: u32, config: &MeterConfig) {
+    w.put_u32(1, id);
+    if !config.pktps {
+        w.flag(2);
+    }
+    w.nest(4, |w| {
+        for band in &config.bands {
+            w.nest(0, |w| {
+                w.put_u32(1, 1); // OVS_METER_BAND_TYPE_DROP
+                w.put_u32(2, band.rate);
+                w.put_u32(3, if band.burst == 0 { band.rate } else { band.burst });
+            });
+        }
+    });
+}
+
+/// A meter as the kernel tells it: `OVS_METER_ATTR_*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meter {
+    /// Number.
+    pub id: Option<u32>,
+    /// Meters that there may be, in an answer about features.
+    pub max_meters: Option<u32>,
+    /// Bands that one may have, in an answer about features.
+    pub max_bands: Option<u32>,
+    /// Rates are packets a second.
+    pub pktps: bool,
+    /// Bands.
+    pub bands: Vec<MeterBand>,
+    /// Counters.
+    pub stats: MeterStats,
+}
+
+impl Meter {
+    /// Reads an answer's attributes.
+    pub fn read(bytes: &[u8]) -> Result<Meter, CodecError> {
+        let mut meter = Meter { pktps: true, ..Meter::default() };
+        for attribute in attributes(bytes) {
+            let (kind, data) = attribute?;
+            match kind {
+                1 => meter.id = Some(number(data, "meter id")?),
+                2 => meter.pktps = false,
+                3 => {
+                    meter.stats.packets = long(data, 0, "meter statistics")?;
+                    meter.stats.bytes = long(data, 8, "meter statistics")?;
+                }
+                4 => {
+                    for band in attributes(data) {
+                        let (mut rate, mut burst, mut counts) = (0, 0, (0, 0));
+                        for attribute in attributes(band?.1) {
+                            let (kind, data) = attribute?;
+                            match kind {
+                                2 => rate = number(data, "band rate")?,
+                                3 => burst = number(data, "band burst")?,
+                                4 => {
+                                    let what = "band statistics";
+                                    counts = (long(data, 0, what)?, long(data, 8, what)?);
+                                }
+                                _ => {}
+                            }
+                        }
+                        meter.bands.push(MeterBand { rate, burst });
+                        meter.stats.bands.push(counts);
+                    }
+                }
+                7 => meter.max_meters = Some(number(data, "meter features")?),
+                8 => meter.max_bands = Some(number(data, "meter features")?),
+                _ => {}
+            }
+        }
+        Ok(meter)
+    }
+}
+
+/// How many connections a zone may have, and has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZoneLimit {
+    /// Zone; `None` is the default of the others.
+    pub zone: Option<u16>,
+    /// Connections that it may have; 0: as many as it likes.
+    pub limit: u32,
+    /// Connections that it has; meaningless in requests.
+    pub count: u32,
+}
+
+/// Appends the attributes of a request about limits; of one that deletes or reads, only the zones matter.
+pub fn write_zone_limits(w: &mut Writer, limits: &[ZoneLimit]) {
+    let mut bytes = Vec::with_capacity(12 * limits.len());
+    for l in limits {
+        bytes.extend_from_slice(&l.zone.map_or(-1, i32::from).to_ne_bytes());
+        bytes.extend_from_slice(&l.limit.to_ne_bytes());
+        bytes.extend_from_slice(&l.count.to_ne_bytes());
+    }
+    w.put(1, &bytes);
+}
+
+/// Reads the limits of an answer.
+pub fn read_zone_limits(bytes: &[u8]) -> Result<Vec<ZoneLimit>, CodecError> {
+    let mut limits = Vec::new();
+    for attribute in attributes(bytes) {
+        let (1, data) = attribute? else { continue };
+        let (rows, rest) = data.as_chunks::<12>();
+        if !rest.is_empty() {
+            return Err(CodecError::Malformed("zone limit"));
+        }
+        for row in rows {
+            let what = "zone limit";
+            let at = |i| u32_at(row, i).ok_or(CodecError::Malformed(what));
+            let zone = match at(0)?.cast_signed() {
+                -1 => None,
+                zone => Some(u16::try_from(zone).map_err(|_| CodecError::Malformed(what))?),
+            };
+            limits.push(ZoneLimit { zone, limit: at(4)?, count: at(8)? });
+        }
+    }
+    Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ib_dpif::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
+
+    fn bytes_of(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut w = Writer::new();
+        fill(&mut w);
+        w.finish().unwrap()
+    }
+
+    #[test]
+    fn a_datapath_reads_as_the_kernel_writes_it() {
+        let mut bytes = b"\x0c\0\x01\0ovs-sys\0\x24\0\x03\0".to_vec();
+        bytes.extend([1u64, 2, 3, 4].iter().flat_map(|v| v.to_ne_bytes()));
+        bytes.extend(b"\x24\0\x04\0");
+        bytes.extend([9u64, 5, 7, 0].iter().flat_map(|v| v.to_ne_bytes()));
+        bytes.extend(b"\x08\0\x05\0\x0b\0\0\0");
+        let dp = Datapath::read(&bytes).unwrap();
+        assert_eq!((dp.name.as_deref(), dp.user_features), (Some("ovs-sys"), Some(0xb)));
+        let stats = dp.stats.unwrap();
+        assert_eq!((stats.hits, stats.misses, stats.lost, stats.flows), (1, 2, 3, 4));
+        assert_eq!((stats.mask_hits, stats.masks, stats.cache_hits), (Some(9), Some(5), Some(7)));
+        let request = Datapath { stats: None, per_cpu_pids: vec![4, 5], ..dp };
+        assert_eq!(Datapath::read(&bytes_of(|w| request.write(w))).unwrap(), request);
+    }
+
+    #[test]
+    fn a_port_comes_back_and_its_counters_are_in_order() {
+        let port = Vport {
+            port_no: Some(3),
+            kind: Some(vport_type::VXLAN),
+            name: Some("vxlan_sys_4789".into()),
+            dst_port: Some(4789),
+            upcall_pids: vec![7, 8],
+            ..Vport::default()
+        };
+        let mut bytes = bytes_of(|w| port.write(w));
+        assert_eq!(Vport::read(&bytes).unwrap(), port);
+        bytes.extend(b"\x44\0\x06\0");
+        bytes.extend((1u64..=8).flat_map(u64::to_ne_bytes));
+        let stats = Vport::read(&bytes).unwrap().stats.unwrap();
+        assert_eq!((stats.rx_packets, stats.tx_bytes, stats.tx_dropped), (1, 4, 8));
+    }
+
+    #[test]
+    fn a_flow_goes_and_comes() {
+        let names = PortNames::none();
+        let (key, mask) =
+            parse_key("recirc_id(0),in_port(1),eth(),eth_type(0x0800),ipv4(proto=6,frag=no)", &names)
+                .unwrap();
+        let actions = parse_actions("ct(commit,zone=1),userspace(pid=0),2", &names).unwrap();
+        let ufid = Ufid(0x00112233_44556677_8899aabb_ccddeeff);
+        let request = FlowRequest {
+            key: Some((&key, Some(&mask))),
+            ufid: Some(ufid),
+            actions: Some(&actions),
+            pid: Some(42),
+            clear: true,
+            ..FlowRequest::default()
+        };
+        let bytes = bytes_of(|w| request.write(w).unwrap());
+        // The identifier is first: words in host order.
+        assert_eq!(bytes[4..8], 0x0011_2233u32.to_ne_bytes());
+        let flow = FlowAnswer::read(&bytes).unwrap();
+        let (again, again_mask) = flow.key.unwrap();
+        assert_eq!(
+            format_key(&again, again_mask.as_ref(), &names, false),
+            "recirc_id(0),in_port(1),eth(),eth_type(0x0800),ipv4(proto=6,frag=no)"
+        );
+        assert_eq!(flow.ufid, Some(ufid));
+        let text = format_actions(&flow.actions.unwrap(), &names);
+        assert_eq!(text, "ct(commit,zone=1),userspace(pid=42),2");
+    }
+
+    #[test]
+    fn an_upcall_needs_frame_and_key() {
+        let (key, _) = parse_key("in_port(1),eth(),eth_type(0x0800),ipv4()", &PortNames::none()).unwrap();
+        let bytes = bytes_of(|w| write_execute(w, b"frame", &key, &[], None, false).unwrap());
+        let up = PacketUp::read(&bytes).unwrap();
+        assert_eq!((up.frame, up.key.in_port, up.actions.unwrap().len()), (&b"frame"[..], 1, 0));
+        assert!(PacketUp::read(&bytes[12..]).is_err());
+        assert!(PacketUp::read(&bytes[..12]).is_err());
+    }
+
+    #[test]
+    fn meters_and_limits_come_back() {
+        let config = MeterConfig { pktps: false, bands: vec![MeterBand { rate: 100, burst: 0 }] };
+        let meter = Meter::read(&bytes_of(|w| write_meter(w, 5, &config))).unwrap();
+        assert_eq!((meter.id, meter.pktps), (Some(5), false));
+        assert_eq!(meter.bands, [MeterBand { rate: 100, burst: 100 }]);
+        let limits =
+            [ZoneLimit { zone: None, limit: 10, count: 0 }, ZoneLimit { zone: Some(7), limit: 3, count: 1 }];
+        assert_eq!(read_zone_limits(&bytes_of(|w| write_zone_limits(w, &limits))).unwrap(), limits);
+        assert!(read_zone_limits(b"\x08\0\x01\0\0\0\0\0").is_err());
+    }
+
+    #[test]
+    fn headers_come_back_and_short_ones_do_not() {
+        let header = Header { command: 1, version: 2, dp_ifindex: 9 };
+        let bytes = header.to_bytes();
+        assert_eq!(Header::split(&bytes), Ok((header, &[][..])));
+        assert!(Header::split(&bytes[..7]).is_err());
+    }
+}
