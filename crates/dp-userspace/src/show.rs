@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::datapath::DpUserspace;
-use crate::pmd::{HISTORY_SECS, PmdView};
+use crate::pmd::{HISTORY_SECS, PmdView, shown_secs};
 use crate::stats::Totals;
 
 /// The datapath that a command means: the one of that name, or else the only one there is.
@@ -103,10 +103,7 @@ pub fn pmd_stats_clear(dp: &DpUserspace, core: Option<u32>) {
 
 /// `dpif-netdev/pmd-rxq-show [-pmd CORE] [-secs SECS]`.
 pub fn pmd_rxq_show(dp: &DpUserspace, core: Option<u32>, secs: u32) -> String {
-    let secs = match secs {
-        1..HISTORY_SECS => secs.next_multiple_of(10),
-        _ => HISTORY_SECS,
-    };
+    let secs = shown_secs(secs);
     let pmds = chosen(dp, core, secs);
     if core.is_some() && pmds.is_empty() {
         return String::new();

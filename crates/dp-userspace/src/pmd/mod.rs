@@ -27,12 +27,23 @@ use config::Settings;
 use numa::{Core, Topology};
 use sched::{Queue, Schedule};
 
-/// Length of an interval of the load history.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// Length of an interval of the load history, in seconds: what `-secs` is rounded up to.
+const INTERVAL_SECS: u32 = 5;
+/// The same, as a duration.
+const INTERVAL: Duration = Duration::from_secs(INTERVAL_SECS as u64);
 /// Intervals kept.
-const INTERVALS: usize = 6;
+const INTERVALS: usize = 12;
 /// Seconds that the load history goes back.
 pub const HISTORY_SECS: u32 = 60;
+const _: () = assert!(INTERVALS as u32 * INTERVAL_SECS == HISTORY_SECS);
+
+/// The seconds of history that are shown to one who asks for `secs`: whole intervals; all of it for 0 or too many.
+pub fn shown_secs(secs: u32) -> u32 {
+    match secs {
+        1..HISTORY_SECS => secs.next_multiple_of(INTERVAL_SECS),
+        _ => HISTORY_SECS,
+    }
+}
 
 /// Busy nanoseconds of the last intervals, the latest first.
 #[derive(Debug, Clone, Default)]
@@ -282,7 +293,7 @@ impl PmdSet {
 
     /// The threads, by core, with their load over the last `secs` seconds.
     pub fn views(&self, secs: u32) -> Vec<PmdView> {
-        let intervals = usize::try_from(secs.div_ceil(10)).unwrap_or(INTERVALS).min(INTERVALS);
+        let intervals = usize::try_from(secs.div_ceil(INTERVAL_SECS)).unwrap_or(INTERVALS).min(INTERVALS);
         let all: u64 = self.lengths.iter().take(intervals).sum();
         let view = |p: &Pmd| {
             let mine = self.queues.iter().filter(|q| q.core == Some(p.core.core_id));
@@ -321,4 +332,15 @@ impl PmdSet {
 
 fn ns(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown_secs;
+
+    #[test]
+    fn history_is_shown_in_whole_intervals() {
+        let shown = [0, 1, 5, 6, 11, 58, 60, 61, u32::MAX].map(shown_secs);
+        assert_eq!(shown, [60, 5, 5, 10, 15, 60, 60, 60, 60]);
+    }
 }
