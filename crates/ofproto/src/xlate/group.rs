@@ -51,20 +51,30 @@ pub(crate) fn multipath_link(mp: &Multipath, hash: u32) -> u16 {
 }
 
 impl Ctx<'_> {
-    fn is_bucket_live(&self, b: &Bucket, kind: GroupType, depth: u32) -> bool {
+    /// Whether a bucket may be used. One that may not is told of.
+    fn is_bucket_live(&mut self, b: &Bucket, kind: GroupType, depth: u32) -> bool {
+        let is_live = match kind {
+            GroupType::Select if b.weight == 0 => false,
+            _ => self.is_watched_live(b, kind, depth),
+        };
+        if !is_live {
+            self.report(Kind::Detail, || format!("bucket {}: not live due to {}", b.bucket_id, watched(b)));
+        }
+        is_live
+    }
+
+    fn is_watched_live(&mut self, b: &Bucket, kind: GroupType, depth: u32) -> bool {
         if depth >= MAX_LIVENESS_RECURSION {
             return false;
         }
         if b.watch_port == ib_flow::OfPort::NONE && b.watch_group == OFPG_ANY {
             return kind != GroupType::FastFailover;
         }
-        let port_live = self.bridge.ports.get(&b.watch_port).is_some_and(|p| p.live);
-        let group_live =
-            b.watch_group != OFPG_ANY
-                && self.bridge.of.group(b.watch_group).is_some_and(|g| {
-                    g.buckets.iter().any(|(b, _)| self.is_bucket_live(b, g.kind, depth + 1))
-                });
-        port_live || group_live
+        if self.bridge.ports.get(&b.watch_port).is_some_and(|p| p.live) {
+            return true;
+        }
+        let group = if b.watch_group == OFPG_ANY { None } else { self.bridge.of.group(b.watch_group) };
+        group.is_some_and(|g| g.buckets.iter().any(|(b, _)| self.is_bucket_live(b, g.kind, depth + 1)))
     }
 
     /// `group:ID`. Returns false if there is no such group.
@@ -120,13 +130,6 @@ impl Ctx<'_> {
     }
 
     fn pick_bucket(&mut self, group: &Group) -> Pick {
-        let live: Vec<usize> = (0..group.buckets.len())
-            .filter(|i| group.buckets[*i].0.weight != 0)
-            .filter(|i| self.is_bucket_live(&group.buckets[*i].0, group.kind, 0))
-            .collect();
-        if live.is_empty() {
-            return Pick::None;
-        }
         let by_fields = group.props.selection_method == "hash" && !group.props.fields.is_empty();
         if by_fields {
             let mut h = hash::number(group.props.selection_method_param);
@@ -139,12 +142,12 @@ impl Ctx<'_> {
                     h = hash::bytes(v.bytes(f.n_bytes), h);
                 }
             }
-            return Pick::Bucket(self.weighted(group, &live, h));
+            return self.weighted(group, h);
         }
         let method = group.props.selection_method.as_str();
         let Some(map) = webster(group, if method == "dp_hash" { 256 } else { 64 }) else {
             let h = hash_fields(&mut self.wc, &self.flow, HashFields::SymmetricL4, 0);
-            return Pick::Bucket(self.weighted(group, &live, h));
+            return self.weighted(group, h);
         };
         if self.flow.dp_hash == 0 {
             let (alg, basis) = if method == "dp_hash" {
@@ -159,23 +162,33 @@ impl Ctx<'_> {
         let mask = map.len() - 1;
         self.wc.0.dp_hash |= mask as u32;
         let start = self.flow.dp_hash as usize;
-        let found = (0..map.len()).map(|i| map[(start + i) & mask]).find(|b| live.contains(b));
+        let mut slots = (0..map.len()).map(|i| map[(start + i) & mask]);
+        let found = slots.find(|b| self.is_bucket_live(&group.buckets[*b].0, group.kind, 0));
         found.map_or(Pick::None, Pick::Bucket)
     }
 
-    /// The bucket of highest random weight, of equal ones the last.
-    fn weighted(&mut self, group: &Group, live: &[usize], hash: u32) -> usize {
-        let mut best = (0, 0);
-        for &i in live {
-            let b = &group.buckets[i].0;
+    /// The live bucket of highest random weight, of equal ones the last.
+    fn weighted(&mut self, group: &Group, hash: u32) -> Pick {
+        let mut best = None;
+        for (i, (b, _)) in group.buckets.iter().enumerate() {
+            if !self.is_bucket_live(b, group.kind, 0) {
+                continue;
+            }
             let score = (two_words(b.bucket_id, hash) & 0xffff) * u32::from(b.weight);
             self.report(Kind::Detail, || format!("bucket {}: score {score}", b.bucket_id));
-            if score >= best.0 {
-                best = (score, i);
+            if best.is_none_or(|(highest, _)| score >= highest) {
+                best = Some((score, i));
             }
         }
-        best.1
+        best.map_or(Pick::None, |(_, i)| Pick::Bucket(i))
     }
+}
+
+/// What a bucket's life depends on, as a trace names it: a group is shown as a port there.
+fn watched(b: &Bucket) -> String {
+    let port = (b.watch_port != ib_flow::OfPort::NONE).then(|| format!("port {}", b.watch_port));
+    let group = (b.watch_group != OFPG_ANY).then(|| format!("port {}", b.watch_group));
+    port.into_iter().chain(group).collect::<Vec<_>>().join(" and ")
 }
 
 enum Pick {

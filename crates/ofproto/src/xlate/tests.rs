@@ -253,3 +253,39 @@ fn mirrors_copy_what_their_filter_matches() {
         "Megaflow: recirc_id=0,eth,ip,in_port=1,nw_frag=no\nDatapath actions: 2"
     );
 }
+
+#[test]
+fn buckets_that_are_not_live_are_told_of() {
+    let mut lab = lab();
+    let of = std::sync::Arc::clone(&lab.switch.bridge("br0").unwrap().of);
+    // Port 99 is not there; the others are.
+    for text in [
+        "group_id=1,type=ff,bucket=watch_port:99,actions=2,bucket=watch_port:3,actions=3",
+        "group_id=2,type=ff,bucket=watch_port:99,actions=2",
+        "group_id=3,type=ff,bucket=watch_group:2,actions=2,bucket=watch_port:4,actions=4",
+        "group_id=4,type=select,selection_method=hash,fields=ip_src,bucket=weight:0,actions=1,\
+         bucket=watch_port:99,watch_group:2,actions=2,bucket=actions=3",
+    ] {
+        let add = Some(ib_openflow::message::GroupModCommand::Add);
+        let names = ib_openflow::names::NO_NAMES;
+        let group = ib_openflow::group_text::parse_group_mod(text, add, names).unwrap().0;
+        of.group_mod(&group, lab.clock.now()).unwrap();
+    }
+    let mut details = |group: u32| -> Vec<String> {
+        let now = lab.clock.now();
+        let flow = crate::testing::parse_flow(&format!("ip,actions=group:{group}"));
+        of.flow_mod(&flow, crate::flow_mod::Origin::default(), now).unwrap();
+        let trace = lab.appctl("ofproto/trace", &["br0", "in_port=1,icmp,nw_src=10.0.0.9"]);
+        trace.lines().filter_map(|l| l.trim_start().strip_prefix("-> ")).map(str::to_owned).collect()
+    };
+    assert_eq!(details(1), ["bucket 0: not live due to port 99", "using bucket 1"]);
+    assert_eq!(details(2), ["bucket 0: not live due to port 99", "no live bucket"]);
+    let inner = "bucket 0: not live due to port 99";
+    assert_eq!(details(3), [inner, "bucket 0: not live due to port 2", "using bucket 1"]);
+    let of_4 = details(4);
+    assert_eq!(
+        of_4[..3],
+        ["bucket 0: not live due to ", inner, "bucket 1: not live due to port 99 and port 2"]
+    );
+    assert!(of_4[3].starts_with("bucket 2: score ") && of_4[4] == "using bucket 2", "{of_4:?}");
+}
