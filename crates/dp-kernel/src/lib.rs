@@ -1,4 +1,11 @@
-//! What the provider for openvswitch.ko says and hears. So far this is the language: [`message`] has the messages of its generic
-//! netlink families as values; nothing opens a socket yet, and bridges of type `system` are forwarded in user space.
+//! Datapaths that are not in this process: openvswitch.ko by generic netlink, or a process of our own by a socket.
+//!
+//! Both speak the messages of linux/openvswitch.h ([`message`]); a [`transport`] carries them, and [`provider`] makes a
+//! [`Dpif`](ib_dpif::Dpif) of them. What the kernel lacks and a process of ours has is in [`control`] and [`exact`].
 
+pub mod control;
+pub mod exact;
 pub mod message;
+pub mod provider;
+pub mod transport;
+mod upcalls;

@@ -5,15 +5,56 @@
 //! actions inside are [`ib_dpif::netlink`]'s. A type that is not known is skipped, since kernels add some; a known one
 //! with a wrong length is an error, never a panic.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ib_dpif::meter::{MeterBand, MeterConfig, MeterStats};
 use ib_dpif::netlink::{
     CodecError, Writer, attributes, decode_actions, decode_key, put_actions, put_key, put_mask,
 };
-use ib_dpif::{Action, DpStats, Ufid};
+use ib_dpif::{Action, DpStats, FlowStats, Ufid};
 use ib_flow::{Flow, Mask};
+use ib_packet::{Gso, GsoKind, Offload};
 use ib_sys::netlink::{text, u16_at, u32_at, u64_at};
+
+use crate::exact;
+
+/// Commands, by family.
+#[allow(missing_docs)]
+pub mod command {
+    /// Of datapaths, vports and flows.
+    pub const NEW: u8 = 1;
+    pub const DEL: u8 = 2;
+    pub const GET: u8 = 3;
+    pub const SET: u8 = 4;
+    /// Of packets.
+    pub const MISS: u8 = 1;
+    pub const ACTION: u8 = 2;
+    pub const EXECUTE: u8 = 3;
+    /// Of meters.
+    pub const METER_FEATURES: u8 = 1;
+    pub const METER_SET: u8 = 2;
+    pub const METER_DEL: u8 = 3;
+    pub const METER_GET: u8 = 4;
+    /// Of limits.
+    pub const LIMIT_SET: u8 = 1;
+    pub const LIMIT_DEL: u8 = 2;
+    pub const LIMIT_GET: u8 = 3;
+}
+
+/// Attributes beside the kernel's, between programs of ours: far above its numbers, so that neither takes one for another.
+mod own {
+    /// A key, exactly ([`super::exact`]).
+    pub const KEY: u16 = 0x3f01;
+    /// A mask, likewise.
+    pub const MASK: u16 = 0x3f02;
+    /// What is left to do to a packet, see [`super::offload_bytes`].
+    pub const OFFLOAD: u16 = 0x3f03;
+    /// A port's type by name.
+    pub const KIND: u16 = 0x3f04;
+    /// A port's options: pairs of texts.
+    pub const OPTIONS: u16 = 0x3f05;
+}
 
 /// Generic netlink header and datapath of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +136,18 @@ impl Datapath {
         if !self.per_cpu_pids.is_empty() {
             let bytes: Vec<u8> = self.per_cpu_pids.iter().flat_map(|p| p.to_ne_bytes()).collect();
             w.put(8, &bytes);
+        }
+        if let Some(s) = &self.stats {
+            let bytes: Vec<u8> =
+                [s.hits, s.misses, s.lost, s.flows].iter().flat_map(|v| v.to_ne_bytes()).collect();
+            w.put(3, &bytes);
+            if let Some(masks) = s.masks {
+                let mut bytes = s.mask_hits.unwrap_or(0).to_ne_bytes().to_vec();
+                bytes.extend_from_slice(&masks.to_ne_bytes());
+                bytes.extend_from_slice(&[0; 4]);
+                bytes.extend_from_slice(&s.cache_hits.unwrap_or(0).to_ne_bytes());
+                w.put(4, &bytes);
+            }
         }
     }
     /// Reads an answer's attributes.
@@ -181,6 +234,10 @@ pub struct Vport {
     pub stats: Option<VportStats>,
     /// Answers only: interface index of the device.
     pub ifindex: Option<u32>,
+    /// Between programs of ours: the type by its name.
+    pub kind_name: Option<String>,
+    /// Between programs of ours: the type's options.
+    pub options: BTreeMap<String, String>,
 }
 
 impl Vport {
@@ -200,6 +257,12 @@ impl Vport {
         if !self.upcall_pids.is_empty() {
             let bytes: Vec<u8> = self.upcall_pids.iter().flat_map(|p| p.to_ne_bytes()).collect();
             w.put(5, &bytes);
+        }
+        if let Some(kind) = &self.kind_name {
+            w.put_text(own::KIND, kind);
+        }
+        if !self.options.is_empty() {
+            w.nest(own::OPTIONS, |w| put_map(w, &self.options));
         }
     }
     /// Reads an answer's attributes.
@@ -234,11 +297,37 @@ impl Vport {
                     });
                 }
                 8 => port.ifindex = Some(number(data, "interface index")?),
+                own::KIND => port.kind_name = Some(text(data)),
+                own::OPTIONS => port.options = read_map(data)?,
                 _ => {}
             }
         }
         Ok(port)
     }
+}
+
+/// Appends the pairs of a map, keys and values by turns.
+pub fn put_map(w: &mut Writer, map: &BTreeMap<String, String>) {
+    for (key, value) in map {
+        w.put_text(1, key);
+        w.put_text(2, value);
+    }
+}
+
+/// Reads a map.
+pub fn read_map(bytes: &[u8]) -> Result<BTreeMap<String, String>, CodecError> {
+    let mut map = BTreeMap::new();
+    let mut key = None;
+    for attribute in attributes(bytes) {
+        match (attribute?, key.take()) {
+            ((1, data), None) => key = Some(text(data)),
+            ((2, data), Some(key)) => {
+                map.insert(key, text(data));
+            }
+            _ => return Err(CodecError::Malformed("map")),
+        }
+    }
+    Ok(map)
 }
 
 /// The kernel keeps an identifier as four words, the highest first, each in host order.
@@ -254,7 +343,15 @@ fn ufid_of(data: &[u8]) -> Result<Ufid, CodecError> {
     Ok(Ufid(u128::from_be_bytes(all)))
 }
 
-/// A request about flows: `OVS_FLOW_ATTR_*`.
+/// `OVS_UFID_F_*`: what an answer shall leave out.
+#[allow(missing_docs)]
+pub mod omit {
+    pub const KEY: u32 = 1 << 0;
+    pub const MASK: u32 = 1 << 1;
+    pub const ACTIONS: u32 = 1 << 2;
+}
+
+/// A flow as it is told: `OVS_FLOW_ATTR_*`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FlowRequest<'a> {
     /// Key and mask; the mask may be missing where a flow is only named.
@@ -269,8 +366,12 @@ pub struct FlowRequest<'a> {
     pub clear: bool,
     /// Only to find out whether the kernel takes it: it logs no refusal.
     pub probe: bool,
-    /// `OVS_UFID_F_OMIT_*`: what the answer shall leave out.
+    /// [`omit`]: what the answer shall leave out.
     pub omit: u32,
+    /// Between programs of ours: key and mask exactly, beside the kernel's form.
+    pub exact: bool,
+    /// Answers only: counters.
+    pub stats: Option<FlowStats>,
 }
 
 impl FlowRequest<'_> {
@@ -289,6 +390,12 @@ impl FlowRequest<'_> {
             if let Some(mask) = mask {
                 w.nest(7, |w| put_mask(w, key, mask));
             }
+            if self.exact {
+                w.put(own::KEY, &exact::to_bytes(key));
+                if let Some(mask) = mask {
+                    w.put(own::MASK, &exact::to_bytes(&mask.0));
+                }
+            }
         }
         if let Some(actions) = self.actions {
             w.nest(2, |w| put_actions(w, actions, self.pid))?;
@@ -299,11 +406,16 @@ impl FlowRequest<'_> {
         if self.probe {
             w.flag(8);
         }
+        if let Some(s) = &self.stats {
+            w.put_parts(3, &[&s.packets.to_ne_bytes(), &s.bytes.to_ne_bytes()]);
+            w.put(4, &[u8::try_from(s.tcp_flags & 0xff).unwrap_or(u8::MAX)]);
+            w.put(5, &s.used_ms.to_ne_bytes());
+        }
         Ok(())
     }
 }
 
-/// A flow as the kernel tells it.
+/// A flow as the other side tells it.
 #[derive(Debug, Clone, Default)]
 pub struct FlowAnswer {
     /// Key and mask, unless left out.
@@ -320,6 +432,10 @@ pub struct FlowAnswer {
     pub tcp_flags: u8,
     /// Monotonic milliseconds of the last packet; 0 never.
     pub used_ms: u64,
+    /// Requests only: zero the counters.
+    pub clear: bool,
+    /// Requests only: [`omit`].
+    pub omit: u32,
 }
 
 impl FlowAnswer {
@@ -327,6 +443,7 @@ impl FlowAnswer {
     pub fn read(bytes: &[u8]) -> Result<FlowAnswer, CodecError> {
         let mut flow = FlowAnswer::default();
         let (mut key, mut mask) = (None, None);
+        let (mut exact_key, mut exact_mask) = (None, None);
         for attribute in attributes(bytes) {
             let (kind, data) = attribute?;
             match kind {
@@ -338,12 +455,19 @@ impl FlowAnswer {
                 }
                 4 => flow.tcp_flags = *data.first().ok_or(CodecError::Malformed("TCP flags"))?,
                 5 => flow.used_ms = long(data, 0, "time of use")?,
+                6 => flow.clear = true,
                 7 => mask = Some(data),
                 9 => flow.ufid = Some(ufid_of(data)?),
+                10 => flow.omit = number(data, "ufid flags")?,
+                own::KEY => exact_key = exact::from_bytes(data)?,
+                own::MASK => exact_mask = exact::from_bytes(data)?,
                 _ => {}
             }
         }
-        flow.key = key.map(|key| decode_key(key, mask)).transpose()?;
+        flow.key = match exact_key {
+            Some(exact) => Some((exact, exact_mask.map(Mask))),
+            None => key.map(|key| decode_key(key, mask)).transpose()?,
+        };
         Ok(flow)
     }
 }
@@ -365,6 +489,10 @@ pub struct PacketUp<'a> {
     pub mru: Option<u16>,
     /// Length of the whole frame.
     pub len: Option<u32>,
+    /// Between programs of ours: what is left to do to it.
+    pub offload: Offload,
+    /// Only to find out whether the actions are taken.
+    pub probe: bool,
 }
 
 impl<'a> PacketUp<'a> {
@@ -375,6 +503,7 @@ impl<'a> PacketUp<'a> {
         let (mut frame, mut key) = (None, None);
         let (mut userdata, mut actions, mut egress_tunnel) = (None, None, None);
         let (mut mru, mut len) = (None, None);
+        let (mut offload, mut probe, mut exact_key) = (Offload::default(), false, None);
         for attribute in attributes(bytes) {
             let (kind, data) = attribute?;
             match kind {
@@ -384,48 +513,111 @@ impl<'a> PacketUp<'a> {
                 4 => userdata = Some(data),
                 5 => egress_tunnel = Some(ib_dpif::netlink::decode_tunnel(data)?),
                 9 => mru = Some(u16_at(data, 0).ok_or(CodecError::Malformed("MRU"))?),
+                8 => probe = true,
                 10 => len = Some(number(data, "packet length")?),
+                own::KEY => exact_key = exact::from_bytes(data)?,
+                own::OFFLOAD => offload = offload_of(data)?,
                 _ => {}
             }
         }
         let missing = CodecError::Malformed("packet");
-        let (frame, key) = (frame.ok_or(missing)?, key.ok_or(missing)?);
-        Ok(PacketUp { frame, key, userdata, actions, egress_tunnel, mru, len })
+        let (frame, key) = (frame.ok_or(missing)?, exact_key.or(key).ok_or(missing)?);
+        Ok(PacketUp { frame, key, userdata, actions, egress_tunnel, mru, len, offload, probe })
     }
 }
 
-/// Appends the attributes of `OVS_PACKET_CMD_EXECUTE`: run `actions` on `frame`, whose metadata is in `key`.
-///
-/// Errors: an action that the kernel does not have.
-pub fn write_execute(
-    w: &mut Writer,
-    frame: &[u8],
-    key: &Flow,
-    actions: &[Action],
-    pid: Option<u32>,
-    probe: bool,
-) -> Result<(), CodecError> {
-    w.put(1, frame);
-    w.nest(2, |w| put_key(w, key));
-    w.nest(3, |w| put_actions(w, actions, pid))?;
-    if probe {
-        w.flag(8);
-    }
-    Ok(())
+/// [`Offload`] between programs of ours: flags, kind of segments, then the numbers, 16 bits each.
+fn offload_bytes(o: &Offload) -> Vec<u8> {
+    let (start, offset) = o.partial_csum.unwrap_or_default();
+    let number = |kind| GSO_KINDS.iter().position(|k| *k == kind).map_or(0, |at| at + 1);
+    let (kind, size) = o.gso.map_or((0, 0), |g| (u16::try_from(number(g.kind)).unwrap_or(0), g.size));
+    let ecn = o.gso.is_some_and(|g| g.ecn);
+    let flags = u16::from(o.partial_csum.is_some()) | u16::from(o.csum_valid) << 1 | u16::from(ecn) << 2;
+    [flags, kind, start, offset, size, o.hdr_len].iter().flat_map(|v| v.to_ne_bytes()).collect()
 }
 
-/// Appends the attributes of `OVS_METER_CMD_SET`.
-pub fn write_meter(w: &mut Writer, id: u32, config: &MeterConfig) {
+/// By number, from 1; 0 is none.
+const GSO_KINDS: [GsoKind; 3] = [GsoKind::TcpV4, GsoKind::TcpV6, GsoKind::UdpL4];
+
+fn offload_of(data: &[u8]) -> Result<Offload, CodecError> {
+    let at = |i: usize| u16_at(data, 2 * i).ok_or(CodecError::Malformed("offload"));
+    let flags = at(0)?;
+    let gso = match at(1)? {
+        0 => None,
+        n => {
+            let kind = GSO_KINDS.get(usize::from(n - 1)).ok_or(CodecError::Malformed("offload"))?;
+            Some(Gso { kind: *kind, size: at(4)?, ecn: flags & 4 != 0 })
+        }
+    };
+    Ok(Offload {
+        partial_csum: (flags & 1 != 0).then_some((at(2)?, at(3)?)),
+        csum_valid: flags & 2 != 0,
+        gso,
+        hdr_len: at(5)?,
+    })
+}
+
+/// A packet to send to the other side.
+#[derive(Debug, Clone, Copy)]
+pub struct PacketDown<'a> {
+    /// The frame.
+    pub frame: &'a [u8],
+    /// Its key, metadata included.
+    pub key: &'a Flow,
+    /// What to do with it; of an upcall, what its flow does.
+    pub actions: Option<&'a [Action]>,
+    /// Socket of `userspace` actions.
+    pub pid: Option<u32>,
+    /// Of an upcall by a `userspace` action: its userdata.
+    pub userdata: Option<&'a [u8]>,
+    /// Only to find out whether the actions are taken.
+    pub probe: bool,
+    /// Between programs of ours: the key exactly, and what is left to do to the packet.
+    pub exact: Option<&'a Offload>,
+}
+
+impl PacketDown<'_> {
+    /// Appends the attributes, as `OVS_PACKET_CMD_EXECUTE` has them.
+    ///
+    /// Errors: an action that the kernel does not have.
+    pub fn write(&self, w: &mut Writer) -> Result<(), CodecError> {
+        w.put(1, self.frame);
+        w.nest(2, |w| put_key(w, self.key));
+        if let Some(actions) = self.actions {
+            w.nest(3, |w| put_actions(w, actions, self.pid))?;
+        }
+        if let Some(userdata) = self.userdata {
+            w.put(4, userdata);
+        }
+        if self.probe {
+            w.flag(8);
+        }
+        if let Some(offload) = self.exact {
+            w.put(own::KEY, &exact::to_bytes(self.key));
+            w.put(own::OFFLOAD, &offload_bytes(offload));
+        }
+        Ok(())
+    }
+}
+
+/// Appends the attributes of `OVS_METER_CMD_SET`, or of an answer with `stats`.
+pub fn write_meter(w: &mut Writer, id: u32, config: &MeterConfig, stats: Option<&MeterStats>) {
     w.put_u32(1, id);
+    if let Some(s) = stats {
+        w.put_parts(3, &[&s.packets.to_ne_bytes(), &s.bytes.to_ne_bytes()]);
+    }
     if !config.pktps {
         w.flag(2);
     }
     w.nest(4, |w| {
-        for band in &config.bands {
+        for (at, band) in config.bands.iter().enumerate() {
             w.nest(0, |w| {
                 w.put_u32(1, 1); // OVS_METER_BAND_TYPE_DROP
                 w.put_u32(2, band.rate);
                 w.put_u32(3, if band.burst == 0 { band.rate } else { band.burst });
+                if let Some((packets, bytes)) = stats.and_then(|s| s.bands.get(at)) {
+                    w.put_parts(4, &[&packets.to_ne_bytes(), &bytes.to_ne_bytes()]);
+                }
             });
         }
     });
@@ -538,6 +730,10 @@ mod tests {
     use super::*;
     use ib_dpif::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
 
+    fn down<'a>(frame: &'a [u8], key: &'a Flow) -> PacketDown<'a> {
+        PacketDown { frame, key, actions: Some(&[]), pid: None, userdata: None, probe: false, exact: None }
+    }
+
     fn bytes_of(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut w = Writer::new();
         fill(&mut w);
@@ -611,7 +807,7 @@ mod tests {
     #[test]
     fn an_upcall_needs_frame_and_key() {
         let (key, _) = parse_key("in_port(1),eth(),eth_type(0x0800),ipv4()", &PortNames::none()).unwrap();
-        let bytes = bytes_of(|w| write_execute(w, b"frame", &key, &[], None, false).unwrap());
+        let bytes = bytes_of(|w| down(b"frame", &key).write(w).unwrap());
         let up = PacketUp::read(&bytes).unwrap();
         assert_eq!((up.frame, up.key.in_port, up.actions.unwrap().len()), (&b"frame"[..], 1, 0));
         assert!(PacketUp::read(&bytes[12..]).is_err());

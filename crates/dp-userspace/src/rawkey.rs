@@ -10,7 +10,7 @@
 
 use ib_packet::Packet;
 
-use crate::megaflow::{SALT, fold};
+use ib_dpif::ufid::{SALT, fold};
 
 /// Words of header bytes in a key.
 const BYTE_WORDS: usize = 9;

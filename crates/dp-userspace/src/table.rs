@@ -27,7 +27,8 @@ use ib_flow::{Flow, Mask};
 use parking_lot::{Mutex, RwLock};
 
 use crate::budget;
-use crate::megaflow::{Megaflow, Shape, ufid_of, ufid_of_key};
+use crate::megaflow::{Megaflow, Shape};
+use ib_dpif::ufid::{ufid_of, ufid_of_key};
 
 /// Signature of a slot that was never used: a search ends there.
 const EMPTY: u32 = 0;

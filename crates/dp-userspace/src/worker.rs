@@ -33,7 +33,7 @@ use crate::drop::{DropCounters, DropReason};
 use crate::emc::{self, Emc, NOWHERE};
 use crate::exec::Context;
 use crate::headers::ip_proto;
-use crate::megaflow::{Megaflow, ufid_of_key};
+use crate::megaflow::Megaflow;
 use crate::meter::Meters;
 use crate::ports::{MAX_PORTS, PortTable};
 use crate::rawkey::{KEY_WORDS, RawKey};
@@ -41,6 +41,7 @@ use crate::smc::{Place, Smc};
 use crate::stats::WorkerStats;
 use crate::table::{FlowTable, View};
 use crate::tx::TxQueues;
+use ib_dpif::ufid::ufid_of_key;
 
 /// Free packets that a worker keeps.
 const POOL_PACKETS: usize = 512;

@@ -16,6 +16,7 @@ pub mod meter;
 pub mod netlink;
 pub mod provider;
 pub mod text;
+pub mod ufid;
 
 pub use action::{Action, CtAction, HashAlg, NatAction, NatRange, SetField, UserspaceAction};
 pub use datapaths::Datapaths;

@@ -454,6 +454,35 @@ pub struct Metadata {
     pub ct_moved: bool,
 }
 
+impl Metadata {
+    /// The metadata part of a key, as a packet had it that was extracted with it.
+    pub fn of(key: &Flow) -> Metadata {
+        let v6 = key.dl_type.get() == 0x86dd;
+        let ct_orig = (key.ct_nw_proto != 0 && key.ct_state & CtState::TRK != 0).then(|| CtOrig {
+            src: if v6 { key.ct_ipv6_src } else { Be128::new(key.ct_nw_src.get().into()) },
+            dst: if v6 { key.ct_ipv6_dst } else { Be128::new(key.ct_nw_dst.get().into()) },
+            v6,
+            proto: key.ct_nw_proto,
+            tp_src: key.ct_tp_src,
+            tp_dst: key.ct_tp_dst,
+        });
+        Metadata {
+            tunnel: key.tunnel.is_set().then(|| Box::new(key.tunnel.clone())),
+            skb_priority: key.skb_priority,
+            pkt_mark: key.pkt_mark,
+            dp_hash: key.dp_hash,
+            in_port: key.odp_in_port(),
+            recirc_id: key.recirc_id,
+            ct_state: key.ct_state,
+            ct_zone: key.ct_zone,
+            ct_mark: key.ct_mark,
+            ct_label: key.ct_label,
+            ct_orig,
+            ct_moved: false,
+        }
+    }
+}
+
 /// Original-direction tuple of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CtOrig {

@@ -265,3 +265,11 @@ pub fn fatal(module: &'static Module, message: &str) -> ! {
     eprintln!("{}: {message}", vlog::program_name());
     crate::signal::exit(1)
 }
+/// The machine's monotonic milliseconds, which all its processes share.
+pub fn monotonic_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let (s, ns) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
+    s.saturating_mul(1_000).saturating_add(ns / 1_000_000)
+}

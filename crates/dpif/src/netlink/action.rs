@@ -44,6 +44,11 @@ const DEC_TTL: u16 = 23;
 const DROP: u16 = 24;
 const PSAMPLE: u16 = 25;
 
+// Those of user space have numbers of our own, far above the kernel's, which refuses them.
+const LB_OUTPUT: u16 = 0x3f01;
+const TNL_PUSH: u16 = 0x3f02;
+const TNL_POP: u16 = 0x3f03;
+
 /// `OVS_USERSPACE_ATTR_*`
 mod user {
     pub const PID: u16 = 1;
@@ -78,9 +83,9 @@ mod nat {
     pub const PROTO_RANDOM: u16 = 9;
 }
 
-/// Appends actions.
+/// Appends actions; those that only the user-space datapath has in a form of our own, which the kernel refuses.
 ///
-/// Errors: one that only the user-space datapath has.
+/// Errors: one that has no form.
 pub fn put_actions(w: &mut Writer, actions: &[Action], pid: Option<u32>) -> Result<(), CodecError> {
     actions.iter().try_for_each(|a| put_action(w, a, pid))
 }
@@ -140,9 +145,12 @@ fn put_action(w: &mut Writer, action: &Action, pid: Option<u32>) -> Result<(), C
                 w.put(2, cookie);
             }
         }),
-        Action::LbOutput(_) => return Err(CodecError::Unsupported("lb_output")),
-        Action::TnlPush { .. } => return Err(CodecError::Unsupported("tnl_push")),
-        Action::TnlPop(_) => return Err(CodecError::Unsupported("tnl_pop")),
+        Action::LbOutput(bond) => w.put_u32(LB_OUTPUT, *bond),
+        Action::TnlPush { tnl_port, out_port, tnl_type, header } => {
+            let ports = [tnl_port.0, out_port.0, *tnl_type].map(u32::to_ne_bytes);
+            w.put_parts(TNL_PUSH, &[ports.as_flattened(), header]);
+        }
+        Action::TnlPop(port) => w.put_u32(TNL_POP, port.0),
     }
     Ok(())
 }
@@ -376,6 +384,16 @@ fn action_of(kind: u16, data: &[u8], depth: usize) -> Result<Action, CodecError>
             }
             Action::Psample { group, cookie }
         }
+        LB_OUTPUT => Action::LbOutput(u32_of(data, "lb_output")?),
+        TNL_PUSH => {
+            let bad = CodecError::Malformed("tnl_push");
+            let (ports, header) = data.split_first_chunk::<12>().ok_or(bad)?;
+            let [tnl_port, out_port, tnl_type] =
+                [0, 4, 8].map(|at| field(ports, at).map_or(0, u32::from_ne_bytes));
+            let (tnl_port, out_port) = (OdpPort(tnl_port), OdpPort(out_port));
+            Action::TnlPush { tnl_port, out_port, tnl_type, header: Arc::from(header) }
+        }
+        TNL_POP => Action::TnlPop(OdpPort(u32_of(data, "tnl_pop")?)),
         _ => return Err(CodecError::Unsupported("action")),
     })
 }

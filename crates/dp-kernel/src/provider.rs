@@ -1,0 +1,569 @@
+//! [`Dpif`] over messages: a datapath that is not in this process, be it openvswitch.ko or a process of our own.
+//!
+//! A method is one request and its answer. Upcalls arrive on sockets of their own, each with a thread ([`crate::upcalls`]) that asks
+//! the handler, installs the flow of its verdict and sends the packet back with its actions: what a provider in this process does on the
+//! thread that received the packet. The datapath and its flows outlive this object and this process.
+//!
+//! Times of use travel as the machine's monotonic milliseconds and become the clock's here.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use ib_base::time::Clock;
+use ib_dpif::meter::{MeterConfig, MeterStats};
+use ib_dpif::netlink::{CodecError, Writer};
+use ib_dpif::{
+    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
+    Ufid, UpcallHandler,
+};
+use ib_flow::{Flow, Mask, OdpPort, extract};
+use ib_sys::netlink::{F_ACK, F_CREATE, F_ECHO, F_EXCL, F_REPLACE};
+use parking_lot::Mutex;
+
+use crate::control;
+use crate::message::{
+    Datapath, FlowAnswer, FlowRequest, Header, Meter, PacketDown, Vport, command, dp_features, omit,
+    vport_type, write_meter,
+};
+use crate::transport::{Family, Transport};
+use crate::upcalls::Upcalls;
+
+/// One datapath behind a transport.
+pub struct RemoteDpif {
+    kind: &'static str,
+    name: String,
+    link: Arc<Link>,
+    upcalls: Mutex<Option<Upcalls>>,
+}
+
+/// What the provider and its upcall threads share.
+pub(crate) struct Link {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Clock,
+    /// Interface index of the datapath: its name in messages.
+    pub(crate) dp_ifindex: u32,
+    /// Goes into identifiers of flows.
+    pub(crate) seed: u64,
+    /// Sockets of upcalls; `userspace` actions name one.
+    pub(crate) pids: Mutex<Vec<u32>>,
+}
+
+/// What the other side's refusal means to a caller who wanted `what`.
+fn refused(e: &io::Error, what: &str) -> DpifError {
+    let text = format!("{what}: {}", ib_base::errno::strerror(e));
+    match e.raw_os_error() {
+        Some(2 | 19) => DpifError::NotFound(text),
+        Some(17) => DpifError::Exists(text),
+        Some(22) => DpifError::Invalid(text),
+        Some(28) => DpifError::Full(text),
+        Some(errno) => DpifError::Os(errno, text),
+        None => DpifError::Os(5, text),
+    }
+}
+
+fn garbled(e: CodecError) -> DpifError {
+    DpifError::Os(71, e.to_string())
+}
+
+fn unsayable(e: CodecError) -> DpifError {
+    match e {
+        CodecError::Unsupported(what) => DpifError::Unsupported(what),
+        e => DpifError::Invalid(e.to_string()),
+    }
+}
+
+impl Link {
+    /// A payload: header, then what `fill` appends.
+    pub(crate) fn payload(
+        &self,
+        family: Family,
+        command: u8,
+        fill: impl FnOnce(&mut Writer) -> Result<(), CodecError>,
+    ) -> Result<Vec<u8>, DpifError> {
+        let mut w = Writer::new();
+        fill(&mut w).map_err(unsayable)?;
+        let attributes = w.finish().map_err(unsayable)?;
+        let header = Header { command, version: family.version(), dp_ifindex: self.dp_ifindex };
+        Ok([&header.to_bytes()[..], &attributes].concat())
+    }
+
+    /// Sends a request that has no answer.
+    pub(crate) fn tell(
+        &self,
+        family: Family,
+        command: u8,
+        flags: u16,
+        what: &str,
+        fill: impl FnOnce(&mut Writer) -> Result<(), CodecError>,
+    ) -> Result<(), DpifError> {
+        let payload = self.payload(family, command, fill)?;
+        let answer = self.transport.request(family, flags | F_ACK, &payload);
+        answer.map(|_| ()).map_err(|e| refused(&e, what))
+    }
+
+    /// Sends a request; the attributes of its answer.
+    pub(crate) fn ask(
+        &self,
+        family: Family,
+        command: u8,
+        flags: u16,
+        what: &str,
+        fill: impl FnOnce(&mut Writer) -> Result<(), CodecError>,
+    ) -> Result<Vec<u8>, DpifError> {
+        let payload = self.payload(family, command, fill)?;
+        let answer = self.transport.request(family, flags | F_ECHO, &payload);
+        let answer = answer.map_err(|e| refused(&e, what))?.unwrap_or_default();
+        let (_, attributes) = Header::split(&answer).map_err(garbled)?;
+        Ok(attributes.to_vec())
+    }
+
+    /// Asks for a listing; `visit` gets the attributes of each part.
+    pub(crate) fn list(
+        &self,
+        family: Family,
+        what: &str,
+        fill: impl FnOnce(&mut Writer) -> Result<(), CodecError>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), DpifError> {
+        let payload = self.payload(family, command::GET, fill)?;
+        let result = self.transport.dump(family, &payload, &mut |part| {
+            if let Ok((_, attributes)) = Header::split(part) {
+                visit(attributes);
+            }
+        });
+        result.map_err(|e| refused(&e, what))
+    }
+
+    /// The socket for `userspace` actions of a flow of this port.
+    pub(crate) fn pid_for(&self, port: u32) -> Option<u32> {
+        let pids = self.pids.lock();
+        let n = u32::try_from(pids.len()).ok().filter(|n| *n > 0)?;
+        pids.get((port % n) as usize).copied()
+    }
+
+    /// Sends a packet back with what to do with it.
+    pub(crate) fn execute(
+        &self,
+        packet: &ib_packet::Packet,
+        key: &Flow,
+        actions: &[ib_dpif::Action],
+        probe: bool,
+    ) -> Result<(), DpifError> {
+        let down = PacketDown {
+            frame: packet.data(),
+            key,
+            actions: Some(actions),
+            pid: self.pid_for(key.in_port),
+            userdata: None,
+            probe,
+            exact: self.transport.is_own().then_some(&packet.offload),
+        };
+        self.tell(Family::Packet, command::EXECUTE, 0, "packet", |w| down.write(w))
+    }
+
+    pub(crate) fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
+        let masked = masked(put.key, put.mask);
+        let request = FlowRequest {
+            key: Some((&masked, Some(put.mask))),
+            ufid: put.ufid,
+            actions: Some(&put.actions),
+            pid: self.pid_for(put.key.in_port),
+            clear: put.zero_stats,
+            exact: self.transport.is_own(),
+            ..FlowRequest::default()
+        };
+        let (command, flags) = match (put.modify, put.create) {
+            (false, _) => (command::NEW, F_CREATE | F_EXCL),
+            (true, true) => (command::NEW, F_CREATE | F_REPLACE),
+            (true, false) => (command::SET, 0),
+        };
+        self.tell(Family::Flow, command, flags, "flow", |w| request.write(w))
+    }
+
+    fn set_upcall_pids(&self, port: u32, pids: &[u32]) -> Result<(), DpifError> {
+        let request = Vport { port_no: Some(port), upcall_pids: pids.to_vec(), ..Vport::default() };
+        self.tell(Family::Vport, command::SET, 0, "upcalls of a port", |w| {
+            request.write(w);
+            Ok(())
+        })
+    }
+}
+
+/// `key` without what `mask` does not look at.
+fn masked(key: &Flow, mask: &Mask) -> Flow {
+    let mut out = key.clone();
+    out.words_mut().iter_mut().zip(mask.0.words()).for_each(|(k, m)| *k &= m);
+    out
+}
+
+impl RemoteDpif {
+    fn vport(&self, request: &Vport, command: u8, what: &str) -> Result<Vport, DpifError> {
+        let answer = self.link.ask(Family::Vport, command, 0, what, |w| {
+            request.write(w);
+            Ok(())
+        })?;
+        Vport::read(&answer).map_err(garbled)
+    }
+
+    fn info(&self, answer: FlowAnswer) -> FlowInfo {
+        let stats = self.stats_of(&answer);
+        let (key, mask) = answer.key.unwrap_or_else(|| (Flow::zeroed(), None));
+        let mask = mask.unwrap_or_else(|| {
+            let mut all = Flow::zeroed();
+            all.words_mut().fill(u64::MAX);
+            Mask(all)
+        });
+        let ufid = answer.ufid.unwrap_or_else(|| ib_dpif::ufid::ufid_of(&key, &mask, self.link.seed));
+        FlowInfo {
+            key: Arc::new(key),
+            mask: Arc::new(mask),
+            ufid,
+            actions: answer.actions.unwrap_or_else(|| Arc::from([])),
+            stats,
+            offloaded: false,
+            dp_layer: "ovs",
+            core: None,
+        }
+    }
+
+    fn stats_of(&self, answer: &FlowAnswer) -> FlowStats {
+        let used_ms = match answer.used_ms {
+            0 => 0,
+            used => {
+                let age = ib_sys::process::monotonic_ms().saturating_sub(used);
+                self.link.clock.now().as_ms().saturating_sub(age).max(1)
+            }
+        };
+        FlowStats {
+            packets: answer.packets,
+            bytes: answer.bytes,
+            used_ms,
+            tcp_flags: u16::from(answer.tcp_flags),
+        }
+    }
+
+    fn one_flow(&self, name: &FlowDel<'_>, command: u8) -> Result<FlowAnswer, DpifError> {
+        let request = FlowRequest {
+            key: name.key.map(|key| (key, None)),
+            ufid: name.ufid,
+            exact: self.link.transport.is_own(),
+            ..FlowRequest::default()
+        };
+        let answer = self.link.ask(Family::Flow, command, 0, "flow", |w| request.write(w))?;
+        FlowAnswer::read(&answer).map_err(garbled)
+    }
+
+    fn dump_flows(&self, omit: u32, visit: &mut dyn FnMut(FlowAnswer)) {
+        let request = FlowRequest { omit, exact: self.link.transport.is_own(), ..FlowRequest::default() };
+        // A flow that cannot be read is of a program that this one does not know; it is not ours to judge.
+        let done = self.link.list(Family::Flow, "flows", |w| request.write(w), &mut |attributes| {
+            if let Ok(answer) = FlowAnswer::read(attributes) {
+                visit(answer);
+            }
+        });
+        if let Err(e) = done {
+            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+        }
+    }
+
+    fn meter(&self, id: u32, command: u8) -> Result<MeterStats, DpifError> {
+        let answer = self.link.ask(Family::Meter, command, 0, "meter", |w| {
+            w.put_u32(1, id);
+            Ok(())
+        })?;
+        Meter::read(&answer).map(|m| m.stats).map_err(garbled)
+    }
+
+    /// Runs an `appctl` command that the other side has.
+    ///
+    /// Errors: its complaint.
+    pub fn appctl(&self, args: &[&str]) -> Result<String, String> {
+        control::appctl(&self.link, args)
+    }
+}
+
+impl Dpif for RemoteDpif {
+    fn kind(&self) -> &str {
+        self.kind
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn version(&self) -> String {
+        if self.link.transport.is_own() {
+            return "<built-in>".to_owned();
+        }
+        std::fs::read_to_string("/sys/module/openvswitch/version")
+            .map_or_else(|_| "<unknown>".to_owned(), |text| text.trim().to_owned())
+    }
+    fn run(&self) -> bool {
+        false
+    }
+
+    fn stats(&self) -> DpStats {
+        let answer = self.link.ask(Family::Datapath, command::GET, 0, "datapath", |_| Ok(()));
+        let dp = answer.and_then(|a| Datapath::read(&a).map_err(garbled));
+        dp.ok().and_then(|dp| dp.stats).unwrap_or_default()
+    }
+
+    fn port_add(&self, spec: &PortSpec) -> Result<OdpPort, DpifError> {
+        let mut request = Vport {
+            port_no: spec.number.map(|n| n.0),
+            kind: Some(if spec.kind == "internal" { vport_type::INTERNAL } else { vport_type::NETDEV }),
+            name: Some(spec.name.clone()),
+            upcall_pids: self.link.pids.lock().clone(),
+            ..Vport::default()
+        };
+        if request.upcall_pids.is_empty() {
+            request.upcall_pids.push(0);
+        }
+        if self.link.transport.is_own() {
+            request.kind_name = Some(spec.kind.clone());
+            request.options = spec.options.clone();
+        }
+        let taken = |e: &DpifError| e.errno() == 16 && spec.number.is_some();
+        let added = match self.vport(&request, command::NEW, &spec.name) {
+            Err(e) if taken(&e) => {
+                request.port_no = None;
+                self.vport(&request, command::NEW, &spec.name)
+            }
+            other => other,
+        };
+        let number = added?.port_no.ok_or(CodecError::Malformed("port number")).map_err(garbled)?;
+        Ok(OdpPort(number))
+    }
+    fn port_del(&self, port: OdpPort) -> Result<(), DpifError> {
+        let request = Vport { port_no: Some(port.0), ..Vport::default() };
+        self.link.tell(Family::Vport, command::DEL, 0, "port", |w| {
+            request.write(w);
+            Ok(())
+        })
+    }
+    fn ports(&self) -> Vec<PortInfo> {
+        let mut ports = Vec::new();
+        let listed = self.link.list(Family::Vport, "ports", |_| Ok(()), &mut |attributes| {
+            let port = Vport::read(attributes).ok();
+            ports.extend(port.and_then(port_info));
+        });
+        if let Err(e) = listed {
+            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+        }
+        ports.sort_by_key(|p| p.number);
+        ports
+    }
+    fn port_by_name(&self, name: &str) -> Option<PortInfo> {
+        let request = Vport { name: Some(name.to_owned()), ..Vport::default() };
+        self.vport(&request, command::GET, name).ok().and_then(port_info)
+    }
+    fn port_config(&self, port: OdpPort) -> BTreeMap<String, String> {
+        if !self.link.transport.is_own() {
+            return BTreeMap::new();
+        }
+        let request = Vport { port_no: Some(port.0), ..Vport::default() };
+        self.vport(&request, command::GET, "port").map(|p| p.options).unwrap_or_default()
+    }
+
+    fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
+        self.link.flow_put(put)
+    }
+    fn flow_del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError> {
+        self.one_flow(del, command::DEL).map(|a| self.stats_of(&a))
+    }
+    fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError> {
+        self.one_flow(get, command::GET).map(|a| self.info(a))
+    }
+    fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo)) {
+        self.dump_flows(0, &mut |answer| visit(self.info(answer)));
+    }
+    fn flow_stats(&self, visit: &mut dyn FnMut(Ufid, FlowStats)) {
+        self.dump_flows(omit::KEY | omit::MASK | omit::ACTIONS, &mut |answer| {
+            if let Some(ufid) = answer.ufid {
+                visit(ufid, self.stats_of(&answer));
+            }
+        });
+    }
+    fn flow_flush(&self) {
+        let flushed = self.link.tell(Family::Flow, command::DEL, 0, "flows", |_| Ok(()));
+        if let Err(e) = flushed {
+            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+        }
+    }
+
+    fn meter_set(&self, id: u32, config: &MeterConfig) -> Result<(), DpifError> {
+        self.link.tell(Family::Meter, command::METER_SET, 0, "meter", |w| {
+            write_meter(w, id, config, None);
+            Ok(())
+        })
+    }
+    fn meter_stats(&self, id: u32) -> Result<MeterStats, DpifError> {
+        self.meter(id, command::METER_GET)
+    }
+    fn meter_del(&self, id: u32) -> Result<MeterStats, DpifError> {
+        self.meter(id, command::METER_DEL)
+    }
+
+    fn has_bonds(&self) -> bool {
+        self.link.transport.is_own()
+    }
+    fn bond_set(&self, id: u32, ports: &[OdpPort]) -> Result<(), DpifError> {
+        control::bond_set(&self.link, id, ports)
+    }
+    fn bond_bytes(&self, id: u32) -> Result<Vec<u64>, DpifError> {
+        control::bond_bytes(&self.link, id)
+    }
+    fn bond_del(&self, id: u32) -> Result<(), DpifError> {
+        control::bond_del(&self.link, id)
+    }
+
+    fn set_config(&self, other_config: &BTreeMap<String, String>) {
+        if self.link.transport.is_own()
+            && let Err(e) = control::set_config(&self.link, other_config)
+        {
+            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+        }
+    }
+    fn port_set_config(&self, port: OdpPort, config: &BTreeMap<String, String>) -> Result<(), DpifError> {
+        if self.link.transport.is_own() { control::port_set_config(&self.link, port, config) } else { Ok(()) }
+    }
+    fn terminates_tunnels(&self) -> bool {
+        self.link.transport.is_own()
+    }
+
+    fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError> {
+        let mut key = Flow::zeroed();
+        extract(&execute.packet, execute.md, &mut key);
+        self.link.execute(&execute.packet, &key, execute.actions, execute.probe)
+    }
+
+    fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>) {
+        let mut upcalls = self.upcalls.lock();
+        // The old threads end first: no upcall is asked of two handlers.
+        *upcalls = None;
+        let started = handler.map(|handler| Upcalls::start(&self.link, &handler)).transpose();
+        let pids = match started {
+            Ok(Some((threads, pids))) => {
+                *upcalls = Some(threads);
+                pids
+            }
+            Ok(None) => vec![0],
+            Err(e) => {
+                ib_base::vlog_err!(ib_base::vlog::module::DPIF, "{}: upcalls: {e}", self.full_name());
+                vec![0]
+            }
+        };
+        *self.link.pids.lock() = pids.iter().copied().filter(|p| *p != 0).collect();
+        for port in self.ports() {
+            if let Err(e) = self.link.set_upcall_pids(port.number.0, &pids) {
+                ib_base::vlog_warn!(ib_base::vlog::module::DPIF, "{}: {}: {e}", self.full_name(), port.name);
+            }
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn port_info(port: Vport) -> Option<PortInfo> {
+    let kind = port.kind_name.unwrap_or_else(|| {
+        match port.kind {
+            Some(vport_type::INTERNAL) => "internal",
+            Some(vport_type::GRE) => "gre",
+            Some(vport_type::VXLAN) => "vxlan",
+            Some(vport_type::GENEVE) => "geneve",
+            _ => "system",
+        }
+        .to_owned()
+    });
+    Some(PortInfo { number: OdpPort(port.port_no?), name: port.name?, kind })
+}
+
+/// The datapaths of one kind behind a transport.
+pub struct RemoteClass {
+    kind: &'static str,
+    transport: Arc<dyn Transport>,
+    clock: Clock,
+    open: Mutex<BTreeMap<String, Arc<RemoteDpif>>>,
+}
+
+impl RemoteClass {
+    /// A class of this kind.
+    pub fn new(kind: &'static str, transport: Arc<dyn Transport>, clock: &Clock) -> RemoteClass {
+        RemoteClass { kind, transport, clock: clock.clone(), open: Mutex::default() }
+    }
+
+    /// What carries its messages.
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    fn link(&self, dp_ifindex: u32) -> Link {
+        Link {
+            transport: Arc::clone(&self.transport),
+            clock: self.clock.clone(),
+            dp_ifindex,
+            seed: u64::from_ne_bytes(ib_sys::random::bytes()),
+            pids: Mutex::default(),
+        }
+    }
+
+    fn request(&self, command: u8, name: &str, create: bool) -> Result<u32, DpifError> {
+        let link = self.link(0);
+        let features = dp_features::UNALIGNED | dp_features::VPORT_PIDS;
+        let request = Datapath {
+            name: Some(name.to_owned()),
+            upcall_pid: create.then_some(0),
+            user_features: create.then_some(features),
+            ..Datapath::default()
+        };
+        let payload = link.payload(Family::Datapath, command, |w| {
+            request.write(w);
+            Ok(())
+        })?;
+        let answer = self.transport.request(Family::Datapath, F_ECHO, &payload);
+        let answer = answer.map_err(|e| refused(&e, name))?.unwrap_or_default();
+        Header::split(&answer).map(|(header, _)| header.dp_ifindex).map_err(garbled)
+    }
+}
+
+impl DpifClass for RemoteClass {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+    fn enumerate(&self) -> Vec<String> {
+        self.try_enumerate().unwrap_or_default()
+    }
+    fn try_enumerate(&self) -> Result<Vec<String>, DpifError> {
+        let mut names = Vec::new();
+        self.link(0).list(Family::Datapath, "datapaths", |_| Ok(()), &mut |attributes| {
+            names.extend(Datapath::read(attributes).ok().and_then(|dp| dp.name));
+        })?;
+        names.sort();
+        Ok(names)
+    }
+    fn open(&self, name: &str, create: bool) -> Result<Arc<dyn Dpif>, DpifError> {
+        let mut open = self.open.lock();
+        if let Some(dp) = open.get(name) {
+            return Ok(Arc::clone(dp) as Arc<dyn Dpif>);
+        }
+        let dp_ifindex = match self.request(command::GET, name, false) {
+            Err(DpifError::NotFound(_)) if create => self.request(command::NEW, name, true)?,
+            Err(DpifError::NotFound(text)) => return Err(DpifError::Os(19, text)),
+            other => other?,
+        };
+        let link = Arc::new(self.link(dp_ifindex));
+        let dp =
+            Arc::new(RemoteDpif { kind: self.kind, name: name.to_owned(), link, upcalls: Mutex::default() });
+        open.insert(name.to_owned(), Arc::clone(&dp));
+        Ok(dp)
+    }
+    fn destroy(&self, name: &str) -> Result<(), DpifError> {
+        self.open.lock().remove(name);
+        self.request(command::DEL, name, false).map(|_| ())
+    }
+    fn port_open_kind(&self, interface_type: &str) -> String {
+        if interface_type.is_empty() { "system" } else { interface_type }.to_owned()
+    }
+}
