@@ -7,5 +7,7 @@ pub mod control;
 pub mod exact;
 pub mod message;
 pub mod provider;
+pub mod serve;
 pub mod transport;
+pub mod unix;
 mod upcalls;

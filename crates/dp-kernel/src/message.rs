@@ -817,7 +817,7 @@ mod tests {
     #[test]
     fn meters_and_limits_come_back() {
         let config = MeterConfig { pktps: false, bands: vec![MeterBand { rate: 100, burst: 0 }] };
-        let meter = Meter::read(&bytes_of(|w| write_meter(w, 5, &config))).unwrap();
+        let meter = Meter::read(&bytes_of(|w| write_meter(w, 5, &config, None))).unwrap();
         assert_eq!((meter.id, meter.pktps), (Some(5), false));
         assert_eq!(meter.bands, [MeterBand { rate: 100, burst: 100 }]);
         let limits =

@@ -56,8 +56,8 @@ pub trait Transport: Send + Sync {
     fn request(&self, family: Family, flags: u16, payload: &[u8]) -> io::Result<Option<Vec<u8>>>;
     /// Asks for a listing; `visit` gets each part's payload.
     fn dump(&self, family: Family, payload: &[u8], visit: &mut dyn FnMut(&[u8])) -> io::Result<()>;
-    /// A socket for upcalls; its [`UpcallSocket::pid`] goes to the ports.
-    fn open_upcalls(&self) -> io::Result<Box<dyn UpcallSocket>>;
+    /// A socket for upcalls of a datapath; its [`UpcallSocket::pid`] goes to the ports.
+    fn open_upcalls(&self, dp_ifindex: u32) -> io::Result<Box<dyn UpcallSocket>>;
 }
 
 /// Where upcalls arrive.

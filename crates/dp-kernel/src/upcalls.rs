@@ -41,7 +41,7 @@ impl Upcalls {
         let mut upcalls = Upcalls { stop: Arc::clone(&stop), threads: Vec::new() };
         let mut pids = Vec::new();
         for i in 0..n {
-            let socket = link.transport.open_upcalls()?;
+            let socket = link.transport.open_upcalls(link.dp_ifindex)?;
             pids.push(socket.pid());
             let mut thread = Thread {
                 link: Arc::clone(link),

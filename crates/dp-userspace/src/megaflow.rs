@@ -325,17 +325,4 @@ mod tests {
     fn a_flow_is_small() {
         assert!(size_of::<Megaflow>() <= 256, "{}", size_of::<Megaflow>());
     }
-
-    #[test]
-    fn ufids_differ_by_key_and_by_mask() {
-        let mut key = Flow::zeroed();
-        let mut mask = Mask::default();
-        let a = ufid_of(&key, &mask, 1);
-        mask.0.nw_src = Be32::MAX;
-        let b = ufid_of(&key, &mask, 1);
-        key.nw_src = Be32::new(1);
-        let c = ufid_of(&key, &mask, 1);
-        assert!(a != b && b != c && a != c);
-        assert_ne!(ufid_of_key(&key, 1), ufid_of_key(&Flow::zeroed(), 1));
-    }
 }

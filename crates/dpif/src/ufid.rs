@@ -77,4 +77,17 @@ mod tests {
         assert_ne!(ufid_of_key(&key, 2), ufid_of_key(&key, 1));
         assert_ne!(ufid_of(&key, &Mask::default(), 1), ufid_of(&key, &Mask(key.clone()), 1));
     }
+
+    #[test]
+    fn ufids_differ_by_key_and_by_mask() {
+        let mut key = Flow::zeroed();
+        let mut mask = Mask::default();
+        let a = ufid_of(&key, &mask, 1);
+        mask.0.nw_src = ib_packet::Be32::MAX;
+        let b = ufid_of(&key, &mask, 1);
+        key.nw_src = ib_packet::Be32::new(1);
+        let c = ufid_of(&key, &mask, 1);
+        assert!(a != b && b != c && a != c);
+        assert_ne!(ufid_of_key(&key, 1), ufid_of_key(&Flow::zeroed(), 1));
+    }
 }

@@ -4,6 +4,7 @@
 //! name. `Link` is a device's control side: the kernel's last word about it, kept current by notifications, so that
 //! reading MAC, MTU, flags or carrier asks nobody. How packets move is in [`system`], [`tap`] and [`io`].
 
+pub mod hosted;
 pub mod io;
 pub mod qos;
 pub mod system;

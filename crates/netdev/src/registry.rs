@@ -18,6 +18,7 @@ use crate::changes::Changes;
 use crate::contract::Netdev;
 use crate::dummy::{DummyProvider, DummyWorld};
 use crate::error::{Error, Result};
+use crate::linux::hosted::{HostedProvider, MakeDevice};
 use crate::linux::{Linux, RemoveTogether};
 use crate::patch::PatchProvider;
 
@@ -102,6 +103,14 @@ impl Registry {
     pub fn do_without_tun(&self) {
         for kind in ["tap", "internal"] {
             self.register(Arc::new(DummyProvider::new(kind, &self.dummies)));
+        }
+    }
+
+    /// Has `tap` and `internal` devices made by a datapath that is not in this process.
+    pub fn have_devices_made(&self, make: &MakeDevice) {
+        for kind in ["tap", "internal"] {
+            let (linux, make) = (Arc::clone(&self.linux), Arc::clone(make));
+            self.register(Arc::new(HostedProvider { linux, kind, make }));
         }
     }
 

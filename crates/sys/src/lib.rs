@@ -16,6 +16,7 @@ pub mod process;
 pub mod random;
 pub mod routes;
 pub mod rtnetlink;
+pub mod seqpacket;
 pub mod signal;
 pub mod socket;
 pub mod tc;

@@ -95,7 +95,8 @@ impl Request {
         self
     }
 
-    fn seal(&mut self, seq: u32) -> &[u8] {
+    /// The finished message, with its length and this sequence number.
+    pub fn seal(&mut self, seq: u32) -> &[u8] {
         let len = u32::try_from(self.buf.len()).expect("netlink message fits in 4 GiB");
         self.buf[0..4].copy_from_slice(&len.to_ne_bytes());
         self.buf[8..12].copy_from_slice(&seq.to_ne_bytes());

@@ -200,30 +200,9 @@ impl Netdev for TapDevice {
                 ..NetdevStats::default()
             });
         };
-        Ok(NetdevStats {
-            rx_packets: s.tx_packets,
-            tx_packets: s.rx_packets,
-            rx_bytes: s.tx_bytes,
-            tx_bytes: s.rx_bytes,
-            rx_dropped: s.tx_dropped,
-            tx_dropped: s.rx_dropped.map(|d| d + dropped),
-            rx_errors: s.tx_errors,
-            tx_errors: s.rx_errors,
-            rx_multicast_packets: Some(0),
-            collisions: Some(0),
-            rx_length_errors: Some(0),
-            rx_over_err: Some(0),
-            rx_crc_err: Some(0),
-            rx_frame_err: Some(0),
-            rx_fifo_errors: Some(0),
-            rx_missed_errors: Some(0),
-            tx_aborted_errors: Some(0),
-            tx_carrier_errors: Some(0),
-            tx_fifo_errors: Some(0),
-            tx_heartbeat_errors: Some(0),
-            tx_window_errors: Some(0),
-            ..NetdevStats::default()
-        })
+        let mut out = from_the_switch(&s);
+        out.tx_dropped = out.tx_dropped.map(|d| d + dropped);
+        Ok(out)
     }
     fn custom_stats(&self) -> Vec<(String, u64)> {
         self.io.drops.nonzero()
@@ -250,6 +229,34 @@ impl Netdev for TapDevice {
     qos::queues_of_the_kernel!();
     fn tx_can_gso(&self) -> bool {
         true
+    }
+}
+
+/// Counters of a device whose other end is the host's, from the switch's side.
+pub(crate) fn from_the_switch(s: &NetdevStats) -> NetdevStats {
+    NetdevStats {
+        rx_packets: s.tx_packets,
+        tx_packets: s.rx_packets,
+        rx_bytes: s.tx_bytes,
+        tx_bytes: s.rx_bytes,
+        rx_dropped: s.tx_dropped,
+        tx_dropped: s.rx_dropped,
+        rx_errors: s.tx_errors,
+        tx_errors: s.rx_errors,
+        rx_multicast_packets: Some(0),
+        collisions: Some(0),
+        rx_length_errors: Some(0),
+        rx_over_err: Some(0),
+        rx_crc_err: Some(0),
+        rx_frame_err: Some(0),
+        rx_fifo_errors: Some(0),
+        rx_missed_errors: Some(0),
+        tx_aborted_errors: Some(0),
+        tx_carrier_errors: Some(0),
+        tx_fifo_errors: Some(0),
+        tx_heartbeat_errors: Some(0),
+        tx_window_errors: Some(0),
+        ..NetdevStats::default()
     }
 }
 
