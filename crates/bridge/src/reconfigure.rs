@@ -531,6 +531,10 @@ fn create_interface(
 ) -> Result<RunningInterface, Refused> {
     let name = &want.name;
     let kind = bridge.device_kind(&want.kind);
+    bridge.make_device(name, &kind).map_err(|e| Refused {
+        why: format!("could not add network device {name} to ofproto ({e})"),
+        by_config: false,
+    })?;
     let dev = registry.open(name, &kind).map_err(|e| Refused {
         why: format!("could not open network device {name} ({e})"),
         by_config: false,

@@ -120,6 +120,8 @@ pub struct Datapath {
     pub per_cpu_pids: Vec<u32>,
     /// Answers only: counters.
     pub stats: Option<DpStats>,
+    /// Between programs of ours: the type, `netdev` or `system`.
+    pub kind: Option<String>,
 }
 
 impl Datapath {
@@ -127,6 +129,9 @@ impl Datapath {
     pub fn write(&self, w: &mut Writer) {
         if let Some(name) = &self.name {
             w.put_text(1, name);
+        }
+        if let Some(kind) = &self.kind {
+            w.put_text(own::KIND, kind);
         }
         for (kind, v) in [(2, self.upcall_pid), (5, self.user_features), (7, self.masks_cache_size)] {
             if let Some(v) = v {
@@ -173,6 +178,7 @@ impl Datapath {
                     stats.cache_hits = u64_at(data, 16);
                 }
                 5 => dp.user_features = Some(number(data, "user features")?),
+                own::KIND => dp.kind = Some(text(data)),
                 7 => dp.masks_cache_size = Some(number(data, "mask cache size")?),
                 8 => dp.per_cpu_pids = data.as_chunks().0.iter().map(|b| u32::from_ne_bytes(*b)).collect(),
                 _ => {}

@@ -427,6 +427,9 @@ impl Dpif for RemoteDpif {
     fn port_set_config(&self, port: OdpPort, config: &BTreeMap<String, String>) -> Result<(), DpifError> {
         if self.link.transport.is_own() { control::port_set_config(&self.link, port, config) } else { Ok(()) }
     }
+    fn makes_devices(&self) -> bool {
+        true
+    }
     fn terminates_tunnels(&self) -> bool {
         self.link.transport.is_own()
     }
@@ -514,6 +517,7 @@ impl RemoteClass {
         let features = dp_features::UNALIGNED | dp_features::VPORT_PIDS;
         let request = Datapath {
             name: Some(name.to_owned()),
+            kind: self.transport.is_own().then(|| self.kind.to_owned()),
             upcall_pid: create.then_some(0),
             user_features: create.then_some(features),
             ..Datapath::default()
@@ -538,7 +542,9 @@ impl DpifClass for RemoteClass {
     fn try_enumerate(&self) -> Result<Vec<String>, DpifError> {
         let mut names = Vec::new();
         self.link(0).list(Family::Datapath, "datapaths", |_| Ok(()), &mut |attributes| {
-            names.extend(Datapath::read(attributes).ok().and_then(|dp| dp.name));
+            let dp = Datapath::read(attributes).ok();
+            let ours = dp.filter(|dp| dp.kind.as_ref().is_none_or(|kind| kind == self.kind));
+            names.extend(ours.and_then(|dp| dp.name));
         })?;
         names.sort();
         Ok(names)

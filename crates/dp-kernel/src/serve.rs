@@ -44,7 +44,7 @@ pub type Appctl = Arc<dyn Fn(&[String]) -> Result<String, String> + Send + Sync>
 
 /// Serves a class of datapaths.
 pub struct Server {
-    class: Arc<dyn DpifClass>,
+    classes: Vec<Arc<dyn DpifClass>>,
     appctl: Appctl,
     datapaths: RwLock<BTreeMap<u32, Served>>,
     connections: AtomicUsize,
@@ -52,6 +52,7 @@ pub struct Server {
 
 #[derive(Clone)]
 struct Served {
+    class: Arc<dyn DpifClass>,
     name: String,
     dpif: Arc<dyn Dpif>,
     listeners: Arc<Listeners>,
@@ -158,10 +159,10 @@ impl Answer<'_> {
 }
 
 impl Server {
-    /// A server of this class's datapaths, those that are there included.
-    pub fn new(class: Arc<dyn DpifClass>, appctl: Appctl) -> Arc<Server> {
-        let server = Server { class, appctl, datapaths: RwLock::default(), connections: AtomicUsize::new(0) };
-        Arc::new(server)
+    /// A server of datapaths of these classes, none so far.
+    pub fn new(classes: Vec<Arc<dyn DpifClass>>, appctl: Appctl) -> Arc<Server> {
+        let (datapaths, connections) = (RwLock::default(), AtomicUsize::new(0));
+        Arc::new(Server { classes, appctl, datapaths, connections })
     }
 
     /// The datapaths that were made.
@@ -304,7 +305,8 @@ impl Server {
         let request = Datapath::read(attributes)?;
         let by_name = |name: &str| {
             let all = self.datapaths.read();
-            all.iter().find(|(_, d)| d.name == name).map(|(id, d)| (*id, d.clone()))
+            let of_kind = |d: &Served| request.kind.as_ref().is_none_or(|kind| d.class.kind() == kind);
+            all.iter().find(|(_, d)| d.name == name && of_kind(d)).map(|(id, d)| (*id, d.clone()))
         };
         let found = match &request.name {
             Some(name) => by_name(name),
@@ -312,11 +314,11 @@ impl Server {
         };
         let (id, served) = match (header.command, found) {
             (command::NEW, Some(_)) => return Err(Refusal(17)),
-            (command::NEW, None) => self.create(&request.name.ok_or(INVALID)?)?,
+            (command::NEW, None) => self.create(request.kind.as_deref(), &request.name.ok_or(INVALID)?)?,
             (_, None) => return Err(NO_SUCH_DATAPATH),
             (command::DEL, Some((id, served))) => {
                 self.datapaths.write().remove(&id);
-                self.class.destroy(&served.name)?;
+                served.class.destroy(&served.name)?;
                 (id, served)
             }
             (command::GET | command::SET, Some(found)) => found,
@@ -326,11 +328,14 @@ impl Server {
         tell_datapath(&served, answer)
     }
 
-    fn create(&self, name: &str) -> Result<(u32, Served), Refusal> {
+    fn create(&self, kind: Option<&str>, name: &str) -> Result<(u32, Served), Refusal> {
         let mut all = self.datapaths.write();
-        let dpif = self.class.open(name, true)?;
+        let class =
+            self.classes.iter().find(|c| kind.is_none_or(|kind| c.kind() == kind)).ok_or(Refusal(97))?;
+        let dpif = class.open(name, true)?;
         let id = all.last_key_value().map_or(0, |(id, _)| *id) + 1;
-        let served = Served { name: name.to_owned(), dpif, listeners: Arc::default() };
+        let (class, name) = (Arc::clone(class), name.to_owned());
+        let served = Served { class, name, dpif, listeners: Arc::default() };
         all.insert(id, served.clone());
         Ok((id, served))
     }
@@ -422,7 +427,8 @@ fn tell_datapath(served: &Served, answer: &mut Answer<'_>) -> Answered {
     let lost = served.listeners.lost.load(Ordering::Relaxed);
     (stats.misses, stats.lost) = (stats.misses.saturating_sub(lost), stats.lost + lost);
     let (name, stats) = (Some(served.name.clone()), Some(stats));
-    let datapath = Datapath { name, stats, ..Datapath::default() };
+    let kind = Some(served.class.kind().to_owned());
+    let datapath = Datapath { name, stats, kind, ..Datapath::default() };
     answer.part(|w| {
         datapath.write(w);
         Ok(())

@@ -360,6 +360,11 @@ pub trait Dpif: Send + Sync {
         Ok(())
     }
 
+    /// Whether it makes the devices of internal ports itself, when they are added to it: they are opened after that.
+    fn makes_devices(&self) -> bool {
+        false
+    }
+
     /// Whether it does `tnl_push` and `tnl_pop`: then outer headers are built here, and tunnel ports are names for packets of
     /// other ports.
     fn terminates_tunnels(&self) -> bool {

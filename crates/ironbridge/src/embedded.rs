@@ -168,6 +168,7 @@ impl Embedded {
             disable_system: false,
             disable_system_route: false,
             lock_memory: false,
+            datapath_socket: None,
             without_tun: !has_tun(),
         };
         let switch = Service::start("ovs-vswitchd", on_end, move |stop, ready| {

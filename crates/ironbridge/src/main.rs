@@ -40,6 +40,7 @@ const PROGRAMS: &[Program] = &[
 /// What else the binary does, as subcommands only.
 const COMMANDS: &[Program] = &[
     Program { name: "run", run: embedded::run },
+    Program { name: "datapath", run: daemon::datapath::run },
     Program { name: "demo", run: demo::run },
     Program { name: "port", run: ib_tools::port::run },
 ];
@@ -53,6 +54,7 @@ fn usage() -> String {
         "ironbridge: a virtual switch\n\
          usage: ironbridge demo                show what it does, on this machine, in 15 seconds\n       \
          ironbridge run [OPTION...]     database, switch and datapath in one process\n       \
+         ironbridge datapath [OPTION...] the datapath alone, for ovs-vswitchd --datapath-socket\n       \
          ironbridge port COMMAND        take ports with their state to another switch (--help for more)\n       \
          ironbridge PROGRAM [ARG...]    run a program\n       \
          ironbridge links DIR           make a link in DIR for each program\n       \

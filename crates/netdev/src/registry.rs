@@ -18,7 +18,7 @@ use crate::changes::Changes;
 use crate::contract::Netdev;
 use crate::dummy::{DummyProvider, DummyWorld};
 use crate::error::{Error, Result};
-use crate::linux::hosted::{HostedProvider, MakeDevice};
+use crate::linux::hosted::HostedProvider;
 use crate::linux::{Linux, RemoveTogether};
 use crate::patch::PatchProvider;
 
@@ -106,12 +106,10 @@ impl Registry {
         }
     }
 
-    /// Has `tap` and `internal` devices made by a datapath that is not in this process.
-    pub fn have_devices_made(&self, make: &MakeDevice) {
-        for kind in ["tap", "internal"] {
-            let (linux, make) = (Arc::clone(&self.linux), Arc::clone(make));
-            self.register(Arc::new(HostedProvider { linux, kind, make }));
-        }
+    /// Devices of this kind, `tap` or `internal`, are made by a datapath that is not in this process; they are opened once they
+    /// are there.
+    pub fn leave_to_datapath(&self, kind: &'static str) {
+        self.register(Arc::new(HostedProvider { linux: Arc::clone(&self.linux), kind }));
     }
 
     /// All kinds, sorted.

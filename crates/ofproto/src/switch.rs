@@ -281,8 +281,8 @@ impl Switch {
             && let Some(backer) = self.backers.remove(&kind)
         {
             backer.dpif.set_upcall_handler(None);
-            backer.dpif.flow_flush();
             if del {
+                backer.dpif.flow_flush();
                 let _ = bridge.class.destroy(&format!("ovs-{kind}"));
             }
         }
@@ -547,6 +547,17 @@ impl Bridge {
     /// Configures a flow table.
     pub fn set_table(&mut self, table: u8, config: &TableConfig) {
         self.of.set_table_config(table, config, self.of.clock.now());
+    }
+
+    /// Has the datapath make the device of an internal port, if that is its business; before the device is opened.
+    pub fn make_device(&self, name: &str, kind: &str) -> Result<(), ConfigError> {
+        let dpif = &self.backer.dpif;
+        if !dpif.makes_devices() || !matches!(kind, "internal" | "tap") || dpif.port_by_name(name).is_some() {
+            return Ok(());
+        }
+        let (name, kind) = (name.to_owned(), kind.to_owned());
+        let spec = PortSpec { name, kind, ..PortSpec::default() };
+        dpif.port_add(&spec).map(|_| ()).map_err(ConfigError::Datapath)
     }
 
     /// Adds a port, to the datapath as well unless it is a patch port. The number is the one asked for if

@@ -1,7 +1,6 @@
 //! `tap` and `internal` where the datapath is not in this process: it makes the device, we look after it by its name.
 //!
-//! Opening one has the datapath make it first, through a function that whoever knows the datapath hands in. Packets never
-//! come here. The device goes when the datapath's port goes.
+//! It is there before it is opened here, and goes when the datapath's port goes. Packets never come here.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,14 +22,10 @@ use crate::qos::Details;
 use crate::registry::Provider;
 use crate::stats::NetdevStats;
 
-/// Has the datapath make the device of this name and kind, unless it has it.
-pub type MakeDevice = Arc<dyn Fn(&str, &str) -> Result<()> + Send + Sync>;
-
 /// Opens devices that a datapath makes.
 pub(crate) struct HostedProvider {
     pub linux: Arc<Linux>,
     pub kind: &'static str,
-    pub make: MakeDevice,
 }
 
 impl Provider for HostedProvider {
@@ -38,7 +33,6 @@ impl Provider for HostedProvider {
         self.kind
     }
     fn open(&self, name: &str, changes: &Arc<Changes>) -> Result<Arc<dyn Netdev>> {
-        (self.make)(name, self.kind)?;
         let link = Link::open(&self.linux, name, changes)?;
         let index = link.index()?;
         let (options, shaper) = (Mutex::default(), Shaper::default());

@@ -21,7 +21,7 @@ pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
     server.register(&standard::commands());
     server.register(OWN);
     server.register(&datapath_commands());
-    server.register(super::pmd_commands::COMMANDS);
+    server.register(&super::pmd_commands::commands());
     server.register(&ofproto_commands());
     server.register(&tunnel_commands());
     if dummies {

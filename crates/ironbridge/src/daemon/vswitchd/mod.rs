@@ -7,7 +7,7 @@
 mod commands;
 mod conns;
 mod options;
-mod pmd_commands;
+pub mod pmd_commands;
 
 use std::ffi::OsString;
 use std::io;
@@ -18,6 +18,9 @@ use ib_base::time::{Clock, Instant};
 use ib_base::vlog::module::{BRIDGE, VSWITCHD};
 use ib_base::{coverage, memory, vlog_err, vlog_info};
 use ib_bridge::{BridgeLayer, StatusWriter};
+use ib_dp_kernel::provider::RemoteClass;
+use ib_dp_kernel::transport::Transport;
+use ib_dp_kernel::unix::UnixTransport;
 use ib_dp_userspace::impls::Impls;
 use ib_dp_userspace::pmd::numa::Topology;
 use ib_dp_userspace::{Config, DpUserspaceClass};
@@ -38,7 +41,8 @@ use ib_tunnel::World;
 
 use super::stop::Stop;
 use conns::Conns;
-pub use options::Options;
+pub use options::{Options, default_socket};
+use pmd_commands::UserDatapaths;
 
 /// The database lock that one switch daemon at a time holds.
 const LOCK: &str = "ovs_vswitchd";
@@ -193,9 +197,13 @@ impl Vswitchd {
         let topology =
             Arc::new(options.dummy_numa.as_deref().map_or_else(Topology::discover, Topology::dummy));
         topology.log();
+        let remote = options.datapath_socket.as_deref().map(remote_classes(clock)).transpose()?;
         let mut add = |kind, dummy| {
-            let class = DpUserspaceClass::new(kind, config(dummy)).with_topology(&topology);
-            user_classes.push(Arc::new(class));
+            // Dummies are here in any case: their packets come by commands.
+            if dummy || remote.is_none() {
+                let class = DpUserspaceClass::new(kind, config(dummy)).with_topology(&topology);
+                user_classes.push(Arc::new(class));
+            }
         };
         let overridden = options.dummy == DummyLevel::Override;
         add("netdev", overridden);
@@ -208,8 +216,12 @@ impl Vswitchd {
         if options.dummy != DummyLevel::None {
             add("dummy", true);
         }
-        let classes: Vec<Arc<dyn DpifClass>> =
+        let mut classes: Vec<Arc<dyn DpifClass>> =
             user_classes.iter().map(|c| Arc::clone(c) as Arc<dyn DpifClass>).collect();
+        if let Some(remote) = remote {
+            ["tap", "internal"].into_iter().for_each(|kind| registry.leave_to_datapath(kind));
+            classes.extend(remote);
+        }
         let rundir = ib_sys::dirs::rundir().display().to_string();
         let mut switch = Switch::new(clock, classes.clone(), &rundir);
         if !options.disable_system_route {
@@ -400,6 +412,32 @@ impl Standard for Vswitchd {
 impl TimeCommands for Vswitchd {
     fn time_warp(&mut self) -> &mut TimeWarp {
         &mut self.warp
+    }
+}
+
+/// The kinds of datapaths of the process that listens at a path.
+fn remote_classes(clock: &Clock) -> impl Fn(&str) -> io::Result<Vec<Arc<dyn DpifClass>>> + '_ {
+    |path| {
+        let transport = UnixTransport::open(path.as_ref()).map_err(|e| {
+            let why = ib_base::errno::strerror(&e);
+            io::Error::new(e.kind(), format!("{path}: {why} (is \"ironbridge datapath\" running?)"))
+        })?;
+        let transport: Arc<dyn Transport> = Arc::new(transport);
+        let class =
+            |kind| Arc::new(RemoteClass::new(kind, Arc::clone(&transport), clock)) as Arc<dyn DpifClass>;
+        Ok(["netdev", "system"].map(class).into())
+    }
+}
+
+impl UserDatapaths for Vswitchd {
+    fn classes(&self) -> &[Arc<DpUserspaceClass>] {
+        &self.user_classes
+    }
+    fn impls(&mut self) -> &mut Impls {
+        &mut self.impls
+    }
+    fn clock(&self) -> &Clock {
+        &self.clock
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Options {
     pub disable_system_route: bool,
     /// `--mlockall`.
     pub lock_memory: bool,
+    /// `--datapath-socket`: datapaths are in the process that listens there.
+    pub datapath_socket: Option<String>,
     /// Internal ports have no host behind them; for embedding where `/dev/net/tun` is missing.
     pub without_tun: bool,
 }
@@ -49,6 +51,7 @@ const DISABLE_SYSTEM: u32 = 3;
 const DISABLE_SYSTEM_ROUTE: u32 = 4;
 const MLOCKALL: u32 = 5;
 const DUMMY_NUMA: u32 = 6;
+const DATAPATH_SOCKET: u32 = 7;
 
 const LONG: &[LongOpt] = &[
     LongOpt::new("help", HasArg::No, HELP),
@@ -59,7 +62,13 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("disable-system-route", HasArg::No, DISABLE_SYSTEM_ROUTE),
     LongOpt::new("dummy-numa", HasArg::Required, DUMMY_NUMA),
     LongOpt::new("mlockall", HasArg::No, MLOCKALL),
+    LongOpt::new("datapath-socket", HasArg::Optional, DATAPATH_SOCKET),
 ];
+
+/// Where a datapath process listens unless it is told otherwise.
+pub fn default_socket() -> String {
+    ib_sys::dirs::rundir().join("ironbridge-datapath.sock").display().to_string()
+}
 
 /// Reads the command line, the program's name first; prints help, version and errors itself.
 pub fn parse(args: &[OsString]) -> Parsed {
@@ -72,6 +81,7 @@ pub fn parse(args: &[OsString]) -> Parsed {
         disable_system: false,
         disable_system_route: false,
         lock_memory: false,
+        datapath_socket: None,
         without_tun: false,
     };
     let mut tls_settings = tls::Settings::default();
@@ -114,6 +124,10 @@ pub fn parse(args: &[OsString]) -> Parsed {
             DUMMY_NUMA => options.dummy_numa = Some(found.arg_str()),
             DISABLE_SYSTEM_ROUTE => options.disable_system_route = true,
             MLOCKALL => options.lock_memory = true,
+            DATAPATH_SOCKET => {
+                let given = found.arg_str();
+                options.datapath_socket = Some(if given.is_empty() { default_socket() } else { given });
+            }
             _ => match daemon.option(&found) {
                 Ok(_) => {}
                 Err(line) => return usage_error(&line),
@@ -152,6 +166,8 @@ fn help() -> String {
          {}{}{}\
          \nOther options:\n  \
          --mlockall                lock all memory against paging\n  \
+         --datapath-socket[=FILE]  datapaths are in the process that listens at FILE\n  \
+                                   (default: \"{}\")\n  \
          --unixctl=SOCKET          override default control socket name\n  \
          -h, --help                display this help message\n  \
          -V, --version             display version information\n",
@@ -159,6 +175,7 @@ fn help() -> String {
         tls::usage(true),
         daemon::usage(PROGRAM),
         daemon::vlog_usage(PROGRAM),
+        default_socket(),
     )
 }
 
