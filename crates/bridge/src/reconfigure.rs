@@ -16,7 +16,7 @@ use ib_base::vlog::module::DPIF;
 use ib_base::{vlog_err, vlog_info, vlog_warn};
 use ib_netdev::{Netdev, Registry};
 use ib_ofproto::backer::Settings;
-use ib_ofproto::config::{ConfigError, NetdevStatus, PortConfig};
+use ib_ofproto::config::{ConfigError, MirrorConfig, NetdevStatus, PortConfig};
 use ib_ofproto::{Bridge, Switch};
 use ib_ovsdb::Uuid;
 use ib_ovsdb::idl::{Change, Idl};
@@ -288,7 +288,15 @@ impl BridgeLayer {
             self.bridges.iter().filter(|(n, b)| !stays(n, b)).map(|(n, _)| n.clone()).collect();
         let _together = self.registry.remove_together();
         for name in gone {
-            self.bridges.remove(&name);
+            if let Some((running, bridge)) = self.bridges.remove(&name).zip(self.switch.bridge_mut(&name)) {
+                for (port, there) in &running.ports {
+                    bridge.bundle_del(port);
+                    for (iface, there) in &there.interfaces {
+                        let ofport = there.ofport.0;
+                        vlog_info!(BRIDGE, "bridge {name}: deleted interface {iface} on port {ofport}");
+                    }
+                }
+            }
             if let Err(e) = self.switch.bridge_del(&name, true) {
                 vlog_warn!(BRIDGE, "failed to delete bridge {name}: {e}");
             }
@@ -469,12 +477,47 @@ impl BridgeLayer {
             }
         }
         for mirror in &want.mirrors {
-            if let Err(e) = bridge.mirror_set(mirror.clone()) {
-                vlog_warn!(BRIDGE, "{e}");
+            match possible_mirror(mirror, &want.name, &running.ports) {
+                Some(mirror) => {
+                    if let Err(e) = bridge.mirror_set(mirror) {
+                        vlog_warn!(BRIDGE, "{e}");
+                    }
+                }
+                None => bridge.mirror_del(&mirror.name),
             }
         }
         running.desired = without_ports(want);
     }
+}
+
+/// What of a mirror makes sense on its bridge; the rest is logged.
+fn possible_mirror(
+    mirror: &MirrorConfig,
+    bridge: &str,
+    ports: &BTreeMap<String, RunningPort>,
+) -> Option<MirrorConfig> {
+    let of = format!("bridge {bridge}: mirror {}", mirror.name);
+    let mut mirror = mirror.clone();
+    if let Some(port) = &mirror.output_port {
+        if !ports.contains_key(port) {
+            vlog_err!(BRIDGE, "{of} outputs to port not on bridge");
+            return None;
+        }
+        if mirror.output_vlan.take().is_some() {
+            vlog_err!(BRIDGE, "{of} specifies both output port and output vlan; ignoring output vlan");
+        }
+    } else if mirror.output_vlan.is_none() {
+        vlog_err!(BRIDGE, "{of} does not specify output; ignoring");
+        return None;
+    }
+    if !mirror.select_all {
+        for port in mirror.select_src.iter().chain(&mirror.select_dst) {
+            if !ports.contains_key(port) {
+                vlog_warn!(BRIDGE, "{of} cannot match on nonexistent port {port}");
+            }
+        }
+    }
+    Some(mirror)
 }
 
 /// The row without its ports.

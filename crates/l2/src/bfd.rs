@@ -14,7 +14,7 @@ use std::fmt::Write;
 use ib_base::rng::Rng;
 use ib_base::time::Instant;
 use ib_base::vlog::module::BFD;
-use ib_base::{vlog_info, vlog_info_rl, vlog_warn, vlog_warn_rl};
+use ib_base::{vlog_err, vlog_info, vlog_info_rl, vlog_warn, vlog_warn_rl};
 use ib_packet::{Mac, csum};
 
 /// UDP port of single-hop control packets (RFC 5881, section 4).
@@ -176,7 +176,14 @@ impl Config {
             |key: &str, default: i64| get(key).and_then(|v| v.trim().parse().ok()).unwrap_or(default);
         let mac = |key: &str| get(key).and_then(|v| v.parse::<Mac>().ok()).filter(|m| !m.is_zero());
         let ip = |key: &str, default: [u8; 4]| {
-            get(key).and_then(|v| v.parse::<std::net::Ipv4Addr>().ok()).map_or(default, |ip| ip.octets())
+            let Some(text) = get(key) else { return default };
+            text.parse::<std::net::Ipv4Addr>().map_or_else(
+                |_| {
+                    vlog_err!(BFD, "\"{text}\" is not a valid IP address");
+                    default
+                },
+                |ip| ip.octets(),
+            )
         };
         // An interval does not fit the wire beyond this.
         let interval = |key: &str, default| number(key, default).clamp(1, i64::from(u32::MAX / 1000));
@@ -288,7 +295,7 @@ impl Bfd {
         let udp_src = 49152 + (rng.next_u32() % 16384) as u16;
         let mut bfd = Bfd {
             name: name.to_owned(),
-            state: State::Down,
+            state: State::AdminDown,
             diag: Diagnostic::NONE,
             flags: 0,
             discriminator,
@@ -313,9 +320,7 @@ impl Bfd {
             rng,
             config,
         };
-        if bfd.config.cpath_down {
-            bfd.set_state(State::Down, Diagnostic::NONE);
-        }
+        bfd.set_state(State::Down, Diagnostic::NONE);
         bfd.limit_decay();
         bfd.restart_decay(rx_packets, ms(now));
         bfd
@@ -391,6 +396,7 @@ impl Bfd {
                 if self.in_decay { self.config.decay_min_rx_ms } else { self.config.min_rx_ms };
             self.flags |= POLL;
             self.next_tx = 0;
+            vlog_info_rl!(BFD, (20, 20), "{}: Initiating poll sequence", self.name);
         }
     }
 
@@ -417,18 +423,13 @@ impl Bfd {
         if self.state == state && self.diag == diag {
             return;
         }
-        if self.state != state {
-            let (name, old, new) = (&self.name, self.state.name(), state.name());
-            let forwarding = self.last_forwarding;
-            vlog_info!(
-                BFD,
-                "{name}: BFD state change: {old}->{new} \"{}\"->\"{}\".\n\tForwarding: {forwarding}\n\tDetect \
-                 Multiplier: {}",
-                self.diag.name(),
-                diag.name(),
-                self.config.mult
-            );
-        }
+        let (name, old, new) = (&self.name, self.state.name(), state.name());
+        vlog_info!(
+            BFD,
+            "{name}: BFD state change: {old}->{new} \"{}\"->\"{}\".",
+            self.diag.name(),
+            diag.name()
+        );
         self.state = state;
         self.diag = diag;
         if state <= State::Down {
@@ -570,11 +571,16 @@ impl Bfd {
         self.remote.state = state;
         self.remote.flags = flags;
         self.remote.diag = Diagnostic(m[0] & 0x1f);
+        if self.remote.mult != mult {
+            let (name, old) = (&self.name, self.remote.mult);
+            vlog_info!(BFD, "Interface {name} remote mult value {old} changed to {mult}");
+        }
         self.remote.mult = mult;
         if flags & FINAL != 0 && self.polls() {
             self.min_tx = self.poll_min_tx;
             self.min_rx = self.poll_min_rx;
             self.flags &= !POLL;
+            vlog_info_rl!(BFD, (20, 20), "{}: Poll sequence terminated.", self.name);
         }
         if flags & POLL != 0 {
             self.flags &= !POLL;
@@ -588,6 +594,7 @@ impl Bfd {
             if self.next_tx != 0 {
                 self.plan_tx();
             }
+            vlog_info_rl!(BFD, (20, 20), "{}: New remote min_rx.", self.name);
         }
         self.remote.min_tx = interval(word(12));
         self.detect_at = now + self.rx_interval() * i64::from(mult);

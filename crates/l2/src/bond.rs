@@ -251,6 +251,9 @@ impl<P: Copy + Ord> Bond<P> {
             self.enable(port, false);
             self.members.retain(|m| m.link.port != port);
             self.changed = true;
+            if self.active == Some(port) {
+                self.choose_active(now);
+            }
         }
         for link in links {
             if let Some(m) = self.members.iter_mut().find(|m| m.link.port == link.port) {

@@ -330,7 +330,7 @@ impl Cfm {
         self.remote_mpids = self.remotes.keys().copied().collect();
         if before != self.faults {
             let (old, new) = (before.text(), self.faults.text());
-            vlog_info!(CFM, "{name}: CFM faults changed  [{old}] -> [{new}]");
+            vlog_info!(CFM, "{name}: CFM faults changed from [{old}] to [{new}].");
             if !before.any() || !self.faults.any() {
                 self.flap_count += 1;
             }

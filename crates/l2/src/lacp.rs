@@ -81,7 +81,7 @@ pub struct MemberConfig<P> {
     pub id: u16,
     /// `lacp-port-priority`.
     pub priority: u16,
-    /// `lacp-aggregation-key`; 0: the first member's id.
+    /// `lacp-aggregation-key`; 0: this member's id. The first member's goes for all.
     pub key: u16,
 }
 
@@ -257,7 +257,7 @@ pub struct Lacp<P> {
     config: Config,
     /// By name.
     members: Vec<Member<P>>,
-    /// The member whose id is everybody's key.
+    /// The member whose key, or id, is everybody's key.
     key_member: Option<P>,
     negotiated: bool,
     /// Who is attached is to be decided again.
@@ -340,11 +340,10 @@ impl<P: Copy + Eq> Lacp<P> {
         self.members.iter().find(|m| m.config.port == port)
     }
 
-    fn key_of(&self, m: &Member<P>) -> u16 {
-        if m.config.key != 0 {
-            return m.config.key;
-        }
-        self.key_member.and_then(|port| self.member(port)).map_or(0, |first| first.config.id)
+    /// The key of all members: the one that the first is given, or else its id.
+    fn key(&self) -> u16 {
+        let first = self.key_member.and_then(|port| self.member(port)).map(|m| &m.config);
+        first.map_or(0, |c| if c.key == 0 { c.id } else { c.key })
     }
 
     fn actor(&self, m: &Member<P>) -> Info {
@@ -360,7 +359,7 @@ impl<P: Copy + Eq> Lacp<P> {
         Info {
             system_priority: self.config.system_priority,
             system_id: self.config.system_id.0,
-            key: self.key_of(m),
+            key: self.key(),
             port_priority: m.config.priority,
             port_id: m.config.id,
             state: s,
@@ -551,8 +550,7 @@ impl<P: Copy + Eq> Lacp<P> {
             if self.negotiated { " negotiated" } else { "" }
         );
         let _ = writeln!(out, "  sys_id: {}\n  sys_priority: {}", c.system_id, c.system_priority);
-        let first = self.key_member.and_then(|port| self.member(port));
-        let key = first.map_or(0, |m| if m.config.key == 0 { m.config.id } else { m.config.key });
+        let key = self.key();
         let _ =
             writeln!(out, "  aggregation key: {key}\n  lacp_time: {}", if c.fast { "fast" } else { "slow" });
         for m in &self.members {

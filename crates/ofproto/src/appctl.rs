@@ -323,10 +323,11 @@ fn fdb_add(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let vlan = leading_number(args[2]) as u16;
     let mac: Mac = args[3].parse().map_err(|_| "bad MAC address".to_owned())?;
     let now = switch.clock.now();
-    let old = b.of.ml.read().entries(now).find(|e| e.age.is_none() && e.vlan == vlan && e.mac == mac);
+    let old = b.of.ml.read().entries(now).find(|e| e.vlan == vlan && e.mac == mac);
     let mut out = String::new();
-    if let Some(old) = old.filter(|e| e.port != bundle) {
-        let _ = writeln!(out, "Overriding already existing static entry on {}", port_text(b, old.port));
+    if let Some(old) = old.filter(|e| e.age.is_some() || e.port != bundle) {
+        let kind = if old.age.is_none() { "static" } else { "dynamic" };
+        let _ = writeln!(out, "Overriding already existing {kind} entry on {}", port_text(b, old.port));
     }
     if b.of.ml.write().add_static(mac, vlan, bundle) {
         b.of.changed.bump();

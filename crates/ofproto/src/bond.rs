@@ -81,6 +81,7 @@ impl Bridge {
     /// Takes a bond out of the tables.
     pub(crate) fn drop_bond(&mut self, name: &str) {
         let Some(slot) = self.bundles.bonds.remove(name) else { return };
+        slot.bond.lock().set_links(&[], self.of.clock.now());
         if let Some(mut rules) = slot.rules {
             rules.set(&self.of, &[], self.of.clock.now());
         }

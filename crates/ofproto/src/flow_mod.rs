@@ -22,6 +22,7 @@ use ib_openflow::message::{FlowMod, FlowModCommand, FlowModFlags, FlowRemovedRea
 use parking_lot::MutexGuard;
 
 use crate::config::TableConfig;
+use crate::learned::LearnedCookies;
 use crate::ofproto::{INTERNAL_TABLE, N_TABLES, Ofproto};
 use crate::rule::{NewRule, PushStats, Rule};
 
@@ -52,6 +53,8 @@ pub(crate) struct FlowState {
     garbage: Vec<Arc<Rule>>,
     /// Rules with timeouts by the earliest moment at which one could have expired.
     expirable: BinaryHeap<Reverse<Expiry>>,
+    /// Which rules vouch for what they teach.
+    learned: LearnedCookies,
     /// For the main thread.
     events: Vec<(FlowEvent, Origin)>,
 }
@@ -274,7 +277,7 @@ impl Ofproto {
                 continue;
             }
             let hard = rule.hard_timeout();
-            let hard_due = hard != 0 && rule.modified.plus_ms(u64::from(hard) * 1000) <= now;
+            let hard_due = hard != 0 && rule.modified().plus_ms(u64::from(hard) * 1000) < now;
             let reason =
                 if hard_due { FlowRemovedReason::HardTimeout } else { FlowRemovedReason::IdleTimeout };
             ib_base::coverage::ofproto_dpif_expired.inc();
@@ -516,6 +519,9 @@ impl Txn<'_> {
         self.of.changed.rules(self.of.id, changed);
         let origin = self.origins.last().copied().unwrap_or_default();
         let flows = &mut *self.flows;
+        let came = self.added.iter().chain(self.replaced.iter().map(|(_, new, _)| new));
+        let gone = self.replaced.iter().map(|(old, ..)| old).chain(self.removed.iter().map(|(rule, _)| rule));
+        let orphans = flows.learned.follow(came.map(|r| &r.actions[..]), gone.map(|r| &r.actions[..]));
         for rule in self.added.drain(..) {
             if let Some(at) = rule.deadline() {
                 flows.expirable.push(Reverse(Expiry { at, rule: Arc::clone(&rule) }));
@@ -539,6 +545,12 @@ impl Txn<'_> {
         for (rule, reason) in self.removed.drain(..) {
             flows.events.push((FlowEvent::Removed(Arc::clone(&rule), reason), origin));
             flows.garbage.push(rule);
+        }
+        if !orphans.is_empty() {
+            let (of, now) = (self.of, self.now);
+            // The next change needs its lock.
+            drop(self);
+            of.forget_learned(&orphans, now);
         }
     }
 }

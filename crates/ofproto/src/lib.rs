@@ -29,6 +29,7 @@ pub mod features;
 pub mod flow_mod;
 pub mod group;
 pub mod lacp;
+mod learned;
 mod likeness;
 pub mod meter;
 pub mod monitor;

@@ -5,6 +5,9 @@
 //! The main thread sends what is due and lets time pass ([`Bridge::run_monitors`]), and tells from the outcome whether the port is usable
 //! ([`crate::port::Port::is_live`]).
 //!
+//! A port that gets machines, or whose settings change, waits until some port is due: as in Open vSwitch, where a thread
+//! sleeps meanwhile. Only the very first one is looked at right away.
+//!
 //! Cost: ports are filed by the time at which they are next due; a turn looks at those that are, and at those that something happened to.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +67,8 @@ pub struct MonitorStatus {
 pub(crate) struct Monitors {
     due: BTreeSet<(Instant, OfPort)>,
     filed: BTreeMap<OfPort, Instant>,
+    /// Ports that were configured, which are due when any is.
+    configured: BTreeSet<OfPort>,
     status: BTreeMap<OfPort, MonitorStatus>,
     /// Ports whose status is news.
     changed: BTreeSet<OfPort>,
@@ -231,8 +236,8 @@ impl Bridge {
             p.monitor = is_wanted.then_some(monitor);
         }
         if is_wanted {
-            // It is due, so that the first packets leave at once.
-            self.of.monitor_news(port);
+            self.monitors.configured.insert(port);
+            self.tell_monitor(port, now);
         } else {
             self.forget_monitor(port);
             self.set_port_usable(port, true);
@@ -243,6 +248,7 @@ impl Bridge {
     /// A port has no machines any more.
     pub(crate) fn forget_monitor(&mut self, port: OfPort) {
         self.monitors.file(port, None);
+        self.monitors.configured.remove(&port);
         if self.monitors.status.remove(&port).is_some() {
             self.monitors.changed.insert(port);
         }
@@ -268,10 +274,25 @@ impl Bridge {
         self.port_stats.as_ref().and_then(|stats| stats(&port.config.name)).map_or(0, |s| s.rx_packets)
     }
 
-    /// Does what is due. Returns whether there was anything: it may have made something due elsewhere.
-    pub(crate) fn run_monitors(&mut self, now: Instant) -> bool {
+    /// Whether a port is due; `None`: there is none with machines.
+    pub(crate) fn monitors_due(&self, now: Instant) -> Option<bool> {
+        self.monitors.due.first().map(|(at, _)| *at <= now)
+    }
+
+    /// Whether ports were configured that wait for others to be due.
+    pub(crate) fn has_configured_monitors(&self) -> bool {
+        !self.monitors.configured.is_empty()
+    }
+
+    /// Does what is due; `awake`: what was configured, too. Returns whether there was anything: it may have made something
+    /// due elsewhere.
+    pub(crate) fn run_monitors(&mut self, awake: bool, now: Instant) -> bool {
         let mut ports: Vec<OfPort> =
             self.monitors.due.range(..=(now, OfPort(u16::MAX))).map(|(_, port)| *port).collect();
+        if awake {
+            let configured = std::mem::take(&mut self.monitors.configured);
+            ports.extend(configured.iter().filter(|port| !ports.contains(port)).copied().collect::<Vec<_>>());
+        }
         for port in self.of.take_monitor_news() {
             if !ports.contains(&port) {
                 ports.push(port);
@@ -317,6 +338,21 @@ impl Bridge {
         if let Some(bfd) = bfd {
             bfd.run(&rx_packets, now);
         }
+        let deadlines = [
+            bfd.as_ref().map(Bfd::deadline),
+            cfm.as_ref().map(Cfm::deadline),
+            lldp.as_ref().and_then(Lldp::deadline),
+        ];
+        drop(machines);
+        self.monitors.file(port, deadlines.into_iter().flatten().min());
+        self.tell_monitor(port, now);
+    }
+
+    /// Takes over what a port's machines have found.
+    fn tell_monitor(&mut self, port: OfPort, now: Instant) {
+        let Some(monitor) = self.ports.get(&port).and_then(|p| p.monitor.clone()) else { return };
+        let mut machines = monitor.machines.lock();
+        let Machines { bfd, cfm, .. } = &mut *machines;
         let status = MonitorStatus {
             bfd: bfd.as_mut().map(|bfd| bfd.status(now)),
             cfm: cfm.as_ref().map(Cfm::status),
@@ -325,13 +361,7 @@ impl Bridge {
         let by_cfm = cfm.as_ref().map(Cfm::is_usable);
         let by_bfd = status.bfd.map(|s| s.forwarding);
         let usable = (by_cfm.is_none() && by_bfd.is_none()) || by_cfm == Some(true) || by_bfd == Some(true);
-        let deadlines = [
-            bfd.as_ref().map(Bfd::deadline),
-            cfm.as_ref().map(Cfm::deadline),
-            lldp.as_ref().and_then(Lldp::deadline),
-        ];
         drop(machines);
-        self.monitors.file(port, deadlines.into_iter().flatten().min());
         if self.monitors.status.get(&port) != Some(&status) {
             self.monitors.status.insert(port, status);
             self.monitors.changed.insert(port);

@@ -46,8 +46,7 @@ pub struct Rule {
     pub actions: Arc<[Action]>,
     /// When it was added.
     pub created: Instant,
-    /// When it was last modified; hard timeouts count from here.
-    pub modified: Instant,
+    modified_ms: AtomicU64,
     packets: AtomicU64,
     bytes: AtomicU64,
     used_ms: AtomicU64,
@@ -114,7 +113,7 @@ impl Rule {
             flags: n.flags,
             actions: n.actions,
             created: n.created,
-            modified: n.modified,
+            modified_ms: AtomicU64::new(n.modified.as_ms()),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             used_ms: AtomicU64::new(n.modified.as_ms()),
@@ -168,9 +167,13 @@ impl Rule {
     pub fn used(&self) -> Instant {
         Instant::from_ms(self.used_ms.load(Ordering::Relaxed))
     }
-    /// Says that a packet hit it just now, without counting one.
-    pub(crate) fn touch(&self, now: Instant) {
-        self.used_ms.fetch_max(now.as_ms(), Ordering::Relaxed);
+    /// When it was last modified; hard timeouts count from here.
+    pub fn modified(&self) -> Instant {
+        Instant::from_ms(self.modified_ms.load(Ordering::Relaxed))
+    }
+    /// Says that it was modified just now into what it was before.
+    pub(crate) fn refresh(&self, now: Instant) {
+        self.modified_ms.fetch_max(now.as_ms(), Ordering::Relaxed);
     }
     /// Counts packets; passes them on if the rule was replaced.
     pub fn credit(&self, s: &PushStats) {
@@ -189,15 +192,15 @@ impl Rule {
         next.used_ms.fetch_max(self.used_ms.load(Ordering::Relaxed), Ordering::Relaxed);
         *successor = Some(Arc::clone(next));
     }
-    /// When it expires if no packet comes: by which timeout is the caller's question.
+    /// When it expires if no packet comes, which is once its time is over: by which timeout is the caller's question.
     pub fn deadline(&self) -> Option<Instant> {
         let hard = match self.hard_timeout() {
             0 => None,
-            s => Some(self.modified.plus_ms(u64::from(s) * 1000)),
+            s => Some(self.modified().plus_ms(u64::from(s) * 1000 + 1)),
         };
         let idle = match self.idle_timeout() {
             0 => None,
-            s => Some(self.used().plus_ms(u64::from(s) * 1000)),
+            s => Some(self.used().plus_ms(u64::from(s) * 1000 + 1)),
         };
         hard.into_iter().chain(idle).min()
     }

@@ -367,8 +367,9 @@ impl Switch {
         // A packet makes the other end answer, which may be a bridge here.
         for _ in 0..MONITOR_ROUNDS {
             let mut was_any = false;
+            let awake = self.wakes_monitors(now);
             for b in self.bridges.values_mut() {
-                was_any |= b.run_monitors(now);
+                was_any |= b.run_monitors(awake, now);
             }
             if !was_any {
                 break;
@@ -377,6 +378,12 @@ impl Switch {
         for b in self.bridges.values_mut() {
             b.run(now);
         }
+    }
+
+    /// Whether ports with new machines have their turn: there are no others, or one is due.
+    fn wakes_monitors(&self, now: Instant) -> bool {
+        let mut due = self.bridges.values().filter_map(|b| b.monitors_due(now)).peekable();
+        due.peek().is_none() || due.any(|is_due| is_due)
     }
 
     /// What of spanning trees and LACP was news so far.
@@ -407,7 +414,9 @@ impl Switch {
     pub fn deadline(&self) -> Option<Instant> {
         let backers = self.backers.values().filter_map(|b| b.revalidate_deadline());
         let bridges = self.bridges.values().filter_map(|b| b.deadline());
-        backers.chain(bridges).chain(self.world.deadline()).min()
+        let configured = self.bridges.values().any(Bridge::has_configured_monitors);
+        let first = (configured && self.wakes_monitors(Instant::ZERO)).then_some(Instant::ZERO);
+        backers.chain(bridges).chain(self.world.deadline()).chain(first).min()
     }
 
     /// What the owner of sockets should do, in order. Empty this after each [`Self::run`] and

@@ -765,13 +765,8 @@ fn flow_mod10(c: &mut Cursor<'_>) -> Result<FlowMod, OfError> {
 
 /// OpenFlow 1.0's one cookie, and the table that Nicira packs beside the command.
 fn command_and_cookie(fm: &mut FlowMod, command_table: u16, cookie: u64) -> Result<(), OfError> {
-    // With NXT_FLOW_MOD_TABLE_ID the high byte is a table. Without it the number would be no command at all,
-    // so it is safe to read it in one way; 0xff00 and a plain command are the common cases.
-    let (table, cmd) = if command_table > 0xff {
-        ((command_table >> 8) as u8, command_table & 0xff)
-    } else {
-        (0xff, command_table)
-    };
+    // With NXT_FLOW_MOD_TABLE_ID the high byte is a table: 0 the first one. Who knows that it is off looks for 0.
+    let (table, cmd) = ((command_table >> 8) as u8, command_table & 0xff);
     fm.table_id = table;
     fm.command = command(cmd)?;
     fm.new_cookie = cookie;

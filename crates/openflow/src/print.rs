@@ -555,8 +555,7 @@ pub fn flow_mod(out: &mut String, f: &FlowMod, v: Version, n: &Names<'_>) -> std
         FlowModCommand::Delete => "DEL",
         FlowModCommand::DeleteStrict => "DEL_STRICT",
     });
-    let tableless = v == Version::V10 && f.table_id == 0xff;
-    if f.table_id != 0 && !tableless {
+    if f.table_id != 0 {
         out.push_str(" table:");
         put_table(out, f.table_id, n);
     }

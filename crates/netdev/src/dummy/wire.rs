@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ib_base::vlog::module::NETDEV_DUMMY;
+use ib_base::vlog::module::{NETDEV_DUMMY, RECONNECT};
 use ib_base::{vlog_info, vlog_warn};
 use ib_packet::Packet;
 use ib_sys::dirs;
@@ -241,7 +241,8 @@ impl Wire {
                 }
                 *tried = Some((Instant::now(), listeners));
                 if let Ok(socket) = Socket::connect(target) {
-                    vlog_info!(NETDEV_DUMMY, "{target}: connected");
+                    vlog_info!(RECONNECT, "{target}: connecting...");
+                    vlog_info!(RECONNECT, "{target}: connected");
                     *conn = Some(Conn::new(socket, &self.world));
                 }
             }

@@ -147,13 +147,24 @@ fn flows_of_one_version_go_by_another() {
     assert_eq!(net.flows(), (3, 0));
     let delete = |m: &str| {
         let fm = FlowMod { command: FlowModCommand::Delete, ..parse_flow(&format!("{m} actions=drop")) };
-        let fm = FlowMod { table_id: OFPTT_ALL, ..fm };
+        let fm = FlowMod { table_id: 0, ..fm };
         encode(&Message::FlowMod(Box::new(fm)), Version::V10, 7)
     };
     assert!(net.say(c10, &[delete("in_port=1")]).is_empty());
     assert_eq!(net.flows(), (2, 0));
+    // The byte of the table is 0: all of them are meant, or the first one once it counts.
+    let elsewhere = || flow(Version::V13, 1, "table=1 actions=drop");
+    assert!(net.say(c13, &[elsewhere()]).is_empty());
+    let with_tables = encode(&Message::FlowModTableId(true), Version::V10, 8);
+    let second = |net: &Net| {
+        let of = &net.lab.switch.bridge("br0").expect("br0").of;
+        of.tables[1].cls.collect_loose(&Match::catch_all(), of.current_version()).len()
+    };
     assert!(net.say(c10, &[delete("")]).is_empty());
-    assert_eq!(net.flows(), (0, 0));
+    assert_eq!((net.flows(), second(&net)), ((0, 0), 0));
+    assert!(net.say(c13, &[elsewhere()]).is_empty());
+    assert!(net.say(c10, &[with_tables, delete("")]).is_empty());
+    assert_eq!(second(&net), 1);
 }
 
 #[test]

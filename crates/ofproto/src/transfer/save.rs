@@ -210,7 +210,7 @@ fn flow(bridge: &Bridge, rule: &Rule, names: &Names<'_>, now: Instant) -> Json {
         ("packets", count(packets)),
         ("bytes", count(bytes)),
         ("age_ms", ms(rule.created)),
-        ("modified_ms", ms(rule.modified)),
+        ("modified_ms", ms(rule.modified())),
         ("idle_ms", ms(rule.used())),
     ])
 }

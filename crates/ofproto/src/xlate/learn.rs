@@ -70,7 +70,7 @@ fn within_limit(of: &Ofproto, learn: &Learn, fm: &FlowMod) -> bool {
     same_cookie < learn.limit as usize
 }
 
-/// Adds the flow, or, if the same one is there, restarts its timeouts without disturbing it.
+/// Adds the flow, or, if the same one is there, restarts its hard timeout without disturbing it.
 pub(crate) fn refresh(of: &Ofproto, fm: &FlowMod, origin: Origin) {
     let now = of.clock.now();
     let version = of.current_version();
@@ -82,11 +82,8 @@ pub(crate) fn refresh(of: &Ofproto, fm: &FlowMod, origin: Origin) {
         && old.idle_timeout() == fm.idle_timeout
         && old.hard_timeout() == fm.hard_timeout
     {
-        let fresh = fm.hard_timeout == 0 || now.since(old.modified).as_secs() == 0;
-        old.touch(now);
-        if fresh {
-            return;
-        }
+        old.refresh(now);
+        return;
     }
     let _ = of.flow_mod(fm, origin, now);
 }

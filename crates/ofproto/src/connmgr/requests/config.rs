@@ -1,6 +1,8 @@
 //! Requests about the switch as a whole and about the connection: features, configuration, roles,
 //! asynchronous messages, formats.
 
+use ib_base::vlog::module::OFPROTO;
+use ib_base::vlog_warn_rl;
 use ib_flow::OfPort;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
@@ -63,6 +65,9 @@ pub(super) fn set_config(cx: &mut Cx<'_>, config: &SwitchConfig) -> Result<(), O
         // There is nobody here to reassemble fragments.
         if config.frag != FragHandling::Reassemble {
             of.set_frag_handling(config.frag);
+        } else {
+            let name = &of.name;
+            vlog_warn_rl!(OFPROTO, (1, 5), "{name}: unsupported fragment handling mode reassemble");
         }
     }
     if let Some(on) = config.invalid_ttl_to_controller.filter(|_| cx.version() < Version::V13) {

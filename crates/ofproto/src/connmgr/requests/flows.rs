@@ -21,10 +21,13 @@ pub(crate) fn protocol(conn: &Conn) -> Protocols {
     }
 }
 
-/// OpenFlow 1.0: without NXT_FLOW_MOD_TABLE_ID the byte of the table belongs to the command.
-fn table_of(conn: &Conn, fm: &FlowMod) -> Result<(), OfError> {
-    if conn.version() == Some(Version::V10) && !conn.flow_mod_table_id && fm.table_id != OFPTT_ALL {
-        return Err(OfError::OFPFMFC_BAD_COMMAND);
+/// OpenFlow 1.0: without NXT_FLOW_MOD_TABLE_ID the byte of the table belongs to the command, and all are meant.
+fn table_of(conn: &Conn, fm: &mut FlowMod) -> Result<(), OfError> {
+    if conn.version() == Some(Version::V10) && !conn.flow_mod_table_id {
+        if fm.table_id != 0 {
+            return Err(OfError::OFPFMFC_BAD_COMMAND);
+        }
+        fm.table_id = OFPTT_ALL;
     }
     Ok(())
 }

@@ -274,7 +274,7 @@ fn flow_stats(rule: &Arc<Rule>, tlv: u32, now: Instant) -> FlowStats {
         duration_sec,
         duration_nsec,
         idle_age: Some(secs(now, rule.used())),
-        hard_age: Some(secs(now, rule.modified)),
+        hard_age: Some(secs(now, rule.modified())),
         packet_count,
         byte_count,
         actions: rule.actions.to_vec(),
