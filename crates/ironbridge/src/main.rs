@@ -27,6 +27,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "ovs-pcap", run: ib_tools::captures::run_pcap },
     Program { name: "ovs-pki", run: ib_tools::pki::run },
     Program { name: "ovs-save", run: ib_tools::save::run },
+    Program { name: "ovs-tcpdump", run: ib_tools::tcpdump::run },
     Program { name: "ovs-tcpundump", run: ib_tools::captures::run_tcpundump },
     Program { name: "ovs-testcontroller", run: ib_tools::testcontroller::run },
     Program { name: "ovs-vsctl", run: ib_tools::vsctl::run },

@@ -14,6 +14,7 @@ pub mod pki;
 pub mod port;
 pub mod save;
 pub mod table;
+pub mod tcpdump;
 pub mod testcontroller;
 pub mod vsctl;
 pub mod vtep;
