@@ -23,6 +23,7 @@ const LAYERS: &[&str] = &[
     "ib-ovsdb",
     "ib-stream",
     "ib-netdev",
+    "ib-accel",
     "ib-conntrack",
     "ib-tunnel",
     "ib-l2",

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod af_packet;
+pub mod bpf;
 pub mod daemon;
 pub mod dirs;
 pub mod errno;
