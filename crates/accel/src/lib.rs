@@ -36,8 +36,6 @@ pub enum Reason {
     InPort,
     /// It leaves by such a port.
     OutPort,
-    /// Ports on whose egress or ingress rates are limited.
-    Qos,
     /// Not a unicast packet.
     Multicast,
     /// Neither IPv4 nor IPv6, or not one tag at most, or a fragment.
@@ -67,7 +65,6 @@ impl fmt::Display for Reason {
             Reason::Recirculated => "recirculated packets",
             Reason::InPort => "port of entry",
             Reason::OutPort => "port of exit",
-            Reason::Qos => "rate limits on a port",
             Reason::Multicast => "multicast or broadcast",
             Reason::Ethertype => "Ethernet type, tags or fragments",
             Reason::Protocol => "IP protocol",
@@ -141,6 +138,9 @@ pub trait Accelerator: Send {
 
     /// What the entry has done so far.
     fn counters(&self, id: EntryId) -> Counters;
+
+    /// The clock of [`Counters::used_ns`].
+    fn now_ns(&self) -> u64;
 
     /// Entries that it has room for.
     fn capacity(&self) -> usize;

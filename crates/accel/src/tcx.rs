@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ib_dpif::Action;
 use ib_flow::extract::proto;
 use ib_flow::{Flow, Mask, OdpPort};
-use ib_sys::bpf::{Link, Map, MapKind, Mapped, Program, ProgramKind};
+use ib_sys::bpf::{self, Link, Map, MapKind, Mapped, Program, ProgramKind};
 use ib_sys::errno::EEXIST;
 
 use crate::entry::{self, Fields, KEY_LEN, VALUE_LEN, Verdict};
@@ -224,6 +224,10 @@ impl Accelerator for Tcx {
             used_ns: at(counter_at::USED_NS),
             tcp_flags: (at(counter_at::TCP_FLAGS) & 0xfff) as u16,
         }
+    }
+
+    fn now_ns(&self) -> u64 {
+        bpf::ktime_ns()
     }
 
     fn capacity(&self) -> usize {

@@ -222,6 +222,13 @@ impl DpUserspace {
         self.shared.bonds.show()
     }
 
+    /// What the accelerator does, as `accel/show` prints it; `each`: flow by flow.
+    pub fn show_offload(&self, each: bool) -> String {
+        let mut flows = Vec::new();
+        self.shared.table.dump(&mut |f| flows.push(Arc::clone(f)));
+        format!("{}:\n{}", self.full_name(), self.shared.offload.show(&flows, each))
+    }
+
     /// Has queues shared out among the PMD threads anew.
     pub fn rebalance(&self) {
         self.pmds_dirty.store(true, Ordering::Relaxed);
@@ -329,6 +336,7 @@ impl DpUserspace {
             return;
         }
         let _serial = self.port_changes.lock();
+        self.shared.offload.sync_ports(&self.shared.ports.list());
         let pmd_ports = self.pmd_ports.lock().clone();
         for port in pmd_ports.iter().filter_map(|n| self.shared.ports.get(*n)) {
             let now = (port.netdev.n_rxq(), port.netdev.numa_id());
@@ -452,7 +460,7 @@ impl Dpif for DpUserspace {
     fn stats(&self) -> DpStats {
         let t = self.totals();
         DpStats {
-            hits: t.hits(),
+            hits: t.hits() + self.shared.offload.packets(),
             misses: t.upcalls_ok,
             lost: t.upcalls_failed,
             flows: self.shared.table.len() as u64,
@@ -500,11 +508,13 @@ impl Dpif for DpUserspace {
         if netdev.is_pmd() {
             self.pmd_ports.lock().push(number);
         }
+        self.shared.offload.sync_ports(&self.shared.ports.list());
         Ok(number)
     }
 
     fn port_del(&self, number: OdpPort) -> Result<(), DpifError> {
         let _serial = self.port_changes.lock();
+        self.shared.offload.port_gone(number);
         let port = self.shared.ports.remove(number);
         let port = port.ok_or_else(|| DpifError::NotFound(format!("port {number} not found")))?;
         self.pmd_ports.lock().retain(|n| *n != number);
@@ -532,12 +542,15 @@ impl Dpif for DpUserspace {
         self.shared.table.del(del)
     }
     fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError> {
+        self.shared.offload.sync();
         self.shared.table.get(get).map(|f| f.info())
     }
     fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo)) {
+        self.shared.offload.sync();
         self.shared.table.dump(&mut |f| visit(f.info()));
     }
     fn flow_stats(&self, visit: &mut dyn FnMut(Ufid, FlowStats)) {
+        self.shared.offload.sync();
         self.shared.table.dump(&mut |f| visit(f.ufid(), f.stats()));
     }
     fn flow_flush(&self) {
@@ -576,6 +589,10 @@ impl Dpif for DpUserspace {
         new.log_changes(old.as_ref());
         self.shared.emc_insert_inv_prob.store(new.emc_insert_inv_prob, Ordering::Relaxed);
         self.shared.smc.store(new.smc, Ordering::Relaxed);
+        if !self.config.dummy && self.shared.offload.set_on(new.accelerate) {
+            let _serial = self.port_changes.lock();
+            self.shared.offload.sync_ports(&self.shared.ports.list());
+        }
         let sleeps = |s: &Settings| (s.sleep_us, s.core_sleep_us.clone());
         if old.as_ref().map(sleeps) != Some(sleeps(&new)) {
             self.main.lock().pmds.log_sleeps(&new);

@@ -19,6 +19,7 @@
 //!  RxQueue  Netdev::send
 //! ```
 //!
+//! Flows that are hot may be forwarded past all this by an accelerator ([`offload`]).
 //! Masks have a [`budget`], so that crafted packets cannot make lookups slow. Connections are those of `ib-conntrack`.
 
 pub mod bond;
@@ -33,6 +34,7 @@ pub mod megaflow;
 pub mod memory;
 pub mod meter;
 pub mod modify;
+pub mod offload;
 pub mod pmd;
 pub mod poller;
 pub mod ports;

@@ -137,6 +137,10 @@ pub struct Megaflow {
     /// Core of the PMD thread that it belongs to, plus one; 0: none.
     core: AtomicU32,
     simple: bool,
+    /// It has entries in the accelerator.
+    accelerated: AtomicBool,
+    /// It is about to change: no new entries.
+    barred: AtomicBool,
     ufid: Ufid,
     /// The whole key that the flow was installed with, wildcarded fields included: for people.
     installed: Miniflow,
@@ -180,6 +184,8 @@ impl Megaflow {
             dead: AtomicBool::new(false),
             core: AtomicU32::new(0),
             simple: shape.simple && key.recirc_id == 0,
+            accelerated: AtomicBool::new(false),
+            barred: AtomicBool::new(false),
         }
     }
 
@@ -214,6 +220,20 @@ impl Megaflow {
     }
     pub(crate) fn kill(&self) {
         self.dead.store(true, Ordering::Release);
+    }
+
+    /// Whether the accelerator has entries for it.
+    pub fn is_accelerated(&self) -> bool {
+        self.accelerated.load(Ordering::SeqCst)
+    }
+    pub(crate) fn set_accelerated(&self, on: bool) {
+        self.accelerated.store(on, Ordering::SeqCst);
+    }
+    pub(crate) fn is_barred(&self) -> bool {
+        self.barred.load(Ordering::SeqCst)
+    }
+    pub(crate) fn set_barred(&self, on: bool) {
+        self.barred.store(on, Ordering::SeqCst);
     }
 
     /// Whether a packet with this key belongs to the flow.
@@ -281,14 +301,15 @@ impl Megaflow {
 
     /// The flow as dumped, its key with the values that wildcarded fields had when it was installed.
     pub fn info(&self) -> FlowInfo {
+        let offloaded = self.is_accelerated();
         FlowInfo {
             key: Arc::new(self.installed.expand()),
             mask: Arc::clone(&self.shape.mask),
             ufid: self.ufid,
             actions: Arc::clone(&self.program().actions),
             stats: self.stats(),
-            offloaded: false,
-            dp_layer: "ovs",
+            offloaded,
+            dp_layer: if offloaded { "tcx" } else { "ovs" },
             core: self.core(),
         }
     }

@@ -15,8 +15,8 @@
 //! overlap. Memory is 12 bytes a slot, 16 to 32 a flow, beside the flow itself.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
@@ -28,6 +28,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::budget;
 use crate::megaflow::{Megaflow, Shape};
+use crate::offload::Offload;
 use ib_dpif::ufid::{ufid_of, ufid_of_key};
 
 /// Signature of a slot that was never used: a search ends there.
@@ -289,6 +290,8 @@ pub struct FlowTable {
     any_port: Arc<PortClass>,
     n_flows: AtomicUsize,
     n_masks: AtomicUsize,
+    /// Who must let go of a flow before it changes.
+    offload: OnceLock<Arc<Offload>>,
 }
 
 impl FlowTable {
@@ -302,6 +305,19 @@ impl FlowTable {
             any_port: Arc::default(),
             n_flows: AtomicUsize::new(0),
             n_masks: AtomicUsize::new(0),
+            offload: OnceLock::new(),
+        }
+    }
+
+    /// Has entries of flows withdrawn from `offload` before the flows change. Once, at the beginning.
+    pub fn set_offload(&self, offload: &Arc<Offload>) {
+        let _ = self.offload.set(Arc::clone(offload));
+    }
+
+    /// No packet takes the flow's entries when this returns, and their counts are the flow's.
+    fn withdraw(&self, flow: &Megaflow) {
+        if let Some(offload) = self.offload.get() {
+            offload.withdraw(flow);
         }
     }
 
@@ -412,10 +428,12 @@ impl FlowTable {
             if !put.modify {
                 return Err(DpifError::Exists("flow exists already".into()));
             }
+            self.withdraw(&flow);
             flow.set_actions(Arc::clone(&put.actions));
             if put.zero_stats {
                 flow.zero_stats();
             }
+            flow.set_barred(false);
             return Ok(flow);
         }
         if !put.create {
@@ -461,6 +479,7 @@ impl FlowTable {
     }
 
     fn remove(&self, writer: &mut Writer, flow: &Arc<Megaflow>) {
+        self.withdraw(flow);
         flow.kill();
         writer.ufids.remove(&flow.ufid().0);
         let mask = flow.shape().mask();
@@ -485,6 +504,7 @@ impl FlowTable {
     pub fn flush(&self) {
         let mut writer = self.writer.lock();
         for flow in writer.ufids.values() {
+            self.withdraw(flow);
             flow.kill();
         }
         writer.ufids = Map::default();

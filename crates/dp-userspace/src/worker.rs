@@ -35,6 +35,7 @@ use crate::exec::Context;
 use crate::headers::ip_proto;
 use crate::megaflow::Megaflow;
 use crate::meter::Meters;
+use crate::offload::{Offload, Sampler};
 use crate::ports::{MAX_PORTS, PortTable};
 use crate::rawkey::{KEY_WORDS, RawKey};
 use crate::smc::{Place, Smc};
@@ -61,7 +62,9 @@ pub struct Shared {
     /// Connections.
     pub conntrack: ib_conntrack::Conntrack,
     /// Drops by reason.
-    pub drops: DropCounters,
+    pub drops: Arc<DropCounters>,
+    /// What forwards hot flows in our place.
+    pub offload: Arc<Offload>,
     /// Who answers misses.
     pub handler: ArcSwapOption<Arc<dyn UpcallHandler>>,
     /// Time.
@@ -75,13 +78,18 @@ pub struct Shared {
 impl Shared {
     /// Nothing yet.
     pub fn new(clock: Clock, max_flows: usize) -> Shared {
+        let drops = Arc::<DropCounters>::default();
+        let offload = Arc::new(Offload::new(clock.clone(), &drops));
+        let table = FlowTable::new(Rng::from_os().next_u64() | 1, max_flows);
+        table.set_offload(&offload);
         Shared {
-            table: Arc::new(FlowTable::new(Rng::from_os().next_u64() | 1, max_flows)),
+            table: Arc::new(table),
+            offload,
             ports: PortTable::default(),
             meters: Meters::default(),
             bonds: crate::bond::Bonds::default(),
             conntrack: ib_conntrack::Conntrack::default(),
-            drops: DropCounters::default(),
+            drops,
             handler: ArcSwapOption::empty(),
             clock,
             emc_insert_inv_prob: AtomicU32::new(emc::DEFAULT_INSERT_INV_PROB),
@@ -126,6 +134,8 @@ pub struct Worker {
     simple: bool,
     /// Core of the PMD thread; `None`: another thread.
     core: Option<u32>,
+    /// When to look for a hot flow again.
+    sampler: Sampler,
 }
 
 /// TCP flags of a key for a flow's statistics.
@@ -154,6 +164,7 @@ impl Worker {
             emc_on: true,
             simple: false,
             core: None,
+            sampler: Sampler::default(),
         }
     }
 
@@ -212,6 +223,9 @@ impl Worker {
         self.begin();
         self.stats.received.add(batch.len() as u64);
         self.simple = self.view.is_simple(in_port.0);
+        if self.sampler.is_due(batch.len()) {
+            self.sample(in_port, batch);
+        }
         let mut raws = std::mem::take(&mut self.raws);
         self.find_cached(in_port, batch, &mut raws);
         let mut packets = batch.drain(..);
@@ -273,6 +287,20 @@ impl Worker {
             warm ^= raw.place.and_then(|p| self.smc.peek(p)).map_or(0, Megaflow::first_word);
         }
         std::hint::black_box(warm);
+    }
+
+    /// Offers the flow of one of the packets to the accelerator.
+    #[cold]
+    fn sample(&mut self, in_port: OdpPort, batch: &Batch) {
+        let shared = Arc::clone(&self.shared);
+        if !shared.offload.is_on() || batch.is_empty() {
+            return self.sampler.idle();
+        }
+        let at = self.rng.below(batch.len() as u64) as usize;
+        let key = self.key_of(&batch[at], &Metadata { in_port, ..Metadata::default() });
+        let taken = self.view.find(&key).is_some_and(|flow| shared.offload.offer(&flow, &key).is_ok());
+        self.keys.push(key);
+        self.sampler.next(taken);
     }
 
     /// Packets that follow each other and hit the same flow.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use ib_packet::buffer::Pool;
 use ib_packet::{Batch, Mac};
@@ -43,6 +43,15 @@ pub struct Speed {
     pub supported: u32,
     /// Advertised by the link partner.
     pub peer: u32,
+}
+
+/// How packets may pass a device without its [`Netdev::send`] and [`RxQueue::recv`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bypass {
+    /// Its interface.
+    pub ifindex: i32,
+    /// Longest frame that it sends in one piece, VLAN tag not counted, bytes.
+    pub max_frame: u32,
 }
 
 /// One network device, shared. Dropping the last reference closes it; a device that we created
@@ -159,6 +168,16 @@ pub trait Netdev: Send + Sync {
     /// Does `send` pass super-frames and partial checksums on whole?
     fn tx_can_gso(&self) -> bool {
         false
+    }
+
+    /// How the kernel may forward packets from and to the device past this contract; `None` if it must not, because something here would
+    /// be missed. A change of it is a change of [`Self::change_seq`].
+    fn bypass(&self) -> Option<Bypass> {
+        None
+    }
+    /// Sets or removes the BPF program that decides which packets the receive queues that are open get.
+    fn set_rx_filter(&self, _program: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Patch ports: the peer's name.

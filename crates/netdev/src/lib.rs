@@ -28,7 +28,7 @@ pub mod qos;
 pub mod registry;
 pub mod stats;
 
-pub use contract::{Carrier, Netdev, RxQueue, Speed};
+pub use contract::{Bypass, Carrier, Netdev, RxQueue, Speed};
 pub use error::Error;
 pub use flags::Flags;
 pub use registry::{DummyLevel, Provider, Registry};

@@ -293,6 +293,15 @@ impl Link {
     }
 }
 
+/// The clock that programs read, nanoseconds.
+pub fn ktime_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: now is writable; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    let part = |v: i64| u64::try_from(v).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
 /// Sets or removes the program that decides what a socket receives. Replacing one is atomic.
 pub fn set_socket_filter(socket: RawFd, program: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let (option, value) = match program {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub emc_insert_inv_prob: u32,
     /// `smc-enable`.
     pub smc: bool,
+    /// `accelerate`, or `hw-offload`: hot flows are forwarded by the kernel.
+    pub accelerate: bool,
     /// `pmd-perf-metrics`.
     pub perf_metrics: bool,
     /// `tx-flush-interval`, microseconds. Batches are flushed when the work at hand is done, which is sooner.
@@ -55,6 +57,7 @@ impl Default for Settings {
             isolate: true,
             emc_insert_inv_prob: emc::DEFAULT_INSERT_INV_PROB,
             smc: false,
+            accelerate: false,
             perf_metrics: false,
             tx_flush_us: 0,
             sleep_us: 0,
@@ -113,6 +116,7 @@ impl Settings {
             emc_insert_inv_prob: u32::try_from(number(map, "emc-insert-inv-prob", inv_prob))
                 .unwrap_or(default.emc_insert_inv_prob),
             smc: flag(map, "smc-enable", false),
+            accelerate: flag(map, "accelerate", flag(map, "hw-offload", default.accelerate)),
             perf_metrics: flag(map, "pmd-perf-metrics", false),
             tx_flush_us: within("tx-flush-interval", 1_000_000, 0),
             sleep_us,

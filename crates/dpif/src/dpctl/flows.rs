@@ -45,7 +45,7 @@ pub fn format_flow(flow: &FlowInfo, names: &PortNames, more: bool, now_ms: u64) 
     }
     out.push_str(&format_key(&flow.key, Some(&flow.mask), names, more));
     let _ = write!(out, ", {}", format_stats(&flow.stats, now_ms));
-    if flow.offloaded {
+    if more && flow.offloaded {
         out.push_str(", offloaded:yes");
     }
     if more {

@@ -365,6 +365,11 @@ impl Bucket {
 }
 
 impl Policer {
+    /// There are limits.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
     /// See [`crate::Netdev::set_policing`].
     pub fn set(&self, limits: &Policing) {
         let mut buckets = self.buckets.lock();

@@ -7,18 +7,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use ib_packet::buffer::Pool;
 use ib_packet::{Batch, Mac};
 use ib_sys::af_packet::PacketSocket;
-use ib_sys::rtnetlink;
+use ib_sys::{bpf, rtnetlink};
 use parking_lot::Mutex;
 
 use crate::changes::Changes;
-use crate::contract::{Carrier, Netdev, RxQueue, Speed};
+use crate::contract::{Bypass, Carrier, Netdev, RxQueue, Speed};
 use crate::error::Result;
 use crate::flags::Flags;
 use crate::linux::qos::{self, Policer, Shaper};
@@ -238,11 +238,19 @@ impl Netdev for System {
         frames::send_packets(&self.sender, batch, pool, &self.drops);
     }
     fn set_policing(&self, policing: &Policing) -> Result<()> {
+        let was = self.policer.is_active();
         self.policer.set(policing);
+        if was != self.policer.is_active() {
+            self.link.seq.bump();
+        }
         Ok(())
     }
     fn set_qos(&self, kind: &str, details: &Details) -> Result<()> {
+        let was = self.shaper.is_active();
         let result = self.shaper.set_qos(self.link.shaped()?, kind, details);
+        if was != self.shaper.is_active() {
+            self.link.seq.bump();
+        }
         self.queues.lock().clear();
         // What goes past the queueing discipline is not shaped.
         self.sender.set_qdisc_bypass(!self.shaper.is_active())?;
@@ -251,6 +259,17 @@ impl Netdev for System {
     qos::queues_of_the_kernel!();
     fn tx_can_gso(&self) -> bool {
         true
+    }
+
+    fn bypass(&self) -> Option<Bypass> {
+        if self.policer.is_active() || self.shaper.is_active() {
+            return None;
+        }
+        let max_frame = self.link.mtu().ok()?.checked_add(14)?;
+        Some(Bypass { ifindex: self.link.ifindex()?, max_frame })
+    }
+    fn set_rx_filter(&self, program: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.receivers().iter().try_for_each(|r| bpf::set_socket_filter(r.as_raw_fd(), program))
     }
 }
 

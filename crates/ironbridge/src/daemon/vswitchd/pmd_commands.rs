@@ -103,9 +103,15 @@ pub fn commands<S: UserDatapaths>() -> Vec<Command<S>> {
             },
         ),
         row("dpif/offload/show", "", 0, 0, |v, call| {
-            // Nothing is offloaded.
-            let names: String = open(v).iter().map(|dp| format!("  {}:\n", dp.full_name())).collect();
-            call.ok(format!("Globally enabled: false\nDatapaths:\n{names}"));
+            let all = open(v);
+            let enabled = all.iter().any(|dp| dp.shared().offload.is_on());
+            let names: String = all.iter().map(|dp| format!("  {}:\n", dp.full_name())).collect();
+            call.ok(format!("Globally enabled: {enabled}\nDatapaths:\n{names}"));
+        }),
+        row("accel/show", "[-m]", 0, 1, |v, call| match call.arg(0) {
+            None => each(v, call, |_, dp| dp.show_offload(false)),
+            Some("-m") => each(v, call, |_, dp| dp.show_offload(true)),
+            Some(_) => call.answer_text(Err::<&str, _>("accel/show: the only option is -m")),
         }),
         row("odp-execute/action-impl-show", "", 0, 0, |v, call| {
             let text = v.impls().actions();
