@@ -100,6 +100,8 @@ pub struct BridgeLayer {
     fresh: Fresh,
     /// What each kind of datapath was given for its zones.
     ct_zones: BTreeMap<String, CtZones>,
+    /// What the database wants has been applied once.
+    configured: bool,
 }
 
 impl BridgeLayer {
@@ -114,6 +116,7 @@ impl BridgeLayer {
             failed: Failures::new(),
             fresh: Fresh::All,
             ct_zones: BTreeMap::new(),
+            configured: false,
         }
     }
 
@@ -188,6 +191,10 @@ impl BridgeLayer {
         self.fresh = Fresh::All;
         let desired = std::mem::take(&mut self.desired);
         let failed_before = std::mem::take(&mut self.failed);
+        // It is a matter of starting: once over, or not begun, it does not begin again.
+        if !self.configured || !desired.flow_restore_wait {
+            self.switch.set_restoring(desired.flow_restore_wait);
+        }
         self.remove_bridges(&desired);
         for (name, want) in &desired.bridges {
             if !self.bridges.contains_key(name) && !self.add_bridge(want) {
@@ -231,6 +238,9 @@ impl BridgeLayer {
         }
         self.desired = desired;
         self.switch.publish();
+        if !std::mem::replace(&mut self.configured, true) {
+            self.switch.drop_strange_ports();
+        }
     }
 
     /// Makes these ports, and those that failed before, equal to what is wanted.
@@ -443,12 +453,15 @@ impl BridgeLayer {
     /// Settings of a bridge whose ports are in place.
     fn configure(&mut self, running: &mut RunningBridge, want: &BridgeDesired) {
         self.set_address(running, want);
+        let restoring = self.switch.is_restoring();
         let Some(bridge) = self.switch.bridge_mut(&want.name) else { return };
         let old = &running.desired;
         bridge.set_desc(want.desc.clone());
         bridge.set_versions(want.versions);
         bridge.set_in_band(want.in_band.clone());
-        bridge.set_controllers(&want.controllers);
+        // What controllers change now would mix with what is being restored.
+        let controllers = if restoring { &[][..] } else { &want.controllers };
+        bridge.set_controllers(controllers);
         bridge.set_fail_mode(want.fail_mode);
         let own = running.ports.get(&want.name).and_then(|p| p.interfaces.get(&want.name));
         if let Some(own) = own.filter(|_| running.local_addresses != want.local_addresses) {

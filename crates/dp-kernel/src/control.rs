@@ -24,6 +24,8 @@ pub mod command {
     pub const APPCTL: u8 = 6;
     /// Makes the connection that it comes by a way for upcalls.
     pub const LISTEN: u8 = 7;
+    /// A call of [`crate::connections`]; always a listing.
+    pub const CONNTRACK: u8 = 8;
 }
 
 /// Attributes.

@@ -22,6 +22,7 @@ use ib_flow::{Flow, Mask, OdpPort, extract};
 use ib_sys::netlink::{F_ACK, F_CREATE, F_ECHO, F_EXCL, F_REPLACE};
 use parking_lot::Mutex;
 
+use crate::connections::Connections;
 use crate::control;
 use crate::message::{
     Datapath, FlowAnswer, FlowRequest, Header, Meter, PacketDown, Vport, command, dp_features, omit,
@@ -36,6 +37,7 @@ pub struct RemoteDpif {
     name: String,
     link: Arc<Link>,
     upcalls: Mutex<Option<Upcalls>>,
+    connections: Connections,
 }
 
 /// What the provider and its upcall threads share.
@@ -127,7 +129,19 @@ impl Link {
         fill: impl FnOnce(&mut Writer) -> Result<(), CodecError>,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Result<(), DpifError> {
-        let payload = self.payload(family, command::GET, fill)?;
+        self.dump(family, command::GET, what, fill, visit)
+    }
+
+    /// As [`Self::list`], by any command.
+    pub(crate) fn dump(
+        &self,
+        family: Family,
+        command: u8,
+        what: &str,
+        fill: impl FnOnce(&mut Writer) -> Result<(), CodecError>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), DpifError> {
+        let payload = self.payload(family, command, fill)?;
         let result = self.transport.dump(family, &payload, &mut |part| {
             if let Ok((_, attributes)) = Header::split(part) {
                 visit(attributes);
@@ -464,6 +478,9 @@ impl Dpif for RemoteDpif {
         }
     }
 
+    fn conntrack(&self) -> Option<&dyn ib_dpif::conntrack::CtControl> {
+        self.link.transport.is_own().then_some(&self.connections)
+    }
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -560,8 +577,13 @@ impl DpifClass for RemoteClass {
             other => other?,
         };
         let link = Arc::new(self.link(dp_ifindex));
-        let dp =
-            Arc::new(RemoteDpif { kind: self.kind, name: name.to_owned(), link, upcalls: Mutex::default() });
+        let dp = Arc::new(RemoteDpif {
+            kind: self.kind,
+            name: name.to_owned(),
+            connections: Connections::new(&link),
+            link,
+            upcalls: Mutex::default(),
+        });
         open.insert(name.to_owned(), Arc::clone(&dp));
         Ok(dp)
     }

@@ -373,6 +373,9 @@ impl Server {
                 }
                 Ok(())
             }
+            Family::Control if header.command == control::command::CONNTRACK => {
+                connections(&*served.dpif, attributes, answer)
+            }
             _ => Err(UNSUPPORTED),
         }
     }
@@ -419,6 +422,30 @@ impl Server {
         }
         Ok(())
     }
+}
+
+fn connections(dpif: &dyn Dpif, bytes: &[u8], answer: &mut Answer<'_>) -> Answered {
+    let (mut method, mut args) = (None, &[][..]);
+    for attribute in attributes(bytes) {
+        match attribute? {
+            (attr::NUMBER, data) => method = u32_at(data, 0),
+            (attr::DATA, data) => args = data,
+            _ => {}
+        }
+    }
+    let table = dpif.conntrack().ok_or(UNSUPPORTED)?;
+    let mut told = Ok(());
+    crate::connections::answer(table, method.ok_or(INVALID)?, args, &mut |data| {
+        let part = answer.part(|w| {
+            w.put(attr::DATA, data);
+            Ok(())
+        });
+        if part.is_err() {
+            told = part;
+        }
+    })
+    .ok_or(INVALID)?;
+    told
 }
 
 fn tell_datapath(served: &Served, answer: &mut Answer<'_>) -> Answered {

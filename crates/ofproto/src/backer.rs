@@ -104,6 +104,8 @@ pub struct Backer {
     pub use_ufid: AtomicBool,
     /// `revalidator/pause` sets it: no rounds until `revalidator/resume`.
     pub paused: AtomicBool,
+    /// OpenFlow tables are being restored: no rounds, and no upcalls.
+    pub restoring: AtomicBool,
 }
 
 impl Backer {
@@ -131,6 +133,7 @@ impl Backer {
             megaflows: AtomicBool::new(true),
             use_ufid: AtomicBool::new(true),
             paused: AtomicBool::new(false),
+            restoring: AtomicBool::new(false),
         })
     }
 

@@ -128,6 +128,12 @@ impl RecircIds {
         RecircIds::default()
     }
 
+    /// New ids will be above `id`: flows of a control plane before us use those up to it.
+    pub fn start_above(&self, id: u32) {
+        let mut inner = self.0.lock();
+        inner.last = inner.last.max(id);
+    }
+
     /// An id for a state: the one it has, or a new one. One that nothing refers to any more is not taken up again.
     pub fn alloc(&self, state: FrozenState, now: Instant) -> Arc<RecircEntry> {
         let mut inner = self.0.lock();

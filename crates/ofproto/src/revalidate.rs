@@ -4,7 +4,7 @@
 //! removes it when no packet used it for the idle time, and, if a change since its translation concerns it
 //! ([`News::concerns`](crate::change)), translates its key again: the same result keeps it, other actions replace its
 //! actions, and a result that needs more bits than its mask has removes it. Flows that nobody remembers are removed or
-//! taken over.
+//! taken over; those of a control plane before us that only its recirculation ids lead to stay until they are idle.
 //!
 //! Rounds run on the main thread, every [`Settings::max_revalidator_ms`](crate::backer::Settings) at most. Soon after a
 //! change there is a smaller one: it asks all flows whether the change concerns them, and looks only at those that say
@@ -26,7 +26,7 @@ use crate::change::News;
 use crate::rule::PushStats;
 use crate::ukey::{Ukey, UkeyState};
 use crate::upcall::{datapath_mask, slow_path_actions};
-use crate::xlate::{self, Xin};
+use crate::xlate::{self, Xin, XlateError};
 
 /// Time from a change to the round that looks at it: several changes share one round.
 const CHANGE_DELAY_MS: u64 = 5;
@@ -68,7 +68,7 @@ enum Fate {
 impl Backer {
     /// When the next round is due.
     pub fn revalidate_deadline(&self) -> Option<Instant> {
-        if self.paused.load(Ordering::Relaxed) {
+        if self.is_at_rest() {
             return None;
         }
         let state = self.reval.lock();
@@ -88,10 +88,14 @@ impl Backer {
         Some(round.min(last.plus_ms(CHANGE_DELAY_MS.max(took_ms.saturating_mul(2)).min(period))))
     }
 
+    /// No rounds for now: a command or a restoration wants it so.
+    fn is_at_rest(&self) -> bool {
+        self.paused.load(Ordering::Relaxed) || self.restoring.load(Ordering::Relaxed)
+    }
+
     /// Runs a round if it is due. Returns whether it did.
     pub fn revalidate_if_due(&self, now: Instant) -> bool {
-        let paused = self.paused.load(Ordering::Relaxed);
-        if paused || self.revalidate_deadline().is_some_and(|at| now < at) {
+        if self.is_at_rest() || self.revalidate_deadline().is_some_and(|at| now < at) {
             return false;
         }
         let (last, seen) = {
@@ -230,6 +234,7 @@ impl Backer {
                 slow: 0,
                 settled: false,
                 installed: true,
+                adopted: true,
                 met: 0,
             }),
         });
@@ -308,7 +313,15 @@ impl Backer {
 
     fn translate_again(&self, ukey: &Ukey, state: &mut UkeyState, changed: u64) -> Fate {
         let key = ukey.key.expand();
-        let Ok((bridge, flow, frozen)) = xlate::receive(self, &key) else { return Fate::Delete };
+        let (bridge, flow, frozen) = match xlate::receive(self, &key) {
+            Ok(received) => received,
+            // Flows of the control plane before us lead here until they are translated again, after which it gets idle.
+            Err(XlateError::NoRecirculationContext) if state.adopted => {
+                state.seen = changed;
+                return Fate::Keep;
+            }
+            Err(_) => return Fate::Delete,
+        };
         let mut xin = Xin::new(&bridge, &flow);
         xin.frozen = frozen;
         let xout = xlate::translate(self, xin);

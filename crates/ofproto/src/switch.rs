@@ -18,10 +18,13 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ib_base::time::{Clock, Instant};
-use ib_dpif::{Dpif, DpifClass, PortSpec};
-use ib_flow::OfPort;
+use ib_base::vlog::module::OFPROTO_DPIF;
+use ib_base::{vlog_info, vlog_warn};
+use ib_dpif::{Action, Dpif, DpifClass, PortSpec};
+use ib_flow::{OdpPort, OfPort};
 use ib_l2::{MacStats, McastSnooping};
 use ib_openflow::message::{Port as PortDesc, PortReason, PortState, PortStats, QueueStats, Versions};
 use ib_tunnel::{TunnelConfig, World};
@@ -81,6 +84,8 @@ pub struct Switch {
     next_hop: Option<NextHopFn>,
     waker: Option<Waker>,
     rundir: String,
+    /// See [`Self::set_restoring`].
+    restoring: bool,
 }
 
 /// One bridge: configuration on top of its [`Ofproto`].
@@ -135,6 +140,7 @@ impl Switch {
             next_hop: None,
             waker: None,
             rundir: rundir.to_owned(),
+            restoring: false,
         }
     }
 
@@ -196,6 +202,46 @@ impl Switch {
         self.settings = settings;
     }
 
+    /// While OpenFlow tables are being restored (`other_config:flow-restore-wait`) flows of datapaths are left alone, and packets
+    /// that have none are dropped. It begins before there is a bridge.
+    pub fn set_restoring(&mut self, restoring: bool) {
+        if std::mem::replace(&mut self.restoring, restoring) == restoring || restoring {
+            return;
+        }
+        for backer in self.backers.values() {
+            backer.restoring.store(false, Ordering::Relaxed);
+            backer.dpif.set_upcall_handler(Some(Arc::new(Handler::new(backer))));
+        }
+    }
+    /// Whether OpenFlow tables are being restored.
+    pub fn is_restoring(&self) -> bool {
+        self.restoring
+    }
+
+    /// Removes ports of datapaths that outlived a control plane and that no bridge wants any more.
+    pub fn drop_strange_ports(&self) {
+        for backer in self.backers.values().filter(|b| b.dpif.makes_devices()) {
+            let ours: Vec<OdpPort> = self
+                .bridges
+                .values()
+                .filter(|b| Arc::ptr_eq(&b.backer, backer))
+                .flat_map(|b| b.ports.values().filter_map(|p| p.odp))
+                .collect();
+            for port in backer.dpif.ports() {
+                if port.number == OdpPort::LOCAL || ours.contains(&port.number) {
+                    continue;
+                }
+                let name = backer.dpif.full_name();
+                match backer.dpif.port_del(port.number) {
+                    Ok(()) => {
+                        vlog_info!(OFPROTO_DPIF, "{name}: removed port {}, which no bridge has", port.name)
+                    }
+                    Err(e) => vlog_warn!(OFPROTO_DPIF, "{name}: removing port {}: {e}", port.name),
+                }
+            }
+        }
+    }
+
     /// Makes a bridge with no port. Opens (and creates) the datapath `ovs-TYPE`.
     pub fn bridge_add(&mut self, name: &str, datapath_type: &str) -> Result<(), ConfigError> {
         if self.bridges.contains_key(name) {
@@ -212,7 +258,13 @@ impl Switch {
                 let dpif = class.open(&format!("ovs-{kind}"), true).map_err(ConfigError::Datapath)?;
                 let backer = Backer::new(kind, dpif, &self.clock, &self.world);
                 *backer.settings.write() = self.settings.clone();
-                backer.dpif.set_upcall_handler(Some(Arc::new(Handler::new(&backer))));
+                if backer.dpif.makes_devices() {
+                    backer.recirc.start_above(highest_recirc_id(&*backer.dpif));
+                }
+                backer.restoring.store(self.restoring, Ordering::Relaxed);
+                if !self.restoring {
+                    backer.dpif.set_upcall_handler(Some(Arc::new(Handler::new(&backer))));
+                }
                 self.backers.insert(kind.to_owned(), Arc::clone(&backer));
                 backer
             }
@@ -261,7 +313,7 @@ impl Switch {
         bridge.set_ipfix(&IpfixConfig::default());
         for port in bridge.ports.values() {
             match (&port.tunnel, port.odp) {
-                (Some(config), Some(odp)) => bridge.backer.tunnel_remove(config, odp),
+                (Some(config), Some(odp)) if del => bridge.backer.tunnel_remove(config, odp),
                 (None, Some(odp)) if del => {
                     // One that is gone already is gone.
                     let _ = bridge.backer.dpif.port_del(odp);
@@ -882,4 +934,21 @@ impl Bridge {
             .chain(self.connmgr.deadline())
             .min()
     }
+}
+/// The highest recirculation id that the flows of a datapath use.
+fn highest_recirc_id(dpif: &dyn Dpif) -> u32 {
+    fn of(actions: &[Action]) -> u32 {
+        let each = |action: &Action| match action {
+            Action::Recirc(id) => *id,
+            Action::Clone(inner)
+            | Action::Sample { actions: inner, .. }
+            | Action::DecTtl { exception: inner } => of(inner),
+            Action::CheckPktLen { greater, less_or_equal, .. } => of(greater).max(of(less_or_equal)),
+            _ => 0,
+        };
+        actions.iter().map(each).max().unwrap_or(0)
+    }
+    let mut highest = 0;
+    dpif.flow_dump(&mut |flow| highest = highest.max(flow.key.recirc_id).max(of(&flow.actions)));
+    highest
 }

@@ -46,6 +46,8 @@ pub struct UkeyState {
     pub settled: bool,
     /// The datapath has it.
     pub installed: bool,
+    /// The datapath had it before we knew of it: made by a control plane before us.
+    pub adopted: bool,
     /// The latest round that met it.
     pub met: u64,
 }

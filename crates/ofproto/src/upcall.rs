@@ -139,6 +139,7 @@ impl Handler {
                 slow: xout.slow,
                 settled: false,
                 installed: false,
+                adopted: false,
                 met: 0,
             }),
         };
