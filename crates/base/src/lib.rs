@@ -7,6 +7,7 @@ pub mod json;
 pub mod linger;
 pub mod memory;
 pub mod queue;
+pub mod replay;
 pub mod rng;
 pub mod time;
 pub mod vlog;

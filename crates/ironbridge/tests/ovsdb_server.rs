@@ -279,6 +279,54 @@ fn what_was_answered_survives_sigkill_during_compaction() {
     }
 }
 
+/// What a session has done to the database a replay of it does again, with the same row identifiers; and then it ends.
+#[test]
+fn a_recorded_session_replays() {
+    let dir = Dir::new("replay");
+    std::fs::create_dir(dir.file("record")).unwrap();
+    small_database(&dir.file("s.db"));
+    std::fs::copy(dir.file("s.db"), dir.file("before.db")).unwrap();
+    let unixctl = format!("--unixctl={}", dir.file("s.ctl").display());
+    let mut server = Server::start(&dir, &[&unixctl, "--record=record", "s.db"]);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(&dir.file("db.sock"))).collect();
+    for (i, client) in clients.iter_mut().enumerate().rev() {
+        // Each but the last waits for the next one's row.
+        let wait = format!(
+            r#"{{"op":"wait","table":"T","where":[["name","==","n{}"]],"until":"!=","rows":[],"columns":["name"]}},{}"#,
+            i + 1,
+            insert(&format!("n{i}"), false)
+        );
+        let operations = if i == 7 { insert("n7", true) } else { wait };
+        let request = format!(r#"{{"method":"transact","params":["S",{operations}],"id":0}}"#);
+        let (begin, end) = request.split_at(70);
+        client.stream.write_all(begin.as_bytes()).unwrap();
+        client.stream.write_all(end.as_bytes()).unwrap();
+    }
+    for client in &mut clients {
+        client.receive().expect("an answer");
+    }
+    drop(clients);
+    let appctl = ["ovs-appctl", "-t", &dir.file("s.ctl").display().to_string(), "exit"].map(str::to_string);
+    text(&dir.command(env!("CARGO_BIN_EXE_ironbridge")).args(appctl).output().unwrap());
+    server.0.wait().unwrap();
+    let rows = |file: &str| {
+        let loaded = Database::open(&dir.file(file), false, None).unwrap();
+        let table = loaded.database.table("T").unwrap();
+        let mut rows: Vec<String> =
+            table.rows.values().map(|e| format!("{} {:?}", e.row.uuid(), e.row.get(2))).collect();
+        rows.sort();
+        rows
+    };
+    let recorded = rows("s.db");
+    assert_eq!(recorded.len(), 8);
+    std::fs::copy(dir.file("before.db"), dir.file("s.db")).unwrap();
+    let remote = format!("--remote=punix:{}", dir.file("db.sock").display());
+    let mut replay = dir.command("timeout");
+    replay.args(["20", env!("CARGO_BIN_EXE_ironbridge"), "ovsdb-server", "--no-chdir", "-vconsole:off"]);
+    text(&replay.args([&unixctl, &remote, "--replay=record", "s.db"]).output().unwrap());
+    assert_eq!(rows("s.db"), recorded);
+}
+
 /// A file system of 1 MB that is nearly full, unmounted at the end.
 struct SmallDisk(PathBuf);
 

@@ -20,6 +20,7 @@ impl Uuid {
     pub fn random() -> Uuid {
         let mut bytes = [0; 16];
         random_bytes(&mut bytes);
+        ib_base::replay::uuid(&mut bytes);
         let n = u128::from_be_bytes(bytes);
         let n = n & !(0xf << 76) | (0x4 << 76);
         let n = n & !(0x3 << 62) | (0x2 << 62);

@@ -172,6 +172,7 @@ impl Reactor {
     /// machines, each once, unordered. An empty answer is no surprise: time may have moved.
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<&[Key]> {
         self.ready.clear();
+        ib_base::replay::next_turn();
         let timeout = if self.handle.0.pending().is_empty() {
             self.handle.0.clock.timeout(deadline)
         } else {

@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
+use ib_base::replay::Source;
 use ib_base::vlog::module::{SOCKET_UTIL, STREAM, STREAM_UNIX};
 use ib_base::{coverage, errno::strerror, vlog_err_rl, vlog_info};
 use ib_sys::{dirs, signal, socket};
@@ -94,6 +95,8 @@ enum Socket {
     Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// None: what comes is played from a record, what is sent goes nowhere.
+    Played,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -120,6 +123,8 @@ pub struct Stream {
     /// The reactor watches for room to send. While all goes at once it does not: each read of the peer's would wake
     /// the loop for nothing.
     watches_room: bool,
+    /// Where what comes is recorded, or played from.
+    tape: Option<Source>,
 }
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
@@ -128,6 +133,24 @@ impl Stream {
     /// Begins to connect to `name` (`tcp:HOST[:PORT]` with a default port, `unix:FILE`).
     pub fn open(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Stream> {
         coverage::stream_open.inc();
+        let Some(mut tape) = tape(name, handle, key)? else {
+            return Stream::open_socket(name, default_port, handle, key);
+        };
+        if tape.plays() {
+            tape.play_open()?;
+            let mut stream = Stream::accepted(Socket::Played, name.to_string(), handle, key);
+            stream.tape = Some(tape);
+            stream.state = State::Connecting;
+            return Ok(stream);
+        }
+        let opened = Stream::open_socket(name, default_port, handle, key);
+        tape.record(opened.as_ref().map(|_| &[][..]));
+        let mut stream = opened?;
+        stream.tape = Some(tape);
+        Ok(stream)
+    }
+
+    fn open_socket(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Stream> {
         let (scheme, target) = name.split_once(':').ok_or_else(unsupported)?;
         let build = |socket, state| Stream {
             name: name.to_string(),
@@ -140,6 +163,7 @@ impl Stream {
             key,
             dscp: None,
             watches_room: true,
+            tape: None,
         };
         match scheme {
             "unix" => {
@@ -211,6 +235,7 @@ impl Stream {
             key,
             dscp: None,
             watches_room: false,
+            tape: None,
         }
     }
 
@@ -223,7 +248,7 @@ impl Stream {
         let done = match &mut self.socket {
             Socket::Tcp(s) => self.handle.reregister(s, self.key, interest),
             Socket::Unix(s) => self.handle.reregister(s, self.key, interest),
-            Socket::Resolving(_) => return,
+            Socket::Resolving(_) | Socket::Played => return,
         };
         match done {
             Ok(()) => self.watches_room = on,
@@ -257,6 +282,20 @@ impl Stream {
 
     /// Goes on connecting. `Ok` once connected; `WouldBlock` while under way; any other error ends the attempt.
     pub fn connect(&mut self) -> io::Result<()> {
+        if self.state == State::Connected {
+            return Ok(());
+        }
+        let connected = match &mut self.tape {
+            Some(tape) if tape.plays() => tape.play(&mut []).map(|_| self.state = State::Connected),
+            _ => self.connect_socket(),
+        };
+        if let Some(tape) = &mut self.tape {
+            tape.record(connected.as_ref().map(|()| &[][..]));
+        }
+        connected
+    }
+
+    fn connect_socket(&mut self) -> io::Result<()> {
         match self.state {
             State::Connected => return Ok(()),
             State::Handshaking => return self.handshake(),
@@ -298,6 +337,7 @@ impl Stream {
                     }
                     (None, Err(e)) => e,
                 },
+                Socket::Played => return Err(io::ErrorKind::WouldBlock.into()),
             };
             let Some(next) = self.more.pop() else {
                 return Err(failed);
@@ -329,6 +369,18 @@ impl Stream {
     /// Reads what is there into `buf`. `Ok(0)` is the end of the stream; `WouldBlock` means to wait for the key.
     pub fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.connect()?;
+        let Some(tape) = &mut self.tape else { return self.recv_socket(buf) };
+        if tape.plays() {
+            return tape.play(buf);
+        }
+        let received = self.recv_socket(buf);
+        if let Some(tape) = &mut self.tape {
+            tape.record(received.as_ref().map(|&n| &buf[..n]));
+        }
+        received
+    }
+
+    fn recv_socket(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if let (Some(tls), Socket::Tcp(socket)) = (&mut self.tls, &mut self.socket) {
             return tls.recv(socket, buf);
         }
@@ -336,7 +388,7 @@ impl Stream {
             let result = match &mut self.socket {
                 Socket::Tcp(s) => s.read(buf),
                 Socket::Unix(s) => s.read(buf),
-                Socket::Resolving(_) => Err(io::ErrorKind::WouldBlock.into()),
+                Socket::Resolving(_) | Socket::Played => Err(io::ErrorKind::WouldBlock.into()),
             };
             match result {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -360,6 +412,7 @@ impl Stream {
                 Socket::Tcp(s) => s.write(bytes),
                 Socket::Unix(s) => s.write(bytes),
                 Socket::Resolving(_) => Err(io::ErrorKind::WouldBlock.into()),
+                Socket::Played => return Ok(bytes.len()),
             };
             match result {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -417,7 +470,12 @@ impl Drop for Stream {
 #[derive(Debug)]
 enum ListenSocket {
     Tcp(TcpListener),
-    Unix { socket: UnixListener, path: PathBuf },
+    Unix {
+        socket: UnixListener,
+        path: PathBuf,
+    },
+    /// None: connections are played from a record.
+    Played,
 }
 
 /// Accepts connections. Dropping it removes a UNIX socket's file.
@@ -430,6 +488,13 @@ pub struct Listener {
     key: Key,
     accepted: u64,
     dscp: Option<u8>,
+    tape: Option<Source>,
+}
+
+/// Where the input of something that is called `name` is recorded or comes from.
+fn tape(name: &str, handle: &Handle, key: Key) -> io::Result<Option<Source>> {
+    let handle = handle.clone();
+    Source::open(name, move || handle.wake(key)).transpose()
 }
 
 impl Listener {
@@ -437,6 +502,30 @@ impl Listener {
     /// stale predecessor is removed.
     pub fn open(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Listener> {
         coverage::pstream_open.inc();
+        let Some(mut tape) = tape(name, handle, key)? else {
+            return Listener::open_socket(name, default_port, handle, key);
+        };
+        let opened = if tape.plays() {
+            tape.play_open().map(|()| Listener {
+                name: name.to_string(),
+                socket: ListenSocket::Played,
+                tls: false,
+                handle: handle.clone(),
+                key,
+                accepted: 0,
+                dscp: None,
+                tape: None,
+            })
+        } else {
+            Listener::open_socket(name, default_port, handle, key)
+        };
+        tape.record(opened.as_ref().map(|_| &[][..]));
+        let mut listener = opened?;
+        listener.tape = Some(tape);
+        Ok(listener)
+    }
+
+    fn open_socket(name: &str, default_port: u16, handle: &Handle, key: Key) -> io::Result<Listener> {
         let (scheme, target) = name.split_once(':').ok_or_else(unsupported)?;
         let socket = match scheme {
             "punix" => {
@@ -483,11 +572,37 @@ impl Listener {
             key,
             accepted: 0,
             dscp: None,
+            tape: None,
         })
     }
 
     /// Takes a connection, under a new key. `WouldBlock` means to wait for the listener's key.
     pub fn accept(&mut self) -> io::Result<Stream> {
+        let Some(tape) = &mut self.tape else { return self.accept_socket() };
+        let mut taken = if tape.plays() {
+            let mut name = [0; 256];
+            let n = tape.play(&mut name)?;
+            let name = String::from_utf8_lossy(&name[..n]).into_owned();
+            Ok(Stream::accepted(Socket::Played, name, &self.handle, self.handle.new_key()))
+        } else {
+            self.accept_socket()
+        };
+        if let Some(tape) = &mut self.tape {
+            tape.record(taken.as_ref().map(|s| s.name.as_bytes()));
+        }
+        if let Ok(stream) = &mut taken {
+            stream.tape = crate::stream::tape(&stream.name, &self.handle, stream.key)?;
+            if let Some(tape) = &mut stream.tape {
+                tape.record(Ok(&[]));
+                if tape.plays() {
+                    tape.play_open()?;
+                }
+            }
+        }
+        taken
+    }
+
+    fn accept_socket(&mut self) -> io::Result<Stream> {
         loop {
             let key = self.handle.new_key();
             let result = match &mut self.socket {
@@ -512,6 +627,7 @@ impl Listener {
                     let name = format!("unix#{}", self.accepted);
                     Ok(Stream::accepted(Socket::Unix(socket), name, &self.handle, key))
                 }),
+                ListenSocket::Played => Err(io::ErrorKind::WouldBlock.into()),
             };
             match result {
                 Ok(stream) => {
@@ -546,7 +662,7 @@ impl Listener {
     pub fn bound_port(&self) -> Option<u16> {
         match &self.socket {
             ListenSocket::Tcp(s) => s.local_addr().ok().map(|a| a.port()),
-            ListenSocket::Unix { .. } => None,
+            ListenSocket::Unix { .. } | ListenSocket::Played => None,
         }
     }
 

@@ -21,6 +21,7 @@ use compaction::Compactions;
 use copying::Copying;
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::memory::{Monitor, Usage};
+use ib_base::replay;
 use ib_base::time::{Clock, Instant, machine_wall_ms};
 use ib_base::vlog::module::{MEMORY, OVSDB_SERVER, TRANSACTION};
 use ib_base::{coverage, vlog_err, vlog_info, vlog_info_rl};
@@ -44,11 +45,12 @@ const OPT_RUN: u32 = 258;
 const OPT_NO_DBS: u32 = 259;
 const OPT_CONFIG_FILE: u32 = 260;
 const OPT_FILE_DIFF: u32 = 261;
-const OPT_UNSUPPORTED: u32 = 262;
+const OPT_RECORD: u32 = 262;
 const OPT_DUMMY: u32 = 263;
 const OPT_SYNC_FROM: u32 = 265;
 const OPT_SYNC_EXCLUDE: u32 = 266;
 const OPT_ACTIVE: u32 = 267;
+const OPT_REPLAY: u32 = 268;
 
 const OPTIONS: &[LongOpt] = &[
     LongOpt::new("remote", HasArg::Required, OPT_REMOTE),
@@ -63,15 +65,9 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("sync-from", HasArg::Required, OPT_SYNC_FROM),
     LongOpt::new("sync-exclude-tables", HasArg::Required, OPT_SYNC_EXCLUDE),
     LongOpt::new("active", HasArg::No, OPT_ACTIVE),
-    LongOpt::new("record", HasArg::Optional, OPT_UNSUPPORTED + 0x300),
-    LongOpt::new("replay", HasArg::Optional, OPT_UNSUPPORTED + 0x400),
+    LongOpt::new("record", HasArg::Optional, OPT_RECORD),
+    LongOpt::new("replay", HasArg::Optional, OPT_REPLAY),
 ];
-
-/// The names of the options that are recognised and refused.
-fn unsupported_name(id: u32) -> Option<&'static str> {
-    let own = |o: &&LongOpt| o.id == id && (o.id == OPT_UNSUPPORTED || o.id >= OPT_UNSUPPORTED + 0x100);
-    OPTIONS.iter().find(own).map(|o| o.name)
-}
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -86,6 +82,7 @@ struct Settings {
     sync_exclude: Option<String>,
     active: bool,
     tls: tls::Settings,
+    replay: Option<(replay::Mode, PathBuf)>,
 }
 
 /// The daemon's state, which the control socket's commands work on.
@@ -228,11 +225,9 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
                 io.out(standard::version_line(PROGRAM));
                 return Err(0);
             }
-            id => {
-                if let Some(name) = unsupported_name(id) {
-                    fatal(format!("--{name}: not supported yet"));
-                }
-            }
+            OPT_RECORD => settings.replay = Some((replay::Mode::Record, found.arg_str().into())),
+            OPT_REPLAY => settings.replay = Some((replay::Mode::Replay, found.arg_str().into())),
+            _ => {}
         }
     }
     settings.databases = options.rest_str();
@@ -254,6 +249,11 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
         Ok(settings) => settings,
         Err(code) => return code,
     };
+    if let Some((mode, dir)) = &settings.replay
+        && let Err(message) = replay::start(*mode, dir)
+    {
+        fatal(message);
+    }
     daemon.start();
     let clock = Clock::new();
     let mut reactor = match Reactor::new(&clock) {
