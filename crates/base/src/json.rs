@@ -18,6 +18,7 @@
 
 mod parse;
 mod pull;
+mod table_order;
 mod write;
 
 pub use parse::{JsonError, MAX_DEPTH, Parser, unescape};

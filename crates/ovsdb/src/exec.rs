@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::mutation::Mutation;
 use crate::parser::{Kinds, Name, Parser};
 use crate::rbac::{Asker, Check};
-use crate::schema::{FIRST_COLUMN, TableSchema, UUID_COLUMN};
+use crate::schema::{ColumnSchema, FIRST_COLUMN, TableSchema, UUID_COLUMN};
 use crate::table::{FastSet, Row, Table};
 use crate::txn::Txn;
 use ib_base::json::{Json, write_string};
@@ -275,8 +275,14 @@ impl Executor<'_> {
         };
         let data = self.row_data(table, row_json)?;
         let schema = self.tables[table].schema.clone();
-        if let Some(column) =
-            data.iter().map(|(c, _)| &schema.columns[*c]).find(|c| !c.mutable || c.index < FIRST_COLUMN)
+        let immutable = |c: &&ColumnSchema| !c.mutable || c.index < FIRST_COLUMN;
+        if data.iter().map(|(c, _)| &schema.columns[*c]).any(|c| immutable(&c))
+            && let Some(object) = row_json.as_object()
+            && let Some(column) = object
+                .in_table_order()
+                .into_iter()
+                .filter_map(|(name, _)| schema.column(name))
+                .find(immutable)
         {
             let message = format!("Cannot update immutable column {} in table {}.", column.name, schema.name);
             return Err(Error::syntax_tagged(parser.json(), "constraint violation", message));
@@ -329,8 +335,8 @@ impl Executor<'_> {
     }
 
     fn delete(&mut self, parser: &mut Parser<'_>) -> Result<Step> {
-        let table = self.table(parser);
         let where_json = parser.required("where", Kinds::ARRAY);
+        let table = self.table(parser);
         let (false, Some(table)) = (parser.has_failed(), table) else { return Err(in_parser()) };
         let condition = self.condition(table, where_json)?;
         self.may_write("delete")?;
@@ -469,13 +475,23 @@ pub fn row_from_json(
     symbols: &mut SymbolTable,
 ) -> Result<Vec<(usize, Datum)>> {
     let Some(object) = json.as_object() else { return Err(Error::syntax(json, "row must be JSON object")) };
-    let mut data = Vec::with_capacity(object.len());
-    for (name, value) in object.iter() {
+    let mut column = |name: &str, value: &Json| {
         let Some(column) = schema.column(name) else {
             let message = format!("No column {name} in table {}.", schema.name);
             return Err(Error::syntax_tagged(json, "unknown column", message));
         };
-        data.push((column.index, Datum::from_json(&column.kind, value, Some(symbols))?));
+        Ok((column.index, Datum::from_json(&column.kind, value, Some(symbols))?))
+    };
+    let mut data = Vec::with_capacity(object.len());
+    for (name, value) in object.iter() {
+        match column(name, value) {
+            Ok(datum) => data.push(datum),
+            // Of several the original names another one.
+            Err(error) => {
+                let mut errors = object.in_table_order().into_iter().map(|(name, value)| column(name, value));
+                return Err(errors.find_map(Result::err).unwrap_or(error));
+            }
+        }
     }
     Ok(data)
 }

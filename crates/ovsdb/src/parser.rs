@@ -167,8 +167,10 @@ impl<'a> Parser<'a> {
             && let Some(object) = self.object
             && self.used.len() != object.len()
         {
-            let unused = object.keys().filter(|k| !self.used.contains(&&***k)).count();
-            let first = object.keys().filter(|k| !self.used.contains(&&***k)).min().cloned();
+            let members = object.in_table_order();
+            let mut unused = members.iter().filter(|(k, _)| !self.used.contains(&&***k));
+            let first = unused.next().map(|(k, _)| *k);
+            let unused = unused.count() + 1;
             if let Some(first) = first {
                 let others = match unused {
                     1 => "is".to_string(),

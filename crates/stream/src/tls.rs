@@ -17,7 +17,7 @@ use ib_base::vlog::module::STREAM_SSL;
 use ib_base::{vlog_err_rl, vlog_info, vlog_warn_rl};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -173,14 +173,66 @@ fn with_state<T>(f: impl FnOnce(&mut State) -> T) -> T {
     f(state.get_or_insert_with(State::default))
 }
 
-/// Sets what connections from now on use. Names of protocols and ciphers that cannot be understood are logged when the first
-/// connection begins, and the default is used in their place.
+/// Sets what connections from now on use, and logs at once what is wrong with it, as far as it can be seen: names of protocols and
+/// ciphers that cannot be understood, in whose place the default is used, and files.
 pub fn configure(settings: Settings) {
     with_state(|state| {
         if state.settings != settings {
+            examine(&settings);
             *state = State { settings, loaded: None };
         }
     });
+}
+
+/// Logs what is wrong with settings that are given. A connection that needs what is lacking says so itself.
+fn examine(settings: &Settings) {
+    let Settings { private_key, certificate, ca_cert, peer_ca_cert, .. } = settings;
+    if !private_key.is_empty() && !certificate.is_empty() {
+        if let Err(error) = certificates(certificate) {
+            let _ = lacking(format_args!("SSL_use_certificate_file: {error}"));
+        } else if let Err(error) = key(private_key) {
+            let _ = lacking(error);
+        }
+    }
+    if !ca_cert.is_empty()
+        && ca_cert != "none"
+        && !bootstraps(settings)
+        && let Err(error) = certificates(ca_cert)
+    {
+        let _ = lacking(format_args!("failed to load client certificates from {ca_cert}: {error}"));
+    }
+    if !peer_ca_cert.is_empty()
+        && let Err(error) = peer_certificates(peer_ca_cert)
+    {
+        let _ = lacking(error);
+    }
+    protocols(&settings.protocols);
+    suites(settings);
+}
+
+fn key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|e| format!("SSL_use_PrivateKey_file: {}", openssl_error(e)))
+}
+
+/// What OpenSSL says of a file: programs look for its words.
+fn openssl_error(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(e) => {
+            let number =
+                0x8000_0000 | e.raw_os_error().and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+            format!("error:{number:08X}:system library::{}", ib_base::errno::strerror(&e))
+        }
+        pem::Error::NoItemsFound => "error:0480006C:PEM routines::no start line".to_string(),
+        e => e.to_string(),
+    }
+}
+
+/// Certificates to send along. The error is a sentence.
+fn peer_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    if let Err(e) = std::fs::File::open(path) {
+        return Err(format!("failed to open {path} for reading: {}", ib_base::errno::strerror(&e)));
+    }
+    certificates(path).map_err(|e| format!("PEM_read_X509 failed reading {path}: {e}"))
 }
 
 /// What [`configure`] was told last.
@@ -260,15 +312,12 @@ fn suites(settings: &Settings) -> Vec<rustls::SupportedCipherSuite> {
         tls12.is_empty() || tls12.iter().any(|w| *w == its || CIPHER_CLASSES.contains(&w.as_str()))
     };
     let mut chosen = Vec::new();
-    for (of_13, setting, function) in [
-        (true, &settings.ciphersuites, "SSL_CTX_set_ciphersuites"),
-        (false, &settings.ciphers, "SSL_CTX_set_cipher_list"),
-    ] {
+    for (of_13, function) in [(true, "SSL_CTX_set_ciphersuites"), (false, "SSL_CTX_set_cipher_list")] {
         let family = || all.iter().filter(|s| is_13(s) == of_13);
         let before = chosen.len();
         chosen.extend(family().filter(|s| if of_13 { wanted_13(s) } else { wanted_12(s) }));
         if chosen.len() == before {
-            vlog_err_rl!(STREAM_SSL, (1, 5), "{}: no cipher match in \"{}\"", function, setting);
+            vlog_err_rl!(STREAM_SSL, (1, 5), "{}: error:0A0000B9:SSL routines::no cipher match", function);
             chosen.extend(family());
         }
     }
@@ -278,10 +327,8 @@ fn suites(settings: &Settings) -> Vec<rustls::SupportedCipherSuite> {
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     match all {
-        Ok(all) if all.is_empty() => Err("no certificate in it".into()),
-        Ok(all) => Ok(all),
-        Err(rustls::pki_types::pem::Error::Io(e)) => Err(ib_base::errno::strerror(&e)),
-        Err(e) => Err(e.to_string()),
+        Ok(all) if all.is_empty() => Err(openssl_error(pem::Error::NoItemsFound)),
+        other => other.map_err(openssl_error),
     }
 }
 
@@ -398,7 +445,7 @@ impl ServerCertVerifier for ServerTrust {
 }
 
 /// Logs an error of configuration and says what it means to whoever wants a connection.
-fn lacking(text: fmt::Arguments<'_>) -> io::Error {
+fn lacking(text: impl fmt::Display) -> io::Error {
     vlog_err_rl!(STREAM_SSL, (1, 5), "{}", text);
     os(ENOPROTOOPT)
 }
@@ -426,21 +473,16 @@ fn load(settings: &Settings) -> io::Result<Loaded> {
         return Err(os(ENOPROTOOPT));
     }
     let (key_file, cert_file) = (&settings.private_key, &settings.certificate);
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| match e {
-        rustls::pki_types::pem::Error::Io(e) => {
-            lacking(format_args!("{key_file}: reading private key failed: {}", ib_base::errno::strerror(&e)))
-        }
-        e => lacking(format_args!("{key_file}: reading private key failed: {e}")),
-    })?;
-    let mut chain = certificates(cert_file)
-        .map_err(|e| lacking(format_args!("{cert_file}: reading certificate failed: {e}")))?;
+    let mut chain =
+        certificates(cert_file).map_err(|e| lacking(format_args!("SSL_use_certificate_file: {e}")))?;
+    let key = key(key_file).map_err(lacking)?;
 
     let anyone = settings.ca_cert == "none" || bootstraps(settings);
     let mut roots = RootCertStore::empty();
     if !anyone {
         let file = &settings.ca_cert;
         let cas = certificates(file)
-            .map_err(|e| lacking(format_args!("{file}: failed to load CA certificates: {e}")))?;
+            .map_err(|e| lacking(format_args!("failed to load client certificates from {file}: {e}")))?;
         for ca in &cas {
             if let Err(e) = roots.add(ca.clone()) {
                 vlog_warn_rl!(STREAM_SSL, (1, 5), "{}: ignoring a CA certificate: {}", file, e);
@@ -449,11 +491,10 @@ fn load(settings: &Settings) -> io::Result<Loaded> {
         extend_chain(&mut chain, &cas);
     }
     if !settings.peer_ca_cert.is_empty() {
-        match certificates(&settings.peer_ca_cert) {
+        match peer_certificates(&settings.peer_ca_cert) {
             Ok(cas) => chain.extend(cas.into_iter().filter(|c| !chain.contains(c)).collect::<Vec<_>>()),
             Err(e) => {
-                let file = &settings.peer_ca_cert;
-                vlog_err_rl!(STREAM_SSL, (1, 5), "{}: failed to load peer CA certificates: {}", file, e);
+                let _ = lacking(e);
             }
         }
     }
@@ -465,8 +506,9 @@ fn load(settings: &Settings) -> io::Result<Loaded> {
     });
     let versions = protocols(&settings.protocols);
     let unusable = |e: rustls::Error| lacking(format_args!("SSL/TLS cannot be configured: {e}"));
-    let mismatch =
-        |e: rustls::Error| lacking(format_args!("Private key does not match certificate public key: {e}"));
+    let mismatch = |_: rustls::Error| {
+        lacking("SSL_use_PrivateKey_file: error:05800074:x509 certificate routines::key values mismatch")
+    };
     let trust = Arc::new(ServerTrust { roots: roots.clone(), provider: Arc::clone(&provider) });
     let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)

@@ -116,8 +116,8 @@ pub fn vlog_option(program: &str, found: &Found) -> Result<bool, String> {
                 signal::exit(1);
             }
         }
-        SYSLOG_METHOD => vlog::set_syslog_method(&found.arg_str()),
-        SYSLOG_TARGET => vlog::set_syslog_target(&found.arg_str()).map_err(|e| format!("{program}: {e}"))?,
+        SYSLOG_METHOD => vlog::set_syslog_method(&found.arg_str()).map_err(|e| format!("{program}: {e}"))?,
+        SYSLOG_TARGET => vlog::set_syslog_target(&found.arg_str()),
         _ => return Ok(false),
     }
     Ok(true)
@@ -183,8 +183,10 @@ impl Daemon {
             OVERWRITE_PIDFILE => self.overwrite_pidfile = true,
             MONITOR => self.monitor = true,
             USER => {
-                self.user =
-                    Some(User::lookup(&found.arg_str()).map_err(|e| format!("{}: {e}", self.program))?)
+                self.user = Some(
+                    User::lookup(&found.arg_str())
+                        .map_err(|e| format!("{}: (null): {e}, aborting.", self.program))?,
+                )
             }
             NO_SELF_CONFINEMENT => {}
             _ => return vlog_option(&self.program, found),

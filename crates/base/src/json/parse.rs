@@ -645,8 +645,10 @@ impl Parser {
             return Ok(None);
         }
         // First sight of a text: it is likely complete. Later: only brackets tell, except for the rare retry
-        // whose purpose is to see errors early.
-        if size < self.retry && !self.scan_complete() {
+        // whose purpose is to see errors early. What does not begin with a bracket is an error as soon as it is a value;
+        // a short one is looked at each time.
+        let bare = !matches!(self.buf[self.start], b'{' | b'[') && size < 4096;
+        if !bare && size < self.retry && !self.scan_complete() {
             return self.check_limit(size);
         }
         let text = &self.buf[self.start..];
@@ -717,6 +719,17 @@ mod tests {
 
     fn error(text: &str) -> String {
         Json::parse(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn bare_values_in_parts_are_refused() {
+        for parts in [["5", "\"x\""], ["\"x", "\""], ["nul", "l "], ["\"\\ud8", "00\""]] {
+            let mut parser = Parser::new();
+            parser.feed(parts[0].as_bytes());
+            assert_eq!(parser.next_value(), Ok(None), "{parts:?}");
+            parser.feed(parts[1].as_bytes());
+            assert!(parser.next_value().is_err(), "{parts:?}");
+        }
     }
 
     #[test]

@@ -495,18 +495,29 @@ pub fn set_verbosity(spec: Option<&str>) -> Result<(), String> {
 }
 
 /// Applies `--syslog-method`: `auto`, `libc`, `null`, `unix:FILE`, `udp:IP:PORT`.
-pub fn set_syslog_method(method: &str) {
+/// The error is a sentence.
+pub fn set_syslog_method(method: &str) -> Result<(), String> {
     let mut state = state();
-    state.syslog.set_method(method);
-    refresh(&state);
-}
-
-/// Applies `--syslog-target`: messages go to `HOST:PORT` by UDP as well, in the form of RFC 5424.
-pub fn set_syslog_target(target: &str) -> Result<(), String> {
-    let mut state = state();
-    state.syslog.set_target(target)?;
+    if !state.syslog.set_method(method) {
+        return Err(format!("unsupported syslog method '{method}'"));
+    }
     refresh(&state);
     Ok(())
+}
+
+/// Applies `--syslog-target`: messages go to `HOST:PORT` by UDP as well, in the form of RFC 5424. A target that is none is
+/// logged, and no more.
+pub fn set_syslog_target(target: &str) {
+    let (_, port) = target.rsplit_once(':').unwrap_or((target, ""));
+    if port.is_empty() {
+        crate::vlog!(module::SOCKET_UTIL, Level::Err, "{target}: port must be specified");
+    } else if port.parse::<u16>().is_err() {
+        crate::vlog!(module::SOCKET_UTIL, Level::Err, "{target}: bad port number \"{port}\"");
+    } else if state().syslog.set_target(target) {
+        refresh(&state());
+        let advice = "--syslog-target flag is deprecated, use --syslog-method instead";
+        crate::vlog!(module::VLOG, Level::Warn, "{advice}");
+    }
 }
 
 /// Starts to log into the file `path`, which is created or appended to.

@@ -41,24 +41,31 @@ fn udp(target: &str) -> std::io::Result<UdpSocket> {
 impl Syslog {
     pub(super) fn from_env() -> Syslog {
         let mut syslog = Syslog { method: Method::Null, target: None };
-        syslog.set_method(std::env::var("OVS_SYSLOG_METHOD").as_deref().unwrap_or("auto"));
+        if !syslog.set_method(std::env::var("OVS_SYSLOG_METHOD").as_deref().unwrap_or("libc")) {
+            syslog.set_method("libc");
+        }
         syslog
     }
 
-    pub(super) fn set_method(&mut self, method: &str) {
+    /// False if there is no such method.
+    pub(super) fn set_method(&mut self, method: &str) -> bool {
         let libc = || unix("/dev/log").map_or(Method::Null, Method::Libc);
         self.method = match method.split_once(':') {
             None if method == "null" => Method::Null,
             Some(("unix", path)) => unix(path).map_or(Method::Null, Method::Unix),
             Some(("udp", to)) => udp(to).map_or(Method::Null, Method::Udp),
-            _ => libc(),
+            None if method == "libc" => libc(),
+            _ => return false,
         };
+        true
     }
 
-    pub(super) fn set_target(&mut self, target: &str) -> Result<(), String> {
-        let socket = udp(target).map_err(|e| format!("{target}: {}", crate::errno::strerror(&e)))?;
-        self.target = Some((socket, Pattern::new(TARGET_PATTERN)));
-        Ok(())
+    /// False if the target cannot be reached in any way.
+    pub(super) fn set_target(&mut self, target: &str) -> bool {
+        let socket = udp(target).ok();
+        let known = socket.is_some();
+        self.target = socket.map(|socket| (socket, Pattern::new(TARGET_PATTERN)));
+        known
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -208,11 +208,7 @@ fn parse(args: &[OsString], daemon: &mut Daemon, io: &mut Io<'_>) -> Result<Sett
             }
             OPT_SYNC_FROM => settings.sync_from = Some(found.arg_str()),
             OPT_SYNC_EXCLUDE => {
-                let tables = found.arg_str();
-                if let Err(message) = ib_ovsdb::server::parse_excluded(&tables) {
-                    fatal(message);
-                }
-                settings.sync_exclude = Some(tables);
+                settings.sync_exclude = Some(found.arg_str());
             }
             OPT_ACTIVE => settings.active = true,
             OPT_FILE_DIFF => settings.no_file_diff = true,
@@ -288,6 +284,9 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     app.remotes.set_tls(settings.tls);
     app.copying.exclude = settings.sync_exclude.clone().unwrap_or_default();
     if let Some(active) = &settings.sync_from {
+        if let Err(message) = ib_ovsdb::server::parse_excluded(&app.copying.exclude) {
+            fatal(message);
+        }
         app.copying.active.clone_from(active);
         if !settings.active {
             app.become_backup();
@@ -414,7 +413,7 @@ fn serve(
                 Ok(status) => {
                     let how = match status.code() {
                         Some(code) => format!("exit status {code}"),
-                        None => status.to_string(),
+                        None => ended_by(status),
                     };
                     eprintln!("{PROGRAM}: {}: child exited, {how}", child.command);
                     1
@@ -423,6 +422,25 @@ fn serve(
             };
         }
         deadline = app.deadline(memory.deadline());
+    }
+}
+
+/// The name of a clustered database, as the first record of its file has it.
+fn cluster_name(path: &Path) -> Option<String> {
+    use std::io::Read;
+    // The schema is in it: larger than any there is, but bounded.
+    let mut text = String::new();
+    std::fs::File::open(path).ok()?.take(16 << 20).read_to_string(&mut text).ok()?;
+    let header = ib_base::json::Json::parse(text.lines().nth(1)?).ok()?;
+    header.get("name")?.as_str().map(str::to_string)
+}
+
+/// How a signal ended a process.
+fn ended_by(status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status.signal() {
+        Some(signal) => format!("killed ({})", signal::name(signal)),
+        None => status.to_string(),
     }
 }
 
@@ -481,6 +499,9 @@ impl App {
             return Err(format!("ovsdb error: {file}: already open"));
         }
         if ib_ovsdb::log::is_cluster(path) {
+            if let Some(name) = cluster_name(path).filter(|n| self.server.database(n).is_some()) {
+                return Err(format!("ovsdb error: {name}: duplicate database name"));
+            }
             return Err(format!("ovsdb error: {file}: clustered databases are not supported yet"));
         }
         let lock = |path: &Path| -> std::io::Result<Box<dyn Send>> { Ok(Box::new(LockFile::lock(path)?)) };

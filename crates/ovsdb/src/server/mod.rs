@@ -238,10 +238,7 @@ impl Server {
 
     /// The locks that a session holds, waits for and has lost, for its status.
     pub fn locks_of(&self, id: SessionId) -> [Vec<String>; 3] {
-        let lost: Vec<String> =
-            self.sessions.get(&id).map(|s| s.lost.iter().cloned().collect()).unwrap_or_default();
-        let (held, waiting) = self.locks.of(id, &lost);
-        [held, waiting, lost]
+        self.locks.of(id)
     }
 
     /// All that was sent to the session is on its way: it may be sent more.
@@ -503,15 +500,8 @@ impl Server {
             return Err(Error::syntax(&Json::Array(params), message).to_json());
         }
         let (locked, victim) = self.locks.lock(name, id, method == "steal");
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.lost.remove(name);
-        }
         if let Some(victim) = victim {
-            let name = name.to_string();
-            if let Some(session) = self.sessions.get_mut(&victim) {
-                session.lost.insert(name.clone());
-            }
-            self.notify(victim, "stolen", &name);
+            self.notify(victim, "stolen", name);
         }
         Ok(Json::object([("locked", Json::Bool(locked))]))
     }
@@ -524,12 +514,8 @@ impl Server {
             let message = "unlock: \"unlock\" without \"lock\" or \"steal\"";
             return Err(Error::syntax(&Json::Array(params), message).to_json());
         }
-        let name = name.to_string();
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.lost.remove(&name);
-        }
-        if let Some(next) = self.locks.unlock(&name, id) {
-            self.notify(next, "locked", &name);
+        if let Some(owner) = self.locks.unlock(name, id) {
+            self.notify(owner, "locked", name);
         }
         Ok(Json::Object(Object::new()))
     }

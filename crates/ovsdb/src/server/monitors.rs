@@ -74,16 +74,23 @@ impl Server {
         };
         let list = params.as_array().unwrap_or_default();
         let database_name = self.named_database(method, list)?;
-        let expected = if version == Version::V3 { 4 } else { 3 };
-        if list.len() != expected {
-            return Err(Error::syntax(params, "invalid parameters"));
-        }
-        let (monitor_id, requests) = (&list[1], &list[2]);
+        // The original looks at what is there before it counts: of two parameters the second counts for both.
+        let requests = match (version, list) {
+            (Version::V1, [_, _, requests, ..]) => requests,
+            (Version::V1, [_, requests]) if requests.as_object().is_none() => requests,
+            (Version::V2, [_, _, requests]) | (Version::V3, [_, _, requests, _]) => requests,
+            _ => return Err(Error::syntax(params, "invalid parameters")),
+        };
+        let monitor_id = &list[1];
         let key = monitor_id.to_string();
         if self.sessions.get(&id).is_none_or(|s| s.monitors.contains_key(&key)) {
             return Err(Error::syntax(monitor_id, "duplicate monitor ID"));
         }
-        let since = match list.get(3) {
+        let Some(database) = self.databases.get(&database_name) else {
+            return Err(Error::tag_only("unknown database"));
+        };
+        let spec = MonitorSpec::from_json(&database.schema, requests, version)?;
+        let since = match list.get(3).filter(|_| version == Version::V3) {
             Some(Json::String(text)) => Some(
                 Uuid::parse(text)
                     .ok_or_else(|| Error::syntax(&list[3], "last-txn-id must be UUID format."))?,
@@ -91,10 +98,6 @@ impl Server {
             Some(other) => return Err(Error::syntax(other, "last-txn-id must be string")),
             None => None,
         };
-        let Some(database) = self.databases.get(&database_name) else {
-            return Err(Error::tag_only("unknown database"));
-        };
-        let spec = MonitorSpec::from_json(&database.schema, requests, version)?;
         let name: Arc<str> = key.as_str().into();
         let (group, spec) = self.monitors.join(&database_name, spec, id, &name);
         let database = &self.databases[&database_name];

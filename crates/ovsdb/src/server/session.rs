@@ -6,7 +6,7 @@ use crate::monitor::{MonitorSpec, Version};
 use crate::rbac::Asker;
 use crate::table::{FastMap, Row};
 use ib_base::json::Json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Names a session; never used again.
@@ -39,8 +39,6 @@ pub(super) struct Monitor {
 pub(super) struct Session {
     pub read_only: bool,
     pub asker: Asker,
-    /// Names of locks that were stolen from it.
-    pub lost: BTreeSet<String>,
     pub db_change_aware: bool,
     /// By the text of the client's name for it.
     pub monitors: BTreeMap<String, Monitor>,
@@ -55,7 +53,6 @@ impl Session {
         Session {
             read_only,
             asker,
-            lost: BTreeSet::new(),
             db_change_aware: false,
             monitors: BTreeMap::new(),
             triggers: Vec::new(),
