@@ -23,6 +23,7 @@ mod write;
 
 pub use parse::{JsonError, MAX_DEPTH, Parser, unescape};
 pub use pull::{Pull, Strings};
+pub use table_order::table_order;
 pub use write::{Style, format_real, write_integer, write_string};
 
 use std::collections::HashMap;

@@ -9,9 +9,10 @@ use crate::datum::Datum;
 use crate::error::Error;
 pub use crate::row::{Row, RowBuilder};
 use crate::row_map::RowMap;
-use crate::schema::{FIRST_COLUMN, TableSchema};
+use crate::schema::{ColumnSchema, FIRST_COLUMN, TableSchema};
 use crate::types::{BaseType, RefType};
 use foldhash::fast::RandomState;
+use ib_base::json::table_order;
 use std::collections::{HashMap, HashSet, hash_map};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -218,11 +219,21 @@ pub struct Table {
     pub bad_defaults: Vec<(usize, Error)>,
 }
 
+/// The columns in the order of Open vSwitch's hash table, which it fills with its own and then in the order of the schema's JSON.
+fn original_order(schema: &TableSchema) -> Vec<usize> {
+    let (own, declared) = schema.columns.split_at(FIRST_COLUMN);
+    let json = table_order(declared.iter().map(|c| &*c.name));
+    let filled: Vec<&ColumnSchema> = own.iter().chain(json.into_iter().map(|i| &declared[i])).collect();
+    table_order(filled.iter().map(|c| &*c.name)).into_iter().map(|i| filled[i].index).collect()
+}
+
 impl Table {
     /// An empty table. `table_index` finds tables by name.
     pub fn new(schema: Arc<TableSchema>, table_index: impl Fn(&str) -> Option<usize>) -> Table {
         let defaults: Vec<Datum> = schema.columns.iter().map(|c| Datum::default_for(&c.kind)).collect();
-        let user = || schema.columns.iter().skip(FIRST_COLUMN);
+        // Of several that are wrong the original names the first in its table of columns.
+        let order = original_order(&schema);
+        let user = || order.iter().map(|&c| &schema.columns[c]).filter(|c| c.index >= FIRST_COLUMN);
         let bad_defaults =
             user().filter_map(|c| defaults[c.index].check(&c.kind).err().map(|e| (c.index, e))).collect();
         let target = |base: Option<&BaseType>| {

@@ -29,24 +29,29 @@ fn place(chains: &mut [Vec<(u32, usize)>], entry: (u32, usize)) {
     chains[chain].push(entry);
 }
 
+/// The places of `names`, put into the table one by one, in the table's order.
+pub fn table_order<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<usize> {
+    let mut chains = vec![Vec::new()];
+    for (i, name) in names.into_iter().enumerate() {
+        place(&mut chains, (hash(name), i));
+        let n = i + 1;
+        if n / 2 >= chains.len() {
+            let wanted = (n / 2 + 1).next_power_of_two().max(4);
+            let mut grown = vec![Vec::new(); wanted];
+            for entry in chains.iter().flat_map(|chain| chain.iter().rev()) {
+                place(&mut grown, *entry);
+            }
+            chains = grown;
+        }
+    }
+    chains.iter().flat_map(|chain| chain.iter().rev()).map(|&(_, i)| i).collect()
+}
+
 impl Object {
     /// The members in the order of Open vSwitch's hash table.
     pub fn in_table_order(&self) -> Vec<(&Arc<str>, &Json)> {
-        let mut chains = vec![Vec::new()];
-        for (i, name) in self.keys().enumerate() {
-            place(&mut chains, (hash(name), i));
-            let n = i + 1;
-            if n / 2 >= chains.len() {
-                let wanted = (n / 2 + 1).next_power_of_two().max(4);
-                let mut grown = vec![Vec::new(); wanted];
-                for entry in chains.iter().flat_map(|chain| chain.iter().rev()) {
-                    place(&mut grown, *entry);
-                }
-                chains = grown;
-            }
-        }
-        let order = chains.iter().flat_map(|chain| chain.iter().rev());
-        order.map(|&(_, i)| (&self.members[i].0, &self.members[i].1)).collect()
+        let order = table_order(self.keys().map(|name| &**name));
+        order.into_iter().map(|i| (&self.members[i].0, &self.members[i].1)).collect()
     }
 }
 
