@@ -635,7 +635,7 @@ fn update_interface(
         configure_device(&*there.dev, want)?;
         bridge.port_options(there.ofport, want.options.clone());
     }
-    if there.desired.datapath_config != want.datapath_config {
+    if (&there.desired.datapath_config, &there.desired.policing) != (&want.datapath_config, &want.policing) {
         configure_datapath_port(bridge, want);
     }
     bridge.port_set_monitors(there.ofport, &want.monitors);
@@ -648,7 +648,14 @@ fn update_interface(
 fn configure_datapath_port(bridge: &Bridge, want: &InterfaceDesired) {
     let dpif = &bridge.backer.dpif;
     let Some(port) = dpif.port_by_name(&want.name) else { return };
-    if let Err(e) = dpif.port_set_config(port.number, &want.datapath_config) {
+    let mut settings = want.datapath_config.clone();
+    if dpif.makes_devices() {
+        // The device that polices is the datapath's.
+        let p = &want.policing;
+        let values = [p.rate_kbps, p.burst_kb, p.rate_kpps, p.burst_kpkts].map(|v| v.to_string());
+        settings.insert(ib_netdev::qos::POLICING_KEY.to_owned(), values.join(" "));
+    }
+    if let Err(e) = dpif.port_set_config(port.number, &settings) {
         let why = ib_base::errno::strerror_num(e.errno());
         vlog_warn!(DPIF, "{}: port_set_config failed ({why})", dpif.full_name());
     }

@@ -22,6 +22,7 @@ use ib_dpif::{
     Ufid, UpcallHandler,
 };
 use ib_flow::OdpPort;
+use ib_netdev::qos::{POLICING_KEY, Policing};
 use ib_netdev::{Flags, Netdev, Registry};
 use ib_packet::Batch;
 use ib_packet::buffer::BATCH_MAX;
@@ -611,6 +612,10 @@ impl Dpif for DpUserspace {
         let port = self.shared.ports.get(number);
         let port = port.ok_or_else(|| DpifError::NotFound(format!("port {number} not found")))?;
         let name = port.netdev.name();
+        if let Some(policing) = other_config.get(POLICING_KEY).and_then(|text| Policing::parse(text)) {
+            // Devices that cannot police are many, and nobody complains of them.
+            let _ = port.netdev.set_policing(&policing);
+        }
         let new = PortSettings::read(other_config)
             .ok_or_else(|| DpifError::Invalid(format!("{name}: pmd-rxq-affinity cannot be read")))?;
         let old = std::mem::replace(&mut *port.settings.lock(), new.clone());

@@ -20,6 +20,18 @@ pub struct Policing {
     pub burst_kpkts: u32,
 }
 
+/// The setting of a port by which a datapath in another process learns its [`Policing`]: the four numbers in order.
+pub const POLICING_KEY: &str = "ironbridge-policing";
+
+impl Policing {
+    /// From the value of [`POLICING_KEY`].
+    pub fn parse(text: &str) -> Option<Policing> {
+        let numbers: Vec<u32> = text.split(' ').map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        let [rate_kbps, burst_kb, rate_kpps, burst_kpkts] = numbers[..] else { return None };
+        Some(Policing { rate_kbps, burst_kb, rate_kpps, burst_kpkts })
+    }
+}
+
 /// What a QoS type offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {

@@ -115,6 +115,12 @@ impl Daemons {
         Daemons::start_with(None, Some(turn), switch_options)
     }
 
+    /// Starts the database, and no switch.
+    pub fn without_switch() -> Daemons {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Daemons::start_database_with(None, Some(turn))
+    }
+
     /// Starts both in a network namespace.
     pub fn start_in(ns: &str) -> Daemons {
         Daemons::start_with(Some(ns.to_owned()), None, &[])
@@ -125,6 +131,12 @@ impl Daemons {
         turn: Option<MutexGuard<'static, ()>>,
         switch_options: &[&str],
     ) -> Daemons {
+        let d = Daemons::start_database_with(ns, turn);
+        d.start_switch(switch_options);
+        d
+    }
+
+    fn start_database_with(ns: Option<String>, turn: Option<MutexGuard<'static, ()>>) -> Daemons {
         let dir = Dir::new("run");
         let links = dir.path().join("links");
         let made =
@@ -134,7 +146,6 @@ impl Daemons {
         d.run("ovsdb-tool create conf.db");
         d.start_database();
         d.run("ovs-vsctl --no-wait init");
-        d.start_switch(switch_options);
         d
     }
 
@@ -156,7 +167,11 @@ impl Daemons {
         let mut words = line.split_whitespace();
         let name = words.next().expect("a command");
         let ours = self.links.join(name);
-        let program = if ours.exists() { ours } else { name.into() };
+        let program = match name {
+            "ironbridge" => env!("CARGO_BIN_EXE_ironbridge").into(),
+            _ if ours.exists() => ours,
+            _ => name.into(),
+        };
         let mut command = match &self.ns {
             None => Command::new(program),
             Some(ns) => {

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use ib_dp_kernel::provider::RemoteDpif;
 use ib_dpif::dpctl::{self, Context, Options, PortCounters};
 use ib_dpif::text::{PortNames, parse_key};
 use ib_flow::{Flow, Mask, PortMap};
@@ -17,11 +18,17 @@ use ib_stream::unixctl::{Call, Command, MANY, Server, standard};
 use super::{Exit, Vswitchd};
 
 /// Registers every command. `dummies`: also those that only tests use.
-pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
+/// `elsewhere`: user-space datapaths are in another process.
+pub fn register(server: &mut Server<Vswitchd>, dummies: bool, elsewhere: bool) {
     server.register(&standard::commands());
     server.register(OWN);
     server.register(&datapath_commands());
-    server.register(&super::pmd_commands::commands());
+    let of_datapaths = super::pmd_commands::commands();
+    if elsewhere {
+        server.register(&of_datapaths.iter().map(passed_on).collect::<Vec<_>>());
+    } else {
+        server.register(&of_datapaths);
+    }
     server.register(&ofproto_commands());
     server.register(&tunnel_commands());
     if dummies {
@@ -29,6 +36,18 @@ pub fn register(server: &mut Server<Vswitchd>, dummies: bool) {
         server.register(DUMMY);
         server.register(super::pmd_commands::DUMMY);
     }
+}
+
+/// A command that the datapath's process runs.
+fn passed_on(command: &Command<Vswitchd>) -> Command<Vswitchd> {
+    let handler = |v: &mut Vswitchd, call: Call| {
+        let all = v.layer.switch.datapaths();
+        let there = all.iter().find_map(|dp| dp.as_any().downcast_ref::<RemoteDpif>());
+        let words: Vec<&str> = std::iter::once(&call.command).chain(&call.args).map(String::as_str).collect();
+        let result = there.map_or_else(|| Err("no datapath".to_owned()), |dp| dp.appctl(&words));
+        call.answer_text(result);
+    };
+    Command { handler, ..*command }
 }
 
 const OWN: &[Command<Vswitchd>] = &[

@@ -488,7 +488,7 @@ pub fn serve(options: &Options, stop: Option<&Stop>, ready: impl FnOnce()) -> io
     let socket = unixctl::socket_path("ovs-vswitchd", options.unixctl.as_deref());
     let mut server = Server::listen(socket.as_deref(), &handle)?;
     let mut switch = Vswitchd::new(options, &clock, &handle)?;
-    commands::register(&mut server, options.dummy != DummyLevel::None);
+    commands::register(&mut server, options.dummy != DummyLevel::None, options.datapath_socket.is_some());
     vlog_info!(
         VSWITCHD,
         "Ironbridge {} (Open vSwitch {})",

@@ -1,0 +1,126 @@
+//! The datapath in a process of its own: what has a flow goes on while the control plane is killed, upgraded or stopped.
+
+mod support;
+
+use support::{Daemons, Host, NET, need, unique, wait_for};
+
+/// Daemons whose datapath is a process of its own.
+struct Split(Daemons);
+
+impl Split {
+    fn start() -> Split {
+        let d = Daemons::without_switch();
+        d.run("ironbridge datapath --detach --no-chdir --pidfile --log-file");
+        d.start_switch(&["--datapath-socket"]);
+        Split(d)
+    }
+    fn restart_switch(&self, signal: &str) {
+        self.0.kill("ovs-vswitchd", signal);
+        self.0.start_switch(&["--datapath-socket"]);
+    }
+}
+
+impl Drop for Split {
+    fn drop(&mut self) {
+        let _ = self.0.try_run("ovs-appctl -t ovs-vswitchd exit --cleanup");
+        self.0.kill("ironbridge-datapath", "-15");
+    }
+}
+
+/// A line such as "300 packets transmitted, 300 received, 0% packet loss".
+fn received(pings: &std::process::Output) -> String {
+    let text = String::from_utf8_lossy(&pings.stdout).into_owned();
+    text.lines().find(|l| l.contains("transmitted")).unwrap_or(&text).to_owned()
+}
+
+fn ping_meanwhile(from: &Host, to: &str, meanwhile: impl FnOnce()) -> String {
+    let line = format!("ip netns exec {} ping -i 0.01 -c 250 -W 1 {to}", from.ns);
+    let pinging = std::thread::spawn(move || support::try_sh(&line));
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    meanwhile();
+    received(&pinging.join().unwrap())
+}
+
+#[test]
+fn established_flows_lose_nothing_when_the_switch_is_killed() {
+    if !need(NET) {
+        return;
+    }
+    let split = Split::start();
+    let d = &split.0;
+    let br = unique("ibr");
+    d.run(&format!("ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev"));
+    let (a, b) = (Host::new("10.79.0.1/24"), Host::new("10.79.0.2/24"));
+    for h in [&a, &b] {
+        d.run(&format!("ovs-vsctl add-port {br} {}", h.port));
+    }
+    wait_for("traffic", 10, || a.pings("10.79.0.2"));
+    for signal in ["-9", "-15"] {
+        let told = ping_meanwhile(&a, "10.79.0.2", || split.restart_switch(signal));
+        assert!(told.contains("250 received, 0% packet loss"), "after {signal}: {told}");
+    }
+    // The one that came knows the ports, changes them, and counts.
+    assert!(d.run("ovs-appctl dpctl/show").contains(&a.port));
+    assert!(d.run("ovs-appctl dpif-netdev/pmd-stats-show").contains("packets received"));
+    d.run(&format!("ovs-vsctl del-port {}", b.port));
+    assert!(!a.pings("10.79.0.2"));
+    d.run(&format!("ovs-vsctl add-port {br} {}", b.port));
+    wait_for("the port that came again", 10, || a.pings("10.79.0.2"));
+    // A port that went from the database while no switch ran goes from the datapath.
+    d.kill("ovs-vswitchd", "-9");
+    d.run(&format!("ovs-vsctl --no-wait del-port {}", b.port));
+    d.start_switch(&["--datapath-socket"]);
+    assert!(!d.run("ovs-appctl dpctl/show").contains(&b.port));
+}
+
+#[test]
+fn stateful_flows_wait_for_their_tables() {
+    if !need(NET) {
+        return;
+    }
+    let split = Split::start();
+    let d = &split.0;
+    let br = unique("ibr");
+    d.run(&format!("ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev"));
+    let (a, b) = (Host::new("10.80.0.1/24"), Host::new("10.80.0.2/24"));
+    for h in [&a, &b] {
+        d.run(&format!("ovs-vsctl add-port {br} {}", h.port));
+    }
+    let flows = d.dir.file("flows");
+    let text = "priority=10,arp,actions=NORMAL\npriority=5,ip,actions=ct(table=1)\npriority=0,actions=drop\n\
+                table=1,ct_state=+trk+new,ip,nw_src=10.80.0.1,actions=ct(commit),NORMAL\n\
+                table=1,ct_state=+trk+est,ip,actions=NORMAL\n";
+    std::fs::write(&flows, text).unwrap();
+    let restore = || {
+        d.run(&format!("ovs-ofctl del-flows {br}"));
+        d.run(&format!("ovs-ofctl add-flows {br} {flows}"));
+    };
+    restore();
+    wait_for("traffic", 10, || a.pings("10.80.0.2"));
+    assert!(!b.pings("10.80.0.1"), "who may not begin began");
+    let told = ping_meanwhile(&a, "10.80.0.2", || {
+        d.run("ovs-vsctl --no-wait set Open_vSwitch . other_config:flow-restore-wait=true");
+        split.restart_switch("-9");
+        let before = d.run("ovs-appctl dpctl/dump-flows");
+        assert!(before.contains("recirc("), "no flow of the switch before is there: {before}");
+        // A round of revalidation would have run by now.
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        assert!(d.run("ovs-appctl dpctl/dump-flows").contains("recirc("));
+        restore();
+        d.run("ovs-vsctl --no-wait remove Open_vSwitch . other_config flow-restore-wait");
+    });
+    assert!(told.contains("250 received, 0% packet loss"), "{told}");
+    let connections = d.run("ovs-appctl dpctl/dump-conntrack");
+    assert!(connections.contains("icmp,orig=(src=10.80.0.1,dst=10.80.0.2"), "{connections}");
+    assert!(!b.pings("10.80.0.1"), "who may not begin began");
+    d.run("ovs-appctl dpctl/flush-conntrack");
+    assert_eq!(d.run("ovs-appctl dpctl/dump-conntrack"), "");
+}
+
+#[test]
+fn without_a_datapath_process_the_switch_says_so() {
+    let d = Daemons::without_switch();
+    let out = d.try_run("ovs-vswitchd --datapath-socket=/nonexistent/socket");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("ironbridge datapath"), "{said}");
+}
