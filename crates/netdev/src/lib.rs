@@ -9,7 +9,7 @@
 //!   bridge ──set_config, mtu, stats──►┌────────────┐◄──rx_queues, send── datapath threads
 //!                                     │ dyn Netdev │
 //!   Registry::run ◄─rtnetlink──┐      └─────▲──────┘
-//!                              └── seq ─────┘  system · tap/internal · patch · dummy*
+//!                              └── seq ─────┘  system · tap/internal · patch · replay/null · dummy*
 //! ```
 //!
 //! Super-frames (see [`ib_packet::Offload`]) pass whole wherever the device can take them; `send`
@@ -26,6 +26,7 @@ pub mod patch;
 pub mod pcap;
 pub mod qos;
 pub mod registry;
+pub mod replay;
 pub mod stats;
 
 pub use contract::{Bypass, Carrier, Netdev, RxQueue, Speed};

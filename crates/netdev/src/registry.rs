@@ -4,7 +4,7 @@
 //! anyone holds it. The registry itself holds none: the last `Arc` that goes closes the device.
 //!
 //! Kinds come from [`Provider`]s. The built-in ones are here from the start (`system`, `tap`, `internal`,
-//! `patch`); other crates register theirs (tunnels). [`Registry::enable_dummy`] adds dummies, or puts them
+//! `patch`, `replay`, `null`); other crates register theirs (tunnels). [`Registry::enable_dummy`] adds dummies, or puts them
 //! in the place of what is registered by then, as `--enable-dummy` wants it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::linux::hosted::HostedProvider;
 use crate::linux::{Linux, RemoveTogether};
 use crate::patch::PatchProvider;
+use crate::replay::MemoryProvider;
 
 /// Makes devices of one kind.
 pub trait Provider: Send + Sync {
@@ -73,6 +74,8 @@ impl Registry {
             registry.register(provider);
         }
         registry.register(Arc::new(PatchProvider));
+        registry.register(Arc::new(MemoryProvider::Replay));
+        registry.register(Arc::new(MemoryProvider::Null));
         Ok(Arc::new(registry))
     }
 
