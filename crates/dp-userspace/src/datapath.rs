@@ -1,7 +1,7 @@
 //! The provider: [`Dpif`] on top of flow table, ports, workers and threads.
 //!
-//! Kernel devices belong to forwarding threads, each queue to one of them. Dummies are polled by [`Dpif::run`] on the main loop, to
-//! the end, so that a test that injects a packet sees all of its effects when it has called `run` once.
+//! Kernel devices belong to forwarding threads, each queue to one of them; devices that must be polled, to PMD threads ([`crate::pmd`]).
+//! Dummies are polled by [`Dpif::run`] on the main loop, to the end, so that a test that injects a packet sees all of its effects when it has called `run` once.
 //!
 //! Packets that the control plane sends itself (`execute`) go through a worker of their own, out of a small pool, so
 //! that an upcall handler may send packets while it is being called by a worker.
@@ -61,8 +61,8 @@ pub struct Config {
     pub dummy: bool,
 }
 
-/// What the main loop polls: queues of ordinary ports by the main worker, those of PMD ports by workers that stand for
-/// PMD threads, so that tests with such ports are as deterministic as the others.
+/// What the main loop polls: queues of ordinary dummies by the main worker, those of PMD dummies by workers that stand for
+/// PMD threads, so that tests with such ports are as deterministic as the others; and it rules the real PMD threads.
 struct MainLoop {
     queues: Vec<Rx>,
     worker: Worker,
@@ -96,8 +96,10 @@ pub struct DpUserspace {
 }
 
 enum MainMessage {
-    /// A queue, and the NUMA node if its port wants a PMD thread.
-    Add(Rx, Option<u32>),
+    /// A queue for the main loop itself.
+    Add(Rx),
+    /// A queue for a PMD thread, the NUMA node of its device, and whether the main loop takes that thread's turns.
+    AddPmd(Rx, u32, bool),
     Remove(OdpPort),
 }
 
@@ -269,10 +271,19 @@ impl DpUserspace {
     ) -> Result<(), DpifError> {
         let emc = self.shared.ports.get(number).map(|p| Arc::clone(&p.emc)).unwrap_or_default();
         let rx = |queue| Rx { port: number, name: netdev.name().to_owned(), queue, emc: Arc::clone(&emc) };
-        if self.polled_by_main(netdev) {
-            let node = netdev.is_pmd().then(|| netdev.numa_id().unwrap_or(0));
-            self.main_inbox.lock().extend(queues.into_iter().map(|q| MainMessage::Add(rx(q), node)));
+        let by_main = self.polled_by_main(netdev);
+        if by_main || netdev.is_pmd() {
+            let node = netdev.numa_id().unwrap_or(0);
+            let message = |q| match netdev.is_pmd() {
+                true => MainMessage::AddPmd(rx(q), node, by_main),
+                false => MainMessage::Add(rx(q)),
+            };
+            self.main_inbox.lock().extend(queues.into_iter().map(message));
             self.pmds_dirty.store(true, Ordering::Relaxed);
+            if !by_main && let Some(mut main) = self.main.try_lock() {
+                self.take_messages(&mut main);
+                self.reconfigure_pmds(&mut main);
+            }
             return Ok(());
         }
         let mut threads = self.threads.write();
@@ -294,7 +305,7 @@ impl DpUserspace {
 
     /// Has everyone drop the queues of a port.
     fn recall(&self, number: OdpPort, netdev: &dyn Netdev) {
-        if self.polled_by_main(netdev) {
+        if netdev.is_pmd() || self.polled_by_main(netdev) {
             self.main_inbox.lock().push(MainMessage::Remove(number));
             // Now, if the main loop is not at it; else it does so itself when it is done.
             if let Some(mut main) = self.main.try_lock() {
@@ -316,8 +327,8 @@ impl DpUserspace {
     fn take_messages(&self, main: &mut MainLoop) {
         for message in std::mem::take(&mut *self.main_inbox.lock()) {
             match message {
-                MainMessage::Add(rx, Some(numa_id)) => main.pmds.add(rx, numa_id),
-                MainMessage::Add(rx, None) => {
+                MainMessage::AddPmd(rx, numa_id, by_main) => main.pmds.add(rx, numa_id, by_main),
+                MainMessage::Add(rx) => {
                     let after = main.queues.partition_point(|q| q.port <= rx.port);
                     main.queues.insert(after, rx);
                 }
@@ -596,7 +607,9 @@ impl Dpif for DpUserspace {
         }
         let sleeps = |s: &Settings| (s.sleep_us, s.core_sleep_us.clone());
         if old.as_ref().map(sleeps) != Some(sleeps(&new)) {
-            self.main.lock().pmds.log_sleeps(&new);
+            let main = self.main.lock();
+            main.pmds.log_sleeps(&new);
+            main.pmds.set_sleeps(&new);
         }
         let places = |s: &Settings| (s.cpu_mask.clone(), s.assign, s.isolate);
         if old.as_ref().map(places) != Some(places(&new)) {

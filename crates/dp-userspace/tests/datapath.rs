@@ -529,6 +529,64 @@ fn more_queues_are_polled_once_they_are_configured() {
     assert_eq!(dp.pmds(60)[0].totals.received, 1);
 }
 
+/// Two polling threads replay a capture into a port that counts; queues move, and the port leaves while they run.
+#[test]
+fn real_pmd_threads_poll_until_their_port_goes() {
+    let path = std::env::temp_dir().join(format!("ib-pmd-{}.pcap", std::process::id()));
+    let mut pcap = ib_packet::pcap::PcapWriter::new(std::fs::File::create(&path).unwrap()).unwrap();
+    pcap.write(std::time::Duration::ZERO, &udp_frame(1, 2)).unwrap();
+    drop(pcap.into_inner().unwrap());
+    let registry = Registry::new().unwrap();
+    let config =
+        Config { registry: Arc::clone(&registry), clock: Clock::simulated(), threads: 1, dummy: false };
+    let topology = Arc::new(ib_dp_userspace::pmd::numa::Topology::flat(2));
+    let dp = DpUserspace::new("netdev", "ovs-netdev", config).with_topology(&topology);
+    dp.set_config(&[("pmd-cpu-mask".to_owned(), "3".to_owned())].into());
+    let source = registry.open("r0", "replay").unwrap();
+    let options = [("pcap_rx", path.to_str().unwrap()), ("n_rxq", "2")];
+    source.set_config(&options.map(|(k, v)| (k.to_owned(), v.to_owned())).into()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let sink =
+        dp.port_add(&PortSpec { name: "n0".into(), kind: "null".into(), ..PortSpec::default() }).unwrap();
+    let put = FlowPut {
+        modify: false,
+        create: true,
+        zero_stats: false,
+        key: &Flow::zeroed(),
+        mask: &Mask::default(),
+        ufid: None,
+        actions: Arc::new([Action::Output(sink)]),
+    };
+    dp.flow_put(&put).unwrap();
+    let spec = PortSpec { name: "r0".into(), kind: "replay".into(), ..PortSpec::default() };
+    let port = dp.port_add(&spec).unwrap();
+    let sent = || registry.get("n0").unwrap().stats().unwrap().tx_packets.unwrap();
+    let wait_for = |what: &dyn Fn() -> bool| {
+        let began = std::time::Instant::now();
+        while !what() {
+            assert!(began.elapsed().as_secs() < 20, "nothing moves");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    };
+    let busy = |core: usize| dp.pmds(60)[core].totals.received > 1000;
+    wait_for(&|| sent() > 1000 && busy(0) && busy(1));
+    let total = dp.stats().hits;
+    // One core has both queues now, and the counts of the other one are not lost.
+    dp.set_config(&[("pmd-cpu-mask".to_owned(), "1".to_owned())].into());
+    dp.run();
+    let pmds = dp.pmds(60);
+    assert_eq!(pmds.iter().map(|p| (p.core_id, p.queues.len())).collect::<Vec<_>>(), [(0, 2)]);
+    assert!(dp.stats().hits >= total);
+    let before = sent();
+    wait_for(&|| sent() > before + 1000);
+    dp.port_del(port).unwrap();
+    let last = sent();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(sent(), last, "the port is gone");
+    dp.run();
+    assert!(dp.pmds(60).is_empty());
+}
+
 /// What the handler of a `userspace` action gets to see.
 struct Keeps(std::sync::Mutex<Vec<Packet>>);
 impl UpcallHandler for Keeps {

@@ -55,7 +55,12 @@ impl Provider for MemoryProvider {
             name: name.to_owned(),
             kind: *self,
             seq: DeviceSeq::new(changes),
-            control: Mutex::new(Control { mac: random_mac(), mtu: 1500, flags: Flags::UP, options: BTreeMap::new() }),
+            control: Mutex::new(Control {
+                mac: random_mac(),
+                mtu: 1500,
+                flags: Flags::UP,
+                options: BTreeMap::new(),
+            }),
             n_rxq: AtomicU32::new(1),
             source: Arc::default(),
             sent: Counts::default(),
@@ -84,7 +89,8 @@ impl Frames {
                 return Err(invalid("too large to keep in memory"));
             }
             all.bytes.extend_from_slice(&frame);
-            all.ends.push(u32::try_from(all.bytes.len()).map_err(|_| invalid("too large to keep in memory"))?);
+            all.ends
+                .push(u32::try_from(all.bytes.len()).map_err(|_| invalid("too large to keep in memory"))?);
         }
         if all.bytes.is_empty() {
             return Err(invalid("no frames in there"));
@@ -146,7 +152,7 @@ impl Netdev for Memory {
 
     fn set_config(&self, options: &BTreeMap<String, String>) -> Result<()> {
         let mut control = self.control.lock();
-        if control.options == *options {
+        if control.options == *options && (self.kind == MemoryProvider::Null || !options.is_empty()) {
             return Ok(());
         }
         if self.kind == MemoryProvider::Replay {
@@ -361,7 +367,9 @@ mod tests {
         let text = |o: &[(&str, &str)]| dev.set_config(&options(o)).unwrap_err().to_string();
         assert_eq!(text(&[]), "m0: replay type requires a 'pcap_rx' argument");
         assert_eq!(text(&[("pcap_rx", "/x"), ("n_rxq", "0")]), "m0: n_rxq must be a number from 1 to 64");
-        assert!(text(&[("pcap_rx", "/nonexistent/x")]).starts_with("m0: could not read capture /nonexistent/x ("));
+        assert!(
+            text(&[("pcap_rx", "/nonexistent/x")]).starts_with("m0: could not read capture /nonexistent/x (")
+        );
         assert!(dev.config().is_empty());
     }
 

@@ -3,6 +3,7 @@
 
 pub mod af_packet;
 pub mod bpf;
+pub mod cpu;
 pub mod daemon;
 pub mod dirs;
 pub mod errno;

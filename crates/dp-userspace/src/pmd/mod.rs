@@ -1,31 +1,33 @@
 //! PMD threads: where they are, what they poll, and how busy they are.
 //!
-//! Ports whose devices want a polling thread (`dummy-pmd`) belong to [`PmdSet`]. Its threads are threads in name: the main loop takes
-//! their turns, one after another, so that what a test sends has been processed when it asks. Each has a worker, with caches and
-//! counters of its own, as a thread on that core would. Kernel devices do not come here: they have forwarding threads that sleep
-//! ([`crate::thread`]).
+//! Ports whose devices want a polling thread belong to [`PmdSet`]. There is one for each core that the settings name, pinned to it
+//! ([`thread`]). For dummies (`dummy-pmd`) it is a thread in name: the main loop takes its turns, one after another, so that what a test
+//! sends has been processed when it asks; with a worker, caches and counters of its own, as a thread on that core would have. Other
+//! kernel devices do not come here: they have forwarding threads that sleep ([`crate::thread`]).
 //!
 //! [`numa`] knows the cores, [`config`] the settings, [`sched`] decides who polls what. The set is the main thread's.
 
 pub mod config;
 pub mod numa;
 pub mod sched;
+pub mod thread;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ib_base::time::Instant;
 use ib_base::vlog::module::DPIF_NETDEV;
-use ib_base::{vlog, vlog_info};
+use ib_base::{vlog, vlog_err, vlog_info};
 use ib_flow::OdpPort;
 use ib_packet::Batch;
 
-use crate::poller::{Polled, Rx, poll};
+use crate::poller::{Polled, Rx};
 use crate::stats::{Totals, WorkerStats};
 use crate::worker::{Shared, Worker};
 use config::Settings;
 use numa::{Core, Topology};
 use sched::{Queue, Schedule};
+use thread::{PmdThread, Rxq};
 
 /// Length of an interval of the load history, in seconds: what `-secs` is rounded up to.
 const INTERVAL_SECS: u32 = 5;
@@ -33,6 +35,8 @@ const INTERVAL_SECS: u32 = 5;
 const INTERVAL: Duration = Duration::from_secs(INTERVAL_SECS as u64);
 /// Intervals kept.
 const INTERVALS: usize = 12;
+/// How long a removal waits for a thread to let go of the device.
+const SETTLE: Duration = Duration::from_millis(50);
 /// Seconds that the load history goes back.
 pub const HISTORY_SECS: u32 = 60;
 const _: () = assert!(INTERVALS as u32 * INTERVAL_SECS == HISTORY_SECS);
@@ -48,14 +52,15 @@ pub fn shown_secs(secs: u32) -> u32 {
 /// Busy nanoseconds of the last intervals, the latest first.
 #[derive(Debug, Clone, Default)]
 struct History {
-    now: u64,
+    /// All of them when the last interval was closed.
+    seen: u64,
     past: [u64; INTERVALS],
 }
 
 impl History {
-    fn close(&mut self) {
+    fn close(&mut self, all: u64) {
         self.past.rotate_right(1);
-        self.past[0] = std::mem::take(&mut self.now);
+        self.past[0] = all.saturating_sub(std::mem::replace(&mut self.seen, all));
     }
     fn sum(&self, intervals: usize) -> u64 {
         self.past.iter().take(intervals).sum()
@@ -64,7 +69,9 @@ impl History {
 
 /// A queue and who polls it.
 struct PmdRx {
-    rx: Rx,
+    rxq: Arc<Rxq>,
+    /// The main loop takes its turns.
+    by_main: bool,
     numa_id: u32,
     pinned: Option<u32>,
     core: Option<u32>,
@@ -74,11 +81,27 @@ struct PmdRx {
 /// One thread.
 struct Pmd {
     core: Core,
+    /// For the turns that the main loop takes.
     worker: Worker,
     stats: Arc<WorkerStats>,
+    /// For the others, while there are any.
+    thread: Option<PmdThread>,
+    /// Counters of threads that it had before.
+    past: Totals,
     isolated: bool,
     cleared: Totals,
     cleared_at: Instant,
+}
+
+impl Pmd {
+    fn totals(&self) -> Totals {
+        let mut sum = self.stats.read();
+        sum.add(&self.past);
+        if let Some(thread) = &self.thread {
+            sum.add(&thread.stats().read());
+        }
+        sum
+    }
 }
 
 /// A queue, for display.
@@ -141,16 +164,72 @@ impl PmdSet {
         self.topology = topology;
     }
 
-    /// Takes a queue of a device on this node; nobody polls it before the next [`Self::reconfigure`].
-    pub fn add(&mut self, rx: Rx, numa_id: u32) {
-        let key = |q: &PmdRx| (q.rx.port, q.rx.queue.queue_id());
-        let at = self.queues.partition_point(|q| key(q) <= (rx.port, rx.queue.queue_id()));
-        self.queues.insert(at, PmdRx { rx, numa_id, pinned: None, core: None, busy: History::default() });
+    /// Takes a queue of a device on this node; nobody polls it before the next [`Self::reconfigure`]. With `by_main` the main loop
+    /// takes its turns.
+    pub fn add(&mut self, rx: Rx, numa_id: u32, by_main: bool) {
+        let rxq = Arc::new(Rxq::new(rx));
+        let at = self.queues.partition_point(|q| (q.rxq.port, q.rxq.qid) <= (rxq.port, rxq.qid));
+        self.queues
+            .insert(at, PmdRx { rxq, by_main, numa_id, pinned: None, core: None, busy: History::default() });
     }
 
     /// Drops the queues of a port.
     pub fn remove(&mut self, port: OdpPort) {
-        self.queues.retain(|q| q.rx.port != port);
+        let (mut threads, mut some) = (false, false);
+        self.queues.retain(|q| {
+            let goes = q.rxq.port == port;
+            threads |= goes && !q.by_main;
+            some |= goes;
+            !goes
+        });
+        if threads {
+            self.hand_out();
+            // The device is to be closed when we return.
+            self.pmds.iter().filter_map(|p| p.thread.as_ref()).for_each(|t| t.settle(SETTLE));
+        }
+    }
+
+    /// Tells the threads what to poll. Those that have nothing stop.
+    fn hand_out(&mut self) {
+        for pmd in &mut self.pmds {
+            let mine = self.queues.iter().filter(|q| !q.by_main && q.core == Some(pmd.core.core_id));
+            let list: Vec<Arc<Rxq>> = mine.map(|q| Arc::clone(&q.rxq)).collect();
+            if list.is_empty() {
+                if let Some(thread) = pmd.thread.take() {
+                    let stats = Arc::clone(thread.stats());
+                    drop(thread);
+                    pmd.past.add(&stats.read());
+                }
+            } else if let Some(thread) = &pmd.thread {
+                thread.assign(list);
+            }
+        }
+    }
+
+    fn start_threads(&mut self, shared: &Arc<Shared>, settings: &Settings) {
+        for pmd in &mut self.pmds {
+            let core = pmd.core.core_id;
+            if pmd.thread.is_none() && self.queues.iter().any(|q| !q.by_main && q.core == Some(core)) {
+                let stats = Arc::new(WorkerStats::default());
+                let worker = Worker::new(shared, &stats, core as usize + 1).on_core(core);
+                match PmdThread::spawn(core, worker) {
+                    Ok(thread) => pmd.thread = Some(thread),
+                    Err(e) => vlog_err!(DPIF_NETDEV, "PMD thread on core id: {core:2} cannot be made ({e})"),
+                }
+            }
+            if let Some(thread) = &pmd.thread {
+                thread.set_max_sleep(settings.sleep_of(core));
+            }
+        }
+    }
+
+    /// The threads' longest sleeps, anew.
+    pub fn set_sleeps(&self, settings: &Settings) {
+        for pmd in &self.pmds {
+            if let Some(thread) = &pmd.thread {
+                thread.set_max_sleep(settings.sleep_of(pmd.core.core_id));
+            }
+        }
     }
 
     /// No queue at all.
@@ -167,7 +246,7 @@ impl PmdSet {
     ) {
         self.place_threads(shared, settings);
         for q in &mut self.queues {
-            q.pinned = pin(q.rx.port, q.rx.queue.queue_id());
+            q.pinned = pin(q.rxq.port, q.rxq.qid);
         }
         let plan = self.plan(settings);
         for (level, text) in &plan.log {
@@ -179,13 +258,15 @@ impl PmdSet {
         for pmd in &mut self.pmds {
             pmd.isolated = plan.isolated.contains(&pmd.core.core_id);
         }
+        self.start_threads(shared, settings);
+        self.hand_out();
     }
 
     fn plan(&self, settings: &Settings) -> Schedule {
         let queue = |q: &PmdRx| Queue {
-            port: q.rx.port,
-            name: q.rx.name.clone(),
-            qid: q.rx.queue.queue_id(),
+            port: q.rxq.port,
+            name: q.rxq.name.clone(),
+            qid: q.rxq.qid,
             numa_id: q.numa_id,
             cycles: q.busy.sum(INTERVALS),
             pinned: q.pinned,
@@ -209,7 +290,7 @@ impl PmdSet {
         self.pmds.retain(|p| {
             let stays = wanted.contains(&p.core);
             if !stays {
-                gone.add(&p.stats.read());
+                gone.add(&p.totals());
                 let Core { numa_id, core_id } = p.core;
                 vlog_info!(DPIF_NETDEV, "PMD thread on numa_id: {numa_id}, core id: {core_id:2} destroyed.");
             }
@@ -220,8 +301,9 @@ impl PmdSet {
             let qid = core.core_id as usize + 1;
             let worker = Worker::new(shared, &stats, qid).on_core(core.core_id);
             let cleared_at = shared.clock.now();
-            let (cleared, isolated) = (Totals::default(), false);
-            self.pmds.push(Pmd { core: *core, worker, stats, isolated, cleared, cleared_at });
+            let (cleared, past) = (Totals::default(), Totals::default());
+            let (thread, isolated) = (None, false);
+            self.pmds.push(Pmd { core: *core, worker, stats, thread, past, isolated, cleared, cleared_at });
             let Core { numa_id, core_id } = core;
             vlog_info!(DPIF_NETDEV, "PMD thread on numa_id: {numa_id}, core id: {core_id:2} created.");
         }
@@ -233,23 +315,26 @@ impl PmdSet {
         }
     }
 
-    /// Takes everybody's turn; how many packets that moved.
+    /// Takes the turns that are the main loop's; how many packets that moved.
     pub fn run(&mut self, batch: &mut Batch, limit: usize) -> usize {
         let mut total = 0;
+        if !self.queues.iter().any(|q| q.by_main) {
+            return total;
+        }
         for pmd in &mut self.pmds {
             let started = std::time::Instant::now();
             let mut n = 0;
-            for q in self.queues.iter_mut().filter(|q| q.core == Some(pmd.core.core_id)) {
+            for q in self.queues.iter().filter(|q| q.by_main && q.core == Some(pmd.core.core_id)) {
                 let began = std::time::Instant::now();
                 let before = n;
                 while n < limit
-                    && let Polled::Packets(got) = poll(&mut pmd.worker, &mut q.rx, batch)
+                    && let Polled::Packets(got) = q.rxq.poll(&mut pmd.worker, batch)
                 {
                     // A batch that was lost to a panic counts as progress, too.
                     n += got.max(1);
                 }
                 if n > before {
-                    q.busy.now += ns(began.elapsed());
+                    q.rxq.charge(ns(began.elapsed()));
                 }
             }
             pmd.stats.iterations.add(1);
@@ -270,7 +355,7 @@ impl PmdSet {
             return;
         }
         self.interval_ends = now + INTERVAL;
-        self.queues.iter_mut().for_each(|q| q.busy.close());
+        self.queues.iter_mut().for_each(|q| q.busy.close(q.rxq.busy_ns()));
         self.lengths.rotate_right(1);
         self.lengths[0] = ns(self.began.elapsed()).max(1);
         self.began = std::time::Instant::now();
@@ -279,14 +364,14 @@ impl PmdSet {
     /// Counters of all threads that there have been.
     pub fn totals(&self) -> Totals {
         let mut sum = self.gone;
-        self.pmds.iter().for_each(|p| sum.add(&p.stats.read()));
+        self.pmds.iter().for_each(|p| sum.add(&p.totals()));
         sum
     }
 
     /// Starts the displayed counters anew: of the thread on `core`, or of all.
     pub fn clear(&mut self, core: Option<u32>, now: Instant) {
         for pmd in self.pmds.iter_mut().filter(|p| core.is_none_or(|c| c == p.core.core_id)) {
-            pmd.cleared = pmd.stats.read();
+            pmd.cleared = pmd.totals();
             pmd.cleared_at = now;
         }
     }
@@ -299,8 +384,8 @@ impl PmdSet {
             let mine = self.queues.iter().filter(|q| q.core == Some(p.core.core_id));
             let mut queues: Vec<RxqView> = mine
                 .map(|q| RxqView {
-                    name: q.rx.name.clone(),
-                    qid: q.rx.queue.queue_id(),
+                    name: q.rxq.name.clone(),
+                    qid: q.rxq.qid,
                     usage: (all > 0).then(|| q.busy.sum(intervals) * 100 / all),
                 })
                 .collect();
@@ -309,7 +394,7 @@ impl PmdSet {
                 numa_id: p.core.numa_id,
                 core_id: p.core.core_id,
                 isolated: p.isolated,
-                totals: p.stats.read().since(&p.cleared),
+                totals: p.totals().since(&p.cleared),
                 cleared_at: p.cleared_at,
                 queues,
             }
