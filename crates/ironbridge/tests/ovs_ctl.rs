@@ -134,3 +134,24 @@ fn an_old_database_is_converted_and_kept_aside() {
     assert_eq!(ctl(dir, "ovs-vsctl --no-wait get Open_vSwitch . system_type").1, "t\n");
     assert_eq!(ctl(dir, "ovs-ctl stop").0, 0);
 }
+
+#[test]
+fn a_datapath_process_outlives_a_restart_and_goes_with_the_rest() {
+    if !need(&[("/usr/bin/nice", "coreutils")]) {
+        return;
+    }
+    let host = Host::new("ctldp");
+    let dir = &host.0;
+    let pid = || std::fs::read_to_string(dir.file("ironbridge-datapath.pid")).unwrap_or_default();
+    let options = "--system-id=random --no-mlockall --no-record-hostname --datapath-process";
+    let (code, text) = ctl(dir, &format!("ovs-ctl {options} start"));
+    assert!(code == 0 && text.contains("Starting ironbridge-datapath.\n"), "{text}");
+    let first = pid();
+    let (code, text) = ctl(dir, &format!("ovs-ctl {options} restart"));
+    assert!(code == 0 && text.contains("ironbridge-datapath is already running.\n"), "{text}");
+    assert_eq!(pid(), first);
+    assert!(ctl(dir, "ovs-ctl status").1.contains("ironbridge-datapath is running with pid"));
+    let (code, text) = ctl(dir, "ovs-ctl stop");
+    assert!(code == 0 && text.contains("Exiting ironbridge-datapath"), "{text}");
+    assert!(pid().is_empty());
+}

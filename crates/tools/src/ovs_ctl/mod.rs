@@ -24,6 +24,7 @@ use options::{DaemonOptions, Options, usage};
 const PATIENCE: Duration = Duration::from_secs(10);
 const SERVER: &str = "ovsdb-server";
 const SWITCH: &str = "ovs-vswitchd";
+const DATAPATH: &str = "ironbridge-datapath";
 
 /// Runs `ovs-ctl`.
 pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
@@ -68,6 +69,9 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
 /// name that administrators look for, else a subcommand.
 fn words(name: &str) -> Vec<OsString> {
     let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(name));
+    if name == DATAPATH {
+        return vec![exe.into(), "datapath".into()];
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let link = std::env::split_paths(&path)
         .map(|dir| dir.join(name))
@@ -431,6 +435,9 @@ impl Ctl<'_, '_> {
             self.io.out("ovs-vswitchd is already running.\n");
             return true;
         }
+        if self.o.datapath_process && !self.start_datapath() {
+            return false;
+        }
         let wait = saved.is_some_and(|s| !s.is_empty());
         if wait {
             self.vsctl(&["set", "Open_vSwitch", ".", "other_config:flow-restore-wait=true"]);
@@ -439,6 +446,10 @@ impl Ctl<'_, '_> {
         args.extend(["-vconsole:emer", "-vsyslog:err", "-vfile:info"].map(String::from));
         if self.o.mlockall {
             args.push("--mlockall".into());
+        }
+        // One that runs has the ports of the switch before, whatever is asked for now.
+        if running(DATAPATH).is_some() {
+            args.push("--datapath-socket".into());
         }
         let started = self.daemon(SWITCH, args, &self.o.switch);
         if let Some(saved) = saved.filter(|_| wait) {
@@ -453,8 +464,25 @@ impl Ctl<'_, '_> {
         started
     }
 
+    fn start_datapath(&mut self) -> bool {
+        if running(DATAPATH).is_some() {
+            self.io.out(format!("{DATAPATH} is already running.\n"));
+            return true;
+        }
+        let mut args: Vec<String> =
+            ["-vconsole:emer", "-vsyslog:err", "-vfile:info"].map(String::from).into();
+        if self.o.mlockall {
+            args.push("--mlockall".into());
+        }
+        let how = DaemonOptions { more: String::new(), ..self.o.switch.clone() };
+        self.daemon(DATAPATH, args, &how)
+    }
+
     fn stop(&mut self) -> bool {
-        let switch = !self.o.ovs_vswitchd || self.stop_daemon(SWITCH);
+        let mut switch = !self.o.ovs_vswitchd || self.stop_daemon(SWITCH);
+        if self.o.ovs_vswitchd && running(DATAPATH).is_some() {
+            switch &= self.stop_daemon(DATAPATH);
+        }
         let server = !self.o.ovsdb_server || self.stop_daemon(SERVER);
         switch && server
     }
@@ -499,7 +527,8 @@ impl Ctl<'_, '_> {
 
     fn status(&mut self) -> bool {
         let mut all = true;
-        for name in [SERVER, SWITCH] {
+        let datapath = running(DATAPATH).map(|_| DATAPATH);
+        for name in [SERVER, SWITCH].into_iter().chain(datapath) {
             match running(name) {
                 Some(pid) => self.io.out(format!("{name} is running with pid {pid}\n")),
                 None => {

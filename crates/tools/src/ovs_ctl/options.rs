@@ -38,6 +38,8 @@ pub struct Options {
     pub cwd: String,
     /// `--no-force-corefiles` was not given.
     pub core_files: bool,
+    /// `--datapath-process`: the datapath runs on its own, and goes on while the switch restarts.
+    pub datapath_process: bool,
     /// `--no-mlockall` was not given.
     pub mlockall: bool,
     /// `--no-self-confinement` was not given.
@@ -97,6 +99,7 @@ impl Default for Options {
             monitor: true,
             cwd: "/".into(),
             core_files: true,
+            datapath_process: false,
             mlockall: true,
             confined: true,
             full_hostname: true,
@@ -158,6 +161,7 @@ impl Options {
             "delete-transient-ports" => &mut self.delete_transient_ports,
             "monitor" => &mut self.monitor,
             "force-corefiles" => &mut self.core_files,
+            "datapath-process" => &mut self.datapath_process,
             "mlockall" => &mut self.mlockall,
             "self-confinement" => &mut self.confined,
             "full-hostname" => &mut self.full_hostname,
@@ -235,6 +239,8 @@ Important options of the same commands:
   --ovs-user=\"USER[:GROUP]\" let the daemons run as that user
   --no-ovsdb-server         leave ovsdb-server alone
   --no-ovs-vswitchd         leave ovs-vswitchd alone
+  --datapath-process        run the datapath in a process of its own: what has a
+                            flow goes on while the switch restarts
 
 Less important options of the same commands:
   --no-monitor                   do not restart daemons that crash
