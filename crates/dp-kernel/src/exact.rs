@@ -52,9 +52,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Option<Flow>, CodecError> {
             *word = words.next().ok_or(bad)?;
         }
     }
-    let beyond = map[MAP - 1].checked_shr((FLOW_WORDS % 64) as u32).unwrap_or(0);
-    let tail = FLOW_WORDS % 64 != 0 && beyond != 0;
-    if tail || words.next().is_some() || !rest.is_empty() { Err(bad) } else { Ok(Some(flow)) }
+    let beyond = |at: usize| at >= FLOW_WORDS && map[at / 64] >> (at % 64) & 1 != 0;
+    if (0..64 * MAP).any(beyond) || words.next().is_some() || !rest.is_empty() { Err(bad) } else { Ok(Some(flow)) }
 }
 
 #[cfg(test)]

@@ -209,7 +209,8 @@ fn serve(options: &Options, ready: impl FnOnce()) -> io::Result<()> {
         let now = clock.now();
         coverage::run(now);
         registry.run();
-        let more = datapaths.datapaths().iter().fold(false, |more, dp| dp.run() || more);
+        // Each has its turn.
+        let more = datapaths.datapaths().iter().filter(|dp| dp.run()).count() > 0;
         for key in &keys {
             if server.owns(*key) {
                 server.on_ready(*key, &mut state);
