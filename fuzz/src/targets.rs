@@ -63,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     Target { made: datapath::made_keys, ..row("netlink-key", &[], datapath::key) },
     Target { made: datapath::made_actions, ..row("netlink-actions", &[], datapath::actions) },
     row("netlink-datapath", datapath::MESSAGE_SEEDS, datapath::messages),
+    Target { made: datapath::made_calls, ..row("datapath-call", &[], datapath::call) },
     row("user-cookie", &[&[2, 0, 0, 0, 0, 0, 0]], user_cookie),
     Target { made: openflow::made_messages, ..row("openflow", &[], openflow::message) },
     Target { made: openflow::made_messages, ..row("openflow-session", &[], openflow::session) },

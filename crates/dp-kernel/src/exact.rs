@@ -53,7 +53,11 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Option<Flow>, CodecError> {
         }
     }
     let beyond = |at: usize| at >= FLOW_WORDS && map[at / 64] >> (at % 64) & 1 != 0;
-    if (0..64 * MAP).any(beyond) || words.next().is_some() || !rest.is_empty() { Err(bad) } else { Ok(Some(flow)) }
+    if (0..64 * MAP).any(beyond) || words.next().is_some() || !rest.is_empty() {
+        Err(bad)
+    } else {
+        Ok(Some(flow))
+    }
 }
 
 #[cfg(test)]

@@ -12,4 +12,4 @@ pub mod serve;
 pub mod transport;
 pub mod unix;
 mod upcalls;
-mod wire;
+pub mod wire;

@@ -94,3 +94,42 @@ pub fn messages(input: &[u8]) {
     let _ = Meter::read(bytes);
     let _ = read_zone_limits(bytes);
 }
+
+/// A key word for word; a filter, a list of connections and one of datagrams, timeouts of a zone.
+pub fn made_calls() -> Vec<Vec<u8>> {
+    use ib_dp_kernel::wire::Wire;
+    use ib_dpif::conntrack::{CtEntry, CtFilter, CtTcp, CtTimeouts, CtTuple};
+    let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    let orig = CtTuple { src, dst, proto: 6, sport: 1, dport: 2, id: 0 };
+    let (tcp, helper, parent) = (Some(CtTcp::default()), Some("ftp"), Some(orig));
+    let entry = CtEntry { orig, reply: orig, zone: 1, mark: 2, label: 3, timeout_s: 4, tcp, helper, parent };
+    let mut key = ib_flow::Flow::zeroed();
+    (key.in_port, key.nw_proto) = (1, 6);
+    vec![
+        ib_dp_kernel::exact::to_bytes(&key),
+        CtFilter { zone: Some(5), mark: Some((1, 2)), ..CtFilter::default() }.to_bytes(),
+        vec![entry.clone(), entry].to_bytes(),
+        (7u16, Some(CtTimeouts { udp_first: Some(1), ..CtTimeouts::default() })).to_bytes(),
+    ]
+}
+
+/// What another process says in calls; what has been read is written as it came.
+pub fn call(input: &[u8]) {
+    use ib_dp_kernel::wire::Wire;
+    use ib_dpif::conntrack::{CtEntry, CtExpectation, CtFilter, CtTimeouts, FragList, FragStatus};
+    fn read<T: Wire>(input: &[u8]) {
+        if let Some(value) = T::from_bytes(input) {
+            assert_eq!(value.to_bytes(), input);
+        }
+    }
+    read::<CtFilter>(input);
+    read::<Vec<CtEntry>>(input);
+    read::<Vec<CtExpectation>>(input);
+    read::<Vec<FragList>>(input);
+    read::<FragStatus>(input);
+    read::<(u16, Option<CtTimeouts>)>(input);
+    read::<Vec<String>>(input);
+    if let Ok(Some(key)) = ib_dp_kernel::exact::from_bytes(input) {
+        assert_eq!(ib_dp_kernel::exact::from_bytes(&ib_dp_kernel::exact::to_bytes(&key)), Ok(Some(key)));
+    }
+}
