@@ -351,13 +351,22 @@ impl DpUserspace {
         self.shared.offload.sync_ports(&self.shared.ports.list());
         let pmd_ports = self.pmd_ports.lock().clone();
         for port in pmd_ports.iter().filter_map(|n| self.shared.ports.get(*n)) {
-            let now = (port.netdev.n_rxq(), port.netdev.numa_id());
-            if now == (port.n_rxq, port.numa_id) || port.n_rxq == 0 {
+            let queues_seq = port.netdev.queues_seq();
+            let now = (port.netdev.n_rxq(), port.netdev.numa_id(), queues_seq);
+            if now == (port.n_rxq, port.numa_id, port.queues_seq) {
                 continue;
             }
             self.recall(port.number, &*port.netdev);
-            let Ok(queues) = port.netdev.rx_queues() else { continue };
-            let new = port.succeed(port.number, queues.len());
+            let queues = port.netdev.rx_queues().unwrap_or_else(|e| {
+                ib_base::vlog_err!(
+                    DPIF_NETDEV,
+                    "Failed to set interface {} new configuration ({e})",
+                    port.netdev.name()
+                );
+                Vec::new()
+            });
+            let n = if queues.is_empty() { port.netdev.n_rxq() } else { queues.len() };
+            let new = port.succeed(port.number, n, queues_seq);
             self.shared.ports.replace(Arc::new(new));
             if let Err(e) = self.distribute(port.number, &*port.netdev, queues) {
                 ib_base::vlog_err!(DPIF_NETDEV, "{}: {}", port.netdev.name(), e);
@@ -377,8 +386,9 @@ impl DpUserspace {
         self.shared.ports.remove(port.number);
         self.pmd_ports.lock().retain(|n| *n != port.number);
         self.recall(port.number, &*port.netdev);
+        let queues_seq = port.netdev.queues_seq();
         let queues = port.netdev.rx_queues().unwrap_or_default();
-        let new = Arc::new(port.succeed(number, queues.len()));
+        let new = Arc::new(port.succeed(number, queues.len(), queues_seq));
         if port.netdev.is_pmd() {
             self.pmd_ports.lock().push(number);
         }
@@ -495,6 +505,7 @@ impl Dpif for DpUserspace {
         if flags.contains(Flags::LOOPBACK) {
             return Err(DpifError::Invalid(format!("{}: cannot add a loopback device", spec.name)));
         }
+        let queues_seq = netdev.queues_seq();
         let queues = match netdev.rx_queues() {
             Ok(queues) => queues,
             Err(ib_netdev::Error::Unsupported) => Vec::new(),
@@ -507,6 +518,7 @@ impl Dpif for DpUserspace {
             netdev: Arc::clone(&netdev),
             n_rxq: queues.len(),
             numa_id: netdev.numa_id(),
+            queues_seq,
             emc: Arc::new(AtomicBool::new(true)),
             settings: Mutex::default(),
             made_promiscuous: was.is_ok_and(|f| !f.contains(Flags::PROMISC)).into(),
@@ -543,7 +555,8 @@ impl Dpif for DpUserspace {
 
     fn port_config(&self, port: OdpPort) -> BTreeMap<String, String> {
         // The options of other devices are shown with their rows.
-        let port = self.shared.ports.get(port).filter(|p| p.netdev.as_dummy().is_some());
+        let shown = |p: &Arc<Port>| p.netdev.as_dummy().is_some() || p.netdev.is_pmd();
+        let port = self.shared.ports.get(port).filter(shown);
         port.map(|p| p.netdev.config()).unwrap_or_default()
     }
 

@@ -30,6 +30,8 @@ pub struct Port {
     pub n_rxq: usize,
     /// The device's NUMA node when they were opened.
     pub numa_id: Option<u32>,
+    /// Which of the device's sets of queues they are.
+    pub queues_seq: u64,
     /// What its packets teach may enter the exact-match cache.
     pub emc: Arc<AtomicBool>,
     /// Its settings.
@@ -42,13 +44,14 @@ pub struct Port {
 
 impl Port {
     /// What takes its place: the same device and settings, opened anew with `n_rxq` queues, under `number`.
-    pub fn succeed(&self, number: OdpPort, n_rxq: usize) -> Port {
+    pub fn succeed(&self, number: OdpPort, n_rxq: usize, queues_seq: u64) -> Port {
         Port {
             number,
             kind: self.kind.clone(),
             netdev: Arc::clone(&self.netdev),
             n_rxq,
             numa_id: self.netdev.numa_id(),
+            queues_seq,
             emc: Arc::clone(&self.emc),
             settings: Mutex::new(self.settings.lock().clone()),
             made_promiscuous: self.made_promiscuous.swap(false, Ordering::Relaxed).into(),

@@ -142,10 +142,16 @@ pub trait Netdev: Send + Sync {
         1
     }
 
-    /// True if a polling thread must own the queues (`dummy-pmd`, later AF_XDP); false: any thread that
+    /// True if a polling thread must own the queues (`dummy-pmd`, `replay`, `afxdp`); false: any thread that
     /// waits for their descriptors.
     fn is_pmd(&self) -> bool {
         false
+    }
+
+    /// Changes when the receive queues that were opened are not the ones that are wanted any more, for reasons beyond their
+    /// number: whoever has them drops them and opens them anew.
+    fn queues_seq(&self) -> u64 {
+        0
     }
 
     /// NUMA node, for placing a polling thread.

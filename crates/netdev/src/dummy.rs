@@ -602,8 +602,19 @@ mod tests {
 
     #[test]
     fn levels_replace_what_they_say() {
-        let kinds =
-            ["dummy", "dummy-internal", "dummy-pmd", "internal", "null", "patch", "replay", "system", "tap"];
+        let kinds = [
+            "afxdp",
+            "dummy",
+            "dummy-internal",
+            "dummy-pmd",
+            "internal",
+            "null",
+            "patch",
+            "replay",
+            "system",
+            "tap",
+            "tun",
+        ];
         assert_eq!(dummies(DummyLevel::Normal).kinds(), kinds);
         assert!(dummies(DummyLevel::Normal).open("no-such-dev0", "system").is_err());
         assert!(dummies(DummyLevel::System).open("no-such-dev0", "system").is_ok());

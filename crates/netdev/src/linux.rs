@@ -1,9 +1,10 @@
-//! Kernel devices: what `system`, `tap` and `internal` share.
+//! Kernel devices: what `system`, `afxdp`, `tap` and `internal` share.
 //!
 //! [`Linux`] is one per registry: an rtnetlink socket for requests, one for notifications, and the open devices by
 //! name. `Link` is a device's control side: the kernel's last word about it, kept current by notifications, so that
 //! reading MAC, MTU, flags or carrier asks nobody. How packets move is in [`system`], [`tap`] and [`io`].
 
+pub mod afxdp;
 pub mod hosted;
 pub mod io;
 pub mod qos;
@@ -103,6 +104,8 @@ impl Linux {
             Arc::new(system::SystemProvider(this.clone())),
             Arc::new(tap::TapProvider(this.clone(), "tap")),
             Arc::new(tap::TapProvider(this.clone(), "internal")),
+            Arc::new(tap::TapProvider(this.clone(), "tun")),
+            Arc::new(afxdp::AfXdpProvider(this.clone())),
         ]
     }
 

@@ -151,6 +151,8 @@ drops! {
     TxGso => "tx_drop_gso",
     /// An L3 packet for an Ethernet port.
     TxNoEthernet => "tx_drop_no_ethernet",
+    /// A packet other than IP for an L3 port.
+    TxNotIp => "tx_drop_not_ip",
     /// Any other refusal of the kernel.
     TxError => "tx_drop_error",
     /// Received longer than our largest buffer.

@@ -33,7 +33,10 @@ fn up(dev: &Arc<dyn Netdev>) {
     dev.update_flags(Flags::NONE, Flags::UP).unwrap();
 }
 
-fn veth() -> (Arc<Registry>, Arc<dyn Netdev>, Arc<dyn Netdev>) {
+/// A registry and the two ends of a veth pair.
+type Pair = (Arc<Registry>, Arc<dyn Netdev>, Arc<dyn Netdev>);
+
+fn veth() -> Pair {
     Rtnl::open().unwrap().add_veth("va", "vb").unwrap();
     let registry = Registry::new().unwrap();
     let a = registry.open("va", "").unwrap();
@@ -80,6 +83,124 @@ fn system_traffic() {
         // What a port sends it does not receive.
         a.send(0, &mut vec![frame(60)], &mut Pool::new(1));
         assert_eq!(rxq.recv(&mut Pool::new(1), &mut Vec::new()).unwrap(), 0);
+    });
+}
+
+/// A pair of which `va` is a system device, and `vb` is to be an AF_XDP one.
+fn half_afxdp(options: &[(&str, &str)]) -> Option<Pair> {
+    Rtnl::open().unwrap().add_veth("va", "vb").unwrap();
+    let registry = Registry::new().unwrap();
+    let a = registry.open("va", "").unwrap();
+    let b = registry.open("vb", "afxdp").unwrap();
+    up(&a);
+    up(&b);
+    b.set_config(&options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()).unwrap();
+    match b.rx_queues() {
+        Ok(_) => Some((registry, a, b)),
+        Err(e) => {
+            println!("skipped: no AF_XDP here ({e})");
+            None
+        }
+    }
+}
+
+#[test]
+fn afxdp_traffic_in_each_mode() {
+    for mode in ["best-effort", "native", "generic"] {
+        let run = move || {
+            netns::unshare().unwrap();
+            let Some((registry, a, b)) = half_afxdp(&[("xdp-mode", mode)]) else { return };
+            configuration(&*b);
+            b.set_mtu(1500).unwrap();
+            assert!(wait(&registry, || a.carrier().up && b.carrier().up));
+            let mut rxq = b.rx_queues().unwrap().remove(0);
+            let in_use = b.status().remove("xdp-mode-in-use").unwrap();
+            assert_eq!(in_use, if mode == "best-effort" { "native" } else { mode });
+            // What comes has no offload header, so the peer may send plain frames only.
+            let mut pool = Pool::new(64);
+            a.send(0, &mut (0..40).map(|i| frame(60 + i)).collect(), &mut pool);
+            let got = collect(&mut *rxq, &mut pool, 40);
+            assert_eq!(got.iter().map(|p| p.len()).collect::<Vec<_>>(), (60..100).collect::<Vec<_>>());
+            let mut back = a.rx_queues().unwrap().remove(0);
+            traffic(&*b, &*a, &mut *back, true);
+            b.send(0, &mut vec![frame(4000)], &mut pool);
+            let lost = b.custom_stats();
+            assert!(lost.iter().any(|(name, n)| name == "tx_drop_too_big" && *n >= 1), "{lost:?}");
+            // Many more than there are chunks.
+            for _ in 0..200 {
+                b.send(0, &mut (0..32).map(|_| frame(60)).collect(), &mut pool);
+                back.drain();
+            }
+            assert_eq!(b.custom_stats().iter().find(|(name, _)| name == "tx_drop_queue_full"), None);
+            // With its queues the program goes.
+            drop(rxq);
+            let mut host = registry_of_the_host().1;
+            a.send(0, &mut vec![frame(99)], &mut pool);
+            assert_eq!(collect(&mut *host, &mut pool, 1).first().map(|p| p.len()), Some(99));
+        };
+        if netns::is_root() {
+            std::thread::spawn(run).join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+        }
+    }
+}
+
+/// The host's view of `vb`.
+fn registry_of_the_host() -> (Arc<dyn Netdev>, Box<dyn ib_netdev::RxQueue>) {
+    let dev = Registry::new().unwrap().open("vb", "system").unwrap();
+    let rxq = dev.rx_queues().unwrap().remove(0);
+    (dev, rxq)
+}
+
+#[test]
+fn afxdp_says_why_it_cannot() {
+    in_namespace(|| {
+        let Some((_registry, _a, b)) = half_afxdp(&[]) else { return };
+        let seq = b.queues_seq();
+        let zero_copy = [("xdp-mode".to_owned(), "native-with-zerocopy".to_owned())];
+        b.set_config(&zero_copy.into()).unwrap();
+        assert_ne!(b.queues_seq(), seq, "other sockets are wanted");
+        assert_eq!(b.rx_queues().err().map(|e| e.errno()), Some(errno::EOPNOTSUPP));
+        b.set_config(&[("n_rxq".to_owned(), "7".to_owned())].into()).unwrap();
+        assert!(b.rx_queues().is_err(), "the device has one queue");
+        assert_eq!(b.status().get("xdp-mode-in-use").map(String::as_str), Some("none"));
+    });
+}
+
+#[test]
+fn tun_packets_get_and_lose_an_empty_header() {
+    in_namespace(|| {
+        let registry = Registry::new().unwrap();
+        let tun = registry.open("t0", "tun").unwrap();
+        let mut rxq = tun.rx_queues().unwrap().remove(0);
+        let index = tun.ifindex().unwrap();
+        Rtnl::open().unwrap().add_address(index, "10.9.0.1".parse().unwrap(), 24).unwrap();
+        up(&tun);
+        let host = std::net::UdpSocket::bind("10.9.0.1:7").unwrap();
+        host.send_to(b"hello", "10.9.0.2:9").unwrap();
+        let (mut pool, mut got) = (Pool::new(8), Vec::new());
+        let deadline = Instant::now() + Duration::from_secs(1);
+        // The host says more than that, over IPv6.
+        while !got.iter().any(|p: &ib_packet::Packet| p.data()[12..14] == [8, 0]) && Instant::now() < deadline
+        {
+            rxq.recv(&mut pool, &mut got).unwrap();
+        }
+        let mut p = got.into_iter().find(|p| p.data()[12..14] == [8, 0]).unwrap();
+        assert_eq!((&p.data()[..12], p.len()), (&[0u8; 12][..], 14 + 20 + 8 + 5));
+        ib_packet::gso::finish_csum(&mut p);
+        // Back to where it came from.
+        let d = p.data_mut();
+        for (a, b, n) in [(26, 30, 4), (34, 36, 2)] {
+            (0..n).for_each(|i| d.swap(a + i, b + i));
+        }
+        d[..12].fill(7);
+        tun.send(0, &mut vec![frame(60), p], &mut pool);
+        host.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut text = [0; 9];
+        assert_eq!(host.recv_from(&mut text).unwrap(), (5, "10.9.0.2:9".parse().unwrap()));
+        let mut arp = frame(60);
+        arp.data_mut()[12..14].copy_from_slice(&[8, 6]);
+        tun.send(0, &mut vec![arp], &mut pool);
+        assert!(tun.custom_stats().contains(&(DropReason::TxNotIp.name().to_owned(), 1)));
     });
 }
 

@@ -53,9 +53,10 @@ impl Port {
     pub fn is_patch(&self) -> bool {
         self.config.kind == "patch"
     }
-    /// A tunnel of packets without Ethernet header: no place for frames that nobody sent there.
+    /// A tunnel or device of packets without Ethernet header: no place for frames that nobody sent there.
     pub fn is_legacy_l3(&self) -> bool {
-        self.tunnel.as_ref().is_some_and(|t| t.mode == ib_tunnel::PacketTypeMode::LegacyL3)
+        self.config.kind == "tun"
+            || self.tunnel.as_ref().is_some_and(|t| t.mode == ib_tunnel::PacketTypeMode::LegacyL3)
     }
     /// Whether its link is up.
     pub fn has_carrier(&self) -> bool {

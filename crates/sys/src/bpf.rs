@@ -24,6 +24,9 @@ const F_MMAPABLE: u32 = 1 << 10;
 const ANY: u64 = 0;
 const NOEXIST: u64 = 1;
 const TCX_INGRESS: u32 = 46;
+const XDP: u32 = 37;
+const XDP_GENERIC: u32 = 2;
+const XDP_NATIVE: u32 = 4;
 const SO_ATTACH_BPF: libc::c_int = 50;
 const SO_DETACH_BPF: libc::c_int = 27;
 /// Room for what the verifier says.
@@ -81,6 +84,8 @@ pub enum MapKind {
     Array,
     /// Array with an instance for each processor.
     PerCpuArray,
+    /// AF_XDP sockets by number.
+    Xsk,
 }
 
 /// A map.
@@ -98,6 +103,7 @@ impl Map {
             MapKind::Hash => (1, F_NO_PREALLOC),
             MapKind::Array => (2, F_MMAPABLE),
             MapKind::PerCpuArray => (6, 0),
+            MapKind::Xsk => (17, 0),
         };
         let mut attr = Attr::default();
         attr[0] = pair(kind, len32(key_len)?);
@@ -218,6 +224,8 @@ pub enum ProgramKind {
     SocketFilter,
     /// Decides about packets that enter or leave a device.
     Tcx,
+    /// Decides about packets before the kernel's network stack sees them.
+    Xdp,
 }
 
 /// A loaded program.
@@ -247,6 +255,7 @@ impl Program {
         let (kind, attach) = match kind {
             ProgramKind::SocketFilter => (1, 0),
             ProgramKind::Tcx => (3, TCX_INGRESS),
+            ProgramKind::Xdp => (6, XDP),
         };
         let mut attr = Attr::default();
         attr[0] = pair(kind, len32(code.len())?);
@@ -289,6 +298,15 @@ impl Link {
         let mut attr = Attr::default();
         attr[0] = pair(fd32(program.0.as_raw_fd()), ifindex.cast_unsigned());
         attr[1] = pair(TCX_INGRESS, 0);
+        Ok(Link(own(bpf(LINK_CREATE, &mut attr)?)))
+    }
+
+    /// Has packets that the device receives go through `program` first: in its driver, or (`generic`) when the kernel has made
+    /// its own packet of them. `EBUSY` if the device has another program.
+    pub fn xdp(program: &Program, ifindex: i32, generic: bool) -> io::Result<Link> {
+        let mut attr = Attr::default();
+        attr[0] = pair(fd32(program.0.as_raw_fd()), ifindex.cast_unsigned());
+        attr[1] = pair(XDP, if generic { XDP_GENERIC } else { XDP_NATIVE });
         Ok(Link(own(bpf(LINK_CREATE, &mut attr)?)))
     }
 }

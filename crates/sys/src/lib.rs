@@ -23,3 +23,4 @@ pub mod signal;
 pub mod socket;
 pub mod tc;
 pub mod tun;
+pub mod xdp;

@@ -1,4 +1,4 @@
-//! TAP devices (/dev/net/tun): creation, offloads, one frame a call.
+//! TAP and TUN devices (/dev/net/tun): creation, offloads, one frame or packet a call.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -11,6 +11,7 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+const IFF_TUN: i16 = 0x0001;
 const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_VNET_HDR: i16 = 0x4000;
@@ -23,7 +24,7 @@ const F_USO: libc::c_ulong = 0x20 | 0x40;
 /// Length of the virtio-net header in front of each frame.
 pub const VNET_HEADER_LEN: usize = 10;
 
-/// An open TAP device. Any thread may read or write; each call moves one frame whole.
+/// An open TAP or TUN device. Any thread may read or write; each call moves one frame whole.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
@@ -33,6 +34,15 @@ impl Tap {
     /// Creates the device `name`, or attaches to it if it is there, persistent and unused (`EBUSY` if used). It passes
     /// super-frames and partial checksums with a virtio-net header of [`VNET_HEADER_LEN`] bytes.
     pub fn open(name: &str) -> io::Result<Tap> {
+        Tap::open_as(name, IFF_TAP)
+    }
+
+    /// The same for a TUN device, whose packets begin with their IP headers.
+    pub fn open_tun(name: &str) -> io::Result<Tap> {
+        Tap::open_as(name, IFF_TUN)
+    }
+
+    fn open_as(name: &str, kind: i16) -> io::Result<Tap> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
         // SAFETY: all-zero bytes are a valid ifreq.
@@ -43,7 +53,7 @@ impl Tap {
         for (to, from) in req.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from.cast_signed();
         }
-        req.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        req.ifr_ifru.ifru_flags = kind | IFF_NO_PI | IFF_VNET_HDR;
         let fd = file.as_raw_fd();
         // SAFETY: req lives through the call.
         check(unsafe { libc::ioctl(fd, TUNSETIFF, &mut req) })?;

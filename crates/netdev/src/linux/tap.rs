@@ -4,6 +4,9 @@
 //! devices (a daemon that restarts): it is persistent meanwhile, so a crash keeps it too, with the addresses on it. We hold its
 //! descriptor; moved into another namespace it goes on carrying packets, and only what rtnetlink tells is then frozen.
 //!
+//! `tun` is the same without Ethernet: an L3 device. Here its packets begin with an empty Ethernet header, as those of L3 tunnels
+//! do; it is taken off again on the way out, and what is not IP is dropped.
+//!
 //! The kernel counts from the host's side; we report the switch's, so received and sent change places.
 
 use std::collections::BTreeMap;
@@ -26,9 +29,10 @@ use crate::error::{Error, Result};
 use crate::flags::Flags;
 use crate::linux::qos::{self, Policer, Shaper};
 use crate::linux::{KernelDevice, Link, Linux, io as frames};
+use crate::patch::random_mac;
 use crate::qos::{Details, Policing};
 use crate::registry::Provider;
-use crate::stats::{DropCounters, NetdevStats};
+use crate::stats::{DropCounters, DropReason, NetdevStats};
 
 /// Opens TAP devices under one of the two kinds.
 pub struct TapProvider(pub Arc<Linux>, pub &'static str);
@@ -38,7 +42,8 @@ impl Provider for TapProvider {
         self.1
     }
     fn open(&self, name: &str, changes: &Arc<Changes>) -> Result<Arc<dyn Netdev>> {
-        let tap = Tap::open(name)?;
+        let is_tun = self.1 == "tun";
+        let tap = if is_tun { Tap::open_tun(name)? } else { Tap::open(name)? };
         tap.set_persistent(true)?;
         let link = match Link::open(&self.0, name, changes) {
             Ok(link) => link,
@@ -53,9 +58,11 @@ impl Provider for TapProvider {
             link,
             kind: self.1,
             options: Mutex::default(),
+            own_mac: is_tun.then(|| Mutex::new(random_mac())),
             shaper: Shaper::default(),
             io: Arc::new(TapIo {
                 tap,
+                is_tun,
                 drops: DropCounters::default(),
                 counts: Default::default(),
                 policer: Policer::default(),
@@ -71,6 +78,8 @@ struct TapDevice {
     link: Link,
     kind: &'static str,
     options: Mutex<BTreeMap<String, String>>,
+    /// The address of a device that has none of its own.
+    own_mac: Option<Mutex<Mac>>,
     io: Arc<TapIo>,
     shaper: Shaper,
 }
@@ -78,6 +87,7 @@ struct TapDevice {
 /// What the device and its receive queue share.
 struct TapIo {
     tap: Tap,
+    is_tun: bool,
     drops: DropCounters,
     policer: Policer,
     /// rx packets, rx bytes, tx packets, tx bytes, as the switch sees them: for when the kernel cannot be asked.
@@ -144,9 +154,14 @@ impl Netdev for TapDevice {
     }
 
     fn mac(&self) -> Result<Mac> {
-        Ok(self.last(|known| known.mac))
+        Ok(self.own_mac.as_ref().map_or_else(|| self.last(|known| known.mac), |own| *own.lock()))
     }
     fn set_mac(&self, mac: Mac) -> Result<()> {
+        if let Some(own) = &self.own_mac {
+            *own.lock() = mac;
+            self.link.seq.bump();
+            return Ok(());
+        }
         self.link.set_mac(mac)
     }
     fn mtu(&self) -> Result<u32> {
@@ -216,6 +231,9 @@ impl Netdev for TapDevice {
     }
 
     fn send(&self, _qid: usize, batch: &mut Batch, pool: &mut Pool) {
+        if self.io.is_tun {
+            strip(batch, pool, &self.io.drops);
+        }
         let (packets, bytes) = frames::send_tap(&self.io.tap, batch, pool, &self.io.drops);
         self.io.count(2, packets, bytes);
     }
@@ -260,6 +278,41 @@ pub(crate) fn from_the_switch(s: &NetdevStats) -> NetdevStats {
     }
 }
 
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// Puts an empty Ethernet header in front of IP packets. What is no IP gets type 0, which nobody takes for anything.
+fn dress(packets: &mut [ib_packet::Packet]) {
+    for p in packets {
+        let kind: u16 = match p.data().first().map(|b| b >> 4) {
+            Some(4) => 0x0800,
+            Some(6) => 0x86dd,
+            _ => 0,
+        };
+        let header = p.push_front(ETHERNET);
+        header[..12].fill(0);
+        header[12..ETHERNET].copy_from_slice(&kind.to_be_bytes());
+    }
+}
+
+/// Takes the Ethernet headers off IP packets, and drops the others.
+fn strip(batch: &mut Batch, pool: &mut Pool, drops: &DropCounters) {
+    let not_ip = |p: &ib_packet::Packet| {
+        p.ethernet && !matches!(p.data().get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]))
+    };
+    for p in batch.extract_if(.., |p| not_ip(p)) {
+        drops.add(DropReason::TxNotIp, 1);
+        pool.give(p);
+    }
+    for p in batch {
+        if p.ethernet {
+            p.pull_front(ETHERNET);
+        }
+        // As a frame, for the TAP beneath moves bytes as they are.
+        p.ethernet = true;
+    }
+}
+
 struct TapRxq(Arc<TapIo>);
 
 impl RxQueue for TapRxq {
@@ -269,6 +322,9 @@ impl RxQueue for TapRxq {
     fn recv(&mut self, pool: &mut Pool, out: &mut Batch) -> io::Result<usize> {
         let from = out.len();
         let n = frames::recv_tap(&self.0.tap, pool, out, &self.0.drops)?;
+        if self.0.is_tun {
+            dress(&mut out[from..]);
+        }
         if n != 0 {
             self.0.count(0, n as u64, out[from..].iter().map(|p| p.len() as u64).sum());
             self.0.policer.police(out, from, pool, &self.0.drops);
