@@ -56,6 +56,8 @@ pub enum Reason {
     Refused,
     /// It has an entry for such packets.
     Present,
+    /// The port of entry is being made ready.
+    Preparing,
 }
 
 impl fmt::Display for Reason {
@@ -75,6 +77,7 @@ impl fmt::Display for Reason {
             Reason::Full => "table full",
             Reason::Refused => "refused by the kernel",
             Reason::Present => "present",
+            Reason::Preparing => "port of entry being prepared",
         })
     }
 }
@@ -117,12 +120,7 @@ pub trait Accelerator: Send {
     fn name(&self) -> &'static str;
 
     /// Makes a device known: packets may leave by it, and enter if its receivers are given. A known one is replaced; its entries should be gone.
-    fn port_add(
-        &mut self,
-        port: OdpPort,
-        device: Device,
-        receivers: Option<Arc<dyn Receivers>>,
-    ) -> Result<(), String>;
+    fn port_add(&mut self, port: OdpPort, device: Device, receivers: Option<Arc<dyn Receivers>>);
 
     /// Forgets a device. Entries that use it should be gone.
     fn port_del(&mut self, port: OdpPort);

@@ -1,12 +1,14 @@
 //! The accelerator in the Linux kernel: maps, programs and what they are attached to; see [`crate::program`].
 //!
 //! Order matters when it goes on a port: the obeying program first, then the deciding one, so that there is never a verdict that
-//! nobody carries out; and the other way round when it leaves.
+//! nobody carries out; and the other way round when it leaves. To attach or detach a program takes the kernel some 15 ms (it waits for all processors),
+//! so a port gets its program only when one of its flows is hot, and a thread of our own does the waiting.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ib_dpif::Action;
 use ib_flow::extract::proto;
@@ -24,14 +26,44 @@ struct Ingress {
     /// What the filter in force compares.
     fields: Fields,
     entries: usize,
-    _link: Link,
+    state: Attached,
 }
 
-impl Drop for Ingress {
-    fn drop(&mut self) {
-        // The filter goes before the link, which is dropped after this. A device that is gone has neither.
-        let _ = self.receivers.set_filter(None);
-    }
+enum Attached {
+    No,
+    Asked,
+    Yes(Link),
+    /// It can't be.
+    Never,
+}
+
+/// What the thread is asked to do.
+enum Slow {
+    Attach(OdpPort, i32),
+    Detach(Link),
+}
+
+/// What the thread has attached: port, interface, link.
+type Ready = Arc<Mutex<Vec<(OdpPort, i32, std::io::Result<Link>)>>>;
+
+/// The thread: ends when nobody can ask any more.
+fn start_slow(obey: Program) -> std::io::Result<(Sender<Slow>, Ready)> {
+    let (sender, asked) = std::sync::mpsc::channel();
+    let ready = Ready::default();
+    let done = Arc::clone(&ready);
+    std::thread::Builder::new().name("accel".into()).spawn(move || {
+        for what in asked {
+            match what {
+                Slow::Attach(port, ifindex) => {
+                    let link = Link::ingress(&obey, ifindex);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    done.push((port, ifindex, link));
+                }
+                Slow::Detach(link) => drop(link),
+            }
+        }
+    })?;
+    Ok((sender, ready))
 }
 
 struct Port {
@@ -49,7 +81,8 @@ pub struct Tcx {
     entries_map: Map,
     counters: Mapped,
     maps: Maps,
-    obey: Program,
+    slow: Sender<Slow>,
+    ready: Ready,
     /// Filters by what they compare.
     filters: BTreeMap<Fields, Program>,
     ports: HashMap<OdpPort, Port>,
@@ -79,11 +112,13 @@ impl Tcx {
         };
         let obey = Program::load(ProgramKind::Tcx, "ib_obey", &program::tcx(maps));
         let obey = obey.map_err(say("cannot load the BPF program of ports"))?;
+        let (slow, ready) = start_slow(obey).map_err(say("cannot start a thread"))?;
         let mut tcx = Tcx {
             entries_map,
             counters,
             maps,
-            obey,
+            slow,
+            ready,
             filters: BTreeMap::new(),
             ports: HashMap::new(),
             entries: Vec::new(),
@@ -114,6 +149,49 @@ impl Tcx {
         Ok(())
     }
 
+    /// Takes a port's filter away, and has its program follow.
+    fn close(&mut self, ingress: Ingress) {
+        // A device that is gone has neither.
+        let _ = ingress.receivers.set_filter(None);
+        if let Attached::Yes(link) = ingress.state {
+            // The thread lives as long as we do.
+            let _ = self.slow.send(Slow::Detach(link));
+        }
+    }
+
+    /// Takes over what the thread has attached.
+    fn collect(&mut self) {
+        let ready = std::mem::take(&mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        for (port, ifindex, link) in ready {
+            let port = self.ports.get_mut(&port).filter(|p| p.device.ifindex == ifindex);
+            match (port.and_then(|p| p.ingress.as_mut()), link) {
+                (Some(ingress), Ok(link)) if matches!(ingress.state, Attached::Asked) => {
+                    ingress.state = Attached::Yes(link);
+                }
+                (Some(ingress), Err(_)) => ingress.state = Attached::Never,
+                (_, Ok(link)) => drop(self.slow.send(Slow::Detach(link))),
+                (None, Err(_)) => {}
+            }
+        }
+    }
+
+    /// Whether packets that enter by `port` can be taken now; if not yet, sees to it.
+    fn prepare(&mut self, port: OdpPort) -> Result<(), Reason> {
+        self.collect();
+        let port_state = self.ports.get_mut(&port).ok_or(Reason::InPort)?;
+        let ingress = port_state.ingress.as_mut().ok_or(Reason::InPort)?;
+        match ingress.state {
+            Attached::Yes(_) => Ok(()),
+            Attached::Asked => Err(Reason::Preparing),
+            Attached::Never => Err(Reason::Refused),
+            Attached::No => {
+                ingress.state = Attached::Asked;
+                let asked = self.slow.send(Slow::Attach(port, port_state.device.ifindex));
+                Err(if asked.is_ok() { Reason::Preparing } else { Reason::Refused })
+            }
+        }
+    }
+
     fn devices(&self, verdict: &Verdict) -> Result<Vec<Device>, Reason> {
         let device = |p| self.ports.get(p).map(|p| p.device).ok_or(Reason::OutPort);
         verdict.outputs.iter().map(device).collect()
@@ -130,32 +208,32 @@ impl Tcx {
     }
 }
 
+impl Drop for Tcx {
+    fn drop(&mut self) {
+        for port in std::mem::take(&mut self.ports).into_values() {
+            if let Some(ingress) = port.ingress {
+                self.close(ingress);
+            }
+        }
+    }
+}
+
 impl Accelerator for Tcx {
     fn name(&self) -> &'static str {
         "tcx"
     }
 
-    fn port_add(
-        &mut self,
-        port: OdpPort,
-        device: Device,
-        receivers: Option<Arc<dyn Receivers>>,
-    ) -> Result<(), String> {
+    fn port_add(&mut self, port: OdpPort, device: Device, receivers: Option<Arc<dyn Receivers>>) {
         self.port_del(port);
-        let ingress = match receivers {
-            Some(receivers) => {
-                let link = Link::ingress(&self.obey, device.ifindex).map_err(|e| e.to_string())?;
-                let fields = Fields::default();
-                Some(Ingress { receivers, fields, entries: 0, _link: link })
-            }
-            None => None,
-        };
-        self.ports.insert(port, Port { device, ingress });
-        Ok(())
+        let new =
+            |receivers| Ingress { receivers, fields: Fields::default(), entries: 0, state: Attached::No };
+        self.ports.insert(port, Port { device, ingress: receivers.map(new) });
     }
 
     fn port_del(&mut self, port: OdpPort) {
-        self.ports.remove(&port);
+        if let Some(ingress) = self.ports.remove(&port).and_then(|p| p.ingress) {
+            self.close(ingress);
+        }
     }
 
     fn check(&self, key: &Flow, mask: &Mask, actions: &[Action]) -> Result<(), Reason> {
@@ -169,6 +247,7 @@ impl Accelerator for Tcx {
         let verdict = entry::verdict(key, mask, actions)?;
         let devices = self.devices(&verdict)?;
         let (in_port, wanted) = (OdpPort(key.in_port), Fields::of(mask));
+        self.prepare(in_port)?;
         let (port, ingress) = self.ingress(key.in_port)?;
         let ifindex = port.device.ifindex;
         let fields = if ingress.entries == 0 { wanted } else { ingress.fields.with(wanted) };
@@ -259,11 +338,11 @@ mod tests {
     fn tcx() -> Option<Tcx> {
         match Tcx::new() {
             Ok(mut tcx) => {
-                let device = Device { ifindex: LO, max_frame: 1514 };
-                let fields = Fields::default();
-                let link = Link::ingress(&tcx.obey, LO).ok()?;
-                let ingress = Ingress { receivers: Arc::new(Nobody), fields, entries: 0, _link: link };
-                tcx.ports.insert(IN, Port { device, ingress: Some(ingress) });
+                tcx.port_add(IN, Device { ifindex: LO, max_frame: 1514 }, Some(Arc::new(Nobody)));
+                while tcx.prepare(IN) == Err(Reason::Preparing) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                assert_eq!(tcx.prepare(IN), Ok(()));
                 Some(tcx)
             }
             Err(e) if e.contains("os error 1)") => {

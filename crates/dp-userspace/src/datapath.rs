@@ -29,6 +29,7 @@ use ib_packet::buffer::BATCH_MAX;
 use parking_lot::{Mutex, RwLock};
 
 use crate::drop::DropCounters;
+use crate::megaflow::Megaflow;
 use crate::pmd::config::{PortSettings, Settings};
 use crate::pmd::numa::Topology;
 use crate::pmd::{PmdSet, PmdView};
@@ -181,9 +182,22 @@ impl DpUserspace {
         (main, self.threads.read().iter().map(|t| t.stats().read()).collect())
     }
 
+    fn info_of(&self, flow: &Megaflow) -> FlowInfo {
+        let info = flow.info();
+        if self.shared.offload.is_told() {
+            return info;
+        }
+        FlowInfo { offloaded: false, dp_layer: "ovs", ..info }
+    }
+
     fn all_but_pmd(&self) -> Totals {
         let (mut sum, threads) = self.worker_totals();
         threads.iter().for_each(|t| sum.add(t));
+        // What the accelerator forwards it finds by whole keys, as the exact-match cache does.
+        self.shared.offload.sync();
+        let accelerated = self.shared.offload.packets();
+        sum.received += accelerated;
+        sum.emc_hits += accelerated;
         sum
     }
 
@@ -482,7 +496,7 @@ impl Dpif for DpUserspace {
     fn stats(&self) -> DpStats {
         let t = self.totals();
         DpStats {
-            hits: t.hits() + self.shared.offload.packets(),
+            hits: t.hits(),
             misses: t.upcalls_ok,
             lost: t.upcalls_failed,
             flows: self.shared.table.len() as u64,
@@ -532,7 +546,9 @@ impl Dpif for DpUserspace {
         if netdev.is_pmd() {
             self.pmd_ports.lock().push(number);
         }
-        self.shared.offload.sync_ports(&self.shared.ports.list());
+        if let Some(port) = self.shared.ports.get(number) {
+            self.shared.offload.port_came(&port);
+        }
         Ok(number)
     }
 
@@ -568,11 +584,11 @@ impl Dpif for DpUserspace {
     }
     fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError> {
         self.shared.offload.sync();
-        self.shared.table.get(get).map(|f| f.info())
+        self.shared.table.get(get).map(|f| self.info_of(&f))
     }
     fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo)) {
         self.shared.offload.sync();
-        self.shared.table.dump(&mut |f| visit(f.info()));
+        self.shared.table.dump(&mut |f| visit(self.info_of(f)));
     }
     fn flow_stats(&self, visit: &mut dyn FnMut(Ufid, FlowStats)) {
         self.shared.offload.sync();
@@ -614,6 +630,7 @@ impl Dpif for DpUserspace {
         new.log_changes(old.as_ref());
         self.shared.emc_insert_inv_prob.store(new.emc_insert_inv_prob, Ordering::Relaxed);
         self.shared.smc.store(new.smc, Ordering::Relaxed);
+        self.shared.offload.set_told(new.accelerate_told);
         if !self.config.dummy && self.shared.offload.set_on(new.accelerate) {
             let _serial = self.port_changes.lock();
             self.shared.offload.sync_ports(&self.shared.ports.list());

@@ -21,10 +21,11 @@ use std::sync::{Arc, Weak};
 use ib_accel::{Accelerator, Counters, Device, EntryId, Reason, Receivers, Tcx};
 use ib_base::time::Clock;
 use ib_base::vlog::module::DPIF_NETDEV;
-use ib_base::{vlog_info, vlog_warn_rl};
+use ib_base::vlog_info;
 use ib_dpif::Action;
 use ib_flow::{Flow, OdpPort};
 use ib_netdev::{Bypass, Netdev};
+use ib_packet::buffer::BATCH_MAX;
 use parking_lot::Mutex;
 
 use crate::drop::{DropCounters, DropReason};
@@ -36,28 +37,41 @@ const HOT_PACKETS: u64 = 16;
 /// Entries idle for so long go.
 const IDLE_NS: u64 = 10_000_000_000;
 
-/// When a worker looks for a hot flow: every so many packets, more often while that is fruitful.
+/// When a worker looks for a hot flow: every so many packets, more often while that is fruitful. It waits, for a while, for a batch that is not full:
+/// behind such a one no packet waits that the next ones, in the kernel's hands, would overtake.
 #[derive(Debug)]
 pub struct Sampler {
     left: usize,
     every: usize,
+    full_batches: usize,
 }
 
 impl Default for Sampler {
     fn default() -> Sampler {
-        Sampler { left: Sampler::OFTEN, every: Sampler::OFTEN }
+        Sampler { left: Sampler::OFTEN, every: Sampler::OFTEN, full_batches: 0 }
     }
 }
 
 impl Sampler {
     const OFTEN: usize = 32;
     const RARELY: usize = 4096;
+    /// Full batches that it waits.
+    const PATIENCE: usize = 64;
 
     /// After so many packets more: is it time?
     #[inline]
     pub fn is_due(&mut self, packets: usize) -> bool {
         self.left = self.left.saturating_sub(packets);
-        self.left == 0
+        self.left == 0 && self.may_look(packets)
+    }
+    #[cold]
+    fn may_look(&mut self, packets: usize) -> bool {
+        if packets >= BATCH_MAX && self.full_batches < Sampler::PATIENCE {
+            self.full_batches += 1;
+            return false;
+        }
+        self.full_batches = 0;
+        true
     }
     /// It has looked.
     fn wait(&mut self, every: usize) {
@@ -128,6 +142,7 @@ struct Inner {
 /// See the module.
 pub struct Offload {
     on: AtomicBool,
+    told: AtomicBool,
     inner: Mutex<Inner>,
     packets: AtomicU64,
     bytes: AtomicU64,
@@ -144,6 +159,7 @@ impl Offload {
     pub fn new(clock: Clock, drops: &Arc<DropCounters>) -> Offload {
         Offload {
             on: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             inner: Mutex::default(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -155,6 +171,14 @@ impl Offload {
     /// Whether it may take flows.
     pub fn is_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
+    }
+    /// Whether listings of flows say which ones it has: only then if it was asked for by name, so that texts stay what they always were.
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+    /// Sets that.
+    pub fn set_told(&self, told: bool) {
+        self.told.store(told, Ordering::Relaxed);
     }
     /// Packets that the accelerator has forwarded, as far as they have been brought in.
     pub fn packets(&self) -> u64 {
@@ -172,7 +196,7 @@ impl Offload {
         changed && on
     }
 
-    /// Brings the accelerator's ports in line with these. Called with port changes serialized.
+    /// Brings the accelerator's ports in line with these, all of a datapath by number. Called with port changes serialized.
     pub fn sync_ports(&self, ports: &[Arc<Port>]) {
         if !self.is_on() {
             return;
@@ -181,30 +205,42 @@ impl Offload {
         let gone: Vec<OdpPort> = inner
             .ports
             .iter()
-            .filter(|(n, k)| !ports.iter().any(|p| p.number == **n && k.is(p)))
+            .filter(|(n, k)| {
+                let at = ports.binary_search_by_key(n, |p| &p.number);
+                !at.is_ok_and(|at| k.is(&ports[at]))
+            })
             .map(|(n, _)| *n)
             .collect();
         for number in gone {
             self.forget(inner, number);
         }
-        for port in ports {
-            let seq = port.netdev.change_seq();
-            if inner.ports.get(&port.number).is_some_and(|k| k.seq == seq) {
-                continue;
-            }
-            let bypass = port.netdev.bypass();
-            if let Some(known) = inner.ports.get_mut(&port.number)
-                && known.bypass == bypass
-            {
-                known.seq = seq;
-                continue;
-            }
-            self.forget(inner, port.number);
-            let bypass = bypass.filter(|b| Self::adopt(inner, port, *b));
-            let name = port.netdev.name().to_owned();
-            let known = Known { seq, netdev: Arc::downgrade(&port.netdev), name, bypass };
-            inner.ports.insert(port.number, known);
+        ports.iter().for_each(|port| self.look_at(inner, port));
+    }
+
+    /// A port has come.
+    pub fn port_came(&self, port: &Arc<Port>) {
+        if self.is_on() {
+            self.look_at(&mut self.inner.lock(), port);
         }
+    }
+
+    fn look_at(&self, inner: &mut Inner, port: &Arc<Port>) {
+        let seq = port.netdev.change_seq();
+        if inner.ports.get(&port.number).is_some_and(|k| k.seq == seq) {
+            return;
+        }
+        let bypass = port.netdev.bypass();
+        if let Some(known) = inner.ports.get_mut(&port.number)
+            && known.bypass == bypass
+        {
+            known.seq = seq;
+            return;
+        }
+        self.forget(inner, port.number);
+        let bypass = bypass.filter(|b| Self::adopt(inner, port, *b));
+        let name = port.netdev.name().to_owned();
+        let known = Known { seq, netdev: Arc::downgrade(&port.netdev), name, bypass };
+        inner.ports.insert(port.number, known);
     }
 
     /// Has the accelerator, started now if it is the first, take a port.
@@ -225,12 +261,8 @@ impl Offload {
         let device = Device { ifindex: bypass.ifindex, max_frame: bypass.max_frame };
         let queues =
             (port.n_rxq > 0).then(|| Arc::new(Queues(Arc::downgrade(&port.netdev))) as Arc<dyn Receivers>);
-        let added = engine.port_add(port.number, device, queues);
-        if let Err(why) = &added {
-            let name = port.netdev.name();
-            vlog_warn_rl!(DPIF_NETDEV, (1, 5), "{}: its flows are not accelerated: {}", name, why);
-        }
-        added.is_ok()
+        engine.port_add(port.number, device, queues);
+        true
     }
 
     /// A port is about to go.
@@ -422,5 +454,31 @@ impl Held {
             _ => None,
         };
         Held { flow: Arc::clone(flow), entries: Vec::new(), ports, drop }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_more_rarely_while_there_is_nothing() {
+        let mut s = Sampler::default();
+        let mut wait = || {
+            let n = (1..).find(|_| s.is_due(1)).unwrap();
+            s.next(false);
+            n
+        };
+        assert_eq!([wait(), wait(), wait()], [32, 64, 128]);
+        s.next(true);
+        assert_eq!((1..).find(|_| s.is_due(1)), Some(32));
+    }
+
+    #[test]
+    fn it_waits_for_a_gap_but_not_for_ever() {
+        let mut s = Sampler::default();
+        assert!(!s.is_due(BATCH_MAX));
+        assert!(s.is_due(1));
+        assert_eq!((1..).find(|_| s.is_due(BATCH_MAX)), Some(Sampler::PATIENCE + 1));
     }
 }

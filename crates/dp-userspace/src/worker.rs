@@ -223,9 +223,7 @@ impl Worker {
         self.begin();
         self.stats.received.add(batch.len() as u64);
         self.simple = self.view.is_simple(in_port.0);
-        if self.sampler.is_due(batch.len()) {
-            self.sample(in_port, batch);
-        }
+        let hot = if self.sampler.is_due(batch.len()) { self.sample(in_port, batch) } else { None };
         let mut raws = std::mem::take(&mut self.raws);
         self.find_cached(in_port, batch, &mut raws);
         let mut packets = batch.drain(..);
@@ -249,6 +247,13 @@ impl Worker {
         drop(packets);
         self.raws = raws;
         self.end();
+        if let Some((flow, key)) = hot {
+            // Now that the batch has left, and nothing waited behind it, what comes next overtakes nothing.
+            let offered = self.shared.offload.offer(&flow, &key);
+            let taken = matches!(offered, Ok(()) | Err(ib_accel::Reason::Preparing));
+            self.keys.push(key);
+            self.sampler.next(taken);
+        }
     }
 
     /// Raw keys and what the caches say about them, one tight loop a stage: misses of the processor's caches overlap.
@@ -289,18 +294,23 @@ impl Worker {
         std::hint::black_box(warm);
     }
 
-    /// Offers the flow of one of the packets to the accelerator.
+    /// The flow and key of one of the packets, to be offered to the accelerator.
     #[cold]
-    fn sample(&mut self, in_port: OdpPort, batch: &Batch) {
-        let shared = Arc::clone(&self.shared);
-        if !shared.offload.is_on() || batch.is_empty() {
-            return self.sampler.idle();
+    fn sample(&mut self, in_port: OdpPort, batch: &Batch) -> Option<(Arc<Megaflow>, Box<Flow>)> {
+        if !self.shared.offload.is_on() || batch.is_empty() {
+            self.sampler.idle();
+            return None;
         }
         let at = self.rng.below(batch.len() as u64) as usize;
         let key = self.key_of(&batch[at], &Metadata { in_port, ..Metadata::default() });
-        let taken = self.view.find(&key).is_some_and(|flow| shared.offload.offer(&flow, &key).is_ok());
-        self.keys.push(key);
-        self.sampler.next(taken);
+        match self.view.find(&key) {
+            Some(flow) => Some((flow, key)),
+            None => {
+                self.keys.push(key);
+                self.sampler.next(false);
+                None
+            }
+        }
     }
 
     /// Packets that follow each other and hit the same flow.

@@ -133,6 +133,10 @@ fn the_kernel_forwards_hot_flows_and_all_counters_are_right() {
     wait_for("the dropping rule's counters", 5, || bed.counted(8) == (1000, 1000 * FRAME));
     let drops = bed.d.run("ovs-appctl coverage/read-counter drop_action_of_pipeline");
     assert!(drops.trim().parse::<u64>().is_ok_and(|n| n >= 1000), "{drops}");
+    // Nobody who did not ask for it is told.
+    bed.d.run("ovs-vsctl remove open_vswitch . other_config accelerate");
+    let silent = bed.d.run("ovs-appctl dpctl/dump-flows -m");
+    assert!(!silent.contains("offloaded") && !silent.contains("tcx"), "{silent}");
     // Reasons for the rest.
     let show = bed.d.run("ovs-appctl accel/show -m");
     assert!(show.contains("accelerated\n"), "{show}");

@@ -31,6 +31,8 @@ pub struct Settings {
     pub smc: bool,
     /// `accelerate`, or `hw-offload`: hot flows are forwarded by the kernel.
     pub accelerate: bool,
+    /// One of them asks for it by name.
+    pub accelerate_told: bool,
     /// `pmd-perf-metrics`.
     pub perf_metrics: bool,
     /// `tx-flush-interval`, microseconds. Batches are flushed when the work at hand is done, which is sooner.
@@ -57,7 +59,8 @@ impl Default for Settings {
             isolate: true,
             emc_insert_inv_prob: emc::DEFAULT_INSERT_INV_PROB,
             smc: false,
-            accelerate: false,
+            accelerate: true,
+            accelerate_told: false,
             perf_metrics: false,
             tx_flush_us: 0,
             sleep_us: 0,
@@ -103,6 +106,8 @@ impl Settings {
             vlog_warn!(DPIF_NETDEV, "pmd-rxq-isolate can only be set false when using pmd-rxq-assign=group");
             isolate = true;
         }
+        let accelerate = flag(map, "accelerate", flag(map, "hw-offload", default.accelerate));
+        let named = ["accelerate", "hw-offload"].iter().any(|key| flag(map, key, false));
         let within =
             |key, max, default| Some(number(map, key, default)).filter(|n| *n <= max).unwrap_or(default);
         let inv_prob = u64::from(default.emc_insert_inv_prob);
@@ -116,7 +121,8 @@ impl Settings {
             emc_insert_inv_prob: u32::try_from(number(map, "emc-insert-inv-prob", inv_prob))
                 .unwrap_or(default.emc_insert_inv_prob),
             smc: flag(map, "smc-enable", false),
-            accelerate: flag(map, "accelerate", flag(map, "hw-offload", default.accelerate)),
+            accelerate,
+            accelerate_told: accelerate && named,
             perf_metrics: flag(map, "pmd-perf-metrics", false),
             tx_flush_us: within("tx-flush-interval", 1_000_000, 0),
             sleep_us,

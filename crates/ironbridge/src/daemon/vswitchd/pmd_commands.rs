@@ -104,7 +104,7 @@ pub fn commands<S: UserDatapaths>() -> Vec<Command<S>> {
         ),
         row("dpif/offload/show", "", 0, 0, |v, call| {
             let all = open(v);
-            let enabled = all.iter().any(|dp| dp.shared().offload.is_on());
+            let enabled = all.iter().any(|dp| dp.shared().offload.is_told());
             let names: String = all.iter().map(|dp| format!("  {}:\n", dp.full_name())).collect();
             call.ok(format!("Globally enabled: {enabled}\nDatapaths:\n{names}"));
         }),
