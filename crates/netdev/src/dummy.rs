@@ -451,8 +451,8 @@ impl Netdev for Dummy {
         ];
         for (way, counts) in [("rx", &state.rx), ("tx", &state.tx)] {
             for (q, count) in counts.iter().enumerate() {
-                all.push((format!("{way}_q{q}_packets"), count.packets));
                 all.push((format!("{way}_q{q}_bytes"), count.bytes));
+                all.push((format!("{way}_q{q}_packets"), count.packets));
             }
         }
         drop(state);

@@ -392,7 +392,7 @@ impl Txn<'_> {
             idle_timeout: fm.idle_timeout,
             hard_timeout: fm.hard_timeout,
             importance: fm.importance,
-            flags: fm.flags & !FlowModFlags::CHECK_OVERLAP,
+            flags: fm.flags,
             actions: fm.actions.as_slice().into(),
             created: past.map_or(self.now, |p| p.created),
             modified: past.map_or(self.now, |p| p.modified),

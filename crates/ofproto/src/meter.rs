@@ -55,6 +55,7 @@ impl Ofproto {
             0 if exists => return Err(OfError::OFPMMFC_METER_EXISTS),
             1 if !exists => return Err(OfError::OFPMMFC_UNKNOWN_METER),
             0 | 1 => {
+                check_bands(&mm.meter)?;
                 let (provider_id, created) = old.unwrap_or_else(|| (backer.take_meter_id(), now));
                 if let Err(e) = backer.dpif.meter_set(provider_id, &of_datapath(&mm.meter))
                     && !matches!(e, DpifError::Unsupported(_))
@@ -143,10 +144,12 @@ fn check_meter(m: &MeterConfig) -> Result<(), OfError> {
     if m.bands.is_empty() || m.bands.len() > usize::from(MAX_BANDS) {
         return Err(OfError::OFPMMFC_OUT_OF_BANDS);
     }
-    if m.bands.iter().any(|b| b.kind != DROP) {
-        return Err(OfError::OFPMMFC_BAD_BAND);
-    }
     Ok(())
+}
+
+/// Checks that the datapath has the kinds of bands.
+fn check_bands(m: &MeterConfig) -> Result<(), OfError> {
+    if m.bands.iter().all(|b| b.kind == DROP) { Ok(()) } else { Err(OfError::OFPMMFC_BAD_BAND) }
 }
 
 #[cfg(test)]
@@ -166,6 +169,7 @@ mod tests {
         check(0x40, vec![band], Err(OfError::OFPMMFC_BAD_FLAGS));
         check(1, vec![], Err(OfError::OFPMMFC_OUT_OF_BANDS));
         check(1, vec![band; 9], Err(OfError::OFPMMFC_OUT_OF_BANDS));
-        check(1, vec![MeterBand { kind: 2, ..band }], Err(OfError::OFPMMFC_BAD_BAND));
+        let marks = MeterConfig { meter_id: 1, flags: 1, bands: vec![MeterBand { kind: 2, ..band }] };
+        assert_eq!(check_bands(&marks), Err(OfError::OFPMMFC_BAD_BAND));
     }
 }

@@ -145,12 +145,23 @@ pub fn subfield_error(e: ib_flow::subfield::SubfieldError) -> OfError {
     }
 }
 
-fn field_header(c: &mut Cursor<'_>) -> Result<ib_flow::FieldId, OfError> {
-    let info = oxm::pull_header(c, OfError::OFPBAC_BAD_SET_LEN)?;
+/// A field that stands in an action as an OXM header, which may be an experimenter's.
+pub(crate) fn field_header(c: &mut Cursor<'_>) -> Result<ib_flow::FieldId, OfError> {
+    let info = oxm::pull_header(c, OfError::OFPBMC_BAD_FIELD)?;
     if info.masked {
-        return Err(OfError::OFPBAC_BAD_SET_TYPE);
+        return Err(OfError::OFPBMC_BAD_MASK);
     }
     Ok(info.field)
+}
+
+/// A field that stands in an action as 32 bits. Whether it would be masked does not matter.
+fn field_word(word: u32) -> Result<ib_flow::FieldId, OfError> {
+    let info = if word >> 16 == 0xffff {
+        Err(OfError::OFPBMC_BAD_FIELD)
+    } else {
+        oxm::read_header(word, 0, OfError::OFPBMC_BAD_FIELD)
+    };
+    Ok(info.map_err(|_| OfError::OFPBAC_BAD_SET_TYPE)?.field)
 }
 
 fn set_field_of(
@@ -386,7 +397,7 @@ fn oxm_set_field(c: &mut Cursor<'_>, form: SetFieldForm, may_mask: bool) -> Resu
     c.skip(c.len() - body.len())?;
     let field = info.field.field();
     if info.masked && !may_mask {
-        return Err(OfError::OFPBAC_BAD_SET_TYPE);
+        return Err(OfError::OFPBAC_BAD_SET_MASK);
     }
     if !field.writable {
         vlog_warn_rl!(OFP_ACTIONS, (1, 5), "destination field {} is not writable", field.name);
@@ -395,8 +406,10 @@ fn oxm_set_field(c: &mut Cursor<'_>, form: SetFieldForm, may_mask: bool) -> Resu
     if info.masked && !value.and(&mask.not()).is_zero(field.n_bytes) {
         return Err(OfError::OFPBMC_BAD_WILDCARDS);
     }
-    // A value with bits that the field cannot hold.
-    if !field.is_value_valid(&value) {
+    // A value with bits that the field cannot hold. A VLAN that is not there cannot be set, nor can the port of entry
+    // in this way.
+    let is_absent = info.field == ib_flow::FieldId::VlanVid && value.to_u64() & 0x1000 == 0;
+    if is_absent || info.field == ib_flow::FieldId::InPortOxm || !field.is_value_valid(&value) {
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
     }
     let mut mask = mask;
@@ -456,6 +469,8 @@ fn nicira(
 ) -> Result<(), OfError> {
     let n = one.len();
     let action = match subtype {
+        // OpenFlow 1.5 has its own ways to copy and set fields.
+        6 | 7 | 33 if version >= Version::V15 => return Err(OfError::OFPBAC_BAD_VENDOR_TYPE),
         1 => {
             exact(n, 16)?;
             Action::Resubmit { in_port: OfPort(c.u16()?), table: 0xff, with_ct_orig: false, simple: true }
@@ -500,9 +515,7 @@ fn nicira(
         7 => {
             exact(n, 24)?;
             let (ofs, n_bits) = ofs_nbits(c.u16()?);
-            let mut head = Cursor::new(c.rest(), LEN);
-            let dst = Subfield { field: field_header(&mut head)?, ofs, n_bits };
-            c.skip(4)?;
+            let dst = Subfield { field: field_word(c.u32()?)?, ofs, n_bits };
             let value = c.u64()?;
             if n_bits < 64 && value >> n_bits != 0 {
                 return Err(ARG);
@@ -528,7 +541,7 @@ fn nicira(
             let (alg, max_link, arg) = (c.u16()?, c.u16()?, c.u32()?);
             c.skip(2)?;
             let (ofs, n_bits) = ofs_nbits(c.u16()?);
-            let dst = Subfield { field: field_header(&mut c)?, ofs, n_bits };
+            let dst = Subfield { field: field_word(c.u32()?)?, ofs, n_bits };
             let fields = hash_fields(fields).ok_or(ARG)?;
             let alg = match alg {
                 0 => MultipathAlg::ModuloN,
@@ -546,7 +559,7 @@ fn nicira(
         15 => {
             exact(n, 24)?;
             let (ofs, n_bits) = ofs_nbits(c.u16()?);
-            let src = Subfield { field: field_header(&mut c)?, ofs, n_bits };
+            let src = Subfield { field: field_word(c.u32()?)?, ofs, n_bits };
             let max_len = c.u16()?;
             c.zeros(6, ZERO)?;
             Action::OutputReg { src: check(src, false)?, max_len }
@@ -741,9 +754,8 @@ fn bundle(mut c: Cursor<'_>, n: usize, load: bool) -> Result<Action, OfError> {
         return Err(ARG);
     }
     let dst = if load {
-        let bytes = dst_header.to_be_bytes();
         let (ofs, n_bits) = ofs_nbits(packed);
-        let field = field_header(&mut Cursor::new(&bytes, LEN))?;
+        let field = field_word(dst_header)?;
         if n_bits < 16 {
             vlog_warn_rl!(OFP_ACTIONS, (1, 5), "bundle_load action requires at least 16 bit destination.");
             return Err(ARG);
@@ -816,8 +828,7 @@ fn source(src_header: u32, low: u32, imm: u32) -> Result<Source, OfError> {
         return Ok(Source::Imm(imm));
     }
     let (ofs, n_bits) = ofs_nbits((low & 0xffff) as u16);
-    let bytes = src_header.to_be_bytes();
-    let field = field_header(&mut Cursor::new(&bytes, LEN))?;
+    let field = field_word(src_header)?;
     Ok(Source::Field(check(Subfield { field, ofs, n_bits }, false)?))
 }
 
@@ -877,8 +888,7 @@ fn ct(mut c: Cursor<'_>, n: usize, version: Version, depth: u32) -> Result<Actio
         Source::Imm(packed.into())
     } else {
         let (ofs, n_bits) = ofs_nbits(packed);
-        let bytes = zone_src.to_be_bytes();
-        let field = field_header(&mut Cursor::new(&bytes, LEN))?;
+        let field = field_word(zone_src)?;
         if n_bits != 16 {
             vlog_warn_rl!(OFP_ACTIONS, (1, 5), "zone n_bits {n_bits} not within valid range [16..16]");
             return Err(OfError::OFPBAC_BAD_SET_LEN);

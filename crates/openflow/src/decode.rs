@@ -794,7 +794,11 @@ fn flow_mod11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfErr
     let (buffer_id, out_port, out_group, flags) = (c.u32()?, c.u32()?, c.u32()?, c.u16()?);
     let importance = c.u16()?;
     let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
-    let command = command(cmd.into())?;
+    let command = command(cmd.into());
+    if table_id == 0xff && !command.is_ok_and(is_delete) {
+        return Err(OfError::OFPFMFC_BAD_TABLE_ID);
+    }
+    let command = command?;
     let mut fm = FlowMod {
         match_,
         priority,
@@ -1103,13 +1107,13 @@ fn bundle_add(c: &mut Cursor<'_>, outer: &[u8]) -> Result<BundleAdd, OfError> {
     c.skip(2)?;
     let flags = c.u16()?;
     let inner = parse_header(c.rest()).ok_or(OfError::OFPBFC_MSG_BAD_LEN)?;
-    let len = usize::from(inner.length);
-    if len < 8 || len > c.len() {
-        return Err(OfError::OFPBFC_MSG_BAD_LEN);
-    }
     // The inner message shares version and transaction with the outer.
     if inner.version != outer[0] {
         return Err(OfError::OFPBFC_BAD_VERSION);
+    }
+    let len = usize::from(inner.length);
+    if len < 8 || len > c.len() {
+        return Err(OfError::OFPBFC_MSG_BAD_LEN);
     }
     if inner.xid.to_be_bytes() != outer[4..8] {
         return Err(OfError::OFPBFC_MSG_BAD_XID);

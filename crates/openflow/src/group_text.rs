@@ -388,11 +388,15 @@ pub fn parse_group_mod(
     let mut g = GroupMod {
         command,
         kind: GroupType::All,
-        group_id: OFPG_ANY,
+        // What is deleted is all if nothing is said.
+        group_id: if command == C::Delete { OFPG_ALL } else { OFPG_ANY },
         command_bucket_id: BUCKET_ALL,
         buckets: Vec::new(),
         props: GroupProps::default(),
     };
+    if !takes_bucket && buckets_begin(s) {
+        return Err("bucket is not needed".into());
+    }
     // Buckets come last; each begins with `bucket`.
     let mut rest = None;
     if takes_bucket && let Some(at) = find_bucket(s) {
@@ -416,6 +420,9 @@ pub fn parse_group_mod(
                     && !matches!(g.command_bucket_id, BUCKET_ALL | BUCKET_FIRST | BUCKET_LAST)
                 {
                     return Err("invalid command bucket id".into());
+                }
+                if g.command_bucket_id == BUCKET_ALL && command == C::InsertBucket {
+                    return Err("command_bucket_id=all is not permitted".into());
                 }
                 had_command_bucket = true;
             }
@@ -479,7 +486,6 @@ pub fn parse_group_mod(
                     g.props.fields.push((field.id, mask.bytes(field.n_bytes).into()));
                 }
             }
-            "bucket" if !takes_bucket => return Err("bucket is not needed".into()),
             _ => return Err(format!("unknown keyword {name}")),
         }
     }
@@ -489,7 +495,8 @@ pub fn parse_group_mod(
     if takes_type && !had_type {
         return Err("must specify a type".into());
     }
-    if takes_command_bucket && !had_command_bucket {
+    // Buckets are removed all if nothing is said.
+    if command == C::InsertBucket && !had_command_bucket {
         return Err("must specify a command bucket id".into());
     }
     if !g.props.fields.is_empty() && g.props.selection_method != "hash" {
@@ -526,6 +533,18 @@ fn assign_bucket_ids(buckets: &mut [Bucket]) {
     for b in buckets.iter_mut().filter(|b| b.bucket_id == UNASSIGNED) {
         b.bucket_id = free.next().unwrap_or(0);
     }
+}
+
+/// Whether a text speaks of buckets, other than by `command_bucket_id`.
+fn buckets_begin(s: &str) -> bool {
+    s.match_indices("bucket").any(|(at, word)| {
+        let (before, after) = (s[..at].chars().next_back(), s[at + word.len()..].chars().next());
+        !before.is_some_and(is_word) && !after.is_some_and(is_word)
+    })
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// Where the next bucket begins.

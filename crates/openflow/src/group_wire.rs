@@ -8,6 +8,7 @@ use ib_flow::wire::nxm;
 use crate::action_decode::{decode_actions, property};
 use crate::action_encode::encode_actions;
 use crate::error::OfError;
+use crate::match_wire::nxm_error;
 use crate::message::*;
 use crate::ports::{port_from_wire32, port_to_wire32};
 use crate::wire::{Buf, Cursor};
@@ -44,38 +45,32 @@ fn command_of(n: u16, new: bool) -> Result<GroupModCommand, OfError> {
 
 /// Decodes a group_mod; `new` is the layout of OpenFlow 1.5, also Nicira's in 1.0.
 pub fn decode_mod(c: &mut Cursor<'_>, v: Version, new: bool) -> Result<GroupMod, OfError> {
-    let command = command_of(c.u16()?, new)?;
-    let kind = kind_of(c.u8()?)?;
+    let (command, kind) = (command_of(c.u16()?, new), kind_of(c.u8()?));
     c.skip(1)?;
     let group_id = c.u32()?;
-    let mut gm = GroupMod {
-        command,
-        kind,
-        group_id,
-        command_bucket_id: BUCKET_ALL,
-        buckets: Vec::new(),
-        props: GroupProps::default(),
-    };
+    let buckets;
+    let (mut command_bucket_id, mut props) = (BUCKET_ALL, GroupProps::default());
+    // What is wrong with buckets comes before what is wrong with the command.
     if new {
         let buckets_len = usize::from(c.u16()?);
         c.skip(2)?;
-        gm.command_bucket_id = c.u32()?;
-        if buckets_len > c.len() {
-            return Err(LEN);
+        command_bucket_id = c.u32()?;
+        let is_all = command_bucket_id == BUCKET_ALL;
+        let fits = match command {
+            Ok(GroupModCommand::InsertBucket) => !is_all,
+            Ok(GroupModCommand::RemoveBucket) => true,
+            _ => is_all,
+        };
+        if !fits {
+            return Err(BAD_BUCKET);
         }
         let mut list = Cursor::new(c.take(buckets_len)?, LEN);
-        gm.buckets = buckets15(&mut list, v, kind)?;
-        gm.props = properties(c, kind, command)?;
-        let id_needed = matches!(command, GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket);
-        if !id_needed && gm.command_bucket_id != BUCKET_ALL && command != GroupModCommand::Delete {
-            return Err(OfError::OFPGMFC_BAD_BUCKET);
-        }
-        if command == GroupModCommand::InsertBucket && gm.command_bucket_id == BUCKET_ALL {
-            return Err(OfError::OFPGMFC_BAD_BUCKET);
-        }
+        buckets = buckets15(&mut list, v, kind.unwrap_or(GroupType::All))?;
+        props = properties(c, kind?, command?)?;
     } else {
-        gm.buckets = buckets11(c, v)?;
+        buckets = buckets11(c, v)?;
     }
+    let gm = GroupMod { command: command?, kind: kind?, group_id, command_bucket_id, buckets, props };
     check_mod(&gm)?;
     Ok(gm)
 }
@@ -90,7 +85,7 @@ fn check_mod(gm: &GroupMod) -> Result<(), OfError> {
         return Err(OfError::OFPGMFC_INVALID_GROUP);
     }
     for b in &gm.buckets {
-        if gm.kind != GroupType::Select && b.weight > 1 && gm.command != GroupModCommand::Delete {
+        if gm.kind != GroupType::Select && b.weight > 0 && gm.command != GroupModCommand::Delete {
             return Err(OfError::OFPGMFC_INVALID_GROUP);
         }
         let liveness = b.watch_port != OfPort::NONE || b.watch_group != OFPG_ANY;
@@ -148,7 +143,9 @@ pub fn buckets15(c: &mut Cursor<'_>, v: Version, kind: GroupType) -> Result<Vec<
             let mut q = Cursor::new(body, OfError::OFPBPC_BAD_LEN);
             match prop {
                 0 => b.weight = q.u16()?,
-                1 => b.watch_port = port_from_wire32(q.u32()?)?,
+                1 => {
+                    b.watch_port = port_from_wire32(q.u32()?).map_err(|_| OfError::OFPGMFC_BAD_WATCH)?;
+                }
                 2 => b.watch_group = q.u32()?,
                 _ => return Err(OfError::OFPBPC_BAD_TYPE),
             }
@@ -172,7 +169,7 @@ fn properties(c: &mut Cursor<'_>, kind: GroupType, command: GroupModCommand) -> 
         let mut p = Cursor::new(body, OfError::OFPBPC_BAD_LEN);
         let (vendor, exp_type) = (p.u32()?, p.u32()?);
         if vendor != NTR || exp_type != NTR_SELECTION_METHOD {
-            return Err(OfError::OFPBPC_BAD_EXPERIMENTER);
+            return Err(OfError::OFPBPC_BAD_EXP_TYPE);
         }
         if kind != GroupType::Select {
             vlog_warn_rl!(
@@ -199,7 +196,7 @@ fn properties(c: &mut Cursor<'_>, kind: GroupType, command: GroupModCommand) -> 
         out.selection_method_param = p.u64()?;
         let mut rest = p.rest();
         while rest.len() >= 4 {
-            let Ok(e) = nxm::pull_entry(&mut rest) else { return Err(OfError::OFPBPC_BAD_VALUE) };
+            let e = nxm::pull_entry(&mut rest).map_err(nxm_error)?;
             let Some(f) = e.field else { continue };
             out.fields.push((f.id, e.value.bytes(e.width).into()));
         }
@@ -369,10 +366,11 @@ pub fn decode_meter_mod(c: &mut Cursor<'_>) -> Result<MeterMod, OfError> {
             return Err(OfError::OFPMMFC_INVALID_METER);
         }
     } else {
-        if meter_id == 0 || (meter_id > OFPM_MAX && !matches!(meter_id, 0xffff_fffd | 0xffff_fffe)) {
+        meter.bands = bands(c)?;
+        // "All" is for the switch to refuse.
+        if meter_id == 0 || (meter_id > OFPM_MAX && meter_id < 0xffff_fffd) {
             return Err(OfError::OFPMMFC_INVALID_METER);
         }
-        meter.bands = bands(c)?;
         let rates = flags & (MeterFlags::KBPS | MeterFlags::PKTPS);
         if rates == 3 || flags & !0xf != 0 {
             return Err(OfError::OFPMMFC_BAD_FLAGS);

@@ -6,6 +6,7 @@
 use ib_flow::{FieldValue, Subfield};
 
 use crate::action::*;
+use crate::action_decode::field_header;
 use crate::error::OfError;
 use crate::oxm;
 use crate::wire::{Buf, Cursor};
@@ -20,11 +21,8 @@ const DST_MASK: u16 = 3 << 11;
 const N_BITS: u16 = 0x3ff;
 
 fn subfield(c: &mut Cursor<'_>, n_bits: u16) -> Result<Subfield, OfError> {
-    let info = oxm::pull_header(c, OfError::OFPBAC_BAD_SET_LEN)?;
-    if info.masked {
-        return Err(OfError::OFPBAC_BAD_SET_TYPE);
-    }
-    Ok(Subfield { field: info.field, ofs: c.u16()?.into(), n_bits: n_bits.into() })
+    let field = field_header(c)?;
+    Ok(Subfield { field, ofs: c.u16()?.into(), n_bits: n_bits.into() })
 }
 
 /// Decodes; the cursor stands at byte 10 of the action, which is `n` bytes long.
@@ -61,8 +59,7 @@ pub fn decode(mut c: Cursor<'_>, n: usize, v2: bool) -> Result<Action, OfError> 
         let ofs = c.u16()?;
         c.zeros(2, ARG)?;
         if flags & LearnFlags::WRITE_RESULT != 0 {
-            let info = oxm::pull_header(&mut c, OfError::OFPBAC_BAD_SET_LEN)?;
-            let sf = Subfield { field: info.field, ofs: ofs.into(), n_bits: 1 };
+            let sf = Subfield { field: field_header(&mut c)?, ofs: ofs.into(), n_bits: 1 };
             crate::action_decode::check_subfield(&sf, true, None)?;
             out.result_dst = Some(sf);
         }

@@ -73,7 +73,7 @@ pub fn pull_nxm(c: &mut Cursor<'_>, len: usize, tlv_table: u32, strict: bool) ->
     if padded > c.len() {
         // An embedded match need not be padded.
         if len > c.len() {
-            return Err(OfError::NXBRC_NXM_INVALID);
+            return Err(OfError::OFPBMC_BAD_LEN);
         }
     }
     let bytes = c.take(padded.min(c.len()))?;
@@ -90,6 +90,11 @@ pub fn put_ofp11_match(b: &mut Buf, m: &Match, version: Version) {
         b.bytes(&of10::encode11(m));
         return;
     }
+    put_oxm_match(b, m, version);
+}
+
+/// Appends a match as OXM entries with padding, as lists of flows have it in OpenFlow 1.1 too.
+pub fn put_oxm_match(b: &mut Buf, m: &Match, version: Version) {
     let start = b.len();
     b.u16(1);
     b.u16(0);

@@ -19,11 +19,17 @@ pub struct HeaderInfo {
     pub n_bytes: usize,
 }
 
-/// Takes a header of 4 bytes, or 8 with an experimenter. `bad` is the error for a wrong length.
+/// Takes a header of 4 bytes, or 8 with an experimenter. One with another length than the field's names no field,
+/// unless it is `bad_len` and the length is not zero.
 pub fn pull_header(c: &mut Cursor<'_>, bad_len: OfError) -> Result<HeaderInfo, OfError> {
     let header = c.u32()?;
+    let experimenter = if header >> 16 == 0xffff { c.u32()? } else { 0 };
+    read_header(header, experimenter, bad_len)
+}
+
+/// What a header says.
+pub fn read_header(header: u32, experimenter: u32, bad_len: OfError) -> Result<HeaderInfo, OfError> {
     let class = (header >> 16) as u16;
-    let experimenter = if class == 0xffff { c.u32()? } else { 0 };
     let number = (header >> 9 & 0x7f) as u8;
     let masked = header >> 8 & 1 != 0;
     let mut payload = (header & 0xff) as usize;
@@ -33,10 +39,8 @@ pub fn pull_header(c: &mut Cursor<'_>, bad_len: OfError) -> Result<HeaderInfo, O
     let (field, code) =
         ib_flow::wire::nxm::code_point(class, experimenter, number).ok_or(OfError::OFPBMC_BAD_FIELD)?;
     let n_bytes = if masked { payload / 2 } else { payload };
-    if (masked && !payload.is_multiple_of(2))
-        || (!field.is_tun_metadata() && n_bytes != code.n_bytes as usize)
-    {
-        return Err(bad_len);
+    if !field.is_tun_metadata() && n_bytes != code.n_bytes as usize {
+        return Err(if n_bytes == 0 { OfError::OFPBMC_BAD_FIELD } else { bad_len });
     }
     Ok(HeaderInfo { field: field.id, masked, n_bytes })
 }

@@ -312,8 +312,8 @@ fn unknown(class: Class, number: u32, header: &Header) -> OfError {
     error
 }
 
-/// Finds the kind of a message of which the headers at least are there.
-pub(crate) fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
+/// Finds the kind of a message of which the headers at least are there. Its length may be wrong.
+pub fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
     let header = parse_header(bytes).ok_or(OfError::OFPBRC_BAD_LEN)?;
     let version = match Version::from_wire(header.version) {
         Some(v) => v,
@@ -339,11 +339,15 @@ pub(crate) fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
         }
         if number == 0xffff {
             let vendor = c.u32()?;
+            let class = if reply { Class::VendorReply(vendor) } else { Class::VendorRequest(vendor) };
+            if vendor != NX && vendor != ONF {
+                return Err(unknown(class, 0, &header));
+            }
             let number = c.u32()?;
             if v10 {
                 c.skip(4)?;
             }
-            (if reply { Class::VendorReply(vendor) } else { Class::VendorRequest(vendor) }, number)
+            (class, number)
         } else {
             (if reply { Class::Reply } else { Class::Request }, number.into())
         }

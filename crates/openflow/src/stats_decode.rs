@@ -165,8 +165,8 @@ fn monitor_requests14(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorReq
     let mut out = Vec::new();
     while !c.is_empty() {
         let (id, out_port, out_group, wire, table_id, command) =
-            (c.u32()?, port32(c)?, c.u32()?, c.u16()?, c.u8()?, c.u8()?);
-        if wire & !0x5f != 0 {
+            (c.u32()?, c.u32()?, c.u32()?, c.u16()?, c.u8()?, c.u8()?);
+        if wire & !0x5f != 0 || command != 2 && wire & 0xf == 0 {
             return Err(OfError::OFPMOFC_BAD_FLAGS);
         }
         if command > 2 {
@@ -174,6 +174,7 @@ fn monitor_requests14(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorReq
         }
         // The bits are the same but for that of own changes.
         let flags = wire & 0x1f | (wire & 0x40) >> 1;
+        let out_port = port_from_wire32(out_port)?;
         let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
         out.push(FlowMonitorRequest { id, command, flags, out_port, out_group, table_id, match_ });
     }

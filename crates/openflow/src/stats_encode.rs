@@ -417,7 +417,7 @@ fn flow_stats11(b: &mut Buf, f: &FlowStats, v: Version) {
     b.u64(f.cookie);
     b.u64(f.packet_count);
     b.u64(f.byte_count);
-    mw::put_ofp11_match(b, &f.match_, v);
+    mw::put_oxm_match(b, &f.match_, v);
     encode_instructions(b, &for_match(&f.actions, &f.match_, v), v);
     b.patch_len(start, start);
 }
@@ -619,9 +619,8 @@ fn port_stats(b: &mut Buf, s: &PortStats, v: Version) {
         b.u16(s.custom.len().min(1024) as u16);
         for (name, value) in s.custom.iter().take(1024) {
             let n = name.len().min(63);
-            b.u8((n + 1) as u8);
+            b.u8(n as u8);
             b.bytes(&name.as_bytes()[..n]);
-            b.u8(0);
             b.u64(*value);
         }
         b.patch_len(at + 2, at);
@@ -835,9 +834,7 @@ fn instruction_features(b: &mut Buf, i: &TableInstrFeatures, miss: u16, v: Versi
                 }
             }
         });
-    }
-    for (kind, a) in [(12, &i.write), (14, &i.apply)] {
-        prop(b, kind + miss, |b| {
+        prop(b, kind + 8 + miss, |b| {
             for f in &a.set_fields {
                 oxm::put_header(b, *f, v.to_wire(), false);
             }

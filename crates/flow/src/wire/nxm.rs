@@ -129,9 +129,6 @@ pub fn field_by_header(word: u32) -> Result<&'static Field, NxmError> {
 
 fn check_len(field: &Field, h: Header) -> Result<(), NxmError> {
     let n = h.payload_len();
-    if h.masked() && !n.is_multiple_of(2) {
-        return Err(NxmError::BadLen);
-    }
     let width = if h.masked() { n / 2 } else { n };
     let code = h.code().map_or(field.n_bytes, |c| c.1.n_bytes) as usize;
     let ok = if field.is_tun_metadata() { width <= code } else { width == code };
@@ -161,11 +158,10 @@ pub fn pull_entry(b: &mut &[u8]) -> Result<Entry, NxmError> {
     let (payload, rest) = b.split_at_checked(n).ok_or(NxmError::BadLen)?;
     *b = rest;
     let width = if h.masked() { n / 2 } else { n };
-    let field = h.code().map(|c| c.0).filter(|_| !h.is_cookie());
-    if let Some(f) = field {
-        check_len(f, h)?;
-    }
+    // A header with another length than the field's names no field.
+    let field = h.code().map(|c| c.0).filter(|f| !h.is_cookie() && check_len(f, h).is_ok());
     let (value, mask) = payload.split_at(width);
+    let mask = &mask[..width.min(mask.len())];
     if h.masked() && value.iter().zip(mask).any(|(v, m)| v & !m != 0) {
         vlog_warn_rl!(
             NX_MATCH,
@@ -309,7 +305,7 @@ struct Encoder<'a> {
     implied_ethernet: bool,
 }
 
-/// Appends a match's entries. `version` is OpenFlow's wire number (1: NXM, 3 and up: OXM of that version).
+/// Appends a match's entries. `version` is OpenFlow's wire number (1: NXM, 2 and up: OXM of that version).
 /// `cookie` goes into NXM matches that carry one.
 pub fn encode(m: &Match, version: u8, cookie: Option<Cookie>, out: &mut Vec<u8>) {
     Encoder { m, version, out, implied_ethernet: false }.all(cookie);
@@ -317,7 +313,7 @@ pub fn encode(m: &Match, version: u8, cookie: Option<Cookie>, out: &mut Vec<u8>)
 
 impl Encoder<'_> {
     fn oxm(&self) -> bool {
-        self.version >= 3
+        self.version >= 2
     }
 
     fn put(&mut self, id: FieldId) {
@@ -549,7 +545,7 @@ mod tests {
         let bad = |b: &[u8]| decode(b, STRICT, None).err();
         assert_eq!(bad(&[0, 0, 0]), Some(NxmError::BadLen));
         assert_eq!(bad(&[0, 0, 0, 2, 1]), Some(NxmError::BadLen));
-        assert_eq!(bad(&[0, 0, 0, 4, 0, 0, 0, 1]), Some(NxmError::BadLen));
+        assert_eq!(bad(&[0, 0, 0, 4, 0, 0, 0, 1]), Some(NxmError::BadField));
         assert_eq!(bad(&[0xff, 0xff, 0, 2, 0, 0, 0, 0]), Some(NxmError::BadLen));
         assert_eq!(bad(&[0x12, 0x34, 0, 2, 0, 1]), Some(NxmError::BadField));
         assert_eq!(bad(&[0, 0, 7 << 1, 4, 1, 2, 3, 4]), Some(NxmError::BadPrereq));

@@ -11,7 +11,7 @@ use ib_dpif::text::{PortNames, parse_key};
 use ib_flow::{Flow, Mask, PortMap};
 use ib_netdev::dummy::appctl;
 use ib_netdev::{Flags, Netdev, Registry};
-use ib_openflow::message::{PortStats, QueueStats};
+use ib_openflow::message::{PortStats, QueueStats, Rfc2819};
 use ib_packet::{Mac, Packet};
 use ib_stream::unixctl::{Call, Command, MANY, Server, standard};
 
@@ -459,6 +459,29 @@ pub fn port_stats(registry: &Registry, name: &str) -> Option<PortStats> {
         rx_over_err: n(s.rx_over_err),
         rx_crc_err: n(s.rx_crc_err),
         collisions: n(s.collisions),
+        rfc2819: Some(Rfc2819 {
+            rx_1_to_64: n(s.rx_1_to_64_packets),
+            rx_65_to_127: n(s.rx_65_to_127_packets),
+            rx_128_to_255: n(s.rx_128_to_255_packets),
+            rx_256_to_511: n(s.rx_256_to_511_packets),
+            rx_512_to_1023: n(s.rx_512_to_1023_packets),
+            rx_1024_to_1522: n(s.rx_1024_to_1522_packets),
+            rx_1523_to_max: n(s.rx_1523_to_max_packets),
+            tx_1_to_64: n(s.tx_1_to_64_packets),
+            tx_65_to_127: n(s.tx_65_to_127_packets),
+            tx_128_to_255: n(s.tx_128_to_255_packets),
+            tx_256_to_511: n(s.tx_256_to_511_packets),
+            tx_512_to_1023: n(s.tx_512_to_1023_packets),
+            tx_1024_to_1522: n(s.tx_1024_to_1522_packets),
+            tx_1523_to_max: n(s.tx_1523_to_max_packets),
+            tx_multicast: n(s.tx_multicast_packets),
+            rx_broadcast: n(s.rx_broadcast_packets),
+            tx_broadcast: n(s.tx_broadcast_packets),
+            rx_undersized: n(s.rx_undersized_errors),
+            rx_oversize: n(s.rx_oversize_errors),
+            rx_fragmented: n(s.rx_fragmented_errors),
+            rx_jabber: n(s.rx_jabber_errors),
+        }),
         custom: dev.custom_stats(),
         ..PortStats::default()
     })

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ib_dpif::conntrack::{CtFilter, CtTupleFilter};
+use ib_openflow::error::OfError;
 use ib_openflow::message::{CtFlush, CtTuple};
 
 use super::Cx;
@@ -25,8 +26,13 @@ fn tuple(t: &CtTuple, proto: u8) -> CtTupleFilter {
 }
 
 /// Removes the connections of a zone.
-pub fn zone(cx: &Cx<'_>, zone: u16) {
+pub fn zone(cx: &Cx<'_>, zone: u16) -> Result<(), OfError> {
+    // Six bytes of padding stand between the headers and the zone.
+    if cx.bytes.get(16..22).is_none_or(|pad| pad.iter().any(|b| *b != 0)) {
+        return Err(OfError::NXBRC_MUST_BE_ZERO);
+    }
     remove(cx, &CtFilter { zone: Some(zone), ..CtFilter::default() });
+    Ok(())
 }
 
 /// Removes the connections that agree with everything given.

@@ -22,7 +22,7 @@ use ib_openflow::decode::decode_with;
 use ib_openflow::encode::encode_error;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{Message, Role, Version};
-use ib_openflow::raw::{Class, Raw, identify, parse_header};
+use ib_openflow::raw::{Class, Identified, Raw, identify, identify_kind, parse_header};
 
 use super::conn::{Conn, Kind};
 use super::parts::Whole;
@@ -73,7 +73,7 @@ pub(super) fn handle(bridge: &mut Bridge, conn: &mut Conn, bytes: &[u8], now: In
     let mut quoted = None;
     let result = match id {
         Ok(i) => match conn.parts.take(&i, xid, bytes, now) {
-            Ok(Whole::Message) => permit(conn, i.kind.raw).and_then(|()| decode_with(bytes, tlv)),
+            Ok(Whole::Message) => permit(conn, &i).and_then(|()| decode_with(bytes, tlv)),
             Ok(Whole::Earlier(first)) => decode_with(&first, tlv),
             Ok(Whole::NotYet) => return,
             Err((e, first)) => {
@@ -81,7 +81,14 @@ pub(super) fn handle(bridge: &mut Bridge, conn: &mut Conn, bytes: &[u8], now: In
                 Err(e)
             }
         },
-        Err(e) => Err(e),
+        // An empty part of a request says nothing yet, whatever a whole one must hold.
+        Err(e) => match identify_kind(bytes) {
+            Ok(i) if i.body.is_empty() => match conn.parts.take(&i, xid, bytes, now) {
+                Ok(Whole::NotYet) => return,
+                _ => Err(e),
+            },
+            _ => Err(e),
+        },
     };
     let result = result.and_then(|d| {
         admit(bridge, conn, &d.message, now);
@@ -95,7 +102,8 @@ pub(super) fn handle(bridge: &mut Bridge, conn: &mut Conn, bytes: &[u8], now: In
 
 /// What can be said of a message before it is read: whether controllers send such, and whether this one may.
 /// Secondary controllers may only look.
-fn permit(conn: &Conn, raw: Raw) -> Result<(), OfError> {
+fn permit(conn: &Conn, id: &Identified<'_>) -> Result<(), OfError> {
+    let raw = id.kind.raw;
     let name = raw.kind().name;
     let told = name.ends_with("_REPLY")
         || matches!(
@@ -134,6 +142,15 @@ fn permit(conn: &Conn, raw: Raw) -> Result<(), OfError> {
     );
     if changes && conn.role == Role::Secondary {
         return Err(OfError::OFPBRC_IS_SECONDARY);
+    }
+    // The high byte of OpenFlow 1.0's command is a table if that was agreed on.
+    let command_at = match raw {
+        Raw::FlowMod10 => 48,
+        Raw::NxFlowMod if id.version == Version::V10 => 8,
+        _ => return Ok(()),
+    };
+    if !conn.flow_mod_table_id && id.body.get(command_at).is_some_and(|table| *table != 0) {
+        return Err(OfError::OFPFMFC_BAD_COMMAND);
     }
     Ok(())
 }
@@ -209,7 +226,7 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
         M::FlowMonitorCancel(id) => monitor::cancel(cx, id)?,
         M::TlvTableMod(m) => tlv::modify(cx, &m)?,
         M::TlvTableRequest => tlv::request(cx),
-        M::CtFlushZone(zone) => ct_flush::zone(cx, zone),
+        M::CtFlushZone(zone) => ct_flush::zone(cx, zone)?,
         M::CtFlush(f) => ct_flush::flush(cx, &f),
         M::Resume(p) => resume::resume(cx.bridge, &p, cx.now)?,
         M::Hello(_)
