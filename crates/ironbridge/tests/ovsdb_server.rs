@@ -279,6 +279,73 @@ fn what_was_answered_survives_sigkill_during_compaction() {
     }
 }
 
+/// Resident memory of a process, in MiB.
+fn resident_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// Hundreds of clients that do not read, send halves, nest without end or ask for more than they take cost neither much memory nor
+/// the others' time.
+#[test]
+fn a_hostile_crowd_is_borne() {
+    let dir = Dir::new("crowd");
+    small_database(&dir.file("s.db"));
+    let server = Server::start(&dir, &["s.db"]);
+    let path = dir.file("db.sock");
+    let mut client = Client::connect(&path);
+    let before = resident_mib(server.0.id());
+    let mut transactions = 0;
+    let mut check = |what: &str, n: usize| {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..n {
+            transactions += 1;
+            let name = format!("{transactions}-{}", "x".repeat(1000));
+            let start = Instant::now();
+            let result = client.transact(&insert(&name, false));
+            slowest = slowest.max(start.elapsed());
+            assert!(!result.contains("error"), "{what}: {result}");
+        }
+        assert!(slowest < Duration::from_secs(3), "{what}: a transaction took {slowest:?}");
+        let grown = resident_mib(server.0.id()).saturating_sub(before);
+        assert!(grown < 150, "{what}: the server has grown by {grown} MiB");
+    };
+    let crowd = |n: usize, text: &dyn Fn(usize) -> String| -> Vec<UnixStream> {
+        let send = |i| {
+            let mut stream = connect(&path);
+            stream.set_nonblocking(true).unwrap();
+            // Whether the server takes it all is its affair.
+            let _ = stream.write(text(i).as_bytes());
+            stream
+        };
+        (0..n).map(send).collect()
+    };
+    let monitor = |i: usize, request: &str| {
+        format!(r#"{{"id":1,"method":"monitor_cond","params":["S","m{i}",{{"T":[{request}]}}]}}"#)
+    };
+    let deaf = crowd(300, &|i| monitor(i, "{}"));
+    check("monitors that nobody reads", 600);
+    let halves = crowd(100, &|_| r#"{"id":1,"method":"transact","params":["S",{"op":"ins"#.into());
+    check("half messages", 5);
+    let nests = crowd(50, &|_| "[".repeat(60_000));
+    check("endless nesting", 5);
+    let asks = crowd(20, &|_| {
+        r#"{"id":1,"method":"transact","params":["S",{"op":"select","table":"T","where":[]}]}"#.repeat(500)
+    });
+    check("answers that nobody reads", 20);
+    let clauses: Vec<String> = (0..1000).map(|i| format!(r#"["name","!=","{i}"]"#)).collect();
+    let request = format!(r#"{{"where":[{}]}}"#, clauses.join(","));
+    let conditions = crowd(20, &|i| monitor(i, &request));
+    check("conditions of a thousand clauses", 5);
+    for _ in 0..500 {
+        drop(connect(&path));
+    }
+    check("connections that come and go", 5);
+    drop((deaf, halves, nests, asks, conditions));
+    check("all gone", 5);
+}
+
 /// What a session has done to the database a replay of it does again, with the same row identifiers; and then it ends.
 #[test]
 fn a_recorded_session_replays() {

@@ -40,8 +40,12 @@ use sources::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Unsent bytes beyond which a session gets no more updates until it has taken them.
+/// Unsent bytes beyond which a session gets no more updates until it has taken them; less if there are many sessions.
 pub const LAG_BYTES: usize = 1 << 20;
+/// What all sessions together may have under way before they get no more updates, but for [`LEAST_LAG_BYTES`] each.
+const ALL_LAG_BYTES: usize = 64 << 20;
+/// Unsent bytes that a session may have however many others there are.
+const LEAST_LAG_BYTES: usize = 16 << 10;
 
 /// The time, as a daemon tells it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -248,6 +252,11 @@ impl Server {
         if session.lagging {
             self.catch_up(id);
         }
+    }
+
+    /// How many bytes the session was sent since all was last on its way.
+    pub fn unsent(&self, id: SessionId) -> usize {
+        self.sessions.get(&id).map_or(0, |s| s.unsent)
     }
 
     /// What is to be done, in order, once what was answered is on the disk. Call after calls that take the time or a message: all

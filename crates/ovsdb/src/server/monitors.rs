@@ -1,7 +1,7 @@
 //! Monitors of all sessions, grouped so that equal ones are served by one computation.
 
 use super::session::Monitor;
-use super::{LAG_BYTES, Server, SessionId};
+use super::{ALL_LAG_BYTES, LAG_BYTES, LEAST_LAG_BYTES, Server, SessionId};
 use crate::Uuid;
 use crate::database::Commit;
 use crate::error::Error;
@@ -200,6 +200,7 @@ impl Server {
         if groups.is_empty() {
             return;
         }
+        let lag_bytes = (ALL_LAG_BYTES / self.sessions.len().max(1)).clamp(LEAST_LAG_BYTES, LAG_BYTES);
         let changes = ChangesByTable::new(&commit.changes);
         for group in groups.values_mut() {
             group.initial = None;
@@ -207,7 +208,7 @@ impl Server {
             let mut last: Option<(&Arc<str>, Arc<str>)> = None;
             for (id, name) in &group.members {
                 let Some(session) = self.sessions.get_mut(id) else { continue };
-                if session.lagging || session.unsent > LAG_BYTES {
+                if session.lagging || session.unsent > lag_bytes {
                     session.lagging = true;
                     if let Some(monitor) = session.monitors.get_mut(&**name) {
                         for change in &commit.changes {

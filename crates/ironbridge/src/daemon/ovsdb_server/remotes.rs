@@ -28,8 +28,9 @@ use ib_stream::tls;
 
 /// Messages taken from one session before the others get their turn.
 const BURST: usize = 64;
-/// Unsent bytes beyond which a session's requests wait.
-const MAX_BACKLOG: usize = 16 << 20;
+/// Unsent bytes beyond which a session's requests wait, so that nobody fills the memory or the others' time with answers that he
+/// does not take.
+const MAX_BACKLOG: usize = 64 << 10;
 /// How often status columns are written.
 const STATUS_MS: u64 = 2_500;
 /// How soon a listener that failed is tried again.
@@ -384,8 +385,12 @@ impl Remotes {
                 self.handle.wake(key);
                 break;
             }
-            if c.session.backlog() + c.out.len() > MAX_BACKLOG {
-                // The descriptor becomes writable when the client has read.
+            if server.unsent(id) > MAX_BACKLOG {
+                if c.session.backlog() == 0 {
+                    // The answers of this turn: they may go at once.
+                    self.handle.wake(key);
+                }
+                // Else the descriptor becomes writable when the client has read.
                 break;
             }
             match c.session.recv() {
