@@ -491,7 +491,13 @@ fn clear<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
 fn prepare_create<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
     let table = lookup::table(prep.idl, &call.args[1])?;
     prep.idl.register_table(&table);
-    prepare_settings(prep, &table, &call.args[2..])
+    if call.option("--id").is_none() && !prep.idl.is_root(&table) {
+        vlog_warn!(
+            DB_CTL_BASE,
+            "applying \"create\" command to table {table} without --id option will have no effect"
+        );
+    }
+    Ok(())
 }
 
 fn create<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
@@ -504,15 +510,7 @@ fn create<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
             symbol.strong_ref |= is_root;
             symbol.uuid
         }
-        None => {
-            if !is_root {
-                vlog_warn!(
-                    DB_CTL_BASE,
-                    "applying \"create\" command to table {table} without --id option will have no effect"
-                );
-            }
-            Uuid::random()
-        }
+        None => Uuid::random(),
     };
     ctl.txn.insert_as(ctl.idl, &table, uuid);
     apply_settings(ctl, &table, uuid, &call.args[2..])?;
@@ -538,19 +536,19 @@ fn prepare_destroy<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
 
 fn destroy<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     let table = lookup::table(ctl.idl, &call.args[1])?;
-    let mut rows = Vec::new();
     if call.has("--all") {
-        rows.extend(ctl.view().rows(&table).map(|row| row.uuid()));
+        let rows: Vec<Uuid> = ctl.view().rows(&table).map(|row| row.uuid()).collect();
+        for uuid in rows {
+            ctl.txn.delete_at(ctl.idl, &table, uuid);
+        }
     }
     for id in &call.args[2..] {
         match lookup::find_row(ctl.view(), ctl.tool, &table, id)? {
-            Some(uuid) => rows.push(uuid),
+            // At once: a row that is named twice is not there the second time.
+            Some(uuid) => ctl.txn.delete_at(ctl.idl, &table, uuid),
             None if call.has("--if-exists") => {}
             None => return Err(Stop::fatal(format!("no row \"{id}\" in table {table}"))),
         }
-    }
-    for uuid in rows {
-        ctl.txn.delete_at(ctl.idl, &table, uuid);
     }
     ctl.ext.changed(&table, None);
     Ok(())

@@ -8,6 +8,7 @@
 //! as well: the tool's option parser hands them over as `leading`.
 
 use super::{Ctl, Preparation};
+use ib_base::json::table_order;
 use std::collections::BTreeMap;
 
 /// Why a tool stops before it is through.
@@ -153,7 +154,8 @@ fn parse_call<X>(
     let Some(command) = commands.iter().flat_map(|t| t.iter()).find(|c| c.name == name) else {
         return Err(format!("unknown command '{name}'; use --help for help"));
     };
-    check_options(command, &options)?;
+    let given = leading.iter().map(|(name, _)| name).chain(&words[..n_options]);
+    check_options(command, given, &options)?;
 
     let arguments = &words[n_options + 1..];
     if arguments.len() < command.min_args {
@@ -171,8 +173,21 @@ fn parse_call<X>(
     Ok(Call { command, args, options, output: String::new(), table: None, created: None })
 }
 
-fn check_options<X>(command: &Command<X>, options: &BTreeMap<String, Option<String>>) -> Result<(), String> {
-    for (option, value) in options {
+/// `given` are the options in order. Of several that are wrong the original names one by its hash table's order.
+fn check_options<'a, X>(
+    command: &Command<X>,
+    given: impl Iterator<Item = &'a String>,
+    options: &BTreeMap<String, Option<String>>,
+) -> Result<(), String> {
+    let mut names: Vec<&str> = Vec::new();
+    for word in given {
+        let name = word.split_once('=').map_or(&**word, |(name, _)| name);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let ordered = table_order(names.iter().copied()).into_iter().map(|i| names[i]);
+    for (option, value) in ordered.filter_map(|name| options.get_key_value(name)) {
         let Some(declared) = command.options.iter().find(|d| d.trim_end_matches('=') == option) else {
             return Err(format!("'{}' command has no '{option}' option", command.name));
         };

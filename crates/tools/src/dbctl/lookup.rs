@@ -39,7 +39,7 @@ fn best<'n>(names: impl Iterator<Item = &'n str>, abbreviation: &str) -> Vec<&'n
 
 /// The table that `name` means.
 pub fn table(idl: &Idl, name: &str) -> Result<String, String> {
-    match best(idl.table_names().map(|n| &**n), name)[..] {
+    match best(idl.table_names().filter(|_| !name.is_empty()).map(|n| &**n), name)[..] {
         [] => Err(format!("unknown table \"{name}\"")),
         [one] => Ok(one.to_string()),
         ref several => Err(format!("\"{name}\" matches multiple table names: {}", several.join(", "))),

@@ -197,6 +197,9 @@ fn quoted(call: &L, options: &[&str]) -> String {
 
 fn add_br(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     let name = call.args[1].clone();
+    if name.is_empty() {
+        return Err(Stop::fatal("bridge name must not be empty string"));
+    }
     let fake = match &call.args[2..] {
         [] => None,
         [parent, vlan] => {
@@ -208,9 +211,6 @@ fn add_br(ctl: &mut C<'_>, call: &mut L) -> Outcome {
         }
         _ => return Err(Stop::fatal("'add-br' command takes exactly 1 or 3 arguments")),
     };
-    if name.is_empty() {
-        return Err(Stop::fatal("bridge name must not be empty string"));
-    }
     if call.has("--may-exist")
         && let Some(bridge) = cache(ctl).bridges.get(&name).cloned()
     {
@@ -465,7 +465,6 @@ fn add_bond(ctl: &mut C<'_>, call: &mut L) -> Outcome {
 
 /// Adds a port of one or more interfaces; settings begin at argument `settings`.
 fn new_port(ctl: &mut C<'_>, call: &L, ifaces: &[String], settings: usize) -> Outcome {
-    let bridge = find_bridge(ctl, &call.args[1])?;
     let name = &call.args[2];
     if call.has("--may-exist")
         && let Some(port) = cache(ctl).ports.get(name).cloned()
@@ -473,7 +472,7 @@ fn new_port(ctl: &mut C<'_>, call: &L, ifaces: &[String], settings: usize) -> Ou
         let mut wanted: Vec<&str> = ifaces.iter().map(String::as_str).collect();
         wanted.sort_unstable();
         let command = || quoted(call, &["--may-exist", "--fake-iface"]);
-        if port.bridge != bridge.name {
+        if port.bridge != call.args[1] {
             let other = &port.bridge;
             return Err(Stop::fatal(format!(
                 "\"{}\" but {name} is actually attached to bridge {other}",
@@ -497,6 +496,7 @@ fn new_port(ctl: &mut C<'_>, call: &L, ifaces: &[String], settings: usize) -> Ou
     for iface in ifaces {
         check_conflicts(ctl, iface, &format!("cannot create an interface named {iface}"))?;
     }
+    let bridge = find_bridge(ctl, &call.args[1])?;
     ctl.verify("Bridge", bridge.uuid, "ports");
     let rows: Vec<Uuid> = ifaces.iter().map(|iface| insert_iface(ctl, iface)).collect();
     let port = ctl.txn.insert(ctl.idl, "Port");
