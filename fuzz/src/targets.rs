@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     row("multicast-messages", l2::MULTICAST_SEEDS, l2::multicast_messages),
     row("conntrack", PACKET_SEEDS, conntrack::conntrack),
     row("connection-saved", conntrack::SAVED_SEEDS, conntrack::saved),
+    row("ovs-dump", programs::OVS_DUMP_SEEDS, programs::ovs_dump),
     row("port-file", programs::PORT_SEEDS, programs::port_file),
     row("ftp", conntrack::FTP_SEEDS, conntrack::ftp),
     row("fragments", conntrack::FRAGMENT_SEEDS, conntrack::fragments),

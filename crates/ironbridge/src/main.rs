@@ -43,6 +43,7 @@ const COMMANDS: &[Program] = &[
     Program { name: "run", run: embedded::run },
     Program { name: "datapath", run: daemon::datapath::run },
     Program { name: "demo", run: demo::run },
+    Program { name: "adopt", run: ib_tools::adopt::run },
     Program { name: "port", run: ib_tools::port::run },
 ];
 
@@ -56,6 +57,7 @@ fn usage() -> String {
          usage: ironbridge demo                show what it does, on this machine, in 15 seconds\n       \
          ironbridge run [OPTION...]     database, switch and datapath in one process\n       \
          ironbridge datapath [OPTION...] the datapath alone, for ovs-vswitchd --datapath-socket\n       \
+         ironbridge adopt               take the place of the Open vSwitch that runs here (--help for more)\n       \
          ironbridge port COMMAND        take ports with their state to another switch (--help for more)\n       \
          ironbridge PROGRAM [ARG...]    run a program\n       \
          ironbridge links DIR           make a link in DIR for each program\n       \

@@ -1,5 +1,6 @@
 //! The command-line tools as libraries.
 
+pub mod adopt;
 pub mod appctl;
 pub mod captures;
 pub mod client;

@@ -114,7 +114,7 @@ fn save_flows(bridges: &[String], io: &mut Io<'_>) -> Result<String, String> {
     Ok(script)
 }
 
-fn save_interface(device: &str, io: &mut Io<'_>) -> String {
+pub(crate) fn save_interface(device: &str, io: &mut Io<'_>) -> String {
     let link = output(Command::new("ip").args(["link", "show", "dev", device]), io);
     if link.is_empty() {
         return String::new();

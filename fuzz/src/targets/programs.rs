@@ -110,6 +110,17 @@ pub fn dbctl(input: &[u8]) {
     });
 }
 
+pub const OVS_DUMP_SEEDS: &[&[u8]] = &[
+    b" port  VLAN  MAC                Age\n    1     3  00:00:00:00:00:77  static\nLOCAL     0  ee:e1:80:6c:5e:51    4\n",
+    b" port  VLAN  GROUP                Age\n    1     0  224.1.2.3          7\n    1     5  ff0e::7  MLDv2  9\n 1 0 querier 3\n",
+    b"tcp,orig=(src=10.9.0.1,dst=10.9.0.2,sport=1,dport=2),reply=(src=10.9.0.2,dst=10.9.0.9,sport=2,dport=1),zone=5,timeout=9,labels=0x1,protoinfo=(state_orig=ESTABLISHED,state_reply=ESTABLISHED,wscale_orig=9)",
+];
+
+/// What Open vSwitch prints of its tables.
+pub fn ovs_dump(input: &[u8]) {
+    let _ = ib_tools::adopt::read_dumps(&String::from_utf8_lossy(input));
+}
+
 pub const PORT_SEEDS: &[&[u8]] = &[
     br#"{"bridge":"br0","ports":[{"port":{"name":"vm1","tag":5},"interfaces":[{"name":"vm1","type":"internal"}],"qos":{"type":"linux-htb","queues":[[3,{"dscp":7}]]}}],"mirrors":[{"mirror":"m","port":"vm1","role":"source"}],"state":{}}"#,
     br#"{"format":"ironbridge-port","version":1,"sha1":"bf21a9e8fbc5a3846fb05b4fa0859e0917b2202f","content":{}}"#,

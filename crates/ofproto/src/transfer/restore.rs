@@ -14,10 +14,12 @@ use ib_flow::PortMap;
 use ib_l2::mcast_messages::Change;
 use ib_l2::mcast_snooping::Protocol;
 use ib_openflow::action::Action;
+use ib_openflow::decode::decode_with;
+use ib_openflow::encode::encode;
 use ib_openflow::flow_text::{Purpose, parse_flow_mod};
 use ib_openflow::group_text::{parse_group_mod, parse_meter_mod};
 use ib_openflow::message::{
-    FlowMod, FlowModCommand, GroupMod, GroupModCommand, MeterMod, OFPG_ALL, OFPM_MAX,
+    FlowMod, FlowModCommand, GroupMod, GroupModCommand, Message, MeterMod, OFPG_ALL, OFPM_MAX, Version,
 };
 use ib_openflow::names::Names;
 use ib_packet::Mac;
@@ -144,6 +146,7 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
         let name = text_of(port, "port")?;
         bridge.port_by_name(name).ok_or_else(|| format!("{name}: no such port on {}", bridge.of.name))?;
     }
+    let tlv = bridge.of.tlv().map_or(0, |table| table.id());
     let meter = |m: &Json| {
         let text = text_of(m, "meter")?;
         let meter = parse_meter_mod(text, 0).map_err(|e| format!("meter \"{text}\": {e}"))?;
@@ -159,7 +162,7 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
     Ok(State {
         meters: list(json, "meters")?.iter().map(meter).collect::<Result<_, String>>()?,
         groups: list(json, "groups")?.iter().map(group).collect::<Result<_, String>>()?,
-        flows: list(json, "flows")?.iter().map(|f| flow(f, &map)).collect::<Result<_, _>>()?,
+        flows: list(json, "flows")?.iter().map(|f| flow(f, &map, tlv)).collect::<Result<_, _>>()?,
         addresses: list(json, "addresses")?.iter().map(|a| address(bridge, a)).collect::<Result<_, _>>()?,
         memberships: list(json, "memberships")?
             .iter()
@@ -173,11 +176,24 @@ fn explain(what: &str, text: &str, error: &str) -> String {
     format!("{what} \"{text}\": {error} (ports that it names must be on the bridge)")
 }
 
-fn flow(json: &Json, ports: &PortMap) -> Result<Flow, String> {
+/// A flow as it would arrive from a controller: only so tunnel options get their places by the bridge's table.
+fn by_table(flow: FlowMod, tlv: u32) -> Option<FlowMod> {
+    let bytes = encode(&Message::FlowMod(Box::new(flow)), Version::V15, 0);
+    match decode_with(&bytes, tlv).ok()?.message {
+        Message::FlowMod(flow) => Some(*flow),
+        _ => None,
+    }
+}
+
+fn flow(json: &Json, ports: &PortMap, tlv: u32) -> Result<Flow, String> {
     let text = text_of(json.get("flow").unwrap_or(&Json::Null), "flow")?;
     let names = Names { ports: Some(ports), tables: None };
-    let (flow, _) = parse_flow_mod(text, Purpose::Mod(FlowModCommand::Add), names)
+    let (mut flow, _) = parse_flow_mod(text, Purpose::Mod(FlowModCommand::Add), names)
         .map_err(|e| explain("flow", text, &e))?;
+    if text.contains("tun_metadata") {
+        let unknown = || explain("flow", text, "it needs tunnel options that the bridge lacks");
+        flow = by_table(flow, tlv).ok_or_else(unknown)?;
+    }
     Ok(Flow {
         flow,
         age_ms: number(json, "age_ms", text)?,

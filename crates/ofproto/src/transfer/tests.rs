@@ -136,6 +136,20 @@ fn a_state_goes_on_where_ports_have_other_numbers() {
 }
 
 #[test]
+fn tunnel_options_find_their_places_by_the_bridges_table() {
+    let mut to = destination();
+    let state = r#"{"version":1,"bridge":"br9","ports":[],"meters":[],"groups":[],"flows":[{"flow":"table=3,tun_metadata0=0x7 actions=set_field:0x9->tun_metadata0,drop","packets":0,"bytes":0,"age_ms":0,"modified_ms":0,"idle_ms":0}],"addresses":[],"memberships":[],"connections":[]}"#;
+    let state = state.replace(",drop", ",output:p1");
+    let binding = ib_flow::tlv::TlvBinding { class: 0x10, kind: 1, len: 4, index: 0 };
+    let table = ib_flow::tlv::TlvTable::new(None, &[binding]).unwrap();
+    to.switch.bridge("br9").unwrap().of.set_tlv(Some(table));
+    to.appctl("port-state/restore", &["br9", &state]);
+    let again = Json::parse(&to.appctl("port-state/save", &["br9", "p1"])).unwrap();
+    let expect = "table=3, tun_metadata0=0x7 actions=set_field:0x9->tun_metadata0,output:p1";
+    assert_eq!(flows(&again), [expect]);
+}
+
+#[test]
 fn timeouts_run_on() {
     let mut from =
         source().flows("br0", "table=2,priority=5,in_port=1,idle_timeout=100,hard_timeout=120 actions=drop");

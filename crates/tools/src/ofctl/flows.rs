@@ -252,7 +252,11 @@ fn compare(a: &FlowStats, b: &FlowStats, criteria: &[Criterion]) -> Ordering {
 }
 
 /// Fetches flows.
-fn fetch_flows(ctl: &mut Ctl, conn: &mut Conn, request: FlowStatsRequest) -> Result<Vec<FlowStats>> {
+pub(super) fn fetch_flows(
+    ctl: &mut Ctl,
+    conn: &mut Conn,
+    request: FlowStatsRequest,
+) -> Result<Vec<FlowStats>> {
     let mut out = Vec::new();
     for body in ctl.collect(conn, &Message::MultipartRequest(MultipartRequest::Flow(Box::new(request))))? {
         if let MultipartBody::Flow(list) = body {

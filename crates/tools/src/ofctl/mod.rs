@@ -25,6 +25,7 @@ mod matches;
 mod monitor;
 mod offline;
 mod show;
+pub mod snapshot;
 
 /// Why a command failed.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 pub mod config;
 pub mod file;
 mod migrate;
-mod switch;
+pub(crate) mod switch;
 
 use std::ffi::OsString;
 use std::io::Read;
