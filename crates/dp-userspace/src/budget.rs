@@ -21,8 +21,10 @@ pub const MASKS_PER_PORT: usize = 128;
 /// Masks at which flows with yet another one are refused.
 pub const MASKS_PER_PORT_MAX: usize = 2 * MASKS_PER_PORT;
 
-fn covers(wide: &Mask, narrow: &Mask) -> bool {
-    wide.0.words().iter().zip(narrow.0.words()).all(|(w, n)| w & !n == 0)
+/// Whether `mask` has all the bits of a mask whose words other than zero, with their places, are `wanted`.
+fn covers(wanted: &[(usize, u64)], mask: &Mask) -> bool {
+    let words = mask.0.words();
+    wanted.iter().all(|(at, w)| w & !words[*at] == 0)
 }
 
 fn bits(mask: &Mask) -> u32 {
@@ -36,7 +38,9 @@ fn whole_bytes(word: u64) -> u64 {
 
 /// A mask for the flow of `key` in place of `wanted`: one of those in use, or their common refinement.
 pub fn narrow<'a>(in_use: impl Iterator<Item = &'a Mask> + Clone, wanted: &Mask, key: &Flow) -> Mask {
-    if let Some(found) = in_use.clone().filter(|m| covers(wanted, m)).min_by_key(|m| bits(m)) {
+    let words: Vec<(usize, u64)> =
+        wanted.0.words().iter().copied().enumerate().filter(|(_, w)| *w != 0).collect();
+    if let Some(found) = in_use.clone().filter(|m| covers(&words, m)).min_by_key(|m| bits(m)) {
         return found.clone();
     }
     let mut looked_at = *wanted.0.words();

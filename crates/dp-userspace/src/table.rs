@@ -394,12 +394,18 @@ impl FlowTable {
         let mut writer = self.writer.lock();
         let class = self.class_of(put.key, put.mask);
         let list = class.subtables.load();
-        if list.len() < budget::MASKS_PER_PORT || list.iter().any(|t| **t.shape.mask() == *put.mask) {
+        // A hash of the mask and a walk over pointers, in place of a comparison with each mask in use.
+        let has = |writer: &Writer, mask: &Mask| {
+            writer
+                .shapes
+                .get(mask)
+                .is_some_and(|(shape, _)| list.iter().any(|t| Arc::ptr_eq(&t.shape, shape)))
+        };
+        if list.len() < budget::MASKS_PER_PORT || has(&writer, put.mask) {
             return self.put_locked(&mut writer, put);
         }
         let mask = budget::narrow(list.iter().map(|t| &**t.shape.mask()), put.mask, put.key);
-        let is_new = list.iter().all(|t| **t.shape.mask() != mask);
-        if is_new && list.len() >= budget::MASKS_PER_PORT_MAX {
+        if list.len() >= budget::MASKS_PER_PORT_MAX && !has(&writer, &mask) {
             return Err(DpifError::Full("too many masks".into()));
         }
         coverage::megaflow_narrowed.inc();
