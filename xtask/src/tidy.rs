@@ -22,6 +22,7 @@ const LAYERS: &[&str] = &[
     "ib-openflow",
     "ib-ovsdb",
     "ib-stream",
+    "ib-vhost",
     "ib-netdev",
     "ib-accel",
     "ib-conntrack",

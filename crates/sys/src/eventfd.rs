@@ -21,6 +21,16 @@ impl EventFd {
         Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// One that another program made; `None` if it is no eventfd. Writes to it never wait from now on.
+    pub fn adopt(fd: OwnedFd) -> Option<EventFd> {
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+        if link.as_os_str() != "anon_inode:[eventfd]" {
+            return None;
+        }
+        crate::fd_socket::set_nonblocking(&fd).ok()?;
+        Some(EventFd(fd))
+    }
+
     /// Sets it.
     pub fn set(&self) {
         let one = 1u64.to_ne_bytes();
@@ -43,6 +53,12 @@ impl AsRawFd for EventFd {
     }
 }
 
+impl std::os::fd::AsFd for EventFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// An epoll set: readable itself while any member is, so it nests in another reactor.
 #[derive(Debug)]
 pub struct Epoll(OwnedFd);
@@ -59,6 +75,14 @@ impl Epoll {
     /// Adds `fd`, level-triggered for reading, under `token`.
     pub fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+        // SAFETY: event is valid for the call; the kernel checks both descriptors.
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })?;
+        Ok(())
+    }
+
+    /// Adds `fd` under `token`, edge-triggered: each time it becomes readable again counts once, whether it was read or not.
+    pub fn add_edge(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: token };
         // SAFETY: event is valid for the call; the kernel checks both descriptors.
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })?;
         Ok(())

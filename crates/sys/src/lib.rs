@@ -9,6 +9,8 @@ pub mod dirs;
 pub mod errno;
 pub mod ethtool;
 pub mod eventfd;
+pub mod fd_socket;
+pub mod guest_memory;
 pub mod lockfile;
 pub mod memory;
 pub mod netlink;
