@@ -28,6 +28,7 @@ pub mod qos;
 pub mod registry;
 pub mod replay;
 pub mod stats;
+pub mod vhost;
 
 pub use contract::{Bypass, Carrier, Netdev, RxQueue, Speed};
 pub use error::Error;

@@ -76,6 +76,9 @@ impl Registry {
         registry.register(Arc::new(PatchProvider));
         registry.register(Arc::new(MemoryProvider::Replay));
         registry.register(Arc::new(MemoryProvider::Null));
+        for provider in crate::vhost::providers() {
+            registry.register(provider);
+        }
         Ok(Arc::new(registry))
     }
 

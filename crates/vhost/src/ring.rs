@@ -177,7 +177,11 @@ impl Ring {
         size: u16,
         address: VringAddr,
         log: Option<&Arc<DirtyLog>>,
+        (event_idx, indirect): (bool, bool),
     ) -> bool {
+        if (self.event_idx, self.indirect) != (event_idx, indirect) {
+            return false;
+        }
         let same_log = self.log.as_ref().map(Arc::as_ptr) == log.map(Arc::as_ptr);
         Arc::ptr_eq(&self.memory, memory) && self.size == size && self.address == address && same_log
     }

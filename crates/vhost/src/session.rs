@@ -392,12 +392,9 @@ impl Session {
             slot.features = features;
             let address = v.address.filter(|_| v.started && v.size != 0);
             let unchanged = slot.ring.as_ref().zip(address).is_some_and(|(ring, address)| {
-                ring.is_at(
-                    memory,
-                    v.size,
-                    address,
-                    self.log.as_ref().filter(|_| features & f::F_LOG_ALL != 0),
-                )
+                let log = self.log.as_ref().filter(|_| features & f::F_LOG_ALL != 0);
+                let modes = (features & f::F_EVENT_IDX != 0, features & f::F_INDIRECT_DESC != 0);
+                ring.is_at(memory, v.size, address, log, modes)
             });
             if unchanged {
                 continue;

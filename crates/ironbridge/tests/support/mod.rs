@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod guest;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -9,7 +9,8 @@ use ib_packet::{Gso, GsoKind, Offload};
 pub const LEN: usize = 10;
 
 const F_NEEDS_CSUM: u8 = 1;
-const F_DATA_VALID: u8 = 2;
+/// The checksum is known to be right.
+pub const F_DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
