@@ -130,7 +130,7 @@ impl Ring {
         }
         let part = |address: u64, len: usize, align: u64| {
             let (range, _) = config.memory.of_user(address, len)?;
-            (address % align == 0).then_some(range)
+            address.is_multiple_of(align).then_some(range)
         };
         let desc = part(config.desc, n * DESC_LEN, 16)?;
         let avail = part(config.avail, 6 + 2 * n, 2)?;
