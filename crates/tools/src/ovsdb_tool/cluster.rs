@@ -8,9 +8,9 @@
 use super::show_log;
 use super::{Done, EXIT_NO, Session, Stop, is_clustered, lock, lock_path, now_ms, open, read_schema};
 use ib_base::errno::strerror;
-use ib_base::json::{Json, Object};
-use ib_base::vlog::module::SOCKET_UTIL;
-use ib_base::vlog_err;
+use ib_base::json::{Json, Object, table_order};
+use ib_base::vlog::module::{OVSDB, SOCKET_UTIL};
+use ib_base::{vlog_err, vlog_warn};
 use ib_ovsdb::log::{CLUSTER_MAGIC, Log, OpenMode, Storage, frame};
 use ib_ovsdb::{Error, Schema, Uuid};
 use std::io::Write;
@@ -201,9 +201,32 @@ fn text(value: impl std::fmt::Display) -> Json {
     Json::string(value.to_string())
 }
 
+/// Warns of ephemeral columns, and names the one that the original names: the last in the order of its hash tables.
+fn warn_of_ephemeral(file: &str, schema: &Schema) {
+    let tables = table_order(schema.tables.iter().map(|t| &*t.name));
+    let columns = tables.into_iter().map(|i| &schema.tables[i]).flat_map(|table| {
+        let order = table_order(table.columns.iter().map(|c| &*c.name));
+        order.into_iter().map(move |i| (table, &table.columns[i]))
+    });
+    let ephemeral: Vec<_> =
+        columns.filter(|(_, column)| !column.persistent && !column.name.starts_with('_')).collect();
+    if let Some((table, column)) = ephemeral.last() {
+        vlog_warn!(
+            OVSDB,
+            "{file}: changed {} columns in '{}' database from ephemeral to persistent, including '{}' column in '{}' \
+             table, because clusters do not support ephemeral columns",
+            ephemeral.len(),
+            schema.name,
+            column.name,
+            table.name
+        );
+    }
+}
+
 /// `create-cluster`
 pub fn create(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
     let (schema, rows) = contents(Path::new(&arguments[1]))?;
+    warn_of_ephemeral(&arguments[1], &schema);
     let local = &arguments[2];
     check_address(local)?;
     let server = Uuid::random().to_string();
