@@ -3,9 +3,6 @@
 
 mod support;
 
-use std::io::Read;
-use std::process::Stdio;
-
 use support::{Daemons, Host, NET, need, sh, try_sh, unique};
 
 /// A bridge on the user-space datapath.
@@ -166,40 +163,4 @@ fn a_port_without_device_is_reported_where_scripts_look() {
     assert!(stderr.contains(&text), "{stderr}");
     let row = d.run(&format!("ovs-vsctl get interface {name} ofport error"));
     assert_eq!(row, format!("-1\n\"{text}\"\n"));
-}
-
-#[test]
-fn tcpdump_sees_a_ports_packets_and_leaves_nothing_behind() {
-    if !need(NET) || !need(&[("/usr/bin/tcpdump", "tcpdump")]) {
-        return;
-    }
-    let d = Daemons::start(&[]);
-    let (a, b) = (Host::new("10.81.0.1/24"), Host::new("10.81.0.2/24"));
-    let br = add_bridge(&d);
-    d.run(&format!("ovs-vsctl add-port {br} {} -- add-port {br} {}", a.port, b.port));
-    assert!(a.pings("10.81.0.2"));
-    let _pings = a.spawn("ping -i 0.1 10.81.0.2");
-    let clean = || {
-        let ports = d.run(&format!("ovs-vsctl list-ports {br}"));
-        assert_eq!((ports.lines().count(), d.run("ovs-vsctl list mirror").as_str()), (2, ""), "{ports}");
-        assert!(!std::path::Path::new(&format!("/sys/class/net/mi{}", a.port)).exists());
-    };
-    let said = d.run(&format!("ovs-tcpdump -i {} -n -c 2 icmp", a.port));
-    assert!(said.contains("10.81.0.1 > 10.81.0.2: ICMP echo request"), "{said}");
-    clean();
-    let mut interrupted = d.command(&format!("ovs-tcpdump -i {} -n icmp", a.port));
-    let mut child = interrupted.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    // It has begun when it has said something.
-    let mut byte = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
-    sh(&format!("kill -TERM {}", child.id()));
-    let out = child.wait_with_output().unwrap();
-    assert!(out.status.success(), "{out:?}");
-    clean();
-    // A command that fails at once, and a port that is not there.
-    d.run(&format!("ovs-tcpdump -i {} --dump-cmd false", a.port));
-    clean();
-    let none = d.try_run("ovs-tcpdump -i nothere");
-    assert_eq!(String::from_utf8_lossy(&none.stdout), "ERROR: Port nothere does not exist.\n");
-    assert_eq!(none.status.code(), Some(1));
 }
