@@ -604,6 +604,8 @@ mod tests {
     fn levels_replace_what_they_say() {
         let kinds = [
             "afxdp",
+            "dpdkvhostuser",
+            "dpdkvhostuserclient",
             "dummy",
             "dummy-internal",
             "dummy-pmd",
