@@ -6,6 +6,7 @@
 mod connections;
 pub mod control;
 pub mod exact;
+pub mod genl;
 pub mod message;
 pub mod provider;
 pub mod serve;

@@ -323,9 +323,11 @@ impl Dpif for RemoteDpif {
     }
 
     fn port_add(&self, spec: &PortSpec) -> Result<OdpPort, DpifError> {
+        let (kind, dst_port) = vport_of(&spec.kind, &spec.name);
         let mut request = Vport {
             port_no: spec.number.map(|n| n.0),
-            kind: Some(if spec.kind == "internal" { vport_type::INTERNAL } else { vport_type::NETDEV }),
+            kind: Some(kind),
+            dst_port,
             name: Some(spec.name.clone()),
             upcall_pids: self.link.pids.lock().clone(),
             ..Vport::default()
@@ -483,6 +485,18 @@ impl Dpif for RemoteDpif {
     }
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+/// The kernel's type of a port, and of a tunnel the UDP port, which its device's name ends in.
+fn vport_of(kind: &str, name: &str) -> (u32, Option<u16>) {
+    let port = name.rsplit('_').next().and_then(|digits| digits.parse().ok());
+    match kind {
+        "internal" => (vport_type::INTERNAL, None),
+        "gre" => (vport_type::GRE, None),
+        "vxlan" => (vport_type::VXLAN, port),
+        "geneve" => (vport_type::GENEVE, port),
+        _ => (vport_type::NETDEV, None),
     }
 }
 

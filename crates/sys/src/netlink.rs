@@ -211,6 +211,37 @@ impl Socket {
         Ok(())
     }
 
+    /// The same with room for datagrams of `bytes`; 64 KiB otherwise.
+    pub fn with_room(mut self, bytes: usize) -> Socket {
+        self.buf.resize(bytes, 0);
+        self
+    }
+
+    /// The number by which the kernel knows this socket.
+    pub fn pid(&self) -> io::Result<u32> {
+        // SAFETY: all-zero bytes are a valid sockaddr_nl.
+        let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        let mut len = size_of::<libc::sockaddr_nl>() as u32;
+        // SAFETY: addr and len live through the call, and len is addr's size.
+        check(unsafe { libc::getsockname(self.fd.as_raw_fd(), (&raw mut addr).cast(), &raw mut len) })?;
+        Ok(addr.nl_pid)
+    }
+
+    /// The message type of a generic netlink family.
+    ///
+    /// Errors: `ENOENT` where the kernel, or a module that is not loaded, lacks it.
+    pub fn family(&mut self, name: &str) -> io::Result<u16> {
+        const CONTROL: u16 = 16;
+        const GET_FAMILY: u8 = 3;
+        let mut request = Request::new(CONTROL, F_ACK, &[GET_FAMILY, 1, 0, 0]);
+        request.attr_str(2, name);
+        let mut id = None;
+        self.request(&mut request, |m| {
+            id = m.attrs(4).find(|(kind, _)| *kind == 1).and_then(|(_, data)| u16_at(data, 0));
+        })?;
+        id.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+    }
+
     fn read(&mut self, flags: libc::c_int) -> io::Result<usize> {
         loop {
             // SAFETY: buf.len() writable bytes.

@@ -18,6 +18,7 @@ use ib_base::time::{Clock, Instant};
 use ib_base::vlog::module::{BRIDGE, VSWITCHD};
 use ib_base::{coverage, memory, vlog_err, vlog_info};
 use ib_bridge::{BridgeLayer, StatusWriter};
+use ib_dp_kernel::genl::NetlinkTransport;
 use ib_dp_kernel::provider::RemoteClass;
 use ib_dp_kernel::transport::Transport;
 use ib_dp_kernel::unix::UnixTransport;
@@ -207,10 +208,16 @@ impl Vswitchd {
         };
         let overridden = options.dummy == DummyLevel::Override;
         add("netdev", overridden);
-        // There is no provider for the kernel's datapath yet: bridges of the default type, `system`, are
-        // forwarded in user space like those of type `netdev`. Disabled is the datapath, not the devices.
+        // Where the kernel lacks its datapath, bridges of the default type, `system`, are forwarded in user space like those
+        // of type `netdev`. Disabled is the datapath, not the devices.
         let system_is_dummy = overridden || options.dummy == DummyLevel::System;
-        if system_is_dummy || !options.disable_system {
+        let wants_system = system_is_dummy || !options.disable_system;
+        let kernel = if system_is_dummy || options.disable_system || options.datapath_socket.is_some() {
+            None
+        } else {
+            kernel_class(clock)
+        };
+        if wants_system && kernel.is_none() {
             add("system", system_is_dummy);
         }
         if options.dummy != DummyLevel::None {
@@ -218,6 +225,10 @@ impl Vswitchd {
         }
         let mut classes: Vec<Arc<dyn DpifClass>> =
             user_classes.iter().map(|c| Arc::clone(c) as Arc<dyn DpifClass>).collect();
+        if let Some(kernel) = kernel {
+            registry.leave_to_datapath("internal");
+            classes.push(kernel);
+        }
         if let Some(remote) = remote {
             ["tap", "internal"].into_iter().for_each(|kind| registry.leave_to_datapath(kind));
             classes.extend(remote);
@@ -412,6 +423,21 @@ impl Standard for Vswitchd {
 impl TimeCommands for Vswitchd {
     fn time_warp(&mut self) -> &mut TimeWarp {
         &mut self.warp
+    }
+}
+
+/// The kernel's datapath, where its module is loaded.
+fn kernel_class(clock: &Clock) -> Option<Arc<dyn DpifClass>> {
+    match NetlinkTransport::open() {
+        Ok(transport) => Some(Arc::new(RemoteClass::new("system", Arc::new(transport), clock))),
+        Err(e) => {
+            let why = ib_base::errno::strerror(&e);
+            ib_base::vlog_dbg!(
+                VSWITCHD,
+                "no openvswitch kernel module ({why}): its bridges are in user space"
+            );
+            None
+        }
     }
 }
 
