@@ -50,6 +50,8 @@ pub(crate) struct Link {
     pub(crate) seed: u64,
     /// Sockets of upcalls; `userspace` actions name one.
     pub(crate) pids: Mutex<Vec<u32>>,
+    /// The datapath chooses among them by processor, not by port.
+    pub(crate) per_cpu: bool,
 }
 
 /// What the other side's refusal means to a caller who wanted `what`.
@@ -194,6 +196,17 @@ impl Link {
             (true, false) => (command::SET, 0),
         };
         self.tell(Family::Flow, command, flags, "flow", |w| request.write(w))
+    }
+
+    fn set_cpu_pids(&self, pids: &[u32]) -> Result<(), DpifError> {
+        let features =
+            dp_features::UNALIGNED | dp_features::VPORT_PIDS | dp_features::DISPATCH_UPCALL_PER_CPU;
+        let request =
+            Datapath { user_features: Some(features), per_cpu_pids: pids.to_vec(), ..Datapath::default() };
+        self.tell(Family::Datapath, command::SET, 0, "upcalls by processor", |w| {
+            request.write(w);
+            Ok(())
+        })
     }
 
     fn set_upcall_pids(&self, port: u32, pids: &[u32]) -> Result<(), DpifError> {
@@ -473,6 +486,11 @@ impl Dpif for RemoteDpif {
             }
         };
         *self.link.pids.lock() = pids.iter().copied().filter(|p| *p != 0).collect();
+        if self.link.per_cpu
+            && let Err(e) = self.link.set_cpu_pids(&pids)
+        {
+            ib_base::vlog_err!(ib_base::vlog::module::DPIF, "{}: upcalls: {e}", self.full_name());
+        }
         for port in self.ports() {
             if let Err(e) = self.link.set_upcall_pids(port.number.0, &pids) {
                 ib_base::vlog_warn!(ib_base::vlog::module::DPIF, "{}: {}: {e}", self.full_name(), port.name);
@@ -540,17 +558,17 @@ impl RemoteClass {
             dp_ifindex,
             seed: u64::from_ne_bytes(ib_sys::random::bytes()),
             pids: Mutex::default(),
+            per_cpu: false,
         }
     }
 
-    fn request(&self, command: u8, name: &str, create: bool) -> Result<u32, DpifError> {
+    fn request(&self, command: u8, name: &str, features: Option<u32>) -> Result<u32, DpifError> {
         let link = self.link(0);
-        let features = dp_features::UNALIGNED | dp_features::VPORT_PIDS;
         let request = Datapath {
             name: Some(name.to_owned()),
             kind: self.transport.is_own().then(|| self.kind.to_owned()),
-            upcall_pid: create.then_some(0),
-            user_features: create.then_some(features),
+            upcall_pid: (command == command::NEW).then_some(0),
+            user_features: features,
             ..Datapath::default()
         };
         let payload = link.payload(Family::Datapath, command, |w| {
@@ -560,6 +578,22 @@ impl RemoteClass {
         let answer = self.transport.request(Family::Datapath, F_ECHO, &payload);
         let answer = answer.map_err(|e| refused(&e, name))?.unwrap_or_default();
         Header::split(&answer).map(|(header, _)| header.dp_ifindex).map_err(garbled)
+    }
+
+    /// As [`Self::request`], with upcalls by processor if the kernel can; tools of Open vSwitch turn that on when they open a
+    /// datapath, so it must be so.
+    fn request_features(&self, command: u8, name: &str) -> Result<(u32, bool), DpifError> {
+        let base = dp_features::UNALIGNED | dp_features::VPORT_PIDS;
+        if self.transport.is_own() {
+            return self.request(command, name, Some(base)).map(|id| (id, false));
+        }
+        match self.request(command, name, Some(base | dp_features::DISPATCH_UPCALL_PER_CPU)) {
+            Ok(id) => Ok((id, true)),
+            Err(DpifError::Invalid(_) | DpifError::Os(95, _)) => {
+                self.request(command, name, Some(base)).map(|id| (id, false))
+            }
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -585,12 +619,14 @@ impl DpifClass for RemoteClass {
         if let Some(dp) = open.get(name) {
             return Ok(Arc::clone(dp) as Arc<dyn Dpif>);
         }
-        let dp_ifindex = match self.request(command::GET, name, false) {
-            Err(DpifError::NotFound(_)) if create => self.request(command::NEW, name, true)?,
+        let (dp_ifindex, per_cpu) = match self.request(command::GET, name, None) {
+            Err(DpifError::NotFound(_)) if create => self.request_features(command::NEW, name)?,
             Err(DpifError::NotFound(text)) => return Err(DpifError::Os(19, text)),
-            other => other?,
+            Err(e) => return Err(e),
+            Ok(_) if create => self.request_features(command::SET, name)?,
+            Ok(id) => (id, false),
         };
-        let link = Arc::new(self.link(dp_ifindex));
+        let link = Arc::new(Link { per_cpu, ..self.link(dp_ifindex) });
         let dp = Arc::new(RemoteDpif {
             kind: self.kind,
             name: name.to_owned(),
@@ -603,7 +639,7 @@ impl DpifClass for RemoteClass {
     }
     fn destroy(&self, name: &str) -> Result<(), DpifError> {
         self.open.lock().remove(name);
-        self.request(command::DEL, name, false).map(|_| ())
+        self.request(command::DEL, name, None).map(|_| ())
     }
     fn port_open_kind(&self, interface_type: &str) -> String {
         if interface_type.is_empty() { "system" } else { interface_type }.to_owned()
