@@ -460,8 +460,8 @@ impl BridgeLayer {
         bridge.set_versions(want.versions);
         bridge.set_in_band(want.in_band.clone());
         // What controllers change now would mix with what is being restored.
-        let controllers = if restoring { &[][..] } else { &want.controllers };
-        bridge.set_controllers(controllers);
+        bridge.hold_controllers(restoring);
+        bridge.set_controllers(&want.controllers);
         bridge.set_fail_mode(want.fail_mode);
         let own = running.ports.get(&want.name).and_then(|p| p.interfaces.get(&want.name));
         if let Some(own) = own.filter(|_| running.local_addresses != want.local_addresses) {

@@ -91,6 +91,8 @@ fn stateful_flows_wait_for_their_tables() {
                 table=1,ct_state=+trk+new,ip,nw_src=10.80.0.1,actions=ct(commit),NORMAL\n\
                 table=1,ct_state=+trk+est,ip,actions=NORMAL\n";
     std::fs::write(&flows, text).unwrap();
+    // A controller that never answers: tables must not be emptied for its sake when the wait is over.
+    d.run(&format!("ovs-vsctl set-fail-mode {br} secure -- set-controller {br} tcp:127.0.0.1:9"));
     let restore = || {
         d.run(&format!("ovs-ofctl del-flows {br}"));
         d.run(&format!("ovs-ofctl add-flows {br} {flows}"));
@@ -110,6 +112,8 @@ fn stateful_flows_wait_for_their_tables() {
         d.run("ovs-vsctl --no-wait remove Open_vSwitch . other_config flow-restore-wait");
     });
     assert!(told.contains("250 received, 0% packet loss"), "{told}");
+    let flows = d.run(&format!("ovs-ofctl dump-flows {br}"));
+    assert!(flows.contains("ct_state=+est+trk"), "{flows}");
     let connections = d.run("ovs-appctl dpctl/dump-conntrack");
     assert!(connections.contains("icmp,orig=(src=10.80.0.1,dst=10.80.0.2"), "{connections}");
     assert!(!b.pings("10.80.0.1"), "who may not begin began");

@@ -538,6 +538,10 @@ impl Bridge {
         let now = self.of.clock.now();
         crate::connmgr::set_versions(self, versions, now);
     }
+    /// While held, controllers are not connected to.
+    pub fn hold_controllers(&mut self, held: bool) {
+        self.connmgr.held = held;
+    }
     /// Sets the controllers, replacing those before; ones that stay keep their connections.
     pub fn set_controllers(&mut self, controllers: &[ControllerConfig]) {
         let now = self.of.clock.now();

@@ -139,6 +139,9 @@ impl ConnMgr {
 
     /// Connects where it is time, gives up attempts that take too long.
     pub(super) fn run_controllers(&mut self, now: Instant) {
+        if self.held {
+            return;
+        }
         let mut failed = Vec::new();
         for (target, c) in &mut self.controllers {
             let Some(b) = &mut c.backoff else { continue };

@@ -169,6 +169,8 @@ pub struct ConnMgr {
     bundle_idle_ms: u64,
     /// The log knows of the management listener.
     announced: bool,
+    /// No controller is connected to: tables are being restored.
+    pub(crate) held: bool,
 }
 
 /// An age as messages carry it: seconds, and nanoseconds of whole milliseconds.
@@ -202,6 +204,7 @@ impl ConnMgr {
             ports_told: BTreeMap::new(),
             bundle_idle_ms: crate::backer::Settings::default().bundle_idle_ms,
             announced: false,
+            held: false,
         };
         for kind in ["mgmt", "snoop"] {
             let target = mgr.own_target(kind);
@@ -275,7 +278,8 @@ impl ConnMgr {
             })
     }
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let controllers = self.controllers.values().filter_map(|c| c.backoff.as_ref()?.deadline());
+        let controllers = self.controllers.values().filter(|_| !self.held);
+        let controllers = controllers.filter_map(|c| c.backoff.as_ref()?.deadline());
         let conns = self.conns.values().filter_map(|c| {
             let limiters = c.pinscheds.iter().filter_map(|l| l.deadline()).min();
             let bundles = c.bundles.values().map(|b| b.deadline(self.bundle_idle_ms)).min();
