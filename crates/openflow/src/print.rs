@@ -125,6 +125,7 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                         body(&mut out, &d, id.flags, options);
                         if says_all_tables(bytes, id.kind.raw)
                             && let Some(end) = out[at + 1..].find(' ')
+                            && !out[at + 1 + end..].starts_with(" table:")
                         {
                             out.insert_str(at + 1 + end, " table:255");
                         }

@@ -637,6 +637,15 @@ mod tests {
         let bytes = bytes_of(&actions, None).unwrap();
         assert_eq!(decode_actions(&bytes), Err(CodecError::Malformed("nested actions")));
         assert_eq!(decode_actions(&[4, 0, 99, 0]), Err(CodecError::Unsupported("action")));
-        assert!(bytes_of(&[Action::TnlPop(OdpPort(1))], None).is_err());
+        // Those of user space, in a form of our own.
+        let (tnl_port, out_port, header) = (OdpPort(1), OdpPort(2), Arc::from(&b"outer"[..]));
+        let own = [
+            Action::TnlPush { tnl_port, out_port, tnl_type: 4, header },
+            Action::TnlPop(OdpPort(1)),
+            Action::LbOutput(9),
+        ];
+        let bytes = bytes_of(&own, None).unwrap();
+        assert_eq!(*decode_actions(&bytes).unwrap(), own);
+        assert_eq!(decode_actions(&[8, 0, 2, 0x3f, 1, 0, 0, 0]), Err(CodecError::Malformed("tnl_push")));
     }
 }
