@@ -89,6 +89,9 @@ impl CtControl for Conntrack {
     fn restore(&self, conn: &CtSaved) -> Result<(), String> {
         self.restore_one(conn)
     }
+    fn remove(&self, zone: u16, orig: &CtTuple) -> bool {
+        self.remove_one(zone, orig)
+    }
     fn n_conns(&self) -> u32 {
         self.remove_due();
         self.count.load(Ordering::Relaxed)

@@ -72,6 +72,13 @@ impl Conntrack {
         }
     }
 
+    /// Removes the one whose original direction this is. See [`ib_dpif::conntrack::CtControl::remove`].
+    pub(crate) fn remove_one(&self, zone: u16, orig: &CtTuple) -> bool {
+        let key = key(orig, zone);
+        let found = self.find(&key, self.now_ms.load(Ordering::Relaxed));
+        found.is_some_and(|entry| entry.conn.orig == key && self.remove(&entry.conn))
+    }
+
     /// Takes one in. See [`ib_dpif::conntrack::CtControl::restore`].
     pub(crate) fn restore_one(&self, saved: &CtSaved) -> Result<(), String> {
         let (orig, reply) = (key(&saved.orig, saved.zone), key(&saved.reply, saved.zone));

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use crate::ct_saved::CtSaved;
 
 /// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CtTuple {
     /// Source.
     pub src: IpAddr,
@@ -27,7 +27,7 @@ pub struct CtTuple {
 }
 
 /// State of one end of a TCP connection, in the order of a life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[allow(missing_docs)] // RFC 9293's names.
 pub enum TcpState {
     #[default]
@@ -157,6 +157,19 @@ pub struct CtTupleFilter {
 }
 
 impl CtTupleFilter {
+    /// This direction, and no other.
+    pub fn of(t: &CtTuple) -> CtTupleFilter {
+        let all = CtTupleFilter {
+            src: Some(t.src),
+            dst: Some(t.dst),
+            proto: Some(t.proto),
+            ..CtTupleFilter::default()
+        };
+        match t.proto {
+            1 | 58 => CtTupleFilter { icmp: (Some(t.id), u8::try_from(t.sport).ok(), None), ..all },
+            _ => CtTupleFilter { sport: Some(t.sport), dport: Some(t.dport), ..all },
+        }
+    }
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         *self == CtTupleFilter::default()
@@ -312,6 +325,10 @@ pub trait CtControl: Send + Sync {
     /// Takes a connection over from another table; it replaces what has its original direction. The error says why not.
     fn restore(&self, _conn: &CtSaved) -> Result<(), String> {
         Err("this datapath cannot take connections over".into())
+    }
+    /// Removes the connection with this original direction; whether it was there.
+    fn remove(&self, zone: u16, orig: &CtTuple) -> bool {
+        self.flush(&CtFilter { zone: Some(zone), orig: CtTupleFilter::of(orig), ..CtFilter::default() }) != 0
     }
     /// Connections there are.
     fn n_conns(&self) -> u32;

@@ -15,7 +15,7 @@ use crate::conntrack::{CtTuple, TcpState};
 const MAX_EXPECTED: usize = 64;
 
 /// Which end of a connection is translated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CtNat {
     /// None.
     #[default]
@@ -27,7 +27,7 @@ pub enum CtNat {
 }
 
 /// One end of a TCP connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CtPeer {
     /// State.
     pub state: TcpState,
@@ -44,7 +44,7 @@ pub struct CtPeer {
 }
 
 /// How far the talk has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CtProgress {
     /// TCP: originator, then the other.
     Tcp([CtPeer; 2]),
@@ -53,7 +53,7 @@ pub enum CtProgress {
 }
 
 /// How far the sequence numbers of a direction have been moved: `before` up to `at`, `after` behind it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CtSkew {
     /// Sequence number.
     pub at: u32,
@@ -64,7 +64,7 @@ pub struct CtSkew {
 }
 
 /// A connection that is expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CtExpected {
     /// Who will begin it.
     pub src: IpAddr,
@@ -83,7 +83,7 @@ pub struct CtExpected {
 }
 
 /// A connection with all that it takes to go on elsewhere.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub struct CtSaved {
     /// Original direction.
     pub orig: CtTuple,
@@ -113,7 +113,8 @@ pub struct CtSaved {
     pub expected: Vec<CtExpected>,
 }
 
-fn tuple_json(t: &CtTuple) -> Json {
+/// The JSON form of a direction.
+pub fn tuple_json(t: &CtTuple) -> Json {
     let n = |n: u16| Json::from(u32::from(n));
     Json::array([
         Json::from(t.src.to_string()),
@@ -133,7 +134,8 @@ fn address(json: &Json) -> Option<IpAddr> {
     json.as_str()?.parse().ok()
 }
 
-fn tuple(json: &Json) -> Option<CtTuple> {
+/// Reads the JSON form of a direction.
+pub fn tuple(json: &Json) -> Option<CtTuple> {
     let [src, dst, proto, sport, dport, id] = json.as_array()? else { return None };
     let t = CtTuple {
         src: address(src)?,

@@ -232,3 +232,69 @@ fn a_live_move_takes_a_stream_along() {
     let rarp = n.b.run(&format!("ovs-ofctl dump-flows {} rarp", n.other));
     assert!(rarp.contains("n_packets=1, n_bytes=60,"), "the machine's address was announced: {rarp}");
 }
+
+/// The hook that docs/port-state.md tells of, with a description as libvirt gives it, and programs that note how they are called.
+#[test]
+fn the_libvirt_hook_moves_the_ports_of_a_machine_that_arrives() {
+    const XML: &str = "<domain type='kvm' id='3'>
+  <name>vm1</name>
+  <uuid>6ff5dbb6-0a5d-4d0c-8f3b-2f3a4b5c6d7e</uuid>
+  <devices>
+    <interface type='network'>
+      <mac address='52:54:00:00:00:01'/><source network='default' bridge='virbr0'/>
+      <target dev='vnet4'/>
+    </interface>
+    <interface type='bridge'>
+      <mac address='52:54:00:00:00:02'/>
+      <source bridge='br-int'/>
+      <virtualport type='openvswitch'>
+        <parameters interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f'/>
+      </virtualport>
+      <target dev='vnet5'/>
+    </interface>
+  </devices>
+</domain>";
+    let dir = Dir::new("hook");
+    let calls = dir.file("calls");
+    let bin = dir.path().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let program = |name: &str, text: &str| {
+        std::fs::write(bin.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        support::sh(&format!("chmod 755 {}", bin.join(name).display()));
+    };
+    program("ssh", "while [ $# -gt 2 ]; do shift; done; host=$1; shift; export host; exec sh -c \"$*\"");
+    program("ovs-vsctl", "[ $host = hv1 ] && { printf '%s ' \"$@\" >> $calls; echo vnet0; }; exit 0");
+    program("ironbridge", "printf '%s ' \"$@\" >> $calls; echo >> $calls; echo ready");
+    std::fs::write(dir.file("hypervisors"), "# ours\nhv2\nhv3\nhv1\n").unwrap();
+    let hook = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/hooks/qemu");
+    let call = |words: &[&str]| {
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut child = std::process::Command::new("sh")
+            .arg(hook)
+            .args(words)
+            .env("PATH", path)
+            .env("calls", &calls)
+            .env("IRONBRIDGE_HOOK_RUN", dir.file("run"))
+            .env("IRONBRIDGE_HYPERVISORS", dir.file("hypervisors"))
+            .env("IRONBRIDGE_HOSTNAME", "hv2")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(XML.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success());
+        String::from_utf8(out.stdout).unwrap()
+    };
+    // A machine that is started here did not come from anywhere.
+    assert_eq!(call(&["vm1", "started", "begin", "-"]), "");
+    assert!(!std::path::Path::new(&calls).exists());
+    assert_eq!(call(&["vm1", "migrate", "begin", "-"]).trim(), XML);
+    call(&["vm1", "started", "begin", "-"]);
+    let said = std::fs::read_to_string(&calls).unwrap();
+    assert!(said.contains("external_ids:attached-mac=\"52:54:00:00:00:02\""), "{said}");
+    let moved = "port migrate --on-announcement --address=52:54:00:00:00:02 vnet0=vnet5 -- \
+                 ssh -o BatchMode=yes hv2 ironbridge port receive --bridge=br-int";
+    assert_eq!(said.matches(moved).count(), 1, "{said}");
+    assert!(!said.contains("vnet4") && !said.contains("00:01"), "{said}");
+}

@@ -82,9 +82,12 @@ commands! {
         "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions" 2..MANY
         => crate::trace_cmd::trace_packet_out;
     "port-state/announce" "bridge port..." 2..MANY => crate::transfer::announce;
-    "port-state/forget" "bridge port..." 2..MANY => crate::transfer::forget;
-    "port-state/restore" "[--check] [--replace] bridge state" 2..4 => crate::transfer::restore;
-    "port-state/save" "[--zone=ZONE | --address=ADDRESS | --cookie=COOKIE[/MASK] | --only=connections]... bridge port..."
+    "port-state/end" "[--undo | --finished | --outcome] session" 1..2 => crate::transfer::end;
+    "port-state/forget" "[--address=ADDRESS | --keep=COOKIE[/MASK]]... bridge port..." 2..MANY
+        => crate::transfer::forget;
+    "port-state/heard" "bridge port..." 2..MANY => crate::transfer::heard;
+    "port-state/restore" "[--check] [--replace] [--session=NAME] bridge state" 2..5 => crate::transfer::restore;
+    "port-state/save" "[--zone=ZONE | --address=ADDRESS | --cookie=COOKIE[/MASK] | --only=connections | --session=NAME | --limit=N | --as=PORT=NAME]... bridge port..."
         2..MANY => crate::transfer::save;
     "revalidator/pause" "" 0..0 => pause;
     "revalidator/purge" "" 0..0 => purge;

@@ -86,6 +86,8 @@ pub struct Switch {
     rundir: String,
     /// See [`Self::set_restoring`].
     restoring: bool,
+    /// Ports that are moving to or from another switch.
+    pub(crate) sessions: crate::transfer::Sessions,
 }
 
 /// One bridge: configuration on top of its [`Ofproto`].
@@ -141,6 +143,7 @@ impl Switch {
             waker: None,
             rundir: rundir.to_owned(),
             restoring: false,
+            sessions: Default::default(),
         }
     }
 

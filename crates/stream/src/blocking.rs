@@ -4,7 +4,7 @@
 //! timeouts as the others have.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -13,8 +13,11 @@ use ib_base::linger::Linger;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::stream::{split_host_port, unix_path, unsupported};
+use crate::stream::{split_host_port, split_passive, unix_path, unsupported};
 use crate::tls::Session;
+
+/// How long each word of a handshake may take that somebody begins here.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// A connected stream that blocks.
 #[derive(Debug)]
@@ -92,6 +95,47 @@ impl Blocking {
             Socket::Unix(s) => Socket::Unix(s.try_clone()?),
         }
         .into())
+    }
+}
+
+/// A place where such streams arrive.
+#[derive(Debug)]
+pub struct Listening {
+    listener: TcpListener,
+    is_tls: bool,
+}
+
+impl Listening {
+    /// Listens at `name`: `ptcp:PORT[:ADDRESS]` or `pssl:PORT[:ADDRESS]`.
+    pub fn bind(name: &str) -> io::Result<Listening> {
+        let (scheme, target) = name.split_once(':').ok_or_else(unsupported)?;
+        let is_tls = match scheme {
+            "ptcp" => false,
+            "pssl" => true,
+            _ => return Err(unsupported()),
+        };
+        let (port, host) = split_passive(target);
+        let bad = || io::Error::from_raw_os_error(97);
+        let port: u16 = port.parse().map_err(|_| bad())?;
+        let ip: IpAddr = host.unwrap_or("0.0.0.0").parse().map_err(|_| bad())?;
+        Ok(Listening { listener: TcpListener::bind((ip, port))?, is_tls })
+    }
+
+    /// Waits for the next stream; it and its peer. A peer that dallies with the handshake is an error.
+    pub fn accept(&self) -> io::Result<(Blocking, SocketAddr)> {
+        let (socket, peer) = self.listener.accept()?;
+        socket.set_nodelay(true)?;
+        if !self.is_tls {
+            return Ok((Socket::Tcp(socket).into(), peer));
+        }
+        socket.set_read_timeout(Some(HANDSHAKE))?;
+        let stream = carry(Session::server()?, socket)?;
+        Ok((Socket::Unix(stream).into(), peer))
+    }
+
+    /// The port in use.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.listener.local_addr()?.port())
     }
 }
 
@@ -249,5 +293,20 @@ mod tests {
         assert_eq!(&buf, b"hello");
         assert_eq!(Blocking::connect("tcp:[::1", 1).unwrap_err().raw_os_error(), Some(97));
         assert_eq!(Blocking::connect("x", 1).unwrap_err().raw_os_error(), Some(97));
+    }
+
+    #[test]
+    fn listens() {
+        let listening = Listening::bind("ptcp:0:[::1]").unwrap();
+        let mut client = Blocking::connect("tcp:[::1]", listening.port().unwrap()).unwrap();
+        let (mut server, peer) = listening.accept().unwrap();
+        assert!(peer.ip().is_loopback());
+        server.write_all(b"hi").unwrap();
+        let mut buf = [0; 2];
+        client.read_exact(&mut buf).unwrap();
+        assert_eq!(&buf, b"hi");
+        for bad in ["tcp:1", "ptcp:x", "ptcp:1:nowhere", "ptcp"] {
+            assert_eq!(Listening::bind(bad).unwrap_err().raw_os_error(), Some(97), "{bad}");
+        }
     }
 }

@@ -273,3 +273,10 @@ pub fn monotonic_ms() -> u64 {
     let (s, ns) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
     s.saturating_mul(1_000).saturating_add(ns / 1_000_000)
 }
+/// Waits until standard input has something to read, or has ended; whether it has.
+pub fn stdin_is_readable(wait: std::time::Duration) -> bool {
+    let ms = libc::c_int::try_from(wait.as_millis()).unwrap_or(libc::c_int::MAX);
+    let mut p = libc::pollfd { fd: libc::STDIN_FILENO, events: libc::POLLIN, revents: 0 };
+    // SAFETY: `p` is one valid pollfd.
+    unsafe { libc::poll(&mut p, 1, ms) > 0 }
+}

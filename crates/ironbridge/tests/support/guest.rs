@@ -105,7 +105,18 @@ impl Guest {
 
     /// Boots one whose network card's other side `backend` describes, as `n0`.
     pub fn boot_with(kernel: &Path, initrd: &Path, mac: &str, backend: &[&str]) -> Guest {
-        let mut qemu = Command::new("qemu-system-x86_64")
+        Guest::boot_by(Command::new("qemu-system-x86_64"), kernel, initrd, mac, backend)
+    }
+
+    /// As [`Self::boot_with`], in a network namespace.
+    pub fn boot_in(ns: &str, kernel: &Path, initrd: &Path, mac: &str, backend: &[&str]) -> Guest {
+        let mut qemu = Command::new("ip");
+        qemu.args(["netns", "exec", ns, "qemu-system-x86_64"]);
+        Guest::boot_by(qemu, kernel, initrd, mac, backend)
+    }
+
+    fn boot_by(mut qemu: Command, kernel: &Path, initrd: &Path, mac: &str, backend: &[&str]) -> Guest {
+        let mut qemu = qemu
             .args(["-M", "q35", "-cpu", "max", "-m", "128", "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-serial", "stdio", "-kernel"])
             .arg(kernel)

@@ -13,10 +13,12 @@
 mod moved;
 mod restore;
 mod save;
+mod session;
 
-pub(crate) use moved::{announce, forget};
+pub(crate) use moved::{announce, forget, heard};
 pub(crate) use restore::restore;
 pub(crate) use save::save;
+pub(crate) use session::{Sessions, end};
 
 use ib_classifier::AsClsRule;
 use ib_flow::{Match, OfPort, PortMap};
@@ -28,11 +30,11 @@ use crate::switch::Bridge;
 /// Version of the JSON form.
 const VERSION: i64 = 1;
 
-/// Names of a bridge's ports, both ways.
-fn port_map(bridge: &Bridge) -> PortMap {
+/// Names of a bridge's ports, both ways, as `rename` gives them.
+fn port_map<'a>(bridge: &'a Bridge, rename: impl Fn(&'a str) -> &'a str) -> PortMap {
     let mut map = PortMap::default();
     for p in bridge.ports() {
-        map.insert(p.ofport, &p.config.name);
+        map.insert(p.ofport, rename(&p.config.name));
     }
     map
 }

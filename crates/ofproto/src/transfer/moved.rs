@@ -2,13 +2,16 @@
 //!
 //! `port-state/announce` tells the network where the port's addresses are now, as a virtual machine monitor does for its guest: one RARP
 //! request (RFC 903) for each learned address, which passes the flow tables as if it had come in by the port.
-//! `port-state/forget` removes what makes no sense without the port: flows that match it or output to it, and learned addresses.
+//! `port-state/heard` tells whether the machine behind a port has spoken. `port-state/forget` removes what makes no sense without the port:
+//! flows that match it, output to it or are about its addresses, and learned addresses.
 
-use ib_flow::Match;
+use std::net::IpAddr;
+
+use ib_flow::{Match, OfPort};
 use ib_openflow::message::FlowRemovedReason;
 use ib_packet::Mac;
 
-use super::{enters_by, match_of};
+use super::{enters_by, match_of, save};
 use crate::config::{BundleConfig, VlanMode};
 use crate::ofproto::INTERNAL_TABLE;
 use crate::switch::{Bridge, Switch};
@@ -69,23 +72,53 @@ pub(crate) fn announce(switch: &mut Switch, args: &[&str]) -> Result<String, Str
     Ok(format!("{n} addresses announced\n"))
 }
 
-/// `port-state/forget BRIDGE PORT...`
+/// `port-state/heard BRIDGE PORT...`: how many packets have come in by the ports.
+pub(crate) fn heard(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
+    let bridge = bridge(switch, args[0])?;
+    let mut n: u64 = 0;
+    for name in &args[1..] {
+        bridge.port_by_name(name).ok_or_else(|| format!("{name}: no such port on {}", args[0]))?;
+        let stats = bridge.port_stats.as_ref().and_then(|f| f(name)).unwrap_or_default();
+        n = n.saturating_add(if stats.rx_packets == u64::MAX { 0 } else { stats.rx_packets });
+    }
+    Ok(format!("{n}\n"))
+}
+
+/// `port-state/forget [--address=ADDRESS | --keep=COOKIE[/MASK]]... BRIDGE PORT...`
+///
+/// A port that has gone already is no error: a machine monitor may have been quicker.
 pub(crate) fn forget(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let now = switch.clock.now();
-    let bridge = bridge(switch, args[0])?;
-    let mut ports = Vec::new();
-    for name in &args[1..] {
-        let port = bridge.port_by_name(name).ok_or_else(|| format!("{name}: no such port on {}", args[0]))?;
-        ports.push(port.ofport);
+    let (mut macs, mut addrs, mut kept, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for arg in args {
+        match arg.split_once('=') {
+            Some(("--address", text)) => match (text.parse::<Mac>(), text.parse::<IpAddr>()) {
+                (Ok(mac), _) => macs.push(mac),
+                (_, Ok(addr)) => addrs.push(addr),
+                _ => return Err(format!("{text}: neither an Ethernet nor an IP address")),
+            },
+            Some(("--keep", text)) => {
+                kept.push(save::cookie(text).ok_or_else(|| format!("{text}: not COOKIE[/MASK]"))?);
+            }
+            _ if arg.starts_with("--") => return Err(format!("{arg}: unknown option")),
+            _ => names.push(*arg),
+        }
     }
+    let (name, names) = names.split_first().ok_or("no bridge is named")?;
+    let bridge = bridge(switch, name)?;
+    let ports: Vec<OfPort> =
+        names.iter().filter_map(|name| bridge.port_by_name(name)).map(|p| p.ofport).collect();
     let of = &bridge.of;
     let mut txn = of.begin(now);
     let mut n = 0;
     for table in &of.tables[..usize::from(INTERNAL_TABLE)] {
         for rule in table.cls.collect_loose(&Match::catch_all(), txn.version()) {
-            let is_theirs =
-                enters_by(&match_of(bridge, &rule), &ports) || ports.iter().any(|p| rule.outputs_to(*p));
-            if is_theirs && !rule.is_hidden() {
+            let m = match_of(bridge, &rule);
+            let is_theirs = enters_by(&m, &ports)
+                || ports.iter().any(|p| rule.outputs_to(*p))
+                || save::names_address(&m, &macs, &addrs);
+            let is_kept = kept.iter().any(|(cookie, mask)| (rule.cookie ^ cookie) & mask == 0);
+            if is_theirs && !is_kept && !rule.is_hidden() {
                 txn.remove(rule, FlowRemovedReason::Delete);
                 n += 1;
             }

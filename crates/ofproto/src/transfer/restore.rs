@@ -4,7 +4,7 @@
 //! meter that a flow uses looked for here and in the state. Only then it is applied: meters, groups, flows as one change,
 //! addresses, connections. If the flows are refused, meters and groups go back to what they were.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use ib_base::json::Json;
@@ -24,6 +24,7 @@ use ib_openflow::message::{
 use ib_openflow::names::Names;
 use ib_packet::Mac;
 
+use super::session::{self, Id, Session};
 use super::{VERSION, each_action, port_map};
 use crate::flow_mod::Past;
 use crate::group::Group;
@@ -63,24 +64,33 @@ struct State {
     addresses: Vec<Address>,
     memberships: Vec<Membership>,
     connections: Vec<CtSaved>,
+    gone: Vec<Id>,
 }
 
-/// `port-state/restore [--check] [--replace] BRIDGE STATE`
+/// `port-state/restore [--check] [--replace] [--session=NAME] BRIDGE STATE`
 pub(crate) fn restore(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let (options, rest): (Vec<&str>, Vec<&str>) = args.iter().partition(|a| a.starts_with("--"));
-    if let Some(other) = options.iter().find(|o| !["--check", "--replace"].contains(o)) {
-        return Err(format!("{other}: unknown option"));
+    let (mut only_check, mut replace, mut session) = (false, false, None);
+    for option in options {
+        match option.split_once('=') {
+            None if option == "--check" => only_check = true,
+            None if option == "--replace" => replace = true,
+            Some(("--session", name)) => session = Some(name),
+            _ => return Err(format!("{option}: unknown option")),
+        }
     }
     let [name, text] = rest[..] else { return Err("a bridge and a state are needed".into()) };
     let json = Json::parse(text).map_err(|e| format!("the state is no JSON: {e}"))?;
     let now = switch.clock.now();
     let bridge = switch.bridge(name).ok_or_else(|| format!("{name}: no such bridge"))?;
     let state = read(bridge, &json)?;
-    check(bridge, &state, options.contains(&"--replace"))?;
-    if options.contains(&"--check") {
+    check(bridge, &state, replace)?;
+    if only_check {
         return Ok(summary(&state, 0));
     }
-    let refused = apply(bridge, &state, now)?;
+    let session = session.map(|name| session::open(&mut switch.sessions, name, now)).transpose()?;
+    let bridge = switch.bridges.get(name).ok_or_else(|| format!("{name}: no such bridge"))?;
+    let refused = apply(bridge, &state, session, now)?;
     Ok(summary(&state, refused))
 }
 
@@ -118,7 +128,7 @@ fn number<T: TryFrom<i64>>(json: &Json, name: &str, what: &str) -> Result<T, Str
 }
 
 fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 11] = [
         "version",
         "bridge",
         "ports",
@@ -128,6 +138,8 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
         "addresses",
         "memberships",
         "connections",
+        "gone",
+        "more",
     ];
     let members = json.as_object().ok_or("the state is no JSON object")?;
     if let Some(other) = members.keys().find(|k| !KNOWN.contains(&&***k)) {
@@ -140,7 +152,7 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
         }
         None => return Err("the state has no version".into()),
     }
-    let map = port_map(bridge);
+    let map = port_map(bridge, |name| name);
     let names = Names { ports: Some(&map), tables: None };
     for port in list(json, "ports")? {
         let name = text_of(port, "port")?;
@@ -169,6 +181,7 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
             .map(|m| membership(bridge, m))
             .collect::<Result<_, _>>()?,
         connections: list(json, "connections")?.iter().map(connection).collect::<Result<_, _>>()?,
+        gone: list(json, "gone")?.iter().map(session::id).collect::<Result<_, _>>()?,
     })
 }
 
@@ -312,7 +325,12 @@ impl Undo<'_> {
 }
 
 /// Applies a state; how many connections were refused.
-fn apply(bridge: &Bridge, state: &State, now: Instant) -> Result<usize, String> {
+fn apply(
+    bridge: &Bridge,
+    state: &State,
+    session: Option<&mut Session>,
+    now: Instant,
+) -> Result<usize, String> {
     let mut undo = Undo { bridge, now, groups: Vec::new(), meters: Vec::new() };
     if let Err(why) = apply_pipeline(bridge, state, now, &mut undo) {
         undo.run();
@@ -337,7 +355,7 @@ fn apply(bridge: &Bridge, state: &State, now: Instant) -> Result<usize, String> 
     if !state.memberships.is_empty() {
         bridge.of.changed.bump();
     }
-    Ok(apply_connections(bridge, state))
+    Ok(apply_connections(bridge, state, session))
 }
 
 fn apply_pipeline(bridge: &Bridge, state: &State, now: Instant, undo: &mut Undo<'_>) -> Result<(), String> {
@@ -384,15 +402,30 @@ fn apply_pipeline(bridge: &Bridge, state: &State, now: Instant, undo: &mut Undo<
     Ok(())
 }
 
-fn apply_connections(bridge: &Bridge, state: &State) -> usize {
+fn apply_connections(bridge: &Bridge, state: &State, mut session: Option<&mut Session>) -> usize {
     let Some(table) = bridge.backer.dpif.conntrack() else { return state.connections.len() };
+    let mut before = HashSet::new();
+    if let Some(session) = &mut session {
+        session.set_table(&bridge.backer.dpif);
+        session.drop_gone(table, &state.gone);
+        before.extend(table.dump(None).into_iter().map(|e| (e.zone, e.orig)));
+    }
     let mut refused = 0;
     for c in &state.connections {
-        if let Err(why) = table.restore(c) {
-            if refused == 0 {
-                ib_base::vlog_warn!(ib_base::vlog::module::OFPROTO_DPIF, "a connection was refused: {why}");
+        match (table.restore(c), &mut session) {
+            (Ok(()), Some(session)) if !before.contains(&(c.zone, c.orig)) => {
+                session.note_taken((c.zone, c.orig));
             }
-            refused += 1;
+            (Ok(()), _) => {}
+            (Err(why), _) => {
+                if refused == 0 {
+                    ib_base::vlog_warn!(
+                        ib_base::vlog::module::OFPROTO_DPIF,
+                        "a connection was refused: {why}"
+                    );
+                }
+                refused += 1;
+            }
         }
     }
     refused

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ib_base::json::{Json, Object};
 use ib_base::time::Instant;
 use ib_dpif::conntrack::CtEntry;
+use ib_dpif::ct_saved::CtSaved;
 use ib_flow::{Flow, Match, OfPort};
 use ib_openflow::action::{Action, Source};
 use ib_openflow::flow_text::format_flow_stats;
@@ -15,7 +16,7 @@ use ib_openflow::message::{FlowStats, Version};
 use ib_openflow::names::Names;
 use ib_packet::Mac;
 
-use super::{VERSION, each_action, enters_by, match_of, port_map};
+use super::{VERSION, each_action, enters_by, match_of, port_map, session};
 use crate::ofproto::{BundleId, INTERNAL_TABLE};
 use crate::rule::Rule;
 use crate::switch::{Bridge, Switch};
@@ -30,6 +31,17 @@ struct Wanted<'a> {
     cookies: Vec<(u64, u64)>,
     zones: Vec<u16>,
     connections_only: bool,
+    session: Option<&'a str>,
+    limit: Option<usize>,
+    /// Names that ports have in the other switch.
+    renamed: Vec<(&'a str, &'a str)>,
+}
+
+impl Wanted<'_> {
+    /// The name of a port in the other switch.
+    fn name_there<'a>(&'a self, name: &'a str) -> &'a str {
+        self.renamed.iter().find(|(from, _)| *from == name).map_or(name, |(_, to)| to)
+    }
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -40,7 +52,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// `COOKIE[/MASK]`
-fn cookie(text: &str) -> Option<(u64, u64)> {
+pub(super) fn cookie(text: &str) -> Option<(u64, u64)> {
     match text.split_once('/') {
         Some((cookie, mask)) => Some((number(cookie)?, number(mask)?)),
         None => Some((number(text)?, u64::MAX)),
@@ -64,6 +76,14 @@ fn parse<'a>(args: &[&'a str]) -> Result<Wanted<'a>, String> {
                 wanted.cookies.push(cookie(text).ok_or_else(|| format!("{text}: not COOKIE[/MASK]"))?);
             }
             Some(("--only", "connections")) => wanted.connections_only = true,
+            Some(("--session", name)) => wanted.session = Some(name),
+            Some(("--limit", n)) => {
+                wanted.limit = Some(n.parse().map_err(|_| format!("{n}: not a number of connections"))?);
+            }
+            Some(("--as", pair)) => {
+                let pair = pair.split_once('=').ok_or_else(|| format!("{pair}: not PORT=NAME"))?;
+                wanted.renamed.push(pair);
+            }
             _ if arg.starts_with("--") => return Err(format!("{arg}: unknown option")),
             _ => names.push(*arg),
         }
@@ -91,27 +111,43 @@ pub(crate) fn save(switch: &mut Switch, args: &[&str]) -> Result<String, String>
     let mut state = Object::new();
     state.insert("version", VERSION);
     state.insert("bridge", wanted.bridge);
-    state.insert("ports", Json::array(wanted.ports.iter().map(|p| Json::from(*p))));
+    state.insert("ports", Json::array(wanted.ports.iter().map(|p| Json::from(wanted.name_there(p)))));
     let rules = rules(bridge, &wanted, &ports);
     if !wanted.connections_only {
-        save_pipeline(bridge, &ports, &rules, now, &mut state);
-        save_addresses(bridge, &wanted.ports, &ports, now, &mut state);
+        save_pipeline(bridge, &wanted, &ports, &rules, now, &mut state);
+        save_addresses(bridge, &wanted, &ports, now, &mut state);
     }
     let zones = if wanted.zones.is_empty() { zones_of(&rules, &ports) } else { wanted.zones.clone() };
-    state.insert("connections", connections(bridge, &wanted, &zones));
+    let all = connections(bridge, &wanted, &zones);
+    let all = match wanted.session {
+        None => all,
+        Some(name) => {
+            let session = session::open(&mut switch.sessions, name, now)?;
+            let news = session.news(all, wanted.limit.unwrap_or(usize::MAX), now);
+            state.insert("gone", Json::array(news.gone.iter().map(session::id_json)));
+            state.insert("more", news.more);
+            news.connections
+        }
+    };
+    state.insert("connections", Json::array(all.iter().map(|c| c.to_json())));
     Ok(Json::Object(state).to_text(Default::default()))
 }
 
 fn mentions(m: &Match, wanted: &Wanted<'_>) -> bool {
+    names_address(m, &wanted.macs, &wanted.addrs)
+}
+
+/// Whether a match is about exactly one of these addresses.
+pub(super) fn names_address(m: &Match, macs: &[Mac], addrs: &[IpAddr]) -> bool {
     let exact = |a: &[u8], ones: &[u8]| !a.is_empty() && ones.iter().all(|b| *b == 0xff);
     let has = |value: &[u8], mask: &[u8], address: &[u8]| exact(value, mask) && value == address;
     let (f, w): (&Flow, &Flow) = (&m.flow, &m.mask.0);
-    let by_mac = wanted.macs.iter().any(|mac| {
+    let by_mac = macs.iter().any(|mac| {
         [(&f.dl_src, &w.dl_src), (&f.dl_dst, &w.dl_dst), (&f.arp_sha, &w.arp_sha), (&f.arp_tha, &w.arp_tha)]
             .iter()
             .any(|(v, m)| has(&v.0, &m.0, &mac.0))
     });
-    let by_ip = wanted.addrs.iter().any(|addr| match addr {
+    let by_ip = addrs.iter().any(|addr| match addr {
         IpAddr::V4(a) => [(f.nw_src, w.nw_src), (f.nw_dst, w.nw_dst)]
             .iter()
             .any(|(v, m)| m.get() == u32::MAX && v.get() == u32::from(*a)),
@@ -141,8 +177,15 @@ fn rules(bridge: &Bridge, wanted: &Wanted<'_>, ports: &[OfPort]) -> Vec<Arc<Rule
     out
 }
 
-fn save_pipeline(bridge: &Bridge, ports: &[OfPort], rules: &[Arc<Rule>], now: Instant, out: &mut Object) {
-    let map = port_map(bridge);
+fn save_pipeline(
+    bridge: &Bridge,
+    wanted: &Wanted<'_>,
+    ports: &[OfPort],
+    rules: &[Arc<Rule>],
+    now: Instant,
+    out: &mut Object,
+) {
+    let map = port_map(bridge, |name| wanted.name_there(name));
     let names = Names { ports: Some(&map), tables: None };
     let (mut groups, mut meters) = (BTreeSet::new(), BTreeSet::new());
     let mut note = |actions: &[Action], groups: &mut BTreeSet<u32>| {
@@ -215,11 +258,11 @@ fn flow(bridge: &Bridge, rule: &Rule, names: &Names<'_>, now: Instant) -> Json {
     ])
 }
 
-fn save_addresses(bridge: &Bridge, names: &[&str], ports: &[OfPort], now: Instant, out: &mut Object) {
+fn save_addresses(bridge: &Bridge, wanted: &Wanted<'_>, ports: &[OfPort], now: Instant, out: &mut Object) {
     let bundles: Vec<(BundleId, &str)> = ports
         .iter()
-        .zip(names)
-        .filter_map(|(port, name)| Some((bridge.bundles.id_of_port(*port)?, *name)))
+        .zip(&wanted.ports)
+        .filter_map(|(port, name)| Some((bridge.bundles.id_of_port(*port)?, wanted.name_there(name))))
         .collect();
     let owner = |id| bundles.iter().find(|(b, _)| *b == id).map(|(_, name)| *name);
     let secs = |age: u64| Json::from(i64::try_from(age).unwrap_or(i64::MAX));
@@ -263,12 +306,12 @@ fn zones_of(rules: &[Arc<Rule>], ports: &[OfPort]) -> Vec<u16> {
 }
 
 /// Connections in the zones; if addresses are known, those of them only.
-fn connections(bridge: &Bridge, wanted: &Wanted<'_>, zones: &[u16]) -> Json {
-    let Some(table) = bridge.backer.dpif.conntrack() else { return Json::Array(Vec::new()) };
+fn connections(bridge: &Bridge, wanted: &Wanted<'_>, zones: &[u16]) -> Vec<CtSaved> {
+    let Some(table) = bridge.backer.dpif.conntrack() else { return Vec::new() };
     let ends = |e: &CtEntry| [e.orig.src, e.orig.dst, e.reply.src, e.reply.dst];
     let is_wanted = |e: &CtEntry| {
         (zones.contains(&e.zone) || zones.is_empty() && !wanted.addrs.is_empty())
             && (wanted.addrs.is_empty() || ends(e).iter().any(|a| wanted.addrs.contains(a)))
     };
-    Json::array(table.save(&is_wanted).iter().map(|c| c.to_json()))
+    table.save(&is_wanted)
 }

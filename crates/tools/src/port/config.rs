@@ -48,6 +48,8 @@ const QUEUE: &[&str] = &["dscp", "other_config", "external_ids"];
 /// How a mirror takes a port: the column, and its name in the file.
 const ROLES: [(&str, &str); 3] =
     [("select_src_port", "source"), ("select_dst_port", "destination"), ("output_port", "output")];
+/// Key in `external_ids` of a port that is arriving: the move's name.
+const MARK: &str = "ironbridge-move";
 /// How long the switch may take to have made a port.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
@@ -176,8 +178,9 @@ impl Database {
         Ok(self.rows(table, condition)?.into_iter().next())
     }
 
-    /// The configuration of ports of one bridge.
-    pub fn export(&mut self, names: &[String]) -> Result<Exported, String> {
+    /// The configuration of ports of one bridge, under the names that they are to have.
+    pub fn export(&mut self, which: &super::Ports) -> Result<Exported, String> {
+        let names = &which.here;
         let bridges = self.rows("Bridge", Json::array([]))?;
         let mut found: Option<Json> = None;
         let (mut ports, mut memberships) = (Vec::new(), Vec::new());
@@ -196,14 +199,14 @@ impl Database {
             if bridge.get("name").and_then(Json::as_str) == Some(name) {
                 return Err(format!("{name} is the local port of its bridge: it stays with it"));
             }
-            ports.push(self.export_port(&row)?);
+            ports.push(self.export_port(&row, name, which.name_there(name))?);
             for mirror in elements(bridge.get("mirrors").unwrap_or(&Json::Null)) {
                 let Some(mirror) = self.row("Mirror", by("_uuid", mirror))? else { continue };
                 for (column, role) in ROLES {
                     if mirror.get(column).is_some_and(|p| elements(p).contains(&id)) {
                         memberships.push(Json::object([
                             ("mirror", mirror.get("name").cloned().unwrap_or_default()),
-                            ("port", Json::from(name.as_str())),
+                            ("port", Json::from(which.name_there(name))),
                             ("role", Json::from(role)),
                         ]));
                     }
@@ -214,13 +217,19 @@ impl Database {
         Ok(Exported { bridge: name.to_owned(), ports: ports.into(), mirrors: memberships.into() })
     }
 
-    fn export_port(&mut self, row: &Json) -> Result<Json, String> {
+    fn export_port(&mut self, row: &Json, name: &str, there: &str) -> Result<Json, String> {
         let mut out = Object::new();
-        out.insert("port", columns(row, PORT));
+        let renamed = |mut row: Object| {
+            if row.get("name").and_then(Json::as_str) == Some(name) {
+                row.insert("name", there);
+            }
+            row
+        };
+        out.insert("port", renamed(columns(row, PORT)));
         let mut interfaces = Vec::new();
         for id in elements(row.get("interfaces").unwrap_or(&Json::Null)) {
             if let Some(interface) = self.row("Interface", by("_uuid", id))? {
-                interfaces.push(Json::Object(columns(&interface, INTERFACE)));
+                interfaces.push(Json::Object(renamed(columns(&interface, INTERFACE))));
             }
         }
         out.insert("interfaces", interfaces);
@@ -347,6 +356,43 @@ impl Database {
         Ok(())
     }
 
+    /// Ports that were added for a move (for `session`, or for any) which has not finished, with its name.
+    pub fn marked(
+        &mut self,
+        names: &[String],
+        session: Option<&str>,
+    ) -> Result<Vec<(String, String)>, String> {
+        let mut found = Vec::new();
+        for name in names {
+            let row = self.row("Port", by("name", Json::from(name.as_str())))?;
+            let Some(mark) = row.as_ref().and_then(mark_of) else { continue };
+            if session.is_none_or(|s| s == mark) {
+                found.push((name.clone(), mark));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ports are there to stay.
+    pub fn unmark(&mut self, names: &[String]) -> Result<(), String> {
+        let keys = Json::array([Json::from("set"), Json::array([Json::from(MARK)])]);
+        let unmark = |name: &String| {
+            mutate("Port", by("name", Json::from(name.as_str())), "external_ids", "delete", keys.clone())
+        };
+        let operations: Vec<Json> = names.iter().map(unmark).collect();
+        if operations.is_empty() { Ok(()) } else { self.transact(operations).map(drop) }
+    }
+
+    /// Whether there is any of these ports.
+    pub fn has_any(&mut self, names: &[String]) -> Result<bool, String> {
+        for name in names {
+            if self.row("Port", by("name", Json::from(name.as_str())))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes ports away again.
     pub fn remove(&mut self, bridge: &str, ports: &[String]) -> Result<(), String> {
         let mut operations = Vec::new();
@@ -365,6 +411,23 @@ impl Database {
         operations.push(mutate("Open_vSwitch", Json::array([]), "next_cfg", "+=", Json::from(1)));
         self.transact(operations).map(drop)
     }
+}
+
+/// The pairs of a map.
+fn pairs(map: Option<&Json>) -> &[Json] {
+    match map.and_then(Json::as_array) {
+        Some([kind, list]) if kind.as_str() == Some("map") => list.as_array().unwrap_or_default(),
+        _ => &[],
+    }
+}
+
+fn is_mark(pair: &Json) -> bool {
+    pair.as_array().and_then(<[Json]>::first).and_then(Json::as_str) == Some(MARK)
+}
+
+fn mark_of(port: &Json) -> Option<String> {
+    let pair = pairs(port.get("external_ids")).iter().find(|p| is_mark(p))?;
+    pair.as_array()?.get(1)?.as_str().map(str::to_owned)
 }
 
 /// Rows of a port and of what belongs to it.
@@ -401,6 +464,21 @@ fn add_port(n: usize, name: &str, port: &Json, operations: &mut Vec<Json>) -> Re
 }
 
 impl Imported {
+    /// Has all ports say which move they arrive by.
+    pub fn mark(&mut self, session: &str) {
+        for (_, port) in &mut self.ports {
+            let Some(row) = port.get("port").and_then(Json::as_object) else { continue };
+            let mut row = row.clone();
+            let own = pairs(row.get("external_ids")).iter().filter(|p| !is_mark(p)).cloned();
+            let mark = Json::array([Json::from(MARK), Json::from(session)]);
+            let all = Json::array(own.chain([mark]));
+            row.insert("external_ids", Json::array([Json::from("map"), all]));
+            let mut marked = port.as_object().cloned().unwrap_or_default();
+            marked.insert("port", row);
+            *port = Json::Object(marked);
+        }
+    }
+
     /// Names of the ports.
     pub fn names(&self) -> Vec<String> {
         self.ports.iter().map(|(name, _)| name.clone()).collect()
@@ -447,6 +525,18 @@ mod tests {
             "{}",
             text[3]
         );
+    }
+
+    #[test]
+    fn a_port_that_arrives_says_so() {
+        let port = r#"{"port":{"name":"vm1","external_ids":["map",[["a","b"],["ironbridge-move","old"]]]},"interfaces":[]}"#;
+        for text in [port, r#"{"port":{"name":"vm1"},"interfaces":[]}"#] {
+            let mut what = Imported::read(&content(text)).unwrap();
+            what.mark("s7");
+            let row = what.ports[0].1.get("port").unwrap();
+            assert_eq!(mark_of(row).as_deref(), Some("s7"));
+            assert_eq!(pairs(row.get("external_ids")).len(), if text == port { 2 } else { 1 });
+        }
     }
 
     #[test]

@@ -2,18 +2,23 @@
 //!
 //! `export` writes a file with the configuration (rows of the database) and the forwarding state (from the switch's
 //! `port-state/save`); `import` brings such a file to a switch. Neither needs anything of the other than the file. [`mod@file`] is the
-//! file's form, [`config`] the database's side, [`switch`] the daemon's.
+//! file's form, [`config`] the database's side, [`switch`] the daemon's. `migrate` ([`send`]) and `receive` ([`mod@receive`]) do both at once,
+//! live, and speak by [`wire`].
 
 pub mod config;
 pub mod file;
-mod migrate;
+mod qmp;
+mod receive;
+mod send;
 pub(crate) mod switch;
+mod wire;
 
 use std::ffi::OsString;
 use std::io::Read;
 
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::json::{Json, Object};
+use ib_stream::tls;
 use ib_sys::{dirs, process, signal};
 
 use crate::io::{Io, argv0, version_text};
@@ -27,6 +32,11 @@ const BRIDGE: u32 = 0x1004;
 const REPLACE: u32 = 0x1005;
 const CHECK: u32 = 0x1006;
 const WAIT: u32 = 0x1007;
+const KEEP: u32 = 0x1008;
+const REMOTE: u32 = 0x1009;
+const QMP: u32 = 0x100a;
+const URI: u32 = 0x100b;
+const ON_ANNOUNCEMENT: u32 = 0x100c;
 
 const LONG: &[LongOpt] = &[
     LongOpt::new("zone", HasArg::Required, ZONE),
@@ -38,6 +48,11 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("replace", HasArg::No, REPLACE),
     LongOpt::new("check", HasArg::No, CHECK),
     LongOpt::new("wait", HasArg::No, WAIT),
+    LongOpt::new("keep", HasArg::Required, KEEP),
+    LongOpt::new("remote", HasArg::Required, REMOTE),
+    LongOpt::new("qmp", HasArg::Required, QMP),
+    LongOpt::new("uri", HasArg::Required, URI),
+    LongOpt::new("on-announcement", HasArg::No, ON_ANNOUNCEMENT),
     LongOpt::new("output", HasArg::Required, 'o' as u32),
     LongOpt::new("timeout", HasArg::Required, 'T' as u32),
     LongOpt::new("help", HasArg::No, 'h' as u32),
@@ -48,9 +63,12 @@ const USAGE: &str = "\
 ironbridge port: take ports with all that belongs to them to another switch
 usage: ironbridge port export [OPTION...] PORT...   write the ports' configuration and state
        ironbridge port import [OPTION...] [FILE]    bring them to this switch (standard input without FILE)
-       ironbridge port migrate [OPTION...] PORT... -- COMMAND [ARG...]
-                                                    move them to the switch where COMMAND runs `ironbridge port receive'
-       ironbridge port receive [OPTION...]          the other end of migrate, on standard input and output
+       ironbridge port migrate [OPTION...] PORT[=NAME]... -- COMMAND [ARG...]
+       ironbridge port migrate [OPTION...] --remote=REMOTE PORT[=NAME]...
+                                                    move them to the switch where COMMAND runs `ironbridge port receive',
+                                                    or where that listens; there they are called NAME
+       ironbridge port receive [OPTION...]          the other end of migrate, on standard input and output,
+                                                    or with --remote=pssl:PORT[:ADDRESS] on a port, for ever
 What `export' writes: rows of Port, Interface, QoS and Queue, memberships in mirrors; OpenFlow flows that match
 the ports as in_port, output to them, or are named by an option below, with their counters and ages; the groups and
 meters that those use; learned addresses, multicast memberships, tracked connections with their address translation.
@@ -61,12 +79,20 @@ Options of export and migrate:
   --zone=ZONE            connections of this zone (may be given more than once; by default the zones that
                          flows of packets from the ports name)
   -o, --output=FILE      write FILE instead of standard output (export)
+  --keep=COOKIE[/MASK]   flows with this cookie stay here, too (migrate; may be given more than once)
+When `migrate' switches over; without one of these, at once:
   --wait                 print `ready' when all is prepared, and switch over when a line comes on standard
-                         input; its end calls the move off (migrate)
+                         input; its end calls the move off
+  --on-announcement      when the machine sends its first packet at the other end
+  --qmp=SOCKET           when the QEMU behind SOCKET has stopped its machine; it goes on when all is there
+  --uri=URI              and have QEMU begin its migration to URI
 Options of import and receive:
   --bridge=BRIDGE        put them on BRIDGE instead of the bridge of the same name
   --check                say what would be done, and do nothing (import)
   --replace              let groups and meters take the place of others with the same numbers
+Options of migrate and receive:
+  --remote=REMOTE        ssl:HOST[:PORT] or tcp:HOST[:PORT] (migrate), pssl:PORT[:ADDRESS] or ptcp:... (receive); port 6690
+  -p, --private-key=FILE, -c, --certificate=FILE, -C, --ca-cert=FILE, and the other options of TLS of ovs-vsctl
 Options of all:
   --db=DATABASE          connect to DATABASE
   -t, --target=TARGET    pidfile or control socket of the switch
@@ -85,12 +111,51 @@ struct Options {
     replace: bool,
     check: bool,
     wait: bool,
+    on_announcement: bool,
+    qmp: Option<String>,
+    uri: Option<String>,
+    remote: Option<String>,
+    /// Cookies whose flows stay when their port goes.
+    keep: Vec<String>,
     output: Option<String>,
     /// Passed on to `port-state/save`.
     selection: Vec<String>,
     words: Vec<String>,
     /// What follows `--`.
     command: Vec<String>,
+}
+
+/// Ports, and the names that some have in the other switch.
+pub struct Ports {
+    /// Names.
+    pub here: Vec<String>,
+    renamed: Vec<(String, String)>,
+}
+
+impl Ports {
+    /// Reads `PORT[=NAME]`.
+    fn parse(words: &[String]) -> Ports {
+        let mut ports = Ports { here: Vec::new(), renamed: Vec::new() };
+        for word in words {
+            match word.split_once('=') {
+                None => ports.here.push(word.clone()),
+                Some((name, there)) => {
+                    ports.here.push(name.to_owned());
+                    ports.renamed.push((name.to_owned(), there.to_owned()));
+                }
+            }
+        }
+        ports
+    }
+
+    /// The name of a port in the other switch.
+    pub fn name_there<'a>(&'a self, name: &'a str) -> &'a str {
+        self.renamed.iter().find(|(from, _)| from == name).map_or(name, |(_, to)| to)
+    }
+
+    fn there(&self) -> impl Iterator<Item = &str> {
+        self.here.iter().map(|name| self.name_there(name))
+    }
 }
 
 /// Either what to do, or the exit code after what was asked for has been printed.
@@ -103,19 +168,35 @@ fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
         replace: false,
         check: false,
         wait: false,
+        on_announcement: false,
+        qmp: None,
+        uri: None,
+        remote: None,
+        keep: Vec::new(),
         output: None,
         selection: Vec::new(),
         words: Vec::new(),
         command: Vec::new(),
     };
-    let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), "t:o:T:hV", LONG);
+    let mut tls_settings = tls::Settings::default();
+    let mut opts = Getopt::new(&name, args.get(1..).unwrap_or_default(), "t:o:T:hVp:c:C:", LONG)
+        .with(tls::OPTIONS)
+        .with(tls::CA_OPTIONS);
     for found in opts.by_ref() {
         let found = found.map_err(|e| {
             io.err(format!("{e}\n"));
             1
         })?;
+        if tls_settings.option(&found) {
+            continue;
+        }
         let arg = found.arg_str();
         match found.id {
+            KEEP => o.keep.push(arg),
+            REMOTE => o.remote = Some(arg),
+            QMP => o.qmp = Some(arg),
+            URI => o.uri = Some(arg),
+            ON_ANNOUNCEMENT => o.on_announcement = true,
             ZONE => o.selection.push(format!("--zone={arg}")),
             ADDRESS => o.selection.push(format!("--address={arg}")),
             COOKIE => o.selection.push(format!("--cookie={arg}")),
@@ -149,6 +230,7 @@ fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
         o.command = args[at + 1..].iter().map(|a| a.to_string_lossy().into_owned()).collect();
         o.words.truncate(o.words.len().saturating_sub(o.command.len()));
     }
+    tls::configure(tls_settings);
     Ok(o)
 }
 
@@ -162,8 +244,8 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     let done = match options.words.split_first() {
         Some((first, ports)) if first == "export" => export(&options, ports, io),
         Some((first, files)) if first == "import" => import(&options, files, io),
-        Some((first, ports)) if first == "migrate" => migrate::send(&options, ports, io),
-        Some((first, [])) if first == "receive" => migrate::receive(&options, io),
+        Some((first, ports)) if first == "migrate" => send::send(&options, ports, io),
+        Some((first, [])) if first == "receive" => receive::receive(&options, io),
         Some((other, _)) => Err(format!("unknown command \"{other}\" (use --help for help)")),
         None => Err("missing command name (use --help for help)".to_owned()),
     };
@@ -177,7 +259,7 @@ fn export(o: &Options, ports: &[String], io: &mut Io<'_>) -> Result<(), String> 
     if ports.is_empty() {
         return Err("export needs the name of a port".into());
     }
-    let (_, content) = gather(o, ports)?;
+    let (_, content) = gather(o, &Ports::parse(ports), &[])?;
     let text = file::write(content);
     match &o.output {
         None => io.out(text),
@@ -188,10 +270,10 @@ fn export(o: &Options, ports: &[String], io: &mut Io<'_>) -> Result<(), String> 
     Ok(())
 }
 
-/// The bridge of the ports, and all that a file says of them.
-fn gather(o: &Options, ports: &[String]) -> Result<(String, Json), String> {
+/// The bridge of the ports, and all that a file says of them; `more` options go to the switch.
+fn gather(o: &Options, ports: &Ports, more: &[String]) -> Result<(String, Json), String> {
     let config = Database::open(&o.db)?.export(ports)?;
-    let state = save(o, &config.bridge, ports)?;
+    let state = save(o, &config.bridge, ports, more)?;
     let state = Json::parse(&state).map_err(|e| format!("the switch answers nonsense: {e}"))?;
     let mut content = Object::new();
     content.insert("bridge", config.bridge.as_str());
@@ -202,20 +284,20 @@ fn gather(o: &Options, ports: &[String]) -> Result<(String, Json), String> {
 }
 
 /// The forwarding state of ports, now: the text of a JSON object.
-fn save(o: &Options, bridge: &str, ports: &[String]) -> Result<String, String> {
+fn save(o: &Options, bridge: &str, ports: &Ports, more: &[String]) -> Result<String, String> {
     let mut args = o.selection.clone();
+    args.extend_from_slice(more);
+    args.extend(ports.renamed.iter().map(|(name, there)| format!("--as={name}={there}")));
     args.push(bridge.to_owned());
-    args.extend(ports.iter().cloned());
+    args.extend(ports.here.iter().cloned());
     switch::call(&o.target, "port-state/save", &args)
 }
 
-/// Gives a bridge a state, or checks whether it could take it.
-fn restore(o: &Options, bridge: &str, state: String, check: bool) -> Result<String, String> {
-    let mut args = Vec::new();
-    for (wanted, option) in [(o.replace, "--replace"), (check, "--check")] {
-        if wanted {
-            args.push(option.to_owned());
-        }
+/// Gives a bridge a state.
+fn restore(o: &Options, bridge: &str, state: String, more: &[String]) -> Result<String, String> {
+    let mut args = more.to_vec();
+    if o.replace {
+        args.push("--replace".to_owned());
     }
     args.push(bridge.to_owned());
     args.push(state);
@@ -244,7 +326,7 @@ fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> 
     }
     if o.check {
         if plan.absent.is_empty() {
-            io.out(restore(o, &bridge, state, true)?);
+            io.out(restore(o, &bridge, state, &["--check".into()])?);
         }
         for name in &plan.absent {
             io.out(format!("port {name} would be added to {bridge}\n"));
@@ -252,7 +334,7 @@ fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> 
         return Ok(());
     }
     db.add(&bridge, &what, &plan)?;
-    match restore(o, &bridge, state, false) {
+    match restore(o, &bridge, state, &[]) {
         Ok(summary) => {
             io.out(summary);
             Ok(())
@@ -284,6 +366,10 @@ mod tests {
         fails(&[], "missing command name");
         fails(&["move"], "unknown command \"move\"");
         fails(&["export"], "export needs the name of a port");
+        fails(&["migrate"], "migrate needs the name of a port");
+        fails(&["migrate", "p1"], "migrate needs --remote, or a command");
+        fails(&["--remote=udp:x", "migrate", "p1"], "udp:x: ");
+        fails(&["--remote=pssl:x", "receive"], "pssl:x: ");
         fails(&["import", "a", "b"], "import takes one file");
         fails(&["import", "/nonexistent/file"], "/nonexistent/file: No such file or directory");
         fails(&["import"], "the file is empty");
