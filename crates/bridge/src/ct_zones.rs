@@ -69,12 +69,16 @@ fn timeouts<'a>(pairs: impl Iterator<Item = (&'a str, i64)>) -> CtTimeouts {
             "tcp_fin_wait" => &mut t.tcp_fin_wait,
             "tcp_time_wait" => &mut t.tcp_time_wait,
             "tcp_close" => &mut t.tcp_close,
+            "tcp_close_wait" => &mut t.tcp_close_wait,
+            "tcp_last_ack" => &mut t.tcp_last_ack,
+            "tcp_syn_sent2" => &mut t.tcp_syn_sent2,
+            "tcp_retransmit" => &mut t.tcp_retransmit,
+            "tcp_unack" => &mut t.tcp_unack,
             "udp_first" => &mut t.udp_first,
             "udp_single" => &mut t.udp_single,
             "udp_multiple" => &mut t.udp_multiple,
             "icmp_first" => &mut t.icmp_first,
             "icmp_reply" => &mut t.icmp_reply,
-            // The schema has more, for states that this tracker does not tell apart.
             _ => continue,
         };
         *field = u32::try_from(seconds).ok();
@@ -105,7 +109,7 @@ mod tests {
 
     #[test]
     fn names_of_timeouts() {
-        let t = timeouts([("udp_first", 5), ("tcp_close", 9), ("tcp_unack", 1)].into_iter());
+        let t = timeouts([("udp_first", 5), ("tcp_close", 9), ("tcp_unknown", 1)].into_iter());
         let want = CtTimeouts { udp_first: Some(5), tcp_close: Some(9), ..CtTimeouts::default() };
         assert_eq!(t, want);
     }

@@ -57,6 +57,7 @@ fn entry(conn: &Conn, now_ms: u64) -> CtEntry {
         tcp,
         helper: conn.helper.map(Helper::name),
         parent: conn.parent.as_deref().map(tuple),
+        kernel: None,
     }
 }
 

@@ -185,6 +185,7 @@ fn entry_of(saved: &CtSaved) -> CtEntry {
         tcp: None,
         helper: None,
         parent: saved.parent,
+        kernel: None,
     }
 }
 

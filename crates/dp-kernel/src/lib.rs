@@ -5,8 +5,10 @@
 
 mod connections;
 pub mod control;
+mod ctnetlink;
 pub mod exact;
 pub mod genl;
+mod machine_connections;
 pub mod message;
 pub mod provider;
 pub mod serve;

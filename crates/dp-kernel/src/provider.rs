@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use ib_base::time::Clock;
+use ib_dpif::conntrack::CtControl;
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::netlink::{CodecError, Writer};
 use ib_dpif::{
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 
 use crate::connections::Connections;
 use crate::control;
+use crate::machine_connections::MachineConnections;
 use crate::message::{
     Datapath, FlowAnswer, FlowRequest, Header, Meter, PacketDown, Vport, command, dp_features, omit,
     vport_type, write_meter,
@@ -37,7 +39,7 @@ pub struct RemoteDpif {
     name: String,
     link: Arc<Link>,
     upcalls: Mutex<Option<Upcalls>>,
-    connections: Connections,
+    connections: Box<dyn CtControl>,
 }
 
 /// What the provider and its upcall threads share.
@@ -67,7 +69,7 @@ fn refused(e: &io::Error, what: &str) -> DpifError {
     }
 }
 
-fn garbled(e: CodecError) -> DpifError {
+pub(crate) fn garbled(e: CodecError) -> DpifError {
     DpifError::Os(71, e.to_string())
 }
 
@@ -225,7 +227,15 @@ fn masked(key: &Flow, mask: &Mask) -> Flow {
     out
 }
 
+/// The cache in front of the masks, as commands call it.
+const MASKS_CACHE: &str = "masks-cache";
+
 impl RemoteDpif {
+    fn datapath(&self) -> Result<Datapath, DpifError> {
+        let answer = self.link.ask(Family::Datapath, command::GET, 0, "datapath", |_| Ok(()))?;
+        Datapath::read(&answer).map_err(garbled)
+    }
+
     fn vport(&self, request: &Vport, command: u8, what: &str) -> Result<Vport, DpifError> {
         let answer = self.link.ask(Family::Vport, command, 0, what, |w| {
             request.write(w);
@@ -330,9 +340,28 @@ impl Dpif for RemoteDpif {
     }
 
     fn stats(&self) -> DpStats {
-        let answer = self.link.ask(Family::Datapath, command::GET, 0, "datapath", |_| Ok(()));
-        let dp = answer.and_then(|a| Datapath::read(&a).map_err(garbled));
-        dp.ok().and_then(|dp| dp.stats).unwrap_or_default()
+        let mut stats = self.datapath().ok().and_then(|dp| dp.stats).unwrap_or_default();
+        // Kernels without a cache in front of the masks say so by zeroes.
+        stats.cache_hits = stats.cache_hits.filter(|hits| *hits > 0 || self.link.transport.is_own());
+        stats
+    }
+    fn caches(&self) -> Vec<(&'static str, u32)> {
+        let size = self.datapath().ok().and_then(|dp| dp.masks_cache_size);
+        size.map(|size| (MASKS_CACHE, size)).into_iter().collect()
+    }
+    fn cache_set_size(&self, name: &str, size: u32) -> Result<(), DpifError> {
+        if name != MASKS_CACHE {
+            return Err(DpifError::Unsupported("caches"));
+        }
+        // What is not said of features is taken for none.
+        let user_features = self.datapath()?.user_features;
+        // The kernel takes powers of two, and 0.
+        let size = if size == 0 { 0 } else { size.checked_next_power_of_two().unwrap_or(size) };
+        let request = Datapath { masks_cache_size: Some(size), user_features, ..Datapath::default() };
+        self.link.tell(Family::Datapath, command::SET, 0, "masks cache", |w| {
+            request.write(w);
+            Ok(())
+        })
     }
 
     fn port_add(&self, spec: &PortSpec) -> Result<OdpPort, DpifError> {
@@ -387,11 +416,15 @@ impl Dpif for RemoteDpif {
         self.vport(&request, command::GET, name).ok().and_then(port_info)
     }
     fn port_config(&self, port: OdpPort) -> BTreeMap<String, String> {
-        if !self.link.transport.is_own() {
-            return BTreeMap::new();
-        }
         let request = Vport { port_no: Some(port.0), ..Vport::default() };
-        self.vport(&request, command::GET, "port").map(|p| p.options).unwrap_or_default()
+        let found = self.vport(&request, command::GET, "port");
+        if self.link.transport.is_own() {
+            return found.map(|p| p.options).unwrap_or_default();
+        }
+        // A tunnel's device takes packets of any type; the settings are those of the tunnels that share it.
+        let is_tunnel = found.is_ok_and(|p| port_info(p).is_some_and(|info| is_tunnel(&info.kind)));
+        let packet_type = is_tunnel.then(|| ("packet_type".to_owned(), "ptap".to_owned()));
+        packet_type.into_iter().collect()
     }
 
     fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
@@ -498,8 +531,8 @@ impl Dpif for RemoteDpif {
         }
     }
 
-    fn conntrack(&self) -> Option<&dyn ib_dpif::conntrack::CtControl> {
-        self.link.transport.is_own().then_some(&self.connections)
+    fn conntrack(&self) -> Option<&dyn CtControl> {
+        Some(&*self.connections)
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -518,6 +551,27 @@ fn vport_of(kind: &str, name: &str) -> (u32, Option<u16>) {
     }
 }
 
+/// Devices of tunnels, whose names the switches that use the datapath have agreed on: the type by what the name begins with.
+const TUNNEL_DEVICES: [(&str, &str); 9] = [
+    ("gre_sys", "gre"),
+    ("vxlan_sys_", "vxlan"),
+    ("genev_sys_", "geneve"),
+    ("erspan_sys", "erspan"),
+    ("ip6erspan_sys", "ip6erspan"),
+    ("ip6gre_sys", "ip6gre"),
+    ("lisp_sys_", "lisp"),
+    ("bareudp_sys_", "bareudp"),
+    ("gtpu_sys_", "gtpu"),
+];
+
+fn tunnel_kind(name: &str) -> Option<&'static str> {
+    TUNNEL_DEVICES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, kind)| *kind)
+}
+
+fn is_tunnel(kind: &str) -> bool {
+    TUNNEL_DEVICES.iter().any(|(_, known)| *known == kind)
+}
+
 fn port_info(port: Vport) -> Option<PortInfo> {
     let kind = port.kind_name.unwrap_or_else(|| {
         match port.kind {
@@ -525,7 +579,7 @@ fn port_info(port: Vport) -> Option<PortInfo> {
             Some(vport_type::GRE) => "gre",
             Some(vport_type::VXLAN) => "vxlan",
             Some(vport_type::GENEVE) => "geneve",
-            _ => "system",
+            _ => tunnel_kind(port.name.as_deref().unwrap_or_default()).unwrap_or("system"),
         }
         .to_owned()
     });
@@ -630,7 +684,11 @@ impl DpifClass for RemoteClass {
         let dp = Arc::new(RemoteDpif {
             kind: self.kind,
             name: name.to_owned(),
-            connections: Connections::new(&link),
+            connections: if self.transport.is_own() {
+                Box::new(Connections::new(&link))
+            } else {
+                Box::new(MachineConnections::new(&link))
+            },
             link,
             upcalls: Mutex::default(),
         });

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use ib_dpif::conntrack::{
-    CtEntry, CtExpectation, CtFilter, CtTcp, CtTimeouts, CtTuple, CtTupleFilter, CtZoneLimit, FragCounters,
-    FragList, FragStatus, TcpState,
+    CtEntry, CtExpectation, CtFilter, CtKernel, CtTcp, CtTimeouts, CtTuple, CtTupleFilter, CtZoneLimit,
+    FragCounters, FragList, FragStatus, TcpState,
 };
 
 /// A value with a form as bytes.
@@ -179,7 +179,8 @@ macro_rules! structs {
 structs! {
     CtTuple { src, dst, proto, sport, dport, id }
     CtTcp { state, wscale, scales, liberal }
-    CtEntry { orig, reply, zone, mark, label, timeout_s, tcp, helper, parent }
+    CtEntry { orig, reply, zone, mark, label, timeout_s, tcp, helper, parent, kernel }
+    CtKernel { id, status, tcp_flags }
     CtExpectation { orig, zone, mark, label, parent }
     CtTupleFilter { src, dst, proto, sport, dport, icmp }
     CtFilter { zone, mark, label, orig, reply }
@@ -188,7 +189,8 @@ structs! {
     FragStatus { max, held, v4, v6 }
     FragList { src, dst, recirc_id, id, zone, proto, held, ends }
     CtTimeouts {
-        tcp_syn_sent, tcp_syn_recv, tcp_established, tcp_fin_wait, tcp_time_wait, tcp_close, udp_first,
+        tcp_syn_sent, tcp_syn_recv, tcp_established, tcp_fin_wait, tcp_time_wait, tcp_close, tcp_close_wait, tcp_last_ack, tcp_syn_sent2,
+        tcp_retransmit, tcp_unack, udp_first,
         udp_single, udp_multiple, icmp_first, icmp_reply,
     }
 }
@@ -226,6 +228,7 @@ mod tests {
             tcp: Some(tcp),
             helper: Some("tftp"),
             parent: None,
+            kernel: None,
         }
     }
 

@@ -122,6 +122,56 @@ pub struct CtEntry {
     pub helper: Option<&'static str>,
     /// Original direction of the connection that announced this one.
     pub parent: Option<CtTuple>,
+    /// What the kernel alone says.
+    pub kernel: Option<CtKernel>,
+}
+
+/// What the kernel says of a connection beside the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CtKernel {
+    /// Its number.
+    pub id: u32,
+    /// `IPS_*` of linux/netfilter/nf_conntrack_common.h.
+    pub status: u32,
+    /// `IP_CT_TCP_FLAG_*` of originator and other.
+    pub tcp_flags: [u8; 2],
+}
+
+/// By bit of [`CtKernel::status`].
+const STATUS: [&str; 15] = [
+    "EXPECTED",
+    "SEEN_REPLY",
+    "ASSURED",
+    "CONFIRMED",
+    "SRC_NAT",
+    "DST_NAT",
+    "SEQ_ADJUST",
+    "SRC_NAT_DONE",
+    "DST_NAT_DONE",
+    "DYING",
+    "FIXED_TIMEOUT",
+    "TEMPLATE",
+    "UNTRACKED",
+    "HELPER",
+    "OFFLOAD",
+];
+
+/// By bit of [`CtKernel::tcp_flags`].
+const TCP_FLAGS: [&str; 6] =
+    ["WINDOW_SCALE", "SACK_PERM", "CLOSE_INIT", "BE_LIBERAL", "DATA_UNACKNOWLEDGED", "MAXACK_SET"];
+
+/// Names of the bits that are set; what has no name is a number.
+fn bits(value: u32, names: &[&str]) -> String {
+    if value == 0 {
+        return "0".to_owned();
+    }
+    let named = names.iter().enumerate().filter(|(bit, _)| value >> bit & 1 != 0);
+    let mut words: Vec<String> = named.map(|(_, name)| (*name).to_owned()).collect();
+    let rest = value & !((1 << names.len()) - 1);
+    if rest != 0 {
+        words.push(format!("{rest:#x}"));
+    }
+    words.join("|")
 }
 
 /// A connection that another announced and that has not begun, as dumped.
@@ -266,6 +316,11 @@ pub struct CtTimeouts {
     pub tcp_fin_wait: Option<u32>,
     pub tcp_time_wait: Option<u32>,
     pub tcp_close: Option<u32>,
+    pub tcp_close_wait: Option<u32>,
+    pub tcp_last_ack: Option<u32>,
+    pub tcp_syn_sent2: Option<u32>,
+    pub tcp_retransmit: Option<u32>,
+    pub tcp_unack: Option<u32>,
     pub udp_first: Option<u32>,
     pub udp_single: Option<u32>,
     pub udp_multiple: Option<u32>,
@@ -330,6 +385,11 @@ pub trait CtControl: Send + Sync {
     fn remove(&self, zone: u16, orig: &CtTuple) -> bool {
         self.flush(&CtFilter { zone: Some(zone), orig: CtTupleFilter::of(orig), ..CtFilter::default() }) != 0
     }
+    /// Whether what follows but for limits and timeouts is the datapath's to tell and to set. The kernel's table is the machine's:
+    /// then these methods say and do nothing.
+    fn has_settings(&self) -> bool {
+        true
+    }
     /// Connections there are.
     fn n_conns(&self) -> u32;
     /// Most connections.
@@ -354,6 +414,14 @@ pub trait CtControl: Send + Sync {
     fn set_timeouts(&self, zone: u16, timeouts: Option<CtTimeouts>);
     /// The policy of a zone: what `timeout=` of a `ct` action names.
     fn timeout_policy(&self, zone: u16) -> Option<u32>;
+    /// Whether a policy has a name for each protocol, as [`Self::timeout_name`] says.
+    fn timeouts_by_protocol(&self) -> bool {
+        false
+    }
+    /// What a `ct` action calls a policy, for packets of this protocol; `None`: it says nothing of such packets.
+    fn timeout_name(&self, policy: u32, _v6: bool, _proto: u8) -> Option<String> {
+        Some(policy.to_string())
+    }
     /// Longest time between looks at what has expired, ms.
     fn sweep_interval_ms(&self) -> u32;
     /// Sets [`Self::sweep_interval_ms`].
@@ -412,13 +480,13 @@ pub fn format_entry(e: &CtEntry, detail: CtDetail) -> String {
     format_tuple(&mut out, &e.reply);
     out.push(')');
     if detail.more {
-        out.push_str(",id=0");
+        let _ = write!(out, ",id={}", e.kernel.map_or(0, |k| k.id));
     }
     if e.zone != 0 {
         let _ = write!(out, ",zone={}", e.zone);
     }
     if detail.more {
-        out.push_str(",status=0");
+        let _ = write!(out, ",status={}", bits(e.kernel.map_or(0, |k| k.status), &STATUS));
     }
     if detail.times {
         let _ = write!(out, ",timeout={}", e.timeout_s);
@@ -430,7 +498,7 @@ pub fn format_entry(e: &CtEntry, detail: CtDetail) -> String {
         let _ = write!(out, ",labels={:#x}", e.label);
     }
     if let Some(t) = &e.tcp {
-        format_tcp(&mut out, t, detail.more);
+        format_tcp(&mut out, t, e.kernel.map(|k| k.tcp_flags), detail.more);
     }
     if let Some(helper) = e.helper {
         let _ = write!(out, ",helper={helper}");
@@ -464,7 +532,7 @@ pub fn format_expectation(e: &CtExpectation) -> String {
     out
 }
 
-fn format_tcp(out: &mut String, t: &CtTcp, more: bool) {
+fn format_tcp(out: &mut String, t: &CtTcp, kernel_flags: Option<[u8; 2]>, more: bool) {
     if !more {
         let _ = write!(out, ",protoinfo=(state={})", t.overall().name());
         return;
@@ -473,12 +541,8 @@ fn format_tcp(out: &mut String, t: &CtTcp, more: bool) {
     if t.wscale != [0, 0] {
         let _ = write!(out, ",wscale_orig={},wscale_reply={}", t.wscale[0], t.wscale[1]);
     }
-    let flags = |end: usize| match (t.scales[end], t.liberal[end]) {
-        (true, true) => "WINDOW_SCALE|BE_LIBERAL",
-        (true, false) => "WINDOW_SCALE",
-        (false, true) => "BE_LIBERAL",
-        (false, false) => "0",
-    };
+    let own = |end: usize| u8::from(t.scales[end]) | u8::from(t.liberal[end]) << 3;
+    let flags = |end: usize| bits(kernel_flags.map_or(own(end), |flags| flags[end]).into(), &TCP_FLAGS);
     let _ = write!(out, ",flags_orig={},flags_reply={})", flags(0), flags(1));
 }
 
@@ -505,6 +569,7 @@ mod tests {
             tcp: None,
             helper: None,
             parent: None,
+            kernel: None,
         }
     }
 
@@ -516,6 +581,14 @@ mod tests {
         assert_eq!(plain, format!("{head},zone=5,mark=7,labels=0xabc"));
         let more = format_entry(&udp(), CtDetail { more: true, times: false });
         assert_eq!(more, format!("{head},id=0,zone=5,status=0,mark=7,labels=0xabc"));
+        let kernel = Some(CtKernel { id: 9, status: 0x8e, tcp_flags: [0; 2] });
+        let of_kernel = format_entry(&CtEntry { kernel, ..udp() }, CtDetail { more: true, times: false });
+        assert_eq!(
+            of_kernel,
+            format!(
+                "{head},id=9,zone=5,status=SEEN_REPLY|ASSURED|CONFIRMED|SRC_NAT_DONE,mark=7,labels=0xabc"
+            )
+        );
         let times = format_entry(&udp(), CtDetail { more: false, times: true });
         assert_eq!(times, format!("{head},zone=5,timeout=60,mark=7,labels=0xabc"));
     }

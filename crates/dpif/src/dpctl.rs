@@ -348,11 +348,7 @@ fn set_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     for text in &args[1..] {
         let spec = parse_iface(cx, text);
         let Some(port) = dpif.port_by_name(&spec.name) else {
-            return Err(format!(
-                "{}: failed to query port in {} (No such device)",
-                spec.name,
-                dpif.full_name()
-            ));
+            return Err(format!("{}: failed to query port in {} (No such device)", spec.name, args[0]));
         };
         if text.contains(",type=") && port.kind != spec.kind {
             return Err(format!("{}: can't change type from {} to {}", spec.name, port.kind, spec.kind));
@@ -382,6 +378,7 @@ fn del_if(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
         };
         let failed = |why: &str| format!("deleting port {name} from {} failed ({why})", args[0]);
         if port == ib_flow::OdpPort::LOCAL {
+            vlog_warn!(DPIF, "{}: port_del failed (Invalid argument)", dpif.full_name());
             return Err(failed("Invalid argument"));
         }
         dpif.port_del(port).map_err(|e| {
@@ -442,10 +439,14 @@ fn show_one(out: &mut String, cx: &Context<'_>, options: &Options, dpif: &dyn Dp
             let _ = writeln!(out, "  cache: hit:{cache} hit-rate:{rate:.2}%");
         }
     }
+    show_caches(out, dpif);
     for port in dpif.ports() {
         let _ = write!(out, "  port {}: {}", port.number, port.name);
         if port.kind != "system" {
-            let config = (cx.port_config)(&port.name);
+            let mut config = (cx.port_config)(&port.name);
+            if config.is_empty() {
+                config = dpif.port_config(port.number);
+            }
             let words: Vec<String> = config.iter().map(|(k, v)| format!("{k}={v}")).collect();
             let colon = if words.is_empty() { "" } else { ": " };
             let _ = write!(out, " ({}{colon}{})", port.kind, words.join(", "));
@@ -454,6 +455,18 @@ fn show_one(out: &mut String, cx: &Context<'_>, options: &Options, dpif: &dyn Dp
         if options.statistics {
             show_counters(out, &(cx.port_stats)(&port.name).unwrap_or_default());
         }
+    }
+}
+
+/// The sizes of a datapath's caches, if it has any.
+fn show_caches(out: &mut String, dpif: &dyn Dpif) {
+    let caches = dpif.caches();
+    if caches.is_empty() {
+        return;
+    }
+    out.push_str("  caches:\n");
+    for (name, size) in caches {
+        let _ = writeln!(out, "    {name}: size:{size}");
     }
 }
 

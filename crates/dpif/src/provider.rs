@@ -289,6 +289,15 @@ pub trait Dpif: Send + Sync {
     /// Counters.
     fn stats(&self) -> DpStats;
 
+    /// Its caches whose size can be set: names and sizes.
+    fn caches(&self) -> Vec<(&'static str, u32)> {
+        Vec::new()
+    }
+    /// Sets the size of a cache of [`Self::caches`].
+    fn cache_set_size(&self, _name: &str, _size: u32) -> Result<(), DpifError> {
+        Err(DpifError::Unsupported("caches"))
+    }
+
     /// Adds a port and starts forwarding on it. Errors name the port.
     fn port_add(&self, spec: &PortSpec) -> Result<OdpPort, DpifError>;
     /// Removes a port. Flows that mention it stay until revalidated.

@@ -10,9 +10,12 @@ use std::sync::Arc;
 
 use ib_base::errno::strerror;
 use ib_base::getopt::{Getopt, HasArg, LongOpt, options_text};
+use ib_base::time::Clock;
 use ib_base::vlog::module::DPIF_NETLINK;
 use ib_base::vlog_once;
-use ib_dpif::dpctl::{COMMANDS, Command, Context, Options};
+use ib_dp_kernel::genl::NetlinkTransport;
+use ib_dp_kernel::provider::RemoteClass;
+use ib_dpif::dpctl::{COMMANDS, Command, Context, Options, PortCounters};
 use ib_dpif::{Datapaths, Dpif, DpifClass, DpifError, dpctl};
 use ib_flow::{Flow, Mask, PortMap};
 use ib_sys::{daemon, process, signal};
@@ -60,6 +63,35 @@ impl DpifClass for Absent {
     fn port_open_kind(&self, interface_type: &str) -> String {
         interface_type.to_owned()
     }
+}
+
+/// The kernel's datapaths, or what stands for them where the module is not loaded.
+fn kernel(clock: &Clock) -> Arc<dyn DpifClass> {
+    match NetlinkTransport::open() {
+        Ok(transport) => Arc::new(RemoteClass::new("system", Arc::new(transport), clock)),
+        Err(e) => Arc::new(Absent { kind: "system", errno: e.raw_os_error().unwrap_or(ENOENT) }),
+    }
+}
+
+/// Counters of a device, as the kernel keeps them.
+fn device_counters(name: &str) -> Option<PortCounters> {
+    let dir = std::path::Path::new("/sys/class/net").join(name).join("statistics");
+    let n = |file: &str| std::fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok();
+    dir.is_dir().then(|| PortCounters {
+        rx_packets: n("rx_packets"),
+        rx_errors: n("rx_errors"),
+        rx_dropped: n("rx_dropped"),
+        rx_over_errors: n("rx_over_errors"),
+        rx_frame_errors: n("rx_frame_errors"),
+        tx_packets: n("tx_packets"),
+        tx_errors: n("tx_errors"),
+        tx_dropped: n("tx_dropped"),
+        tx_aborted_errors: n("tx_aborted_errors"),
+        tx_carrier_errors: n("tx_carrier_errors"),
+        collisions: n("collisions"),
+        rx_bytes: n("rx_bytes"),
+        tx_bytes: n("tx_bytes"),
+    })
 }
 
 const CLEAR: u32 = 0x1000;
@@ -243,16 +275,14 @@ fn execute(program: &str, command: &Command, options: Options, words: &[&str], i
         let text = "Invalid argument 'type'. Use 'ovs-appctl dpctl/dump-flows' instead.";
         return io.fatal(program, text);
     }
-    let datapaths = Datapaths::new(vec![
-        Arc::new(Absent { kind: "system", errno: ENOENT }),
-        Arc::new(Absent { kind: "netdev", errno: ENODEV }),
-    ]);
+    let clock = Clock::new();
+    let datapaths = Datapaths::new(vec![kernel(&clock), Arc::new(Absent { kind: "netdev", errno: ENODEV })]);
     let said = std::cell::RefCell::new(String::new());
     let stdin = std::cell::RefCell::new(&mut io.stdin);
     let context = Context {
         datapaths: &datapaths,
-        now_ms: ib_base::time::Clock::new().now().as_ms(),
-        port_stats: &|_| None,
+        now_ms: clock.now().as_ms(),
+        port_stats: &device_counters,
         port_config: &|_| Default::default(),
         filter: &matches_filter,
         read_file: &|path| {

@@ -102,7 +102,18 @@ pub fn made_calls() -> Vec<Vec<u8>> {
     let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
     let orig = CtTuple { src, dst, proto: 6, sport: 1, dport: 2, id: 0 };
     let (tcp, helper, parent) = (Some(CtTcp::default()), Some("ftp"), Some(orig));
-    let entry = CtEntry { orig, reply: orig, zone: 1, mark: 2, label: 3, timeout_s: 4, tcp, helper, parent };
+    let entry = CtEntry {
+        orig,
+        reply: orig,
+        zone: 1,
+        mark: 2,
+        label: 3,
+        timeout_s: 4,
+        tcp,
+        helper,
+        parent,
+        kernel: None,
+    };
     let mut key = ib_flow::Flow::zeroed();
     (key.in_port, key.nw_proto) = (1, 6);
     vec![

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ib_base::vlog::module::CONNTRACK;
 use ib_base::vlog_warn;
 
-use super::{ANY, Context, Options, Out, optional_dp, with_errno};
+use super::{ANY, Context, Options, Out, optional_dp, show_caches, with_errno};
 use crate::Dpif;
 use crate::conntrack::{
     CtControl, CtDetail, CtEntry, CtFilter, CtTupleFilter, TcpState, format_entry, format_expectation,
@@ -20,6 +20,12 @@ const UNSUPPORTED: &str = "Operation not supported";
 
 fn control<'a>(dpif: &'a Arc<dyn Dpif>, what: &str) -> Result<&'a dyn CtControl, String> {
     dpif.conntrack().ok_or_else(|| format!("{what} ({UNSUPPORTED})"))
+}
+
+/// As [`control`], for what is only a datapath's own table's.
+fn own_control<'a>(dpif: &'a Arc<dyn Dpif>, what: &str) -> Result<&'a dyn CtControl, String> {
+    control(dpif, what)
+        .and_then(|c| if c.has_settings() { Ok(c) } else { Err(format!("{what} ({UNSUPPORTED})")) })
 }
 
 /// Splits off a trailing `NAME=NUMBER`, as commands with one such argument have it; what is not a number stays.
@@ -39,8 +45,11 @@ fn split_zone<'a, 'b>(args: &'a [&'b str]) -> (&'a [&'b str], Option<u16>) {
 }
 
 pub(super) fn offload_stats_show(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    optional_dp(cx, args, 1)?;
+    let (dpif, _) = optional_dp(cx, args, 1)?;
     // No provider offloads.
+    if !dpif.names_threads() {
+        return Err(format!("retrieving offload statistics ({UNSUPPORTED})"));
+    }
     Err("retrieving offload statistics (Invalid argument)".into())
 }
 
@@ -167,37 +176,56 @@ pub(super) fn flush_conntrack(cx: &Context<'_>, _: &Options, args: &[&str]) -> O
         filter.zone = Some(filter.zone.unwrap_or(0));
     }
     if control.flush(&filter) == 0 && is_exact(&filter) {
-        vlog_warn!(CONNTRACK, "Must flush tuple using the original pre-NATed tuple");
+        if control.has_settings() {
+            vlog_warn!(CONNTRACK, "Must flush tuple using the original pre-NATed tuple");
+        }
         return Err("failed to flush conntrack (No such file or directory)".into());
     }
     Ok(String::new())
 }
 
 pub(super) fn cache_get_size(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    if let [name] = args {
+    let opened = |name: &str| {
         let dpif = cx.datapaths.open(name, false);
-        let dpif = dpif.map_err(|e| with_errno(&format!("Opening datapath {name} failed"), &e))?;
-        return Ok(format!("{}:\n", dpif.full_name()));
+        dpif.map_err(|e| with_errno(&format!("Opening datapath {name} failed"), &e))
+    };
+    let mut out = String::new();
+    let mut show = |dpif: Arc<dyn Dpif>| {
+        let _ = writeln!(out, "{}:", dpif.full_name());
+        show_caches(&mut out, &*dpif);
+    };
+    if let [name] = args {
+        show(opened(name)?);
+        return Ok(out);
     }
     let (names, failed) = cx.datapaths.enumerate_checked();
     if names.is_empty() && failed {
         return Err(String::new());
     }
-    // No provider has a cache whose size can be asked for.
-    Ok(names.iter().fold(String::new(), |mut out, name| {
-        let _ = writeln!(out, "{name}:");
-        out
-    }))
+    for name in names {
+        show(opened(&name)?);
+    }
+    Ok(out)
 }
 
 pub(super) fn cache_set_size(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
-    let [name, _, size, ..] = args else { return Err("size is malformed (Invalid argument)".into()) };
-    if size.parse::<u32>().is_err() {
+    let [name, cache, size, ..] = args else { return Err("size is malformed (Invalid argument)".into()) };
+    let Ok(size) = size.parse::<u32>() else {
         return Err("size is malformed (Invalid argument)".into());
-    }
+    };
     let dpif = cx.datapaths.open(name, false);
-    dpif.map_err(|e| with_errno(&format!("Opening datapath {name} failed"), &e))?;
-    Err("Setting caches not supported (Operation not supported)".into())
+    let dpif = dpif.map_err(|e| with_errno(&format!("Opening datapath {name} failed"), &e))?;
+    let caches = dpif.caches();
+    if caches.is_empty() {
+        return Err("Setting caches not supported (Operation not supported)".into());
+    }
+    if !caches.iter().any(|(known, _)| known == cache) {
+        return Err(format!("Cache name \"{cache}\" not found on dpif (Invalid argument)"));
+    }
+    dpif.cache_set_size(cache, size).map_err(|e| with_errno("Setting cache size failed", &e))?;
+    // It may have been rounded.
+    let size = dpif.caches().into_iter().find(|(known, _)| known == cache).map_or(size, |(_, now)| now);
+    Ok(format!("Setting cache size successful, new size {size}\n"))
 }
 
 pub(super) fn ct_stats_show(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
@@ -244,7 +272,7 @@ pub(super) fn ct_stats_show(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out
 /// A command that reads one value.
 fn read(cx: &Context<'_>, args: &[&str], what: &str, f: impl FnOnce(&dyn CtControl) -> String) -> Out {
     let (dpif, _) = optional_dp(cx, args, 1)?;
-    Ok(f(control(&dpif, what)?))
+    Ok(f(own_control(&dpif, what)?))
 }
 
 pub(super) fn ct_get_nconns(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
@@ -269,7 +297,7 @@ pub(super) fn ct_get_sweep_interval(cx: &Context<'_>, _: &Options, args: &[&str]
 fn set_tcp_seq_chk(cx: &Context<'_>, args: &[&str], on: bool) -> Out {
     let (dpif, _) = optional_dp(cx, args, ANY)?;
     let what = if on { "enabling" } else { "disabling" };
-    control(&dpif, &format!("{what} TCP sequence checking failed"))?.set_tcp_seq_chk(on);
+    own_control(&dpif, &format!("{what} TCP sequence checking failed"))?.set_tcp_seq_chk(on);
     Ok(format!("{what} TCP sequence checking successful\n"))
 }
 
@@ -379,8 +407,13 @@ pub(super) fn ct_get_limits(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out
 pub(super) fn ct_bkts(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (rest, more_than) = split_number(args, "gt");
     let (dpif, _) = optional_dp(cx, rest, 1)?;
+    let control = control(&dpif, "dumping conntrack entry")?;
+    if !control.has_settings() {
+        cx.say("Command is available for UserSpace ConnTracker only.\n");
+        return Ok(String::new());
+    }
     // This table has no buckets to speak of: they count as one.
-    let n = control(&dpif, "dumping conntrack entry")?.n_conns();
+    let n = control.n_conns();
     let mut out = format!("Total Buckets: 1\nCurrent Connections: {n}\n\n");
     if n == 0 {
         return Ok(out);
@@ -398,7 +431,7 @@ pub(super) fn ct_bkts(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
 pub(super) fn dump_conntrack_exp(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (rest, zone) = split_zone(args);
     let (dpif, _) = optional_dp(cx, rest, 1)?;
-    let expected = control(&dpif, "dumping conntrack expectations")?.expectations(zone);
+    let expected = own_control(&dpif, "dumping conntrack expectations")?.expectations(zone);
     Ok(expected.iter().fold(String::new(), |mut out, e| {
         out.push_str(&format_expectation(e));
         out.push('\n');
@@ -413,14 +446,14 @@ fn number(text: Option<&&str>, or: &str) -> Result<u32, String> {
 pub(super) fn ct_set_maxconns(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (dpif, args) = optional_dp(cx, args, 2)?;
     let max = number(args.first(), "maxconns missing or malformed (Invalid argument)")?;
-    control(&dpif, "ct set maxconns failed")?.set_max_conns(max);
+    own_control(&dpif, "ct set maxconns failed")?.set_max_conns(max);
     Ok("setting maxconns successful\n".into())
 }
 
 pub(super) fn ct_set_sweep_interval(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (dpif, args) = optional_dp(cx, args, 2)?;
     let ms = number(args.first(), "invalid sweep value (Invalid argument)")?;
-    control(&dpif, "failed to set sweep interval")?.set_sweep_interval_ms(ms);
+    own_control(&dpif, "failed to set sweep interval")?.set_sweep_interval_ms(ms);
     Ok("setting sweep interval successful\n".into())
 }
 
@@ -440,7 +473,7 @@ fn ipf_set(cx: &Context<'_>, args: &[&str], on: bool) -> Out {
     let (dpif, args) = optional_dp(cx, args, if on { 2 } else { ANY })?;
     let v6 = ip_version(if on { args.first() } else { args.last() }, NO_VERSION)?;
     let what = if on { "enabling" } else { "disabling" };
-    control(&dpif, &format!("{what} fragmentation reassembly failed"))?.set_frag_enabled(v6, on);
+    own_control(&dpif, &format!("{what} fragmentation reassembly failed"))?.set_frag_enabled(v6, on);
     Ok(format!("{what} fragmentation reassembly successful\n"))
 }
 
@@ -456,10 +489,9 @@ pub(super) fn ipf_set_min_frag(cx: &Context<'_>, _: &Options, args: &[&str]) -> 
     let (dpif, args) = optional_dp(cx, args, 3)?;
     let v6 = ip_version(args.first(), "parameter missing: v4 for IPv4 or v6 for IPv6 (Invalid argument)")?;
     let min = number(args.get(1), "parameter missing for minimum fragment size (Invalid argument)")?;
-    if !control(&dpif, "setting minimum fragment size failed")?.set_frag_min(v6, min) {
-        return Err("requested minimum fragment size too small; see documentation \
-                    (Operation not permitted)"
-            .into());
+    const SMALL: &str = "requested minimum fragment size too small; see documentation";
+    if !own_control(&dpif, SMALL)?.set_frag_min(v6, min) {
+        return Err(format!("{SMALL} (Operation not permitted)"));
     }
     Ok("setting minimum fragment size successful\n".into())
 }
@@ -467,7 +499,7 @@ pub(super) fn ipf_set_min_frag(cx: &Context<'_>, _: &Options, args: &[&str]) -> 
 pub(super) fn ipf_set_max_nfrags(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
     let (dpif, args) = optional_dp(cx, args, 2)?;
     let max = number(args.first(), "parameter missing for maximum fragments (Invalid argument)")?;
-    if !control(&dpif, "setting maximum fragments failed")?.set_frag_max(max) {
+    if !own_control(&dpif, "setting maximum fragments failed")?.set_frag_max(max) {
         return Err("setting maximum fragments failed (Operation not permitted)".into());
     }
     Ok("setting maximum fragments successful\n".into())
@@ -475,7 +507,7 @@ pub(super) fn ipf_set_max_nfrags(cx: &Context<'_>, _: &Options, args: &[&str]) -
 
 pub(super) fn ipf_get_status(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
     let (dpif, _) = optional_dp(cx, args, 1)?;
-    let s = control(&dpif, "ipf status could not be retrieved")?.frag_status();
+    let s = own_control(&dpif, "ipf status could not be retrieved")?.frag_status();
     let mut lines = vec![
         "Fragmentation Module Status".to_owned(),
         "---------------------------".to_owned(),
@@ -496,7 +528,7 @@ pub(super) fn ipf_get_status(cx: &Context<'_>, options: &Options, args: &[&str])
     let mut out: String = lines.iter().map(|l| format!("        {l}\n")).collect();
     if options.more {
         out.push_str("\n        Fragment Lists:\n\n");
-        let lists = control(&dpif, "ipf status could not be retrieved")?.frag_lists();
+        let lists = own_control(&dpif, "ipf status could not be retrieved")?.frag_lists();
         lists.iter().for_each(|list| {
             let _ = writeln!(out, "{list}");
         });

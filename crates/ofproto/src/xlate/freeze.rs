@@ -1,5 +1,7 @@
 //! Freezing a translation, conntrack, and what goes up to user space.
 
+use std::sync::Arc;
+
 use ib_dpif::text::UserCookie;
 use ib_dpif::{Action as Odp, CtAction, NatAction, NatRange, UserspaceAction};
 use ib_flow::OfPort;
@@ -194,6 +196,17 @@ impl Ctx<'_> {
         self.put_controller(false, recirc_id, max_len, reason, id);
     }
 
+    /// What the zone's timeouts are called for a packet like this one.
+    fn timeout_of(&mut self, zone: u16) -> Option<Arc<str>> {
+        let table = self.backer.dpif.conntrack()?;
+        let policy = table.timeout_policy(zone)?;
+        if table.timeouts_by_protocol() {
+            self.wc.0.nw_proto = u8::MAX;
+        }
+        let v6 = self.flow.dl_type.get() == 0x86dd;
+        table.timeout_name(policy, v6, self.flow.nw_proto).map(Into::into)
+    }
+
     /// `ct(...)`.
     pub fn conntrack(&mut self, ct: &Ct, is_last: bool) {
         let zone = match &ct.zone {
@@ -223,8 +236,7 @@ impl Ctx<'_> {
         let mark = (m.ct_mark != 0).then_some((self.flow.ct_mark & m.ct_mark, m.ct_mark));
         let label = (!m.ct_label.is_zero()).then_some((self.flow.ct_label & m.ct_label, m.ct_label));
         let commit = ct.flags & CtFlags::COMMIT != 0;
-        let policy = || self.backer.dpif.conntrack()?.timeout_policy(zone);
-        let timeout = if commit { policy().map(|n| n.to_string().into()) } else { None };
+        let timeout = if commit { self.timeout_of(zone) } else { None };
         self.out.push(Odp::Ct(Box::new(CtAction {
             commit,
             force: ct.flags & CtFlags::FORCE != 0,
