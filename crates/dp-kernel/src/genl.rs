@@ -57,13 +57,14 @@ impl NetlinkTransport {
         Ok(NetlinkTransport { types, spare: Mutex::new(vec![socket]) })
     }
 
+    /// Asks, and has each part of the answer looked at; whether a listing is whole.
     fn talk(
         &self,
         family: Family,
         flags: u16,
         payload: &[u8],
         visit: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let at = Family::ALL.iter().position(|f| *f == family).unwrap_or(0);
         let kind = self.types[at];
         if kind == 0 {
@@ -72,6 +73,7 @@ impl NetlinkTransport {
         let spare = self.spare.lock().pop();
         let mut socket = spare.map_or_else(|| Socket::open(GENERIC, 0), Ok)?;
         let result = socket.request(&mut Request::new(kind, flags, payload), |m| visit(m.payload));
+        let result = result.map(|()| !socket.was_interrupted());
         let mut spare = self.spare.lock();
         if spare.len() < MAX_SPARE {
             spare.push(socket);
@@ -87,13 +89,22 @@ impl Transport for NetlinkTransport {
         Ok(answer)
     }
     fn dump(&self, family: Family, payload: &[u8], visit: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        for _ in 1..DUMPS {
-            match self.talk(family, F_DUMP, payload, visit) {
+        // Flows are many, and may come twice: who lists them again and again has to expect that anyway.
+        if family == Family::Flow {
+            return self.talk(family, F_DUMP, payload, visit).map(drop);
+        }
+        let mut parts = Vec::new();
+        for _ in 0..DUMPS {
+            parts.clear();
+            match self.talk(family, F_DUMP, payload, &mut |part| parts.push(part.to_vec())) {
+                Ok(true) => break,
+                Ok(false) => {}
                 Err(e) if e.raw_os_error() == Some(ib_sys::errno::EINTR) => {}
-                other => return other,
+                Err(e) => return Err(e),
             }
         }
-        self.talk(family, F_DUMP, payload, visit)
+        parts.iter().for_each(|part| visit(part));
+        Ok(())
     }
     fn open_upcalls(&self, _dp_ifindex: u32) -> io::Result<Box<dyn UpcallSocket>> {
         let socket = Socket::open(GENERIC, 0)?.with_room(MAX_UPCALL);

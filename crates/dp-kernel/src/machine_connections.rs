@@ -54,19 +54,17 @@ fn ask(request: &mut Request, on: impl FnMut(&Message<'_>)) -> io::Result<()> {
 
 /// All of a listing, each item read by `read`.
 fn list<T>(kind: u16, read: impl Fn(&Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let mut all = Vec::new();
-        let done = ask(&mut Request::new(kind, F_DUMP, &header(0)), |m| all.extend(read(m)));
-        match done {
-            Err(e) if e.raw_os_error() == Some(ib_sys::errno::EINTR) && tries < DUMPS => {}
-            // A table in motion is never told whole: what was told has to do.
-            Err(e) if e.raw_os_error() == Some(ib_sys::errno::EINTR) => return Ok(all),
-            Err(e) => return Err(e),
-            Ok(()) => return Ok(all),
+    let mut all = Vec::new();
+    for _ in 0..DUMPS {
+        all.clear();
+        let mut socket = Socket::open(NETFILTER, 0)?;
+        socket.request(&mut Request::new(kind, F_DUMP, &header(0)), |m| all.extend(read(m)))?;
+        if !socket.was_interrupted() {
+            break;
         }
     }
+    // A table in motion may never be told whole: what was told last has to do.
+    Ok(all)
 }
 
 impl MachineConnections {

@@ -495,6 +495,8 @@ pub struct PacketUp<'a> {
     pub mru: Option<u16>,
     /// Length of the whole frame.
     pub len: Option<u32>,
+    /// The packet's hash, so that what is sent back is spread alike.
+    pub hash: Option<u64>,
     /// Between programs of ours: what is left to do to it.
     pub offload: Offload,
     /// Only to find out whether the actions are taken.
@@ -508,7 +510,7 @@ impl<'a> PacketUp<'a> {
     pub fn read(bytes: &'a [u8]) -> Result<PacketUp<'a>, CodecError> {
         let (mut frame, mut key) = (None, None);
         let (mut userdata, mut actions, mut egress_tunnel) = (None, None, None);
-        let (mut mru, mut len) = (None, None);
+        let (mut mru, mut len, mut hash) = (None, None, None);
         let (mut offload, mut probe, mut exact_key) = (Offload::default(), false, None);
         for attribute in attributes(bytes) {
             let (kind, data) = attribute?;
@@ -521,6 +523,7 @@ impl<'a> PacketUp<'a> {
                 9 => mru = Some(u16_at(data, 0).ok_or(CodecError::Malformed("MRU"))?),
                 8 => probe = true,
                 10 => len = Some(number(data, "packet length")?),
+                11 => hash = Some(long(data, 0, "packet hash")?),
                 own::KEY => exact_key = exact::from_bytes(data)?,
                 own::OFFLOAD => offload = offload_of(data)?,
                 _ => {}
@@ -528,7 +531,7 @@ impl<'a> PacketUp<'a> {
         }
         let missing = CodecError::Malformed("packet");
         let (frame, key) = (frame.ok_or(missing)?, exact_key.or(key).ok_or(missing)?);
-        Ok(PacketUp { frame, key, userdata, actions, egress_tunnel, mru, len, offload, probe })
+        Ok(PacketUp { frame, key, userdata, actions, egress_tunnel, mru, len, hash, offload, probe })
     }
 }
 
@@ -578,6 +581,10 @@ pub struct PacketDown<'a> {
     pub userdata: Option<&'a [u8]>,
     /// Only to find out whether the actions are taken.
     pub probe: bool,
+    /// Of a packet that came up: its [`PacketUp::mru`].
+    pub mru: Option<u16>,
+    /// Of a packet that came up: its [`PacketUp::hash`].
+    pub hash: Option<u64>,
     /// Between programs of ours: the key exactly, and what is left to do to the packet.
     pub exact: Option<&'a Offload>,
 }
@@ -597,6 +604,12 @@ impl PacketDown<'_> {
         }
         if self.probe {
             w.flag(8);
+        }
+        if let Some(mru) = self.mru {
+            w.put_u16(9, mru);
+        }
+        if let Some(hash) = self.hash {
+            w.put(11, &hash.to_ne_bytes());
         }
         if let Some(offload) = self.exact {
             w.put(own::KEY, &exact::to_bytes(self.key));
@@ -737,7 +750,10 @@ mod tests {
     use ib_dpif::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
 
     fn down<'a>(frame: &'a [u8], key: &'a Flow) -> PacketDown<'a> {
-        PacketDown { frame, key, actions: Some(&[]), pid: None, userdata: None, probe: false, exact: None }
+        let (mru, hash) = (Some(1400), Some(1 << 40));
+        let nothing = (None, None, None);
+        let (pid, userdata, exact) = nothing;
+        PacketDown { frame, key, actions: Some(&[]), pid, userdata, probe: false, mru, hash, exact }
     }
 
     fn bytes_of(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
@@ -816,6 +832,7 @@ mod tests {
         let bytes = bytes_of(|w| down(b"frame", &key).write(w).unwrap());
         let up = PacketUp::read(&bytes).unwrap();
         assert_eq!((up.frame, up.key.in_port, up.actions.unwrap().len()), (&b"frame"[..], 1, 0));
+        assert_eq!((up.mru, up.hash), (Some(1400), Some(1 << 40)));
         assert!(PacketUp::read(&bytes[12..]).is_err());
         assert!(PacketUp::read(&bytes[..12]).is_err());
     }

@@ -7,17 +7,19 @@
 //! Times of use travel as the machine's monotonic milliseconds and become the clock's here.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
 use ib_base::time::Clock;
+use ib_base::vlog::module::DPIF;
 use ib_dpif::conntrack::CtControl;
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::netlink::{CodecError, Writer};
+use ib_dpif::text::{PortNames, format_actions, format_kernel_key, format_key};
 use ib_dpif::{
-    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
-    Ufid, UpcallHandler,
+    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut, FlowStats,
+    PortInfo, PortSpec, Ufid, UpcallHandler,
 };
 use ib_flow::{Flow, Mask, OdpPort, extract};
 use ib_sys::netlink::{F_ACK, F_CREATE, F_ECHO, F_EXCL, F_REPLACE};
@@ -40,7 +42,12 @@ pub struct RemoteDpif {
     link: Arc<Link>,
     upcalls: Mutex<Option<Upcalls>>,
     connections: Box<dyn CtControl>,
+    /// Keys of the kernel's flows without identifier that were listed, by that which was told in its place.
+    nameless: Mutex<HashMap<Ufid, Arc<Flow>>>,
 }
+
+/// Processors that are told apart.
+const MAX_PROCESSORS: usize = 8192;
 
 /// What the provider and its upcall threads share.
 pub(crate) struct Link {
@@ -54,6 +61,17 @@ pub(crate) struct Link {
     pub(crate) pids: Mutex<Vec<u32>>,
     /// The datapath chooses among them by processor, not by port.
     pub(crate) per_cpu: bool,
+}
+
+/// What goes with a packet that is sent back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    /// Only to find out whether the actions are taken.
+    pub(crate) probe: bool,
+    /// As it came with the upcall: fragments that leave are no larger.
+    pub(crate) mru: Option<u16>,
+    /// As it came with the upcall: what is chosen by hash is chosen alike.
+    pub(crate) hash: Option<u64>,
 }
 
 /// What the other side's refusal means to a caller who wanted `what`.
@@ -167,7 +185,7 @@ impl Link {
         packet: &ib_packet::Packet,
         key: &Flow,
         actions: &[ib_dpif::Action],
-        probe: bool,
+        sent: &Sent,
     ) -> Result<(), DpifError> {
         let down = PacketDown {
             frame: packet.data(),
@@ -175,13 +193,15 @@ impl Link {
             actions: Some(actions),
             pid: self.pid_for(key.in_port),
             userdata: None,
-            probe,
+            probe: sent.probe,
+            mru: sent.mru,
+            hash: sent.hash,
             exact: self.transport.is_own().then_some(&packet.offload),
         };
         self.tell(Family::Packet, command::EXECUTE, 0, "packet", |w| down.write(w))
     }
 
-    pub(crate) fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
+    pub(crate) fn flow_put(&self, put: &FlowPut<'_>, probe: bool) -> Result<(), DpifError> {
         let masked = masked(put.key, put.mask);
         let request = FlowRequest {
             key: Some((&masked, Some(put.mask))),
@@ -189,12 +209,15 @@ impl Link {
             actions: Some(&put.actions),
             pid: self.pid_for(put.key.in_port),
             clear: put.zero_stats,
+            probe,
             exact: self.transport.is_own(),
             ..FlowRequest::default()
         };
         let (command, flags) = match (put.modify, put.create) {
             (false, _) => (command::NEW, F_CREATE | F_EXCL),
-            (true, true) => (command::NEW, F_CREATE | F_REPLACE),
+            (true, true) if self.transport.is_own() => (command::NEW, F_CREATE | F_REPLACE),
+            // The kernel takes this flag for "exclusively", whatever comes with it.
+            (true, true) => (command::NEW, 0),
             (true, false) => (command::SET, 0),
         };
         self.tell(Family::Flow, command, flags, "flow", |w| request.write(w))
@@ -203,8 +226,9 @@ impl Link {
     fn set_cpu_pids(&self, pids: &[u32]) -> Result<(), DpifError> {
         let features =
             dp_features::UNALIGNED | dp_features::VPORT_PIDS | dp_features::DISPATCH_UPCALL_PER_CPU;
-        let request =
-            Datapath { user_features: Some(features), per_cpu_pids: pids.to_vec(), ..Datapath::default() };
+        // One for each processor, as far as that goes: there may be fewer threads.
+        let per_cpu_pids = pids.iter().copied().cycle().take(possible_processors().max(pids.len())).collect();
+        let request = Datapath { user_features: Some(features), per_cpu_pids, ..Datapath::default() };
         self.tell(Family::Datapath, command::SET, 0, "upcalls by processor", |w| {
             request.write(w);
             Ok(())
@@ -218,6 +242,13 @@ impl Link {
             Ok(())
         })
     }
+}
+
+/// How many processors there are, or may come to be: the kernel counts from 0 to one less.
+fn possible_processors() -> usize {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = text.trim().rsplit(['-', ',']).next().and_then(|n| n.parse::<usize>().ok());
+    last.map_or(1, |n| (n + 1).min(MAX_PROCESSORS))
 }
 
 /// `key` without what `mask` does not look at.
@@ -252,15 +283,26 @@ impl RemoteDpif {
             all.words_mut().fill(u64::MAX);
             Mask(all)
         });
-        let ufid = answer.ufid.unwrap_or_else(|| ib_dpif::ufid::ufid_of(&key, &mask, self.link.seed));
+        let origin = match (self.link.transport.is_own(), answer.ufid) {
+            (true, _) => FlowOrigin::UserSpace,
+            (false, Some(_)) => FlowOrigin::Kernel,
+            (false, None) => FlowOrigin::KernelNameless,
+        };
+        let key = Arc::new(key);
+        let ufid = answer.ufid.unwrap_or_else(|| {
+            let ufid = ib_dpif::ufid::ufid_of(&key, &mask, self.link.seed);
+            self.nameless.lock().insert(ufid, Arc::clone(&key));
+            ufid
+        });
         FlowInfo {
-            key: Arc::new(key),
+            key,
             mask: Arc::new(mask),
             ufid,
             actions: answer.actions.unwrap_or_else(|| Arc::from([])),
             stats,
             offloaded: false,
             dp_layer: "ovs",
+            origin,
             core: None,
         }
     }
@@ -281,10 +323,55 @@ impl RemoteDpif {
         }
     }
 
+    /// Says in the log that a flow was refused. Flows that overlap are no news: upcalls race.
+    fn report_put(&self, put: &FlowPut<'_>, e: &DpifError) {
+        if self.link.transport.is_own() || matches!(e, DpifError::Exists(_)) {
+            return;
+        }
+        let names = PortNames::none();
+        let words: Vec<&str> = [(put.create, "[create]"), (put.modify, "[modify]")]
+            .iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, word)| *word)
+            .collect();
+        let words = if put.zero_stats { words.concat() + "[zero]" } else { words.concat() };
+        let ufid = put.ufid.map(|ufid| format!("ufid:{ufid} ")).unwrap_or_default();
+        ib_base::vlog_warn_rl!(
+            DPIF,
+            (9999, 5),
+            "{}: failed to put{words} ({}) {ufid}{}, actions:{}",
+            self.full_name(),
+            ib_base::errno::strerror_num(e.errno()),
+            format_kernel_key(put.key, Some(put.mask), &names, false),
+            format_actions(&put.actions, &names)
+        );
+    }
+
+    /// As [`Self::report_put`], of a flow that was only named.
+    fn report_named(&self, what: &str, name: &FlowDel<'_>, more: &str, e: &DpifError) {
+        if self.link.transport.is_own() {
+            return;
+        }
+        let ufid = name.ufid.map(|ufid| format!("ufid:{ufid} ")).unwrap_or_default();
+        let key =
+            name.key.map_or("<empty>".to_owned(), |key| format_key(key, None, &PortNames::none(), false));
+        let why = ib_base::errno::strerror_num(e.errno());
+        ib_base::vlog_warn_rl!(
+            DPIF,
+            (9999, 5),
+            "{}: failed to {what} ({why}) {ufid}{key}{more}",
+            self.full_name()
+        );
+    }
+
     fn one_flow(&self, name: &FlowDel<'_>, command: u8) -> Result<FlowAnswer, DpifError> {
+        let nameless = name.ufid.and_then(|ufid| {
+            let mut all = self.nameless.lock();
+            if command == command::DEL { all.remove(&ufid) } else { all.get(&ufid).cloned() }
+        });
         let request = FlowRequest {
-            key: name.key.map(|key| (key, None)),
-            ufid: name.ufid,
+            key: nameless.as_deref().or(name.key).map(|key| (key, None)),
+            ufid: name.ufid.filter(|_| nameless.is_none()),
             exact: self.link.transport.is_own(),
             ..FlowRequest::default()
         };
@@ -301,7 +388,7 @@ impl RemoteDpif {
             }
         });
         if let Err(e) = done {
-            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+            ib_base::vlog_warn_rl!(DPIF, (60, 60), "{}: {e}", self.full_name());
         }
     }
 
@@ -365,6 +452,9 @@ impl Dpif for RemoteDpif {
     }
 
     fn port_add(&self, spec: &PortSpec) -> Result<OdpPort, DpifError> {
+        if !self.link.transport.is_own() {
+            may_be_port(spec)?;
+        }
         let (kind, dst_port) = vport_of(&spec.kind, &spec.name);
         let mut request = Vport {
             port_no: spec.number.map(|n| n.0),
@@ -406,7 +496,7 @@ impl Dpif for RemoteDpif {
             ports.extend(port.and_then(port_info));
         });
         if let Err(e) = listed {
-            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+            ib_base::vlog_warn_rl!(DPIF, (60, 60), "{}: {e}", self.full_name());
         }
         ports.sort_by_key(|p| p.number);
         ports
@@ -428,13 +518,21 @@ impl Dpif for RemoteDpif {
     }
 
     fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
-        self.link.flow_put(put)
+        let done = self.link.flow_put(put, false);
+        if let Err(e) = &done {
+            self.report_put(put, e);
+        }
+        done
     }
     fn flow_del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError> {
-        self.one_flow(del, command::DEL).map(|a| self.stats_of(&a))
+        let gone = self.one_flow(del, command::DEL).map(|a| self.stats_of(&a));
+        gone.inspect_err(|e| self.report_named("flow_del", del, "", e))
     }
     fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError> {
-        self.one_flow(get, command::GET).map(|a| self.info(a))
+        let flow = self.one_flow(get, command::GET).map(|a| self.info(a));
+        flow.inspect_err(|e| {
+            self.report_named("flow_get", get, ", packets:0, bytes:0, used:never", e);
+        })
     }
     fn flow_dump(&self, visit: &mut dyn FnMut(FlowInfo)) {
         self.dump_flows(0, &mut |answer| visit(self.info(answer)));
@@ -447,9 +545,10 @@ impl Dpif for RemoteDpif {
         });
     }
     fn flow_flush(&self) {
+        self.nameless.lock().clear();
         let flushed = self.link.tell(Family::Flow, command::DEL, 0, "flows", |_| Ok(()));
         if let Err(e) = flushed {
-            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+            ib_base::vlog_warn_rl!(DPIF, (60, 60), "{}: {e}", self.full_name());
         }
     }
 
@@ -483,7 +582,7 @@ impl Dpif for RemoteDpif {
         if self.link.transport.is_own()
             && let Err(e) = control::set_config(&self.link, other_config)
         {
-            ib_base::vlog_warn_rl!(ib_base::vlog::module::DPIF, (60, 60), "{}: {e}", self.full_name());
+            ib_base::vlog_warn_rl!(DPIF, (60, 60), "{}: {e}", self.full_name());
         }
     }
     fn port_set_config(&self, port: OdpPort, config: &BTreeMap<String, String>) -> Result<(), DpifError> {
@@ -496,10 +595,29 @@ impl Dpif for RemoteDpif {
         self.link.transport.is_own()
     }
 
+    fn takes(&self, flow: &FlowPut<'_>) -> Option<bool> {
+        if self.link.transport.is_own() {
+            return None;
+        }
+        let taken = match self.link.flow_put(flow, true) {
+            Err(DpifError::Exists(_)) => return Some(true),
+            taken => taken.is_ok(),
+        };
+        if taken && let Err(e) = self.one_flow(&FlowDel { ufid: flow.ufid, key: None }, command::DEL) {
+            ib_base::vlog_warn!(DPIF, "{}: a probe stays: {e}", self.full_name());
+        }
+        Some(taken)
+    }
+
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError> {
         let mut key = Flow::zeroed();
         extract(&execute.packet, execute.md, &mut key);
-        self.link.execute(&execute.packet, &key, execute.actions, execute.probe)
+        self.link.execute(
+            &execute.packet,
+            &key,
+            execute.actions,
+            &Sent { probe: execute.probe, ..Sent::default() },
+        )
     }
 
     fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>) {
@@ -514,7 +632,7 @@ impl Dpif for RemoteDpif {
             }
             Ok(None) => vec![0],
             Err(e) => {
-                ib_base::vlog_err!(ib_base::vlog::module::DPIF, "{}: upcalls: {e}", self.full_name());
+                ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name());
                 vec![0]
             }
         };
@@ -522,11 +640,11 @@ impl Dpif for RemoteDpif {
         if self.link.per_cpu
             && let Err(e) = self.link.set_cpu_pids(&pids)
         {
-            ib_base::vlog_err!(ib_base::vlog::module::DPIF, "{}: upcalls: {e}", self.full_name());
+            ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name());
         }
         for port in self.ports() {
             if let Err(e) = self.link.set_upcall_pids(port.number.0, &pids) {
-                ib_base::vlog_warn!(ib_base::vlog::module::DPIF, "{}: {}: {e}", self.full_name(), port.name);
+                ib_base::vlog_warn!(DPIF, "{}: {}: {e}", self.full_name(), port.name);
             }
         }
     }
@@ -536,6 +654,23 @@ impl Dpif for RemoteDpif {
     }
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+/// Whether the kernel can make such a port: of a device that there is, or one of its own.
+fn may_be_port(spec: &PortSpec) -> Result<(), DpifError> {
+    let name = &spec.name;
+    match spec.kind.as_str() {
+        "internal" => Ok(()),
+        kind if is_tunnel(kind) => Ok(()),
+        // Of the rest all that counts is that there is a device.
+        "system" | "tap" if std::path::Path::new("/sys/class/net").join(name).exists() => Ok(()),
+        "system" | "tap" => Err(DpifError::Os(ib_sys::errno::ENODEV, format!("{name}: No such device"))),
+        kind => {
+            let text = format!("could not create netdev {name} of unknown type {kind}");
+            ib_base::vlog_warn!(ib_base::vlog::module::NETDEV, "{text}");
+            Err(DpifError::Os(ib_sys::errno::EAFNOSUPPORT, text))
+        }
     }
 }
 
@@ -641,13 +776,16 @@ impl RemoteClass {
         if self.transport.is_own() {
             return self.request(command, name, Some(base)).map(|id| (id, false));
         }
-        match self.request(command, name, Some(base | dp_features::DISPATCH_UPCALL_PER_CPU)) {
-            Ok(id) => Ok((id, true)),
+        let found = match self.request(command, name, Some(base | dp_features::DISPATCH_UPCALL_PER_CPU)) {
+            Ok(id) => (id, true),
             Err(DpifError::Invalid(_) | DpifError::Os(95, _)) => {
-                self.request(command, name, Some(base)).map(|id| (id, false))
+                (self.request(command, name, Some(base))?, false)
             }
-            Err(e) => Err(e),
-        }
+            Err(e) => return Err(e),
+        };
+        let mode = if found.1 { "per-cpu" } else { "per-vport" };
+        ib_base::vlog_info!(ib_base::vlog::module::DPIF_NETLINK, "Datapath dispatch mode: {mode}");
+        Ok(found)
     }
 }
 
@@ -691,6 +829,7 @@ impl DpifClass for RemoteClass {
             },
             link,
             upcalls: Mutex::default(),
+            nameless: Mutex::default(),
         });
         open.insert(name.to_owned(), Arc::clone(&dp));
         Ok(dp)
@@ -698,6 +837,9 @@ impl DpifClass for RemoteClass {
     fn destroy(&self, name: &str) -> Result<(), DpifError> {
         self.open.lock().remove(name);
         self.request(command::DEL, name, None).map(|_| ())
+    }
+    fn shares_names(&self) -> bool {
+        self.transport.is_own()
     }
     fn port_open_kind(&self, interface_type: &str) -> String {
         if interface_type.is_empty() { "system" } else { interface_type }.to_owned()

@@ -79,6 +79,8 @@ impl UpcallHandler for Listeners {
             pid: None,
             userdata: data.map(|d| &*d.userdata),
             probe: false,
+            mru: None,
+            hash: None,
             exact: Some(&upcall.packet.offload),
         };
         let listeners = self.all.read();

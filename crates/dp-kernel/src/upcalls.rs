@@ -15,7 +15,7 @@ use ib_packet::Packet;
 use ib_sys::eventfd::{Epoll, EventFd};
 
 use crate::message::{Header, PacketUp, command};
-use crate::provider::Link;
+use crate::provider::{Link, Sent};
 use crate::transport::UpcallSocket;
 
 /// Threads, and with them sockets: as many as can do some good.
@@ -135,15 +135,16 @@ impl Thread {
                 ufid: Some(verdict.ufid),
                 actions: Arc::clone(actions),
             };
-            let result = match self.link.flow_put(&put) {
+            let result = match self.link.flow_put(&put, false) {
                 // Another packet of the same flow was faster.
                 Err(DpifError::Exists(_)) => Ok(()),
                 other => other,
             };
             self.handler.installed(verdict.ufid, result);
         }
+        let sent = Sent { mru: up.mru, hash: up.hash, ..Sent::default() };
         if !verdict.actions.is_empty()
-            && let Err(e) = self.link.execute(&packet, &up.key, &verdict.actions, false)
+            && let Err(e) = self.link.execute(&packet, &up.key, &verdict.actions, &sent)
         {
             vlog_warn_rl!(DPIF, (9999, 5), "packet of an upcall: {e}");
         }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use ib_dpif::ufid::{SALT, fold};
-use ib_dpif::{Action, FlowInfo, FlowStats, Ufid};
+use ib_dpif::{Action, FlowInfo, FlowOrigin, FlowStats, Ufid};
 use ib_flow::key::FLOW_WORDS;
 use ib_flow::miniflow::Miniflow;
 use ib_flow::{Flow, Mask, OdpPort};
@@ -303,6 +303,7 @@ impl Megaflow {
     pub fn info(&self) -> FlowInfo {
         let offloaded = self.is_accelerated();
         FlowInfo {
+            origin: FlowOrigin::UserSpace,
             key: Arc::new(self.installed.expand()),
             mask: Arc::clone(&self.shape.mask),
             ufid: self.ufid,

@@ -53,7 +53,7 @@ impl Datapaths {
         names.is_some_and(|names| names.iter().any(|n| n == name))
     }
     fn is_of_other(&self, kind: &str, name: &str) -> bool {
-        let others = self.classes.iter().filter(|c| c.kind() != kind);
+        let others = self.classes.iter().filter(|c| c.kind() != kind && c.shares_names());
         others.filter_map(|c| c.try_enumerate().ok()).any(|names| names.iter().any(|n| n == name))
     }
     /// Opens `kind@name`; with `create`, makes it first.
@@ -63,7 +63,7 @@ impl Datapaths {
         let (kind, name) = Self::parse_name(full);
         match self.class(kind) {
             // Names are shared by the kinds that are in this process.
-            Some(_) if self.is_of_other(kind, name) => {
+            Some(class) if class.shares_names() && self.is_of_other(kind, name) => {
                 Err(DpifError::Invalid(format!("{name} is a datapath of another type")))
             }
             Some(class) => class.open(name, create),

@@ -170,6 +170,18 @@ pub struct FlowDel<'a> {
     pub key: Option<&'a Flow>,
 }
 
+/// Where a flow is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FlowOrigin {
+    /// In a datapath of ours.
+    #[default]
+    UserSpace,
+    /// In the kernel.
+    Kernel,
+    /// In the kernel, where it has no identifier: the one that is told was computed.
+    KernelNameless,
+}
+
 /// A flow as dumped.
 #[derive(Debug, Clone)]
 pub struct FlowInfo {
@@ -187,6 +199,8 @@ pub struct FlowInfo {
     pub offloaded: bool,
     /// Datapath layer: `ovs`, `tc`, `dpdk`, ...
     pub dp_layer: &'static str,
+    /// Whose flow it is, which listings show.
+    pub origin: FlowOrigin,
     /// Core of the PMD thread that the flow belongs to; `None`: the main thread, or threads are not told apart.
     pub core: Option<u32>,
 }
@@ -380,6 +394,11 @@ pub trait Dpif: Send + Sync {
         true
     }
 
+    /// Whether a flow like this one would be taken, found out by trying: none stays. `None`: whatever translation makes is taken.
+    fn takes(&self, _flow: &FlowPut<'_>) -> Option<bool> {
+        None
+    }
+
     /// Runs actions on a packet.
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError>;
     /// Sets who answers misses. `None` stops upcalls (misses are dropped and counted as lost).
@@ -408,6 +427,10 @@ pub trait DpifClass: Send + Sync {
     fn open(&self, name: &str, create: bool) -> Result<Arc<dyn Dpif>, DpifError>;
     /// Destroys a datapath and its ports.
     fn destroy(&self, name: &str) -> Result<(), DpifError>;
+    /// Whether its datapaths' names are also other kinds': no two kinds have one of the same name. The kernel's are its own.
+    fn shares_names(&self) -> bool {
+        true
+    }
     /// The port type to use for an interface type (`internal` → `tap` in user space).
     fn port_open_kind(&self, interface_type: &str) -> String;
 }

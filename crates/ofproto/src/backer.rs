@@ -110,7 +110,7 @@ pub struct Backer {
 
 impl Backer {
     pub(crate) fn new(kind: &str, dpif: Arc<dyn Dpif>, clock: &Clock, world: &Arc<World>) -> Arc<Backer> {
-        let features = Arc::new(Features::probe(dpif.kind()));
+        let features = Arc::new(Features::probe(&*dpif));
         features.log(&dpif.full_name());
         Arc::new(Backer {
             kind: kind.to_owned(),
@@ -158,8 +158,7 @@ impl Backer {
     }
     /// Whether packets of tunnels are encapsulated by actions of ours.
     pub fn native_tunnels(&self) -> bool {
-        // What is called `system` reports the kernel's abilities, whoever provides it.
-        self.dpif.terminates_tunnels() && (self.kind == "system" || self.features().tnl_push_pop)
+        self.dpif.terminates_tunnels() && self.features().tnl_push_pop
     }
     /// Whether megaflows are on.
     pub fn megaflows_enabled(&self) -> bool {

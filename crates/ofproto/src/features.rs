@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use ib_base::vlog::module::OFPROTO_DPIF;
 use ib_base::vlog_info;
+use ib_dpif::text::{PortNames, parse_actions, parse_key};
+use ib_dpif::{Action, Dpif, FlowPut};
 
 /// Abilities of a datapath. [`Features::probe`] says what ours have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,28 @@ pub struct Features {
     pub nd_ext: bool,
 }
 
+/// Whether a datapath takes a flow that no packet matches.
+fn takes(dpif: &dyn Dpif, key: &str, actions: &str) -> bool {
+    let names = PortNames::none();
+    // No pass of a packet has this identifier.
+    let text = format!("recirc_id(0xfffffff0),in_port(0),eth(),{key}");
+    let parsed = parse_key(&text, &names).ok().zip(parse_actions(actions, &names).ok());
+    // An explicit drop has no text of its own.
+    let drop = (actions == "drop").then(|| vec![Action::Drop(0)]);
+    let Some(((key, mut mask), actions)) = parsed else { return false };
+    mask.0.recirc_id = u32::MAX;
+    let put = FlowPut {
+        modify: false,
+        create: true,
+        zero_stats: false,
+        key: &key,
+        mask: &mask,
+        ufid: Some(ib_dpif::ufid::ufid_of(&key, &mask, 0)),
+        actions: drop.unwrap_or(actions).into(),
+    };
+    dpif.takes(&put).unwrap_or(true)
+}
+
 /// A feature by its two names, with access.
 enum Value<'a> {
     Yes(&'a mut bool),
@@ -45,10 +69,10 @@ enum Value<'a> {
 }
 
 impl Features {
-    /// What a datapath of this kind does.
-    pub fn probe(kind: &str) -> Features {
-        let user_space = kind != "system";
-        Features {
+    /// What a datapath does: ours in user space everything that it knows of, wherever it runs; the kernel's is tried.
+    pub fn probe(dpif: &dyn Dpif) -> Features {
+        let user_space = dpif.terminates_tunnels();
+        let all = Features {
             masked_set: true,
             tnl_push_pop: user_space,
             ufid: true,
@@ -62,9 +86,9 @@ impl Features {
             ct_timeout: true,
             explicit_drop: user_space,
             lb_output: user_space,
-            ct_zero_snat: user_space,
+            ct_zero_snat: true,
             add_mpls: true,
-            psample: !user_space,
+            psample: false,
             max_vlan_headers: if user_space { 1 } else { 2 },
             max_mpls_depth: 3,
             recirc: true,
@@ -76,6 +100,37 @@ impl Features {
             ct_orig_tuple: true,
             ct_orig_tuple6: true,
             nd_ext: user_space,
+        };
+        let does = |key: &str, actions: &str| takes(dpif, key, actions);
+        const IP: &str = "eth_type(0x0800),ipv4(frag=no)";
+        // What is refused as well as a flow that only sends is refused for another reason.
+        if user_space || !does(IP, "1") {
+            return all;
+        }
+        let vlans = [
+            "eth_type(0x8100),vlan(vid=1,pcp=0),encap(eth_type(0x0800),ipv4(frag=no))",
+            "eth_type(0x88a8),vlan(vid=1,pcp=0),encap(eth_type(0x8100),vlan(vid=2,pcp=0),\
+             encap(eth_type(0x0800),ipv4(frag=no)))",
+        ];
+        let ct = |fields: &str| does(&format!("{fields},{IP}"), "1");
+        Features {
+            trunc: does(IP, "trunc(64),1"),
+            clone: does(IP, "clone(1)"),
+            ct_clear: does(IP, "ct_clear"),
+            max_hash_alg: does(IP, "hash(sym_l4(0)),recirc(0x1)").into(),
+            check_pkt_len: does(IP, "check_pkt_len(size=200,gt(1),le(2))"),
+            ct_timeout: does(IP, "ct(commit,timeout=ovs_test_tp)"),
+            explicit_drop: does(IP, "drop"),
+            ct_zero_snat: does(IP, "ct(commit,nat(src=0.0.0.0))"),
+            add_mpls: does(IP, "add_mpls(label=1,tc=0,ttl=64,bos=1,eth_type=0x8847)"),
+            psample: does(IP, "psample(group=1)"),
+            max_vlan_headers: vlans.iter().map(|key| u32::from(does(key, "1"))).sum(),
+            ct_state: ct("ct_state(+trk)"),
+            ct_zone: ct("ct_zone(1)"),
+            ct_mark: ct("ct_mark(0x1)"),
+            ct_label: ct("ct_label(0x1)"),
+            ct_state_nat: ct("ct_state(+trk+snat)"),
+            ..all
         }
     }
 

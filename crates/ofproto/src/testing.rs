@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ib_base::time::Clock;
 use ib_dpif::{
-    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
-    Ufid, UpcallHandler,
+    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut, FlowStats,
+    PortInfo, PortSpec, Ufid, UpcallHandler,
 };
 use ib_flow::text::parse_match;
 use ib_flow::{OdpPort, OfPort};
@@ -77,6 +77,7 @@ impl Dpif for FakeDpif {
             stats,
             offloaded: false,
             dp_layer: "ovs",
+            origin: FlowOrigin::default(),
             core: None,
         };
         flows.insert(ufid, info);

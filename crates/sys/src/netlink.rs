@@ -15,6 +15,8 @@ pub const F_REQUEST: u16 = 1;
 pub const F_ACK: u16 = 4;
 /// `NLM_F_ECHO`
 pub const F_ECHO: u16 = 8;
+/// `NLM_F_DUMP_INTR`: what is listed changed meanwhile.
+const F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_DUMP`
 pub const F_DUMP: u16 = 0x300;
 /// `NLM_F_REPLACE`
@@ -164,6 +166,7 @@ pub struct Socket {
     fd: OwnedFd,
     seq: u32,
     buf: Vec<u8>,
+    interrupted: bool,
 }
 
 impl Socket {
@@ -183,17 +186,23 @@ impl Socket {
         // SAFETY: addr lives through the call and len is its size.
         check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len) })?;
         let room: libc::c_int = 1 << 20;
-        // SAFETY: an int and its size. A refusal leaves the default size.
-        unsafe {
-            libc::setsockopt(
-                fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUF,
-                (&raw const room).cast(),
-                size_of::<libc::c_int>() as u32,
-            )
-        };
-        Ok(Socket { fd, seq: 1, buf: vec![0; 64 << 10] })
+        // Beyond the machine's limit where privileges allow, else as much as it gives.
+        for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
+            // SAFETY: an int and its size. A refusal leaves the default size.
+            let set = unsafe {
+                libc::setsockopt(
+                    fd.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    option,
+                    (&raw const room).cast(),
+                    size_of::<libc::c_int>() as u32,
+                )
+            };
+            if set == 0 {
+                break;
+            }
+        }
+        Ok(Socket { fd, seq: 1, buf: vec![0; 64 << 10], interrupted: false })
     }
 
     /// Joins one multicast group by number (families with more than 32 groups, generic netlink).
@@ -262,6 +271,7 @@ impl Socket {
 
     /// Sends `request` and gives each answer to `on`, up to its acknowledgement or the end of the dump.
     /// The kernel answers at once; this does not wait for anything else.
+    /// See [`Self::was_interrupted`] for dumps.
     pub fn request(&mut self, request: &mut Request, mut on: impl FnMut(&Message<'_>)) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1).max(1);
         let seq = self.seq;
@@ -271,12 +281,14 @@ impl Socket {
         if n < 0 {
             return Err(io::Error::last_os_error());
         }
+        self.interrupted = false;
         loop {
             let n = self.read(0)?;
             for m in messages(&self.buf[..n]) {
                 if m.seq != seq {
                     continue;
                 }
+                self.interrupted |= m.flags & F_DUMP_INTR != 0;
                 match m.kind {
                     MSG_ERROR | MSG_DONE => {
                         let errno = u32_at(m.payload, 0).unwrap_or(0).cast_signed();
@@ -286,6 +298,11 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Whether what the last dump listed changed while it was made, so that some of it may be missing or come twice.
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Gives one datagram's notifications to `on` without waiting; false if there was none. `ENOBUFS`: some were

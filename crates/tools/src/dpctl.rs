@@ -60,6 +60,9 @@ impl DpifClass for Absent {
     fn destroy(&self, _: &str) -> Result<(), DpifError> {
         Err(self.error())
     }
+    fn shares_names(&self) -> bool {
+        false
+    }
     fn port_open_kind(&self, interface_type: &str) -> String {
         interface_type.to_owned()
     }
@@ -306,7 +309,9 @@ fn execute(program: &str, command: &Command, options: Options, words: &[&str], i
         }
         Err(text) => {
             for line in text.lines() {
-                io.err(format!("{program}: {line}\n"));
+                // A hint is not the program's complaint.
+                let whose = if line.starts_with("Perhaps") { String::new() } else { format!("{program}: ") };
+                io.err(format!("{whose}{line}\n"));
             }
             1
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{ANY, Context, Options, Out, fit, names_of, only_dp, open_first, optional_dp, with_errno};
-use crate::text::{PortNames, format_actions, format_key, parse_actions, parse_key};
-use crate::{Dpif, DpifError, FlowDel, FlowInfo, FlowPut, FlowStats, Ufid};
+use crate::text::{PortNames, format_actions, format_kernel_key, format_key, parse_actions, parse_key};
+use crate::{Dpif, DpifError, FlowDel, FlowInfo, FlowOrigin, FlowPut, FlowStats, Ufid};
 
 /// `packets:1, bytes:60, used:0.001s[, flags:S]`.
 pub fn format_stats(stats: &FlowStats, now_ms: u64) -> String {
@@ -40,10 +40,12 @@ pub fn format_stats(stats: &FlowStats, now_ms: u64) -> String {
 /// A flow as one line without its end, as `dump-flows` prints it.
 pub fn format_flow(flow: &FlowInfo, names: &PortNames, more: bool, now_ms: u64) -> String {
     let mut out = String::with_capacity(256);
-    if more {
+    if more && flow.origin != FlowOrigin::KernelNameless {
         let _ = write!(out, "ufid:{}, ", flow.ufid);
     }
-    out.push_str(&format_key(&flow.key, Some(&flow.mask), names, more));
+    let of_kernel = flow.origin != FlowOrigin::UserSpace;
+    let format = if of_kernel { format_kernel_key } else { format_key };
+    out.push_str(&format(&flow.key, Some(&flow.mask), names, more));
     let _ = write!(out, ", {}", format_stats(&flow.stats, now_ms));
     if more && flow.offloaded {
         out.push_str(", offloaded:yes");
@@ -52,7 +54,7 @@ pub fn format_flow(flow: &FlowInfo, names: &PortNames, more: bool, now_ms: u64) 
         let _ = write!(out, ", dp:{}", flow.dp_layer);
     }
     let _ = write!(out, ", actions:{}", format_actions(&flow.actions, names));
-    if more && flow.dp_layer == "ovs" {
+    if more && flow.dp_layer == "ovs" && !of_kernel {
         let (low, high) = miniflow_bits(&flow.mask.0);
         let _ = write!(out, ", dp-extra-info:miniflow_bits({low},{high})");
     }
@@ -294,8 +296,7 @@ fn delete_one(cx: &Context<'_>, options: &Options, dpif: &dyn Dpif, text: &str) 
         Ok(stats) if options.statistics => Ok(format!("{}\n", format_stats(&stats, cx.now_ms))),
         Ok(_) => Ok(String::new()),
         Err(e) => {
-            let hint =
-                if ufid.is_none() && e.errno() == 2 { "\nPerhaps you need to specify a UFID?" } else { "" };
+            let hint = if e.errno() == 2 { "\nPerhaps you need to specify a UFID?" } else { "" };
             Err(format!("{}{hint}", with_errno("deleting flow", &e)))
         }
     }

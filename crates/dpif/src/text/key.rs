@@ -283,6 +283,74 @@ fn digits_of(bytes: &[u8]) -> String {
 /// The text of `key` under `mask` (`None`: exact). `verbose` also shows what is wildcarded. Ports print
 /// by name when `names` knows them. O(size of the text).
 pub fn format_key(key: &Flow, mask: Option<&Mask>, names: &PortNames, verbose: bool) -> String {
+    format_ordered(key, mask, names, verbose, &USER_SPACE)
+}
+
+/// As [`format_key`], in the order in which the kernel lists a key: it has no packet type, and metadata otherwise placed.
+pub fn format_kernel_key(key: &Flow, mask: Option<&Mask>, names: &PortNames, verbose: bool) -> String {
+    let mut text = format_ordered(key, mask, names, verbose, &KERNEL);
+    // The kernel's operation of ARP has 16 bits, of which a switch's key has, and masks, eight.
+    let is_masked = mask.is_some_and(|m| m.0.nw_proto == 0xff) && key.dl_type.get() == 0x0806;
+    let op = format!("op={}", key.nw_proto);
+    if is_masked && let Some(at) = text.find("arp(").and_then(|arp| Some(arp + text[arp..].find(&op)?)) {
+        text.insert_str(at + op.len(), "/0xff");
+    }
+    text
+}
+
+/// What stands in front of a key's headers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meta {
+    Priority,
+    Tunnel,
+    Mark,
+    CtState,
+    CtZone,
+    CtMark,
+    CtLabel,
+    CtTuple,
+    RecircId,
+    DpHash,
+    InPort,
+    PacketType,
+}
+
+const USER_SPACE: [Meta; 12] = [
+    Meta::Priority,
+    Meta::Tunnel,
+    Meta::Mark,
+    Meta::CtState,
+    Meta::CtZone,
+    Meta::CtMark,
+    Meta::CtLabel,
+    Meta::CtTuple,
+    Meta::RecircId,
+    Meta::DpHash,
+    Meta::InPort,
+    Meta::PacketType,
+];
+
+const KERNEL: [Meta; 11] = [
+    Meta::RecircId,
+    Meta::DpHash,
+    Meta::Priority,
+    Meta::Tunnel,
+    Meta::InPort,
+    Meta::Mark,
+    Meta::CtState,
+    Meta::CtZone,
+    Meta::CtMark,
+    Meta::CtLabel,
+    Meta::CtTuple,
+];
+
+fn format_ordered(
+    key: &Flow,
+    mask: Option<&Mask>,
+    names: &PortNames,
+    verbose: bool,
+    order: &[Meta],
+) -> String {
     let exact;
     let m = match mask {
         Some(m) => &m.0,
@@ -293,62 +361,79 @@ pub fn format_key(key: &Flow, mask: Option<&Mask>, names: &PortNames, verbose: b
     };
     let plain = mask.is_none();
     let mut o = String::with_capacity(160);
-    let out = &mut o;
-    if !plain || key.skb_priority != 0 {
-        single(out, verbose, "skb_priority", key.skb_priority.into(), m.skb_priority.into(), u32::MAX.into());
+    for meta in order {
+        format_meta(&mut o, *meta, key, m, names, (verbose, plain));
     }
-    if key.tunnel.is_set() {
-        let a = Attr::open(out, false, "tunnel");
-        format_tunnel(a.out, &key.tunnel, &m.tunnel, verbose && !plain);
-        a.close();
-    }
-    if !plain || key.pkt_mark != 0 {
-        single(out, verbose, "skb_mark", key.pkt_mark.into(), m.pkt_mark.into(), u32::MAX.into());
-    }
-    let state_mask = u32::from(m.ct_state);
-    if (state_mask != 0 || verbose) && !(plain && key.ct_state == 0) {
-        let a = Attr::open(out, true, "ct_state");
-        let state = u32::from(key.ct_state);
-        if verbose {
-            // In numbers where everything is said.
-            a.out.push_str(&hex(state.into()));
-            if !plain {
-                let _ = write!(a.out, "/{}", hex(state_mask.into()));
-            }
-        } else {
-            // The field has 32 bits on the wire, so a mask of those that there are is not the whole.
-            let whole = if plain { 0xff } else { u32::MAX };
-            a.out.push_str(&flags_masked(state, state_mask, whole, CT_STATE));
-        }
-        a.close();
-    }
-    if !plain || key.ct_zone != 0 {
-        single(out, verbose, "ct_zone", key.ct_zone.into(), m.ct_zone.into(), 0xffff);
-    }
-    if !plain || key.ct_mark != 0 {
-        single(out, verbose, "ct_mark", key.ct_mark.into(), m.ct_mark.into(), u32::MAX.into());
-    }
-    if !plain || !key.ct_label.is_zero() {
-        single(out, verbose, "ct_label", key.ct_label.get(), m.ct_label.get(), u128::MAX);
-    }
-    if key.ct_nw_proto != 0 && key.ct_state & CtState::TRK != 0 {
-        format_ct_tuple(out, key, m, verbose);
-    }
-    single(out, verbose, "recirc_id", key.recirc_id.into(), m.recirc_id.into(), u32::MAX.into());
-    if !plain || key.dp_hash != 0 {
-        single(out, verbose, "dp_hash", key.dp_hash.into(), m.dp_hash.into(), u32::MAX.into());
-    }
-    if key.odp_in_port() != OdpPort::NONE && (m.in_port != 0 || verbose) {
-        let a = Attr::open(out, true, "in_port");
-        if m.in_port == u32::MAX {
-            a.out.push_str(&names.show(key.odp_in_port()));
-        } else {
-            let _ = write!(a.out, "{}/{}", key.in_port, hex(m.in_port.into()));
-        }
-        a.close();
-    }
-    format_l2(out, key, m, verbose, plain);
+    format_l2(&mut o, key, m, verbose, plain);
     o
+}
+
+fn format_meta(
+    out: &mut String,
+    meta: Meta,
+    key: &Flow,
+    m: &Flow,
+    names: &PortNames,
+    (verbose, plain): (bool, bool),
+) {
+    let mut number = |name: &str, v: u128, mask: u128, all: u128| {
+        if !plain || v != 0 {
+            single(out, verbose, name, v, mask, all);
+        }
+    };
+    const ALL: u128 = u32::MAX as u128;
+    match meta {
+        Meta::Priority => number("skb_priority", key.skb_priority.into(), m.skb_priority.into(), ALL),
+        Meta::Mark => number("skb_mark", key.pkt_mark.into(), m.pkt_mark.into(), ALL),
+        Meta::CtZone => number("ct_zone", key.ct_zone.into(), m.ct_zone.into(), 0xffff),
+        Meta::CtMark => number("ct_mark", key.ct_mark.into(), m.ct_mark.into(), ALL),
+        Meta::CtLabel => number("ct_label", key.ct_label.get(), m.ct_label.get(), u128::MAX),
+        Meta::DpHash => number("dp_hash", key.dp_hash.into(), m.dp_hash.into(), ALL),
+        Meta::RecircId => single(out, verbose, "recirc_id", key.recirc_id.into(), m.recirc_id.into(), ALL),
+        Meta::Tunnel => {
+            if key.tunnel.is_set() {
+                let a = Attr::open(out, false, "tunnel");
+                format_tunnel(a.out, &key.tunnel, &m.tunnel, verbose && !plain);
+                a.close();
+            }
+        }
+        Meta::CtState => {
+            let state_mask = u32::from(m.ct_state);
+            if (state_mask != 0 || verbose) && !(plain && key.ct_state == 0) {
+                let a = Attr::open(out, true, "ct_state");
+                let state = u32::from(key.ct_state);
+                if verbose {
+                    // In numbers where everything is said.
+                    a.out.push_str(&hex(state.into()));
+                    if !plain {
+                        let _ = write!(a.out, "/{}", hex(state_mask.into()));
+                    }
+                } else {
+                    // The field has 32 bits on the wire, so a mask of those that there are is not the whole.
+                    let whole = if plain { 0xff } else { u32::MAX };
+                    a.out.push_str(&flags_masked(state, state_mask, whole, CT_STATE));
+                }
+                a.close();
+            }
+        }
+        Meta::CtTuple => {
+            if key.ct_nw_proto != 0 && key.ct_state & CtState::TRK != 0 {
+                format_ct_tuple(out, key, m, verbose);
+            }
+        }
+        Meta::InPort => {
+            if key.odp_in_port() != OdpPort::NONE && (m.in_port != 0 || verbose) {
+                let a = Attr::open(out, true, "in_port");
+                if m.in_port == u32::MAX {
+                    a.out.push_str(&names.show(key.odp_in_port()));
+                } else {
+                    let _ = write!(a.out, "{}/{}", key.in_port, hex(m.in_port.into()));
+                }
+                a.close();
+            }
+        }
+        Meta::PacketType => format_packet_type(out, key, m, verbose, plain),
+    }
 }
 
 fn format_ct_tuple(out: &mut String, key: &Flow, m: &Flow, verbose: bool) {
@@ -373,7 +458,7 @@ fn ct_tuple_tail(a: &mut Attr<'_>, key: &Flow, m: &Flow) {
     a.dec("tp_dst", key.ct_tp_dst.get().into(), m.ct_tp_dst.get().into(), 0xffff);
 }
 
-fn format_l2(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool) {
+fn format_packet_type(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool) {
     let pt = key.packet_type.get();
     if m.packet_type != Be32::ZERO && !(plain && pt == 0) || verbose && !plain {
         let mut a = Attr::open(out, verbose, "packet_type");
@@ -389,6 +474,10 @@ fn format_l2(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool)
         }
         a.close();
     }
+}
+
+fn format_l2(out: &mut String, key: &Flow, m: &Flow, verbose: bool, plain: bool) {
+    let pt = key.packet_type.get();
     if pt == 0 {
         // Without the packet type in the mask, that there is an Ethernet header must still be said.
         let mut a = Attr::open(out, verbose, "eth");
@@ -1080,6 +1169,19 @@ pub(super) fn nsh_field(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_order_is_its_own() {
+        let names = PortNames::none();
+        let text =
+            "ct_state(+trk),recirc_id(0),in_port(1),eth(),eth_type(0x0806),arp(op=2,sha=00:00:00:00:00:01)";
+        let (key, mut mask) = parse_key(text, &names).unwrap();
+        mask.0.recirc_id = u32::MAX;
+        assert_eq!(
+            format_kernel_key(&key, Some(&mask), &names, false),
+            "recirc_id(0),in_port(1),ct_state(+trk),eth(),eth_type(0x0806),arp(op=2/0xff,sha=00:00:00:00:00:01)"
+        );
+    }
 
     fn names() -> PortNames {
         let mut n = PortNames::none();

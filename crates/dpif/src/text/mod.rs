@@ -10,7 +10,7 @@ mod tnl_push;
 mod userspace;
 
 pub use action::{format_actions, parse_actions};
-pub use key::{format_key, parse_key};
+pub use key::{format_kernel_key, format_key, parse_key};
 pub use userspace::{SLOW_PATH_REASONS, UserCookie};
 
 use std::collections::BTreeMap;
