@@ -159,7 +159,7 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
     desired.stats_interval_ms = number("stats-update-interval", 5000).max(5000);
     desired.max_idle_ms = number("max-idle", 10_000).max(500);
     desired.max_revalidator_ms = number("max-revalidator", 500).max(1);
-    desired.flow_limit = u32::try_from(number("flow-limit", 200_000)).unwrap_or(u32::MAX).max(1000);
+    desired.flow_limit = u32::try_from(number("flow-limit", 200_000)).unwrap_or(u32::MAX);
     desired.vlan_limit = u32::try_from(number("vlan-limit", 1)).unwrap_or(1);
     desired.other_config = other.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
 

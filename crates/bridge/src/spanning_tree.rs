@@ -57,7 +57,8 @@ pub(crate) fn read_bridge(row: &vswitch::Bridge<'_>) -> Option<StpDesired> {
     row.stp_enable().then(|| StpDesired {
         system_id: other.get("stp-system-id").and_then(|v| v.parse().ok()),
         priority: u16::try_from(other.get_int("stp-priority", 0x8000)).unwrap_or(0x8000),
-        hello_ms: ms("stp-hello-time", 2),
+        // The original takes this one for milliseconds, whatever its manual says: what a script sets is the minimum.
+        hello_ms: u64::try_from(other.get_int("stp-hello-time", 2000)).unwrap_or(0),
         max_age_ms: ms("stp-max-age", 20),
         forward_delay_ms: ms("stp-forward-delay", 15),
     })

@@ -149,12 +149,13 @@ impl StatusWriter {
         now: Instant,
         with_stats: bool,
     ) {
+        let any_news = has_stp_news(layer, &self.stp_seen);
         for (name, running) in &layer.bridges {
             let Some(bridge) = layer.switch.bridge(name) else { continue };
             let status = bridge.stp_status();
             let seq = bridge.stp_seq();
             let is_news = self.stp_seen.get(name).copied().unwrap_or(0) != seq;
-            if !is_news && (status.is_none() || !with_stats) {
+            if !is_news && (status.is_none() || !(with_stats || any_news)) {
                 continue;
             }
             self.stp_seen.insert(name.clone(), seq);
@@ -175,7 +176,7 @@ impl StatusWriter {
                     .and_then(|p| p.interfaces.values().next())
                     .map(|i| i.ofport);
                 let status = ofport.and_then(|p| bridge.port_stp_status(p, now));
-                let mut columns = vec![("status", Datum::map([]))];
+                let mut columns = vec![("status", Datum::map([])), ("statistics", Datum::map([]))];
                 if let Some(s) = status {
                     columns = vec![("status", columns::strings(&status_map(&s)))];
                 }
@@ -193,12 +194,13 @@ impl StatusWriter {
     }
 
     fn rapid_spanning_trees(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn, with_stats: bool) {
+        let any_news = has_stp_news(layer, &self.rstp_seen);
         for (name, running) in &layer.bridges {
             let Some(bridge) = layer.switch.bridge(name) else { continue };
             let status = bridge.rstp_status();
             let seq = bridge.stp_seq();
             let is_news = self.rstp_seen.get(name).copied().unwrap_or(0) != seq;
-            if !is_news && (status.is_none() || !with_stats) {
+            if !is_news && (status.is_none() || !(with_stats || any_news)) {
                 continue;
             }
             self.rstp_seen.insert(name.clone(), seq);
@@ -348,6 +350,14 @@ impl StatusWriter {
             self.written.write(idl, txn, "Bridge", row.uuid(), columns);
         }
     }
+}
+
+/// Whether a spanning tree of any bridge has news: then all of them are told, as trees span bridges.
+fn has_stp_news(layer: &BridgeLayer, seen: &BTreeMap<String, u64>) -> bool {
+    layer.bridges.keys().any(|name| {
+        let now = layer.switch.bridge(name).map_or(0, Bridge::stp_seq);
+        seen.get(name).copied().unwrap_or(0) != now
+    })
 }
 
 /// Counters of an interface.

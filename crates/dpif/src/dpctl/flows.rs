@@ -229,14 +229,14 @@ fn put_flow(
     let (key, mut mask) = parse_key(text, &names).map_err(|e| {
         format!("parsing flow key (syntax error at {}) (Invalid argument)", failing_field(text, e.at))
     })?;
+    let actions =
+        parse_actions(actions, &names).map_err(|_| "parsing actions (Invalid argument)".to_owned())?;
     if !fit::is_whole(text, &key) {
         let e = DpifError::Invalid("the key lacks a part, or has one too many".into());
         return Err(with_errno("updating flow table", &e));
     }
     // No flow is for packets of any pass.
     mask.0.recirc_id = u32::MAX;
-    let actions =
-        parse_actions(actions, &names).map_err(|_| "parsing actions (Invalid argument)".to_owned())?;
     let before = if options.statistics && modify {
         dpif.flow_get(&FlowDel { ufid, key: Some(&key) }).ok().map(|f| f.stats)
     } else {

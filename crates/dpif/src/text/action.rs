@@ -399,6 +399,9 @@ fn format_nat(nat: &NatAction) -> String {
 ///
 /// Errors: unknown actions, malformed arguments, nesting past 16, with the place.
 pub fn parse_actions(text: &str, names: &PortNames) -> Result<Vec<Action>, ParseError> {
+    if text.eq_ignore_ascii_case("drop") {
+        return Ok(Vec::new());
+    }
     let mut s = Scan::new(text.trim());
     let actions = parse_list(&mut s, names, 0)?;
     if s.at_end() { Ok(actions) } else { s.err("unexpected text behind the actions") }
@@ -415,8 +418,10 @@ fn parse_list(s: &mut Scan<'_>, names: &PortNames, depth: usize) -> Res<Vec<Acti
         if s.at_end() || s.rest().starts_with(')') {
             return Ok(actions);
         }
-        if s.eat("drop") {
-            continue;
+        // It stands alone: the list is empty.
+        if actions.is_empty() && s.eat("drop") {
+            let alone = s.at_end() || s.rest().starts_with(')');
+            return if alone { Ok(actions) } else { s.err("text behind drop") };
         }
         actions.push(parse_one(s, names, depth)?);
     }
@@ -943,7 +948,18 @@ mod tests {
     #[test]
     fn bad_actions_are_refused() {
         let deep = format!("{}1{}", "clone(".repeat(40), ")".repeat(40));
-        for bad in ["foo", "1,foo", "set(foo(1))", "push_vlan(vid=5000)", "clone(1", "1)", deep.as_str()] {
+        for bad in [
+            "foo",
+            "1,foo",
+            "1,drop",
+            "drop,1",
+            "clone(1,drop)",
+            "clone(1",
+            "1)",
+            "set(foo(1))",
+            "push_vlan(vid=5000)",
+            deep.as_str(),
+        ] {
             assert!(parse_actions(bad, &PortNames::none()).is_err(), "{bad}");
         }
     }
