@@ -348,8 +348,10 @@ impl HashFields {
             return;
         }
         w.nw_proto = u8::MAX;
+        // Whatever the protocol has there; as the original, which looks only at some of them.
+        let any = self == HashFields::SymmetricL4;
         let udp = self == HashFields::SymmetricL3L4Udp && flow.nw_proto == proto::IP_UDP;
-        if udp || matches!(flow.nw_proto, proto::IP_TCP | proto::IP_SCTP) {
+        if any || udp || matches!(flow.nw_proto, proto::IP_TCP | proto::IP_SCTP) {
             (w.tp_src, w.tp_dst) = (Be16::MAX, Be16::MAX);
         }
     }

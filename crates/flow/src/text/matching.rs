@@ -53,6 +53,9 @@ fn match_of_flow(flow: &Flow) -> Match {
     let mut m = Match { flow: flow.clone(), mask: mask_for_packet(flow), ..Match::default() };
     let w = &mut m.mask.0;
     // Context that is all zeros says nothing.
+    if flow.in_port == 0 {
+        w.in_port = 0;
+    }
     if flow.ct_state == 0 {
         w.ct_state = 0;
     }

@@ -216,7 +216,7 @@ pub fn format_value(f: &Field, value: &FieldValue, mask: &FieldValue, ports: Opt
 /// Namespace and type; Ethertypes (namespace 1) in hexadecimal, as in `(1,0x800)`.
 pub fn format_packet_type(packet_type: u32, out: &mut String) {
     let (ns, ty) = (packet_type >> 16, packet_type & 0xffff);
-    let _ = if ns == 1 { write!(out, "(1,{ty:#x})") } else { write!(out, "({ns},{ty})") };
+    let _ = if ns == 1 && ty != 0 { write!(out, "(1,{ty:#x})") } else { write!(out, "({ns},{ty})") };
 }
 
 /// A port's name if there is a map with it, else its number.

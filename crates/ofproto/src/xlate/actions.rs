@@ -8,7 +8,7 @@ use ib_flow::fields::FieldValue;
 use ib_flow::hash::two_words;
 use ib_flow::key::N_MPLS;
 use ib_flow::{FieldId, Flow, OfPort, Subfield, Vlan};
-use ib_openflow::action::{Action, BundleAlg, Ct, SetField};
+use ib_openflow::action::{Action, BundleAlg, Controller, Ct, SetField};
 use ib_openflow::message::PacketInReason;
 use ib_packet::{Be16, Be32, Be64};
 
@@ -97,7 +97,6 @@ fn is_reversible(list: &[Action]) -> bool {
                 | Action::Encap(_)
                 | Action::Decap(_)
                 | Action::DecNshTtl
-                | Action::CheckPktLarger { .. }
         )
     })
 }
@@ -172,7 +171,7 @@ impl Ctx<'_> {
                 self.trigger_freeze();
             }
             Action::Controller(c) => {
-                self.controller_action(c.max_len, c.reason, c.id, &c.userdata);
+                self.controller_action(c);
             }
             Action::Enqueue { port, queue } => {
                 self.wc.0.skb_priority = u32::MAX;
@@ -318,7 +317,7 @@ impl Ctx<'_> {
                     if ttl > 1 {
                         self.set_mpls(0xff, ttl - 1);
                     } else {
-                        self.controller_action(u16::MAX, PacketInReason::InvalidTtl as u8, 0, &[]);
+                        self.invalid_ttl(0);
                         self.warn("MPLS decrement TTL exception");
                         return Next::Stop;
                     }
@@ -330,7 +329,7 @@ impl Ctx<'_> {
                     if self.flow.nsh.ttl > 1 {
                         self.flow.nsh.ttl -= 1;
                     } else {
-                        self.controller_action(u16::MAX, PacketInReason::InvalidTtl as u8, 0, &[]);
+                        self.invalid_ttl(0);
                         self.warn("NSH decrement TTL exception");
                         return Next::Stop;
                     }
@@ -522,11 +521,17 @@ impl Ctx<'_> {
         }
         // Without ids it is for the controllers of id 0.
         for id in if ids.is_empty() { &[0] } else { ids } {
-            self.controller_action(u16::MAX, PacketInReason::InvalidTtl as u8, *id, &[]);
+            self.invalid_ttl(*id);
         }
         let version = if self.flow.dl_type.get() == 0x0800 { 4 } else { 6 };
         self.warn(&format!("IPv{version} decrement TTL exception"));
         true
+    }
+
+    /// Tells the controllers of an id that a TTL ran out.
+    fn invalid_ttl(&mut self, id: u16) {
+        let reason = PacketInReason::InvalidTtl as u8;
+        self.controller_action(&Controller { reason, id, ..Controller::default() });
     }
 
     fn set_mpls(&mut self, mask: u32, bits: u32) {
@@ -540,7 +545,6 @@ impl Ctx<'_> {
     fn push_mpls(&mut self, ethertype: Be16) {
         let n = count_mpls(&self.flow, &mut self.wc);
         if n >= N_MPLS {
-            self.wc.0.mpls_lse[..n].fill(Be32::MAX);
             self.log_error(&format!(
                 "dropping packet on which an MPLS push action can't be performed as it would have more MPLS \
                  LSEs than the {N_MPLS} supported."
@@ -640,17 +644,19 @@ impl Ctx<'_> {
         let old_stack_bytes = self.stack_bytes;
         // What a bucket's tables write into the action set stays there, unlike what a clone's do.
         let old_set = (!bucket).then(|| self.action_set.clone());
-        let old_exit = self.exit;
         let old_conntracked = self.conntracked;
         let old_was_mpls = self.was_mpls;
+        let froze;
         if is_reversible(list) || is_last {
             self.do_actions_in(list, is_last, bucket);
+            froze = self.freezing;
             self.end_branch(bucket);
         } else {
             self.commit();
             let old_base = self.base.clone();
             let outer = std::mem::take(&mut self.out);
             self.do_actions_in(list, true, bucket);
+            froze = self.freezing;
             self.end_branch(bucket);
             let inner = std::mem::replace(&mut self.out, outer);
             if !inner.is_empty() {
@@ -660,7 +666,8 @@ impl Ctx<'_> {
             self.was_mpls = old_was_mpls;
             self.conntracked = old_conntracked;
         }
-        self.exit = old_exit;
+        // What ends a bucket ends no more than that; an `exit` in a clone is everyone's, a freeze too.
+        self.exit = !bucket && (self.exit || froze);
         if let Some(set) = old_set {
             self.action_set = set;
         }

@@ -154,14 +154,11 @@ fn commit_mpls(flow: &Flow, base: &mut Flow, out: &mut Vec<Odp>) {
         .count();
     while base_n > common {
         if base_n - 1 == common && flow_n > common {
-            // The last one that differs: set it if only its bottom bit may stay as it is.
+            // The last one that differs: set it.
             let new = flow.mpls_lse[flow_n - common - 1];
-            let old = base.mpls_lse[0];
-            if (new.get() ^ old.get()) & 0x100 == 0 {
-                base.mpls_lse[0] = new;
-                out.push(Odp::Set(SetField::Mpls(new, Be32::MAX)));
-                break;
-            }
+            base.mpls_lse[0] = new;
+            out.push(Odp::Set(SetField::Mpls(new, Be32::MAX)));
+            break;
         }
         let dl_type = if base_n == 1 { flow.dl_type } else { Be16::new(0x8847) };
         let dl_type = if base_n > 1 && is_mpls(flow.dl_type) { flow.dl_type } else { dl_type };

@@ -121,6 +121,8 @@ impl Ctx<'_> {
 
     /// `decap(...)`. Returns whether the packet must be looked at anew.
     pub fn decap(&mut self, to: Option<Be32>) -> bool {
+        // A header of our own must be there before it can go.
+        self.commit();
         match self.flow.packet_type.get() {
             ETHERNET => {
                 if self.flow.vlans[0].is_present() {
@@ -131,8 +133,6 @@ impl Ctx<'_> {
                 false
             }
             NSH => {
-                // A header of our own must be there before it can go.
-                self.commit();
                 let np = self.flow.nsh.np;
                 let (packet_type, dl_type) = match np {
                     1 => (IPV4, 0x0800),
@@ -147,13 +147,17 @@ impl Ctx<'_> {
                     }
                 };
                 self.wc.0.nsh.np = 0xff;
+                if packet_type == ETHERNET {
+                    // Whose addresses nobody has seen yet.
+                    (self.flow.dl_src, self.flow.dl_dst) = Default::default();
+                    (self.base.dl_src, self.base.dl_dst) = Default::default();
+                }
                 self.flow.packet_type = Be32::new(packet_type);
                 self.flow.dl_type = Be16::new(dl_type);
                 self.pending.decap = true;
                 true
             }
             MPLS | MPLS_MC => {
-                self.commit();
                 let n = count_mpls(&self.flow, &mut self.wc);
                 let to = to.map_or(ETHERNET, Be32::get);
                 let below = if to == ETHERNET { 0x6558 } else { to as u16 };

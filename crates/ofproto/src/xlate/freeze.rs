@@ -6,7 +6,7 @@ use ib_dpif::text::UserCookie;
 use ib_dpif::{Action as Odp, CtAction, NatAction, NatRange, UserspaceAction};
 use ib_flow::OfPort;
 use ib_openflow::action::{
-    Action, CT_RECIRC_NONE, Ct, CtFlags, Nat, NatFlags, NatRange as OfNatRange, Source,
+    Action, CT_RECIRC_NONE, Controller, Ct, CtFlags, Nat, NatFlags, NatRange as OfNatRange, Source,
 };
 use ib_openflow::message::PacketInReason;
 use ib_packet::Be128;
@@ -104,7 +104,7 @@ impl Ctx<'_> {
         let entry = self.backer.recirc.alloc(self.frozen_state(table), now);
         self.recircs.push(entry.clone());
         let kind = if let Some(pause) = self.pause.take() {
-            self.put_controller(true, entry.id, pause.max_len, pause.reason, pause.id);
+            self.put_controller(&pause, true, entry.id, pause.reason);
             RecircKind::Pause
         } else {
             let hash = self.hash_before_recirc.take();
@@ -152,17 +152,18 @@ impl Ctx<'_> {
         }));
     }
 
-    fn put_controller(&mut self, continuation: bool, recirc_id: u32, max_len: u16, reason: u8, id: u16) {
+    fn put_controller(&mut self, c: &Controller, continuation: bool, recirc_id: u32, reason: u8) {
         let cookie = UserCookie::Controller {
             reason,
             dont_send: self.trace.is_some() && !self.side_effects,
             continuation,
             recirc_id,
             rule_cookie: self.rule_cookie,
-            controller_id: id,
-            max_len,
+            controller_id: c.id,
+            max_len: c.max_len,
         };
-        let meter = self.bridge.of.meters.read().get(&crate::meter::OFPM_CONTROLLER).map(|m| m.provider_id);
+        let meter = c.meter.unwrap_or(crate::meter::OFPM_CONTROLLER);
+        let meter = self.bridge.of.meters.read().get(&meter).map(|m| m.provider_id);
         let Some(meter) = meter else { return self.put_userspace(&cookie) };
         // What the meter drops must not end the packet's own way: it is a sample of all packets.
         let outer = std::mem::take(&mut self.out);
@@ -173,7 +174,8 @@ impl Ctx<'_> {
     }
 
     /// Sends the packet to controllers as it is now.
-    pub fn controller_action(&mut self, max_len: u16, reason: u8, id: u16, userdata: &[u8]) {
+    pub fn controller_action(&mut self, c: &Controller) {
+        let reason = c.reason;
         self.commit();
         let from_miss = self.rule.as_ref().is_some_and(|r| r.is_table_miss());
         let reason = if reason == PacketInReason::Action as u8 && from_miss {
@@ -186,14 +188,14 @@ impl Ctx<'_> {
         let mut state = self.frozen_state(self.table);
         self.frozen_actions = frozen;
         self.action_set = set;
-        state.userdata = userdata.to_vec();
+        state.userdata.clone_from(&c.userdata);
         // Never the id of a state that resumes; the cookie travels beside it.
         state.resumes = false;
         state.rule_cookie = 0;
         let entry = self.backer.recirc.alloc(state, self.backer.clock.now());
         let recirc_id = entry.id;
         self.recircs.push(entry);
-        self.put_controller(false, recirc_id, max_len, reason, id);
+        self.put_controller(c, false, recirc_id, reason);
     }
 
     /// What the zone's timeouts are called for a packet like this one.

@@ -102,7 +102,7 @@ impl Ctx<'_> {
                 }
             },
         };
-        if chosen.is_empty() {
+        if chosen.is_empty() && !matches!(group.kind, GroupType::All | GroupType::Indirect) {
             self.detail("no live bucket");
         }
         self.cache.push(CacheEntry::Group(Arc::clone(&group), chosen.clone()));
@@ -145,7 +145,13 @@ impl Ctx<'_> {
             return self.weighted(group, h);
         }
         let method = group.props.selection_method.as_str();
-        let Some(map) = webster(group, if method == "dp_hash" { 256 } else { 64 }) else {
+        let map = match method {
+            // By fields, but none were named.
+            "hash" => None,
+            "dp_hash" => webster(group, 256),
+            _ => webster(group, 64),
+        };
+        let Some(map) = map else {
             let h = hash_fields(&mut self.wc, &self.flow, HashFields::SymmetricL4, 0);
             return self.weighted(group, h);
         };

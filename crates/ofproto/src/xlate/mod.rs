@@ -382,7 +382,8 @@ impl Ctx<'_> {
             m.dl_src = Default::default();
             m.dl_dst = Default::default();
         }
-        if (o.dl_type.get(), o.nw_proto) == (0x0800, 1) || (o.dl_type.get(), o.nw_proto) == (0x86dd, 58) {
+        // Of what the packet has become; as the original.
+        if matches!((self.flow.dl_type.get(), self.flow.nw_proto), (0x0800, 1) | (0x86dd, 58)) {
             m.tp_src &= Be16::new(0xff);
             m.tp_dst &= Be16::new(0xff);
         }
@@ -518,6 +519,12 @@ impl Ctx<'_> {
     }
 
     fn finish(mut self) -> Xout {
+        // Nobody needs the packet after the last action: no copy of it, then.
+        if let Some(Odp::Clone(inner)) = self.out.last() {
+            let inner = Arc::clone(inner);
+            self.out.pop();
+            self.out.extend(inner.iter().cloned());
+        }
         if let Some(error) = self.error {
             self.slow = 0;
             self.out.clear();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ib_dpif::Action as Odp;
 use ib_flow::OfPort;
 use ib_l2::stp::State;
+use ib_openflow::action::Controller;
 use ib_openflow::message::{PacketInReason, PortConfig as PortBits};
 
 use ib_tunnel::PacketTypeMode;
@@ -42,7 +43,11 @@ impl Ctx<'_> {
                 } else {
                     PacketInReason::Action
                 };
-                self.controller_action(max_len, reason as u8, 0, &[]);
+                self.controller_action(&Controller {
+                    max_len,
+                    reason: reason as u8,
+                    ..Controller::default()
+                });
             }
             OfPort::NONE => {}
             _ if port == in_port => self.warn("skipping output to input port"),

@@ -224,10 +224,12 @@ fn meters_take_the_lowest_free_place_in_the_datapath() {
         b.of.meter_mod(&b.backer, &MeterMod { command, meter }, lab.clock.now()).unwrap();
     }
     lab =
-        lab.flows("br0", "in_port=1,actions=meter:9,output:2\nin_port=2,actions=meter:4,controller,output:1");
+        lab.flows("br0", "in_port=1,actions=meter:9,output:2\nin_port=2,actions=meter:4,controller,output:1\nin_port=3,actions=controller(meter_id=9)");
     assert!(lab.trace_tail(&["br0", "in_port=1"]).ends_with("Datapath actions: meter(1),2"));
     let metered = lab.trace_tail(&["br0", "in_port=2"]);
     assert!(metered.contains("Datapath actions: meter(0),sample(sample=100.0%,actions(meter(2),userspace("));
+    let own = lab.trace_tail(&["br0", "in_port=3"]);
+    assert!(own.contains("Datapath actions: sample(sample=100.0%,actions(meter(1),userspace("), "{own}");
 }
 
 #[test]
@@ -252,6 +254,45 @@ fn mirrors_copy_what_their_filter_matches() {
         lab.trace_tail(&["br0", "in_port=1,tcp"]),
         "Megaflow: recirc_id=0,eth,ip,in_port=1,nw_frag=no\nDatapath actions: 2"
     );
+}
+
+#[test]
+fn clones_end_as_the_original_s() {
+    let to = |actions: &str, datapath: &str| {
+        check(
+            &format!("ip,in_port=1,actions={actions}"),
+            "in_port=1,icmp",
+            &format!("Megaflow: recirc_id=0,eth,ip,in_port=1,nw_frag=no\nDatapath actions: {datapath}"),
+        );
+    };
+    // An exit is everyone's; the last copy is none.
+    to("clone(exit,2),3", "drop");
+    to("clone(ct(commit),exit,2),3", "ct(commit)");
+    to("clone(ct(commit),2),load:1->NXM_NX_REG0[]", "ct(commit),2");
+    to("clone(ct(commit),2),3", "clone(ct(commit),2),3");
+    to("clone(check_pkt_larger(100)->NXM_NX_REG0[0],output:2),3", "check_pkt_len(size=100,gt(2),le(2)),3");
+}
+
+#[test]
+fn masks_tell_what_a_packet_has_become() {
+    check(
+        "icmp6,icmp_type=135,actions=push_mpls:0x8847,output:2",
+        "in_port=1,icmp6,icmpv6_type=135,icmpv6_code=0,nw_ttl=9",
+        "Megaflow: recirc_id=0,eth,icmp6,in_port=1,nw_tos=0,nw_ttl=9,nw_frag=no,icmp_type=135\n\
+         Datapath actions: push_mpls(label=2,tc=0,ttl=9,bos=1,eth_type=0x8847),2",
+    );
+}
+
+#[test]
+fn a_frame_out_of_an_nsh_has_no_addresses_yet() {
+    let mut lab = lab().flows("br0", "in_port=1,actions=encap(nsh),encap(ethernet),decap(),decap(),output:2");
+    let text = lab.appctl("ofproto/trace", &["br0", "in_port=1,tcp,dl_src=00:00:00:00:00:01"]);
+    let (_, actions) = text.split_once("Datapath actions: ").unwrap();
+    assert!(
+        actions.contains("push_eth(src=00:00:00:00:00:00,dst=00:00:00:00:00:00),pop_eth,pop_nsh(),"),
+        "{actions}"
+    );
+    assert!(text.contains("Final flow: in_port=1,vlan_tci=0x0000,dl_src=00:00:00:00:00:00,"), "{text}");
 }
 
 #[test]
