@@ -298,3 +298,84 @@ fn the_libvirt_hook_moves_the_ports_of_a_machine_that_arrives() {
     assert_eq!(said.matches(moved).count(), 1, "{said}");
     assert!(!said.contains("vnet4") && !said.contains("00:01"), "{said}");
 }
+
+/// From Debian's Open vSwitch to ours, by the file: what it tells of a port, connections included.
+#[test]
+fn a_file_comes_from_open_vswitch() {
+    const OVS: &[(&str, &str)] =
+        &[("/usr/sbin/ovs-vswitchd", "openvswitch-switch"), ("/usr/sbin/ovsdb-server", "openvswitch-switch")];
+    if !need(NET) || !need(OVS) {
+        return;
+    }
+    let (dir, b) = (Dir::new("fromovs"), Daemons::start(&[]));
+    let theirs = |line: &str| {
+        let mut words = line.split(' ');
+        let mut command = std::process::Command::new(words.next().unwrap());
+        command.args(words).current_dir(dir.path());
+        for var in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
+            command.env(var, dir.path());
+        }
+        let out = command.stdin(Stdio::null()).output().unwrap();
+        assert!(out.status.success(), "$ {line}\n{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    struct End<'a>(&'a Dir);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            for daemon in ["ovs-vswitchd", "ovsdb-server"] {
+                if let Ok(pid) = std::fs::read_to_string(self.0.file(&format!("{daemon}.pid"))) {
+                    let _ = support::try_sh(&format!("kill {}", pid.trim()));
+                }
+            }
+        }
+    }
+    let _end = End(&dir);
+    theirs("/usr/bin/ovsdb-tool create conf.db /usr/share/openvswitch/vswitch.ovsschema");
+    theirs("/usr/sbin/ovsdb-server --detach --no-chdir --pidfile --log-file --remote=punix:db.sock conf.db");
+    theirs("/usr/bin/ovs-vsctl --no-wait init");
+    theirs(
+        "/usr/sbin/ovs-vswitchd --enable-dummy=override --disable-system --disable-system-route --detach --no-chdir --pidfile --log-file",
+    );
+    let (br, vm, up) = (unique("ibr"), unique("ibm"), unique("ibu"));
+    theirs(&format!(
+        "/usr/bin/ovs-vsctl add-br {br} -- set bridge {br} datapath_type=dummy fail_mode=secure \
+         -- add-port {br} old -- set interface old type=internal ofport_request=5 -- set port old external_ids:vm=7 \
+         -- add-port {br} {up} -- set interface {up} type=internal ofport_request=6"
+    ).replace("  ", " ").replace("  ", " "));
+    for group in ["group_id=3,type=all,bucket=output:6", "group_id=4,type=all,bucket=drop"] {
+        theirs(&format!("/usr/bin/ovs-ofctl -O OpenFlow13 add-group {br} {group}"));
+    }
+    for flow in [
+        "table=0,in_port=5,udp,actions=ct(zone=9,table=1)",
+        "table=1,in_port=5,udp,ct_state=+trk,actions=ct(commit,zone=9,nat(src=10.0.0.77)),group:3",
+        "table=0,in_port=6,arp,actions=group:4",
+    ] {
+        theirs(&format!("/usr/bin/ovs-ofctl -O OpenFlow13 add-flow {br} {flow}"));
+    }
+    theirs(
+        "/usr/bin/ovs-appctl netdev-dummy/receive old in_port(5),eth(src=50:54:00:00:00:09,dst=50:54:00:00:00:0a),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=17,tos=0,ttl=64,frag=no),udp(src=1001,dst=53)",
+    );
+    theirs(&format!("/usr/bin/ovs-appctl fdb/add {br} old 0 50:54:00:00:00:09"));
+    wait_for("the connection", 10, || {
+        theirs("/usr/bin/ovs-appctl dpctl/dump-conntrack").contains("10.0.0.77")
+    });
+    let file = dir.file("vm.json");
+    theirs(&format!("{IRONBRIDGE} port export --output={file} old={vm}"));
+
+    b.run(&format!(
+        "ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev fail_mode=secure -- add-port {br} {up} -- set interface {up} type=internal"
+    ));
+    let summary = b.run(&format!("{IRONBRIDGE} port import {file}"));
+    assert_eq!(summary, "2 flows, 1 groups, 0 meters, 1 addresses, 0 memberships, 1 connections\n");
+    let flows = b.run(&format!("ovs-ofctl --names dump-flows {br}"));
+    assert!(
+        flows.contains("n_packets=1, ")
+            && flows.contains(&format!("udp,in_port={vm} actions=ct(table=1,zone=9)")),
+        "{flows}"
+    );
+    let groups = b.run(&format!("ovs-ofctl -O OpenFlow13 --names dump-groups {br}"));
+    assert!(groups.contains(&format!("output:{up}")) && !groups.contains("group_id=4"), "{groups}");
+    assert!(b.run("ovs-appctl dpctl/dump-conntrack zone=9").contains("reply=(src=10.0.0.2,dst=10.0.0.77,"));
+    assert_eq!(b.run(&format!("ovs-vsctl get port {vm} external_ids:vm")), "\"7\"\n");
+    assert!(b.run(&format!("ovs-appctl fdb/show {br}")).contains("50:54:00:00:00:09  static"));
+}

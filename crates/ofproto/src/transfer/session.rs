@@ -172,9 +172,16 @@ pub(crate) fn end(switch: &mut Switch, args: &[&str]) -> Result<String, String> 
         return Ok(format!("{outcome}\n"));
     }
     if option == "--finished" {
+        // Whoever has been asked meanwhile what has become of the move has called it off.
+        if !switch.sessions.contains_key(name) {
+            return Err(format!("{name}: no such session"));
+        }
         let has_finished = Session { used_ms: now.as_ms(), has_finished: true, ..Session::default() };
         switch.sessions.insert(name.to_owned(), has_finished);
         return Ok("finished\n".into());
+    }
+    if option == "--undo" && switch.sessions.get(name).is_some_and(|s| s.has_finished) {
+        return Err(format!("{name} has finished"));
     }
     let Some(session) = switch.sessions.remove(name) else { return Ok("0 connections removed\n".into()) };
     let mut n = 0;

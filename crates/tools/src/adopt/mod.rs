@@ -9,7 +9,7 @@
 //! `dumps` reads what Open vSwitch prints, `ofctl::snapshot` what it says over OpenFlow.
 
 mod daemon;
-mod dumps;
+pub(crate) mod dumps;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};

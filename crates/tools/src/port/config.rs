@@ -58,6 +58,8 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Exported {
     /// Their bridge.
     pub bridge: String,
+    /// Kind of its datapath.
+    pub kind: String,
     /// One object a port.
     pub ports: Json,
     /// One object for each membership in a mirror.
@@ -214,7 +216,9 @@ impl Database {
             }
         }
         let name = found.as_ref().and_then(|b| b.get("name")).and_then(Json::as_str).unwrap_or_default();
-        Ok(Exported { bridge: name.to_owned(), ports: ports.into(), mirrors: memberships.into() })
+        let kind = found.as_ref().and_then(|b| b.get("datapath_type")).and_then(Json::as_str);
+        let kind = kind.filter(|k| !k.is_empty()).unwrap_or("system").to_owned();
+        Ok(Exported { bridge: name.to_owned(), kind, ports: ports.into(), mirrors: memberships.into() })
     }
 
     fn export_port(&mut self, row: &Json, name: &str, there: &str) -> Result<Json, String> {

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod file;
+mod from_ovs;
 mod qmp;
 mod receive;
 mod send;
@@ -15,6 +16,7 @@ mod wire;
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::time::Duration;
 
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::json::{Json, Object};
@@ -37,6 +39,11 @@ const REMOTE: u32 = 0x1009;
 const QMP: u32 = 0x100a;
 const URI: u32 = 0x100b;
 const ON_ANNOUNCEMENT: u32 = 0x100c;
+const PATIENCE: u32 = 0x100d;
+const FROM_OVS: u32 = 0x100e;
+
+/// See [`Options::patience`]. Other than the machine's peers, nobody waits while it stands still.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 
 const LONG: &[LongOpt] = &[
     LongOpt::new("zone", HasArg::Required, ZONE),
@@ -53,6 +60,8 @@ const LONG: &[LongOpt] = &[
     LongOpt::new("qmp", HasArg::Required, QMP),
     LongOpt::new("uri", HasArg::Required, URI),
     LongOpt::new("on-announcement", HasArg::No, ON_ANNOUNCEMENT),
+    LongOpt::new("from-ovs", HasArg::No, FROM_OVS),
+    LongOpt::new("patience", HasArg::Required, PATIENCE),
     LongOpt::new("output", HasArg::Required, 'o' as u32),
     LongOpt::new("timeout", HasArg::Required, 'T' as u32),
     LongOpt::new("help", HasArg::No, 'h' as u32),
@@ -61,7 +70,8 @@ const LONG: &[LongOpt] = &[
 
 const USAGE: &str = "\
 ironbridge port: take ports with all that belongs to them to another switch
-usage: ironbridge port export [OPTION...] PORT...   write the ports' configuration and state
+usage: ironbridge port export [OPTION...] PORT[=NAME]...
+                                                    write the ports' configuration and state; of an Open vSwitch, too
        ironbridge port import [OPTION...] [FILE]    bring them to this switch (standard input without FILE)
        ironbridge port migrate [OPTION...] PORT[=NAME]... -- COMMAND [ARG...]
        ironbridge port migrate [OPTION...] --remote=REMOTE PORT[=NAME]...
@@ -78,7 +88,9 @@ Options of export and migrate:
   --cookie=COOKIE[/MASK] also flows with this cookie (may be given more than once)
   --zone=ZONE            connections of this zone (may be given more than once; by default the zones that
                          flows of packets from the ports name)
+  --from-ovs             read the state as Open vSwitch tells it even if the switch is ours (export)
   -o, --output=FILE      write FILE instead of standard output (export)
+  --patience=SECS        give a move up when an answer takes longer (migrate; default: 30)
   --keep=COOKIE[/MASK]   flows with this cookie stay here, too (migrate; may be given more than once)
 When `migrate' switches over; without one of these, at once:
   --wait                 print `ready' when all is prepared, and switch over when a line comes on standard
@@ -111,10 +123,13 @@ struct Options {
     replace: bool,
     check: bool,
     wait: bool,
+    from_ovs: bool,
     on_announcement: bool,
     qmp: Option<String>,
     uri: Option<String>,
     remote: Option<String>,
+    /// How long an answer of the other end may take.
+    patience: Duration,
     /// Cookies whose flows stay when their port goes.
     keep: Vec<String>,
     output: Option<String>,
@@ -168,10 +183,12 @@ fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
         replace: false,
         check: false,
         wait: false,
+        from_ovs: false,
         on_announcement: false,
         qmp: None,
         uri: None,
         remote: None,
+        patience: DEFAULT_PATIENCE,
         keep: Vec::new(),
         output: None,
         selection: Vec::new(),
@@ -196,6 +213,11 @@ fn parse(args: &[OsString], io: &mut Io<'_>) -> Result<Options, i32> {
             REMOTE => o.remote = Some(arg),
             QMP => o.qmp = Some(arg),
             URI => o.uri = Some(arg),
+            PATIENCE => match arg.parse() {
+                Ok(secs) if secs > 0 => o.patience = Duration::from_secs(secs),
+                _ => return Err(io.fatal(&name, format!("{arg}: not a number of seconds"))),
+            },
+            FROM_OVS => o.from_ovs = true,
             ON_ANNOUNCEMENT => o.on_announcement = true,
             ZONE => o.selection.push(format!("--zone={arg}")),
             ADDRESS => o.selection.push(format!("--address={arg}")),
@@ -273,7 +295,16 @@ fn export(o: &Options, ports: &[String], io: &mut Io<'_>) -> Result<(), String> 
 /// The bridge of the ports, and all that a file says of them; `more` options go to the switch.
 fn gather(o: &Options, ports: &Ports, more: &[String]) -> Result<(String, Json), String> {
     let config = Database::open(&o.db)?.export(ports)?;
-    let state = save(o, &config.bridge, ports, more)?;
+    let state = if o.from_ovs || from_ovs::is_needed(&o.target)? {
+        if !more.is_empty() {
+            return Err(
+                "this switch has no port-state/save: use export, which reads Open vSwitch, too".into()
+            );
+        }
+        from_ovs::save(&o.target, &config.bridge, &config.kind, ports, &o.selection)?
+    } else {
+        save(o, &config.bridge, ports, more)?
+    };
     let state = Json::parse(&state).map_err(|e| format!("the switch answers nonsense: {e}"))?;
     let mut content = Object::new();
     content.insert("bridge", config.bridge.as_str());

@@ -52,8 +52,8 @@ struct Move<'a> {
 
 fn connect(o: &Options) -> Result<Link<'static>, String> {
     match &o.remote {
-        Some(remote) => Link::connect(remote),
-        None => Link::command(&o.command),
+        Some(remote) => Link::connect(remote, o.patience),
+        None => Link::command(&o.command, o.patience),
     }
 }
 
@@ -184,7 +184,8 @@ impl Move<'_> {
                     None => false,
                 },
                 Moment::Announcement => {
-                    let ms = i64::try_from(INTERVAL.as_millis()).unwrap_or(i64::MAX);
+                    let wait = INTERVAL.min(self.o.patience / 2);
+                    let ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
                     let heard = link.ask(&step("heard", &[("wait_ms", Json::from(ms))]));
                     heard.map_err(Fail::text)? == "yes"
                 }

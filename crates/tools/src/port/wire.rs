@@ -15,6 +15,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::time::{Duration, Instant};
 
 use ib_base::errno::strerror;
 use ib_base::json::{Json, Object};
@@ -27,6 +29,9 @@ use crate::io::Io;
 const MAX_LINE: u64 = file::MAX_BYTES;
 /// Where `receive` listens unless a port is given.
 const DEFAULT_PORT: u16 = 6690;
+
+/// How often a command is looked after that should end.
+const POLL: Duration = Duration::from_millis(5);
 
 /// A step with what it carries.
 pub fn step(name: &str, more: &[(&str, Json)]) -> Json {
@@ -56,16 +61,59 @@ impl Fail {
     }
 }
 
+/// How a line's bytes go.
+enum Carrier<'a> {
+    /// By whoever asks.
+    Plain { from: Box<dyn BufRead + 'a>, to: Box<dyn Write + 'a> },
+    /// By two threads, so that nobody waits for ever for a peer that is neither there nor gone.
+    Threads { from: Receiver<Result<Vec<u8>, String>>, to: Sender<Vec<u8>> },
+}
+
 /// A line to the other end.
 pub struct Link<'a> {
     child: Option<Child>,
-    from: Box<dyn BufRead + 'a>,
-    to: Box<dyn Write + 'a>,
+    carrier: Carrier<'a>,
+    /// How long an answer may take.
+    patience: Duration,
+}
+
+/// The next line as it stands; empty at the end.
+fn read_line(from: &mut dyn BufRead) -> Result<Vec<u8>, String> {
+    let mut line = Vec::new();
+    let read = Read::take(from, MAX_LINE).read_until(b'\n', &mut line);
+    read.map_err(|e| format!("the other end: {}", strerror(&e)))?;
+    if !line.is_empty() && line.last() != Some(&b'\n') {
+        return Err("the other end stopped in the middle of a line".into());
+    }
+    Ok(line)
+}
+
+fn write_line(to: &mut dyn Write, line: &[u8]) -> std::io::Result<()> {
+    to.write_all(line)?;
+    to.flush()
+}
+
+fn threads(from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) -> Carrier<'static> {
+    let (heard, lines) = sync_channel(1);
+    let (said, words) = channel::<Vec<u8>>();
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        loop {
+            let line = read_line(&mut from);
+            let is_last = line.as_ref().map_or(true, Vec::is_empty);
+            if heard.send(line).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    // That it cannot write shows in what it does not hear.
+    std::thread::spawn(move || while words.recv().is_ok_and(|line| write_line(&mut to, &line).is_ok()) {});
+    Carrier::Threads { from: lines, to: said }
 }
 
 impl<'a> Link<'a> {
     /// A command that ends up in the other program.
-    pub fn command(words: &[String]) -> Result<Link<'static>, String> {
+    pub fn command(words: &[String], patience: Duration) -> Result<Link<'static>, String> {
         let (program, args) = words
             .split_first()
             .ok_or("migrate needs --remote, or a command after \"--\" (use --help for help)")?;
@@ -76,50 +124,63 @@ impl<'a> Link<'a> {
             .spawn()
             .map_err(|e| format!("{program}: {}", strerror(&e)))?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(to), Some(from)) => {
-                Ok(Link { child: Some(child), from: Box::new(BufReader::new(from)), to: Box::new(to) })
-            }
+            (Some(to), Some(from)) => Ok(Link { child: Some(child), carrier: threads(from, to), patience }),
             _ => Err(format!("{program}: no pipe to it")),
         }
     }
 
-    /// A stream.
+    /// A stream whose peer asks.
     pub fn stream(stream: Blocking) -> Result<Link<'static>, String> {
-        let reader = stream.try_clone().map_err(|e| strerror(&e))?;
-        Ok(Link { child: None, from: Box::new(BufReader::new(reader)), to: Box::new(stream) })
+        let from = Box::new(BufReader::new(stream.try_clone().map_err(|e| strerror(&e))?));
+        let carrier = Carrier::Plain { from, to: Box::new(stream) };
+        Ok(Link { child: None, carrier, patience: Duration::ZERO })
     }
 
     /// Connects to where `receive` listens.
-    pub fn connect(remote: &str) -> Result<Link<'static>, String> {
-        let stream =
-            Blocking::connect(remote, DEFAULT_PORT).map_err(|e| format!("{remote}: {}", strerror(&e)))?;
-        Link::stream(stream)
+    pub fn connect(remote: &str, patience: Duration) -> Result<Link<'static>, String> {
+        let failed = |e: std::io::Error| format!("{remote}: {}", strerror(&e));
+        let stream = Blocking::connect(remote, DEFAULT_PORT).map_err(failed)?;
+        let carrier = threads(stream.try_clone().map_err(failed)?, stream);
+        Ok(Link { child: None, carrier, patience })
     }
 
     /// Standard input and output.
     pub fn standard(io: &'a mut Io<'_>) -> Link<'a> {
-        Link { child: None, from: Box::new(BufReader::new(&mut *io.stdin)), to: Box::new(&mut *io.stdout) }
+        let from = Box::new(BufReader::new(&mut *io.stdin));
+        Link {
+            child: None,
+            carrier: Carrier::Plain { from, to: Box::new(&mut *io.stdout) },
+            patience: Duration::ZERO,
+        }
     }
 
     /// Sends a line.
     pub fn say(&mut self, json: &Json) -> Result<(), String> {
         let mut text = json.to_text(Default::default());
         text.push('\n');
-        let sent = self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush());
-        sent.map_err(|e| format!("the other end is gone: {}", strerror(&e)))
+        let gone = |why: String| format!("the other end is gone: {why}");
+        match &mut self.carrier {
+            Carrier::Plain { to, .. } => write_line(to, text.as_bytes()).map_err(|e| gone(strerror(&e))),
+            Carrier::Threads { to, .. } => to.send(text.into_bytes()).map_err(|_| gone("Broken pipe".into())),
+        }
     }
 
     /// The next line; `None` at the end.
     pub fn hear(&mut self) -> Result<Option<Json>, String> {
-        let mut line = Vec::new();
-        let n = Read::take(&mut self.from, MAX_LINE).read_until(b'\n', &mut line);
-        match n.map_err(|e| format!("the other end: {}", strerror(&e)))? {
-            0 => Ok(None),
-            _ if line.last() != Some(&b'\n') => Err("the other end stopped in the middle of a line".into()),
-            _ => {
-                Json::parse_bytes(&line).map(Some).map_err(|e| format!("the other end speaks nonsense: {e}"))
-            }
+        let line = match &mut self.carrier {
+            Carrier::Plain { from, .. } => read_line(from)?,
+            Carrier::Threads { from, .. } => match from.recv_timeout(self.patience) {
+                Ok(line) => line?,
+                Err(RecvTimeoutError::Disconnected) => Vec::new(),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("the other end was silent for {} s", self.patience.as_secs()));
+                }
+            },
+        };
+        if line.is_empty() {
+            return Ok(None);
         }
+        Json::parse_bytes(&line).map(Some).map_err(|e| format!("the other end speaks nonsense: {e}"))
     }
 
     /// Asks for a step; what was said of it.
@@ -134,12 +195,53 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Closes the line and waits for the command to end.
+    /// Closes the line and waits for the command to end, if it does.
     pub fn end(self) {
-        let Link { child, from, to } = self;
-        drop((to, from));
-        if let Some(mut child) = child {
-            let _ = child.wait();
+        let Link { child, carrier, patience } = self;
+        drop(carrier);
+        let Some(mut child) = child else { return };
+        let end = Instant::now() + patience;
+        while matches!(child.try_wait(), Ok(None)) {
+            if Instant::now() >= end {
+                let _ = child.kill();
+                let _ = child.wait();
+                return;
+            }
+            std::thread::sleep(POLL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Link<'static> {
+        let words = ["sh", "-c", script].map(str::to_owned);
+        Link::command(&words, Duration::from_millis(300)).ok().unwrap()
+    }
+
+    #[test]
+    fn peers_that_are_none_are_lost() {
+        for (script, why) in [
+            ("exit 0", "the other end is gone"),
+            ("sleep 2", "silent"),
+            ("printf '{'", "in the middle of a line"),
+            ("echo '{}'", "nonsense"),
+            ("echo x", "nonsense"),
+        ] {
+            let mut link = shell(script);
+            let Err(Fail::Lost(said)) = link.ask(&step("finish", &[])) else { panic!("{script}") };
+            assert!(said.contains(why), "{script}: {said}");
+            link.end();
+        }
+    }
+
+    #[test]
+    fn answers_are_told_from_refusals() {
+        let mut link = shell("read line; echo '{\"ok\":\"done\"}'; read line; echo '{\"error\":\"no\"}'");
+        assert!(matches!(link.ask(&step("state", &[])), Ok(said) if said == "done"));
+        assert!(matches!(link.ask(&step("state", &[])), Err(Fail::Refused(why)) if why == "no"));
+        link.end();
     }
 }

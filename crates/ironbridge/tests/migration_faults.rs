@@ -1,0 +1,227 @@
+//! Moves that fail: at each step either end is cut off or killed, and then there is exactly one switch that has the port with all
+//! that belongs to it, and nothing of it in the other. And moves over streams of TLS, which take certificates of the right authority only.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use support::{Daemons, Dir, Host, NET, Running, need, sh, unique, wait_for};
+
+const IRONBRIDGE: &str = env!("CARGO_BIN_EXE_ironbridge");
+
+/// Two switches with a bridge `br0` each, the first of which has a port with flows, a group and connections.
+struct Net {
+    a: Daemons,
+    b: Daemons,
+    port: String,
+    br: [String; 2],
+    far: Host,
+}
+
+impl Net {
+    fn new() -> Net {
+        let far = Host::new("10.84.0.2/24");
+        sh(&format!("ip addr add 10.84.0.1/24 dev {}", far.port));
+        let (a, b) = (Daemons::start(&[]), Daemons::start_in(&far.ns));
+        let n = Net { a, b, port: unique("ibm"), br: [unique("ibr"), unique("ibr")], far };
+        for (d, br) in [(&n.a, &n.br[0]), (&n.b, &n.br[1])] {
+            d.run(&format!("ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev fail_mode=secure"));
+        }
+        n.fill();
+        n
+    }
+
+    /// Gives the first switch the port.
+    fn fill(&self) {
+        let (a, br, p) = (&self.a, &self.br[0], &self.port);
+        a.run(&format!(
+            "ovs-vsctl --may-exist add-port {br} {p} -- set interface {p} type=internal -- set port {p} external_ids:vm=7"
+        ));
+        let connection = |n: u32| {
+            format!(
+                r#"{{"orig":["10.0.0.1","10.0.0.2",6,{n},80,0],"reply":["10.0.0.2","10.0.0.1",6,80,{n},0],"zone":9,"left_ms":3600000,"tcp":[["ESTABLISHED",1,9,9,7,false],["ESTABLISHED",1,9,9,7,false]]}}"#
+            )
+        };
+        let flow = format!(
+            r#"{{"flow":"in_port={p},ip,actions=ct(zone=9),group:5","packets":3,"bytes":180,"age_ms":9000,"modified_ms":9000,"idle_ms":1}}"#
+        );
+        let state = format!(
+            r#"{{"version":1,"groups":["group_id=5,type=all,bucket=actions=drop"],"flows":[{flow}],"connections":[{},{}]}}"#,
+            connection(1001),
+            connection(1002)
+        );
+        let given = a.run(&format!("ovs-appctl port-state/restore {br} {}", state.replace(' ', "\t")));
+        assert_eq!(given, "1 flows, 1 groups, 0 meters, 0 addresses, 0 memberships, 2 connections\n");
+    }
+
+    /// Whether a switch has the port, its flow and its connections: all of it or nothing.
+    fn has(&self, d: &Daemons, br: &str) -> bool {
+        let port = d.run(&format!("ovs-vsctl list-ports {br}")).contains(&self.port);
+        let flow = d.run(&format!("ovs-ofctl dump-flows {br}")).contains("group:5");
+        let conns = d.run("ovs-appctl dpctl/dump-conntrack zone=9").lines().count();
+        // Connections stay where they were until they end.
+        let at_source = std::ptr::eq(d, &self.a);
+        assert_eq!((flow, conns == 2), (port, port || at_source), "{port} {flow} {conns}");
+        port
+    }
+
+    fn is_here(&self) -> bool {
+        let (here, there) = (self.has(&self.a, &self.br[0]), self.has(&self.b, &self.br[1]));
+        assert!(here != there, "here: {here}, there: {there}");
+        if there {
+            let ids = self.b.run(&format!("ovs-vsctl get port {} external_ids", self.port));
+            assert_eq!(ids, "{vm=\"7\"}\n");
+        }
+        here
+    }
+
+    /// Takes it all away from the second switch and gives it to the first one.
+    fn bring_back(&self) {
+        self.b.run(&format!("ovs-vsctl del-port {}", self.port));
+        self.b.run(&format!("ovs-ofctl del-flows {}", self.br[1]));
+        self.b.run(&format!("ovs-ofctl -O OpenFlow13 del-groups {}", self.br[1]));
+        self.b.run("ovs-appctl dpctl/flush-conntrack");
+        self.fill();
+    }
+
+    fn receive(&self) -> String {
+        format!(
+            "ip netns exec {} env OVS_RUNDIR={} {IRONBRIDGE} port receive --bridge={}",
+            self.far.ns,
+            self.b.dir.path().display(),
+            self.br[1]
+        )
+    }
+
+    /// Moves the port by a shell's command; the exit status and what was said.
+    fn migrate(&self, options: &str, there: &str) -> (Option<i32>, String) {
+        let mut command = self.a.command(&format!("{IRONBRIDGE} port migrate {options} {}", self.port));
+        if !there.is_empty() {
+            command.args(["--", "sh", "-c", there]);
+        }
+        let out = command.output().unwrap();
+        (
+            out.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)),
+        )
+    }
+}
+
+#[test]
+fn there_is_one_port_whatever_fails() {
+    if !need(NET) {
+        return;
+    }
+    let n = Net::new();
+    let receive = n.receive();
+    // The question is lost.
+    for step in ["prepare", "connections", "state", "finish"] {
+        let (code, said) = n.migrate("", &format!("sed -u '/\"step\":\"{step}\"/Q' | {receive}"));
+        assert_eq!(code, Some(1), "{step}: {said}");
+        assert!(n.is_here(), "{step}: {said}");
+    }
+    // The answer is lost.
+    for (line, step) in [(1, "prepare"), (2, "connections"), (3, "state")] {
+        let (code, said) = n.migrate("--patience=1", &format!("{receive} | sed -u {line}Q"));
+        assert_eq!(code, Some(1), "{step}: {said}");
+        wait_for("the other end to undo it", 5, || {
+            !n.b.run(&format!("ovs-vsctl list-ports {}", n.br[1])).contains(&n.port)
+        });
+        assert!(n.is_here(), "{step}: {said}");
+    }
+    // The other end is killed while it waits for a step, and cannot clean up. Whoever moves the port next does.
+    for step in ["connections", "state"] {
+        let dies = format!("(sed -u '/\"step\":\"{step}\"/Q'; sleep 2) | timeout -s KILL 1 {receive}");
+        let (code, said) = n.migrate("", &dies);
+        assert_eq!(code, Some(1), "{step}: {said}");
+        assert!(n.has(&n.a, &n.br[0]));
+        let left = n.b.run(&format!("ovs-vsctl get port {} external_ids", n.port));
+        assert!(left.contains("ironbridge-move"), "{left}");
+    }
+    let (code, said) = n.migrate("", &format!("sed -u '/\"step\":\"state\"/Q' | {receive}"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(n.is_here());
+    // Killed just before the last step: whoever asks what has become of it cleans up.
+    let dies = format!("(sed -u '/\"step\":\"finish\"/Q'; sleep 2) | timeout -s KILL 1 {receive}");
+    let (code, said) = n.migrate("", &dies);
+    assert!(code == Some(1) && said.contains("the move was called off"), "{said}");
+    assert!(n.is_here());
+    // This end is killed.
+    let mut command = Command::new("timeout");
+    command.args([
+        "-s", "KILL", "1", IRONBRIDGE, "port", "migrate", "--wait", &n.port, "--", "sh", "-c", &receive,
+    ]);
+    n.a.environment(&mut command);
+    let _ = command.stdin(Stdio::piped()).stdout(Stdio::null()).status();
+    wait_for("the other end to undo it", 5, || {
+        !n.b.run(&format!("ovs-vsctl list-ports {}", n.br[1])).contains(&n.port)
+    });
+    assert!(n.is_here());
+    // The answer to the last step is lost: it has moved, and this end learns of it.
+    let (code, said) = n.migrate("--patience=1", &format!("{receive} | sed -u 4Q"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!n.is_here());
+    n.bring_back();
+    assert!(n.is_here());
+    // Nonsense from the other end.
+    for there in
+        ["echo {}", "echo '{\"ok\":1}'", "yes", "head -c 65536 /dev/zero", "echo '{\"ok\":\"x\"}'; cat"]
+    {
+        let (code, said) = n.migrate("", there);
+        assert_eq!(code, Some(1), "{there}: {said}");
+        assert!(n.is_here(), "{there}");
+    }
+    // And from this one.
+    for line in [
+        "x",
+        "{}",
+        r#"{"step":"finish"}"#,
+        r#"{"step":"recover","session":"x","bridge":"br0","ports":[1]}"#,
+        r#"{"step":"prepare","session":"x","content":{}}"#,
+        r#"{"step":"state","state":""}"#,
+    ] {
+        let script = format!("printf '%s\\n' '{line}' | {receive}");
+        let _ = Command::new("sh").args(["-c", &script]).output();
+        assert!(n.is_here(), "{line}");
+    }
+}
+
+#[test]
+fn ports_move_by_tls() {
+    const PKI: &[(&str, &str)] =
+        &[("/usr/bin/ovs-pki", "openvswitch-common"), ("/usr/bin/openssl", "openssl")];
+    if !need(NET) || !need(PKI) {
+        return;
+    }
+    let (n, dir) = (Net::new(), Dir::new("movepki"));
+    for words in ["init", "-u req+sign one switch", "-u req+sign two controller"] {
+        let mut command = Command::new("/usr/bin/ovs-pki");
+        command.arg(format!("--dir={}", dir.file("pki"))).args(words.split(' ')).current_dir(dir.path());
+        assert!(command.output().unwrap().status.success(), "{words}");
+    }
+    let tls = |who: &str| {
+        let (key, cert) = (dir.file(&format!("{who}-privkey.pem")), dir.file(&format!("{who}-cert.pem")));
+        format!("-p {key} -c {cert} -C {}", dir.file("pki/switchca/cacert.pem"))
+    };
+    let line =
+        format!("{IRONBRIDGE} port receive --bridge={} --remote=pssl:0:10.84.0.2 {}", n.br[1], tls("one"));
+    let mut server =
+        Running(n.b.command(&line).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut said = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let port = said.trim().strip_prefix("listening on port ").unwrap();
+    let remote = format!("--remote=ssl:10.84.0.2:{port}");
+    // Somebody who connects and says nothing, one without TLS, one of another authority.
+    drop(std::net::TcpStream::connect(format!("10.84.0.2:{port}")).unwrap());
+    for options in
+        [format!("--remote=tcp:10.84.0.2:{port}"), format!("{remote} {}", tls("two")), remote.clone()]
+    {
+        let (code, said) = n.migrate(&options, "");
+        assert_eq!(code, Some(1), "{options}: {said}");
+        assert!(n.is_here());
+    }
+    let (code, said) = n.migrate(&format!("{remote} {}", tls("one")), "");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!n.is_here());
+}
