@@ -205,7 +205,8 @@ pub fn format_value(f: &Field, value: &FieldValue, mask: &FieldValue, ports: Opt
         Format::Ipv4 => format_ip_masked(Be32::new(v as u32), Be32::new(m as u32), &mut out),
         Format::Ipv6 => format_ipv6_masked(Be128::new(v), Be128::new(m), &mut out),
         Format::Frag => out.push_str(frag_name(v as u8, m as u8)),
-        Format::TnlFlags => format_flags_masked(v as u64, m as u64, 0xffff, TUN_FLAGS, &mut out),
+        // Whatever the mask.
+        Format::TnlFlags => format_flags(v as u64, TUN_FLAGS, &mut out),
         Format::TcpFlags => format_flags_masked(v as u64, m as u64, 0xfff, TCP_FLAGS, &mut out),
         Format::CtState => format_flags_masked(v as u64, m as u64, 0xff, CT_STATES, &mut out),
         Format::PacketType => format_packet_type(v as u32, &mut out),
@@ -638,6 +639,13 @@ mod tests {
             Err(e) => e,
         };
         assert_eq!(got, expect, "{field}={input}");
+    }
+
+    #[test]
+    fn tunnel_flags_are_named_whatever_the_mask() {
+        round("tun_flags", "+oam", "oam");
+        round("tun_flags", "-oam", "0");
+        round("tun_flags", "1/1", "oam");
     }
 
     #[test]

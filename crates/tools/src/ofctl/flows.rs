@@ -27,23 +27,19 @@ pub(super) fn read_file(name: &str, io: &mut Io<'_>) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The lines of a file that say something, with their numbers: comments, surrounding spaces and line continuations are
-/// gone.
+/// A file of all flows that there should be. Of one that cannot be opened the original says less here.
+fn read_whole_table(name: &str, io: &mut Io<'_>) -> Result<String> {
+    match read_file(name, io) {
+        Err(Fail::Msg(e)) => Err(Fail::Msg(e.replacen(": open failed (", ": open (", 1))),
+        found => found,
+    }
+}
+
+/// The lines of a file that say something, with their numbers: comments and surrounding spaces are gone.
 pub(super) fn lines(text: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
-    let mut all = text.lines().enumerate();
-    while let Some((i, line)) = all.next() {
-        let mut line = line.to_string();
-        while line.ends_with('\\') {
-            line.pop();
-            match all.next() {
-                Some((_, next)) => line.push_str(next),
-                None => break,
-            }
-        }
-        if let Some(at) = line.find('#') {
-            line.truncate(at);
-        }
+    for (i, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default();
         let t = line.trim_matches([' ', '\t', '\r', '\n']);
         if !t.is_empty() {
             out.push((i + 1, t.to_string()));
@@ -441,7 +437,7 @@ fn to_flow_mod(key: &FlowKey, v: &Version1, command: FlowModCommand) -> FlowMod 
 pub(super) fn replace_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     ctl.load_names_ports_first(&args[0])?;
     let mut tables = FlowTables::default();
-    let text = read_file(&args[1], io)?;
+    let text = read_whole_table(&args[1], io)?;
     let usable = read_flows_from_file(ctl, &args[1], &text, 0, &mut tables)?;
     let mut conn = ctl.open(&args[0])?;
     ctl.set_dump_protocol(&mut conn, usable)?;
@@ -489,12 +485,8 @@ pub(super) fn diff_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
         } else {
             !source.contains(':') && std::path::Path::new(source).is_file()
         };
-        if is_file || source == "-" {
-            let text = match read_file(source, io) {
-                // Here the original's message is shorter.
-                Err(Fail::Msg(e)) => return Err(Fail::Msg(e.replacen(": open failed (", ": open (", 1))),
-                found => found?,
-            };
+        if is_file {
+            let text = read_whole_table(source, io)?;
             read_flows_from_file(ctl, source, &text, side, &mut tables)?;
         } else {
             let mut conn = ctl.open(source)?;
@@ -615,4 +607,16 @@ pub(super) fn bundle(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<
         ctl.options.protocols = ctl.options.protocols.or(protocols_of(Version::V14));
     }
     send_bundle(ctl, &args[0], messages, usable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_comments_and_no_continuations() {
+        let text = "# all\n\n  in_port=1,actions=2 # tail\r\nactions=3\\\nactions=4";
+        let expect = [(3, "in_port=1,actions=2"), (4, "actions=3\\"), (5, "actions=4")];
+        assert_eq!(lines(text), expect.map(|(n, l)| (n, l.to_owned())));
+    }
 }
