@@ -183,7 +183,11 @@ impl BridgeLayer {
         let want = desired.ct_zones.get(dpif.kind()).cloned().unwrap_or_default();
         if let Some(table) = dpif.conntrack() {
             let before = self.ct_zones.insert(dpif.kind().to_owned(), want.clone()).unwrap_or_default();
-            crate::ct_zones::apply(table, &before, &want);
+            if before != want {
+                crate::ct_zones::apply(table, &before, &want);
+                // Flows name the timeouts of their zones.
+                self.switch.revalidate_all();
+            }
         }
     }
 

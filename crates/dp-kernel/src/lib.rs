@@ -13,6 +13,7 @@ pub mod message;
 pub mod provider;
 pub mod serve;
 pub mod transport;
+mod tunnel_device;
 pub mod unix;
 mod upcalls;
 pub mod wire;

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use ib_base::time::Clock;
-use ib_base::vlog::module::DPIF;
+use ib_base::vlog::module::{DPIF, DPIF_NETLINK};
 use ib_dpif::conntrack::CtControl;
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::netlink::{CodecError, Writer};
@@ -33,6 +33,7 @@ use crate::message::{
     vport_type, write_meter,
 };
 use crate::transport::{Family, Transport};
+use crate::tunnel_device;
 use crate::upcalls::Upcalls;
 
 /// One datapath behind a transport.
@@ -323,6 +324,21 @@ impl RemoteDpif {
         }
     }
 
+    /// Makes the device of a tunnel port, or finds it; whether it is new. `None`: this port has none, or the kernel can't make it.
+    fn make_tunnel_device(&self, spec: &PortSpec, dst_port: Option<u16>) -> Option<bool> {
+        if self.link.transport.is_own() || tunnel_device::kind_of(&spec.name) != Some(spec.kind.as_str()) {
+            return None;
+        }
+        let extensions = spec.options.get("exts").map_or("", String::as_str);
+        let extensions: Vec<&str> = extensions.split(',').collect();
+        let made = tunnel_device::make(&spec.kind, &spec.name, dst_port.unwrap_or(0), &extensions);
+        made.inspect_err(|e| {
+            let why = ib_base::errno::strerror(e);
+            ib_base::vlog_dbg!(DPIF_NETLINK, "{}: no device of its own: {why}", spec.name);
+        })
+        .ok()
+    }
+
     /// Says in the log that a flow was refused. Flows that overlap are no news: upcalls race.
     fn report_put(&self, put: &FlowPut<'_>, e: &DpifError) {
         if self.link.transport.is_own() || matches!(e, DpifError::Exists(_)) {
@@ -471,6 +487,11 @@ impl Dpif for RemoteDpif {
             request.kind_name = Some(spec.kind.clone());
             request.options = spec.options.clone();
         }
+        // A tunnel is a device like others where the kernel can make one.
+        let made = self.make_tunnel_device(spec, dst_port);
+        if made.is_some() {
+            (request.kind, request.dst_port) = (Some(vport_type::NETDEV), None);
+        }
         let taken = |e: &DpifError| e.errno() == 16 && spec.number.is_some();
         let added = match self.vport(&request, command::NEW, &spec.name) {
             Err(e) if taken(&e) => {
@@ -479,15 +500,26 @@ impl Dpif for RemoteDpif {
             }
             other => other,
         };
+        if let (Err(_), Some(true)) = (&added, made) {
+            remove_device(&spec.name);
+        }
         let number = added?.port_no.ok_or(CodecError::Malformed("port number")).map_err(garbled)?;
         Ok(OdpPort(number))
     }
     fn port_del(&self, port: OdpPort) -> Result<(), DpifError> {
         let request = Vport { port_no: Some(port.0), ..Vport::default() };
+        let found =
+            if self.link.transport.is_own() { None } else { self.vport(&request, command::GET, "port").ok() };
         self.link.tell(Family::Vport, command::DEL, 0, "port", |w| {
             request.write(w);
             Ok(())
-        })
+        })?;
+        // The device of a tunnel goes with it; vports of a tunnel's type have taken theirs with them.
+        let device = found.filter(|p| p.kind == Some(vport_type::NETDEV)).and_then(|p| p.name);
+        if let Some(name) = device.filter(|name| tunnel_device::kind_of(name).is_some()) {
+            remove_device(&name);
+        }
+        Ok(())
     }
     fn ports(&self) -> Vec<PortInfo> {
         let mut ports = Vec::new();
@@ -512,7 +544,8 @@ impl Dpif for RemoteDpif {
             return found.map(|p| p.options).unwrap_or_default();
         }
         // A tunnel's device takes packets of any type; the settings are those of the tunnels that share it.
-        let is_tunnel = found.is_ok_and(|p| port_info(p).is_some_and(|info| is_tunnel(&info.kind)));
+        let is_tunnel =
+            found.is_ok_and(|p| port_info(p).is_some_and(|info| tunnel_device::is_kind(&info.kind)));
         let packet_type = is_tunnel.then(|| ("packet_type".to_owned(), "ptap".to_owned()));
         packet_type.into_iter().collect()
     }
@@ -657,12 +690,19 @@ impl Dpif for RemoteDpif {
     }
 }
 
+fn remove_device(name: &str) {
+    if let Err(e) = tunnel_device::remove(name) {
+        let why = ib_base::errno::strerror(&e);
+        ib_base::vlog_warn!(DPIF_NETLINK, "failed to delete device {name}: {why}");
+    }
+}
+
 /// Whether the kernel can make such a port: of a device that there is, or one of its own.
 fn may_be_port(spec: &PortSpec) -> Result<(), DpifError> {
     let name = &spec.name;
     match spec.kind.as_str() {
         "internal" => Ok(()),
-        kind if is_tunnel(kind) => Ok(()),
+        kind if tunnel_device::is_kind(kind) => Ok(()),
         // Of the rest all that counts is that there is a device.
         "system" | "tap" if std::path::Path::new("/sys/class/net").join(name).exists() => Ok(()),
         "system" | "tap" => Err(DpifError::Os(ib_sys::errno::ENODEV, format!("{name}: No such device"))),
@@ -686,27 +726,6 @@ fn vport_of(kind: &str, name: &str) -> (u32, Option<u16>) {
     }
 }
 
-/// Devices of tunnels, whose names the switches that use the datapath have agreed on: the type by what the name begins with.
-const TUNNEL_DEVICES: [(&str, &str); 9] = [
-    ("gre_sys", "gre"),
-    ("vxlan_sys_", "vxlan"),
-    ("genev_sys_", "geneve"),
-    ("erspan_sys", "erspan"),
-    ("ip6erspan_sys", "ip6erspan"),
-    ("ip6gre_sys", "ip6gre"),
-    ("lisp_sys_", "lisp"),
-    ("bareudp_sys_", "bareudp"),
-    ("gtpu_sys_", "gtpu"),
-];
-
-fn tunnel_kind(name: &str) -> Option<&'static str> {
-    TUNNEL_DEVICES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, kind)| *kind)
-}
-
-fn is_tunnel(kind: &str) -> bool {
-    TUNNEL_DEVICES.iter().any(|(_, known)| *known == kind)
-}
-
 fn port_info(port: Vport) -> Option<PortInfo> {
     let kind = port.kind_name.unwrap_or_else(|| {
         match port.kind {
@@ -714,7 +733,7 @@ fn port_info(port: Vport) -> Option<PortInfo> {
             Some(vport_type::GRE) => "gre",
             Some(vport_type::VXLAN) => "vxlan",
             Some(vport_type::GENEVE) => "geneve",
-            _ => tunnel_kind(port.name.as_deref().unwrap_or_default()).unwrap_or("system"),
+            _ => tunnel_device::kind_of(port.name.as_deref().unwrap_or_default()).unwrap_or("system"),
         }
         .to_owned()
     });
@@ -784,7 +803,7 @@ impl RemoteClass {
             Err(e) => return Err(e),
         };
         let mode = if found.1 { "per-cpu" } else { "per-vport" };
-        ib_base::vlog_info!(ib_base::vlog::module::DPIF_NETLINK, "Datapath dispatch mode: {mode}");
+        ib_base::vlog_info!(DPIF_NETLINK, "Datapath dispatch mode: {mode}");
         Ok(found)
     }
 }

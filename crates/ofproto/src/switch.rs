@@ -344,6 +344,11 @@ impl Switch {
         Ok(())
     }
 
+    /// Has every flow translated again: something that translation asks a datapath about has changed.
+    pub fn revalidate_all(&self) {
+        self.backers.values().for_each(|backer| backer.changed.bump());
+    }
+
     /// Names of bridges.
     pub fn bridge_names(&self) -> Vec<String> {
         self.bridges.keys().cloned().collect()

@@ -277,11 +277,16 @@ impl Backer {
             None => match self.dpif.port_by_name(&device) {
                 Some(info) => info.number,
                 None => {
-                    let spec = PortSpec {
-                        name: device.clone(),
-                        kind: config.kind.name().to_owned(),
-                        ..PortSpec::default()
+                    let extensions = [(config.gbp, "gbp"), (config.gpe, "gpe")];
+                    let extensions = extensions.iter().filter(|(on, _)| *on).map(|(_, name)| *name);
+                    let extensions = extensions.collect::<Vec<_>>().join(",");
+                    let options = if extensions.is_empty() {
+                        Default::default()
+                    } else {
+                        [("exts".to_owned(), extensions)].into()
                     };
+                    let kind = config.kind.name().to_owned();
+                    let spec = PortSpec { name: device.clone(), kind, options, number: None };
                     self.dpif.port_add(&spec).map_err(ConfigError::Datapath)?
                 }
             },
