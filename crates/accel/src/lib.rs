@@ -6,13 +6,16 @@
 //! Entries are a cache: who owns the flow removes its entries before the flow changes, and adds their counts to the flow's.
 //!
 //! [`Tcx`] is the accelerator inside the Linux kernel: no module, but BPF programs on the ports, made at run time. Essays in [`program`] (what the
-//! programs do) and [`entry`] (what they match). A switch chip would be another implementation.
+//! programs do) and [`entry`] (what they match). A switch chip is another implementation:
+//! [`model`] is one in memory for tests, `examples/provider.rs` the shortest one, and [`conformance`] what each must pass.
 //!
 //! Called with locks held by control code and, for new entries, by forwarding threads: calls take a system call or two, a new set of matched fields a
 //! millisecond.
 
 mod asm;
+pub mod conformance;
 pub mod entry;
+pub mod model;
 pub mod program;
 mod tcx;
 
@@ -114,6 +117,17 @@ pub struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EntryId(pub u32);
 
+/// What has happened to an accelerator by itself. In each case packets come up to user space already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It does not have this entry any more, or could not write it after all. The owner removes it.
+    Gone(EntryId),
+    /// It has none of its entries any more, and may be offered flows anew. The owner removes all of them.
+    Reset,
+    /// It will not come back. The owner removes all entries and lets go of it.
+    Lost,
+}
+
 /// See the module.
 pub trait Accelerator: Send {
     /// Its name, for people.
@@ -128,10 +142,13 @@ pub trait Accelerator: Send {
     /// Whether it could do for packets like `key` what the flow with this mask does.
     fn check(&self, key: &Flow, mask: &Mask, actions: &[Action]) -> Result<(), Reason>;
 
-    /// Takes over packets like `key`. The ports that the entry then depends on are those of `key` and `actions`.
+    /// Takes over packets like `key`. The ports that the entry then depends on are those of `key` and `actions`. It may write the entry later;
+    /// until then, and if that fails ([`Event::Gone`]), packets come up. Never waits for a chip: called by forwarding threads.
     fn put(&mut self, key: &Flow, mask: &Mask, actions: &[Action]) -> Result<EntryId, Reason>;
 
-    /// Gives packets back to user space, and tells what the entry did.
+    /// Gives packets back to user space, and tells what the entry did. When it returns no packet takes the entry, whatever it takes: it waits for the
+    /// chip, and resets one that does not obey ([`Event::Reset`]). It works for entries that [`Event`]s are about, too, with what they were
+    /// last known to have counted; after it, no event speaks of the number.
     fn remove(&mut self, id: EntryId) -> Counters;
 
     /// What the entry has done so far.
@@ -142,4 +159,9 @@ pub trait Accelerator: Send {
 
     /// Entries that it has room for.
     fn capacity(&self) -> usize;
+
+    /// What has happened since the last call. Asked whenever counters are.
+    fn events(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
 }

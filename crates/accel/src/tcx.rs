@@ -423,6 +423,29 @@ mod tests {
         v4.into_iter().chain(v6).collect()
     }
 
+    struct Kernel(Tcx);
+    impl crate::conformance::Bed for Kernel {
+        fn accelerator(&mut self) -> &mut dyn Accelerator {
+            &mut self.0
+        }
+        fn settle(&mut self) {}
+        fn send(&mut self, port: OdpPort, frame: &[u8]) -> crate::conformance::Sent {
+            let fields = self.0.ingress(port.0).unwrap().1.fields;
+            match taken(self.0.filter(fields).unwrap(), frame) {
+                true => crate::conformance::Sent::Taken,
+                false => crate::conformance::Sent::Up,
+            }
+        }
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        if let Some(mut tcx) = tcx() {
+            tcx.port_del(IN);
+            crate::conformance::all(&mut Kernel(tcx));
+        }
+    }
+
     #[test]
     fn what_it_takes_it_counts() {
         let Some(mut tcx) = tcx() else { return };

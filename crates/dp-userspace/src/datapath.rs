@@ -30,6 +30,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::drop::DropCounters;
 use crate::megaflow::Megaflow;
+use crate::offload::Maker;
 use crate::pmd::config::{PortSettings, Settings};
 use crate::pmd::numa::Topology;
 use crate::pmd::{PmdSet, PmdView};
@@ -237,6 +238,15 @@ impl DpUserspace {
     /// The bonds whose members it chooses, as `dpif-netdev/bond-show` prints them.
     pub fn show_bonds(&self) -> String {
         self.shared.bonds.show()
+    }
+
+    /// Has this accelerator, instead of the kernel's, take hot flows, from now on and whatever kind of ports there are.
+    pub fn set_accelerator(&self, make: Maker) {
+        self.shared.offload.set_on(false);
+        self.shared.offload.set_maker(make);
+        self.shared.offload.set_on(true);
+        let _serial = self.port_changes.lock();
+        self.shared.offload.sync_ports(&self.shared.ports.list());
     }
 
     /// What the accelerator does, as `accel/show` prints it; `each`: flow by flow.

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use ib_netdev::changes::Changes;
-use ib_netdev::{Carrier, Flags, Netdev, NetdevStats, Provider, RxQueue};
+use ib_netdev::changes::{Changes, DeviceSeq};
+use ib_netdev::{Bypass, Carrier, Flags, Netdev, NetdevStats, Provider, RxQueue};
 use ib_packet::buffer::{BATCH_MAX, Pool};
 use ib_packet::{Batch, Mac, Packet};
 use parking_lot::Mutex;
@@ -22,12 +22,15 @@ struct State {
     sent: Mutex<Vec<Packet>>,
     discard: AtomicBool,
     tx_packets: AtomicU64,
+    /// What an accelerator knows it by; 0: it may not.
+    ifindex: AtomicI32,
 }
 
 /// A port in memory; see the module.
 pub struct Memory {
     name: String,
     state: Arc<State>,
+    seq: DeviceSeq,
 }
 
 impl Memory {
@@ -46,6 +49,11 @@ impl Memory {
     /// Counts what goes out instead of keeping it.
     pub fn discard_sent(&self) {
         self.state.discard.store(true, Ordering::Relaxed);
+    }
+    /// Lets an accelerator use it as the device of this index; 0: no more.
+    pub fn set_bypass(&self, ifindex: i32) {
+        self.state.ifindex.store(ifindex, Ordering::Relaxed);
+        self.seq.bump();
     }
     /// Packets that went out.
     pub fn tx_packets(&self) -> u64 {
@@ -127,7 +135,11 @@ impl Netdev for Memory {
         Ok(NetdevStats { tx_packets: Some(self.tx_packets()), ..NetdevStats::default() })
     }
     fn change_seq(&self) -> u64 {
-        1
+        self.seq.read()
+    }
+    fn bypass(&self) -> Option<Bypass> {
+        let ifindex = self.state.ifindex.load(Ordering::Relaxed);
+        (ifindex != 0).then_some(Bypass { ifindex, max_frame: 1514 })
     }
     fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>, ib_netdev::Error> {
         Ok(vec![Box::new(Queue { state: Arc::clone(&self.state), replay: Arc::default(), at: 0 })])
@@ -160,8 +172,9 @@ impl Provider for MemoryProvider {
     fn kind(&self) -> &str {
         "memory"
     }
-    fn open(&self, name: &str, _: &Arc<Changes>) -> Result<Arc<dyn Netdev>, ib_netdev::Error> {
-        let port = Arc::new(Memory { name: name.to_owned(), state: Arc::default() });
+    fn open(&self, name: &str, changes: &Arc<Changes>) -> Result<Arc<dyn Netdev>, ib_netdev::Error> {
+        let port =
+            Arc::new(Memory { name: name.to_owned(), state: Arc::default(), seq: DeviceSeq::new(changes) });
         self.0.lock().insert(name.to_owned(), Arc::clone(&port));
         Ok(port)
     }

@@ -8,6 +8,7 @@
 //!   is accelerated first, and each then looks at the other's mark.
 //! - Who reads counters calls [`Offload::sync`] first, which adds what came since the last time.
 //! - An entry depends on its port of entry and those of its outputs as they are; any change of a device ([`Offload::sync_ports`]) withdraws the entries of its port.
+//! - What the accelerator lost by itself ([`Event`]) came up from that moment; it is tidied up at the next [`Offload::sync`].
 //! - Entries that are idle for as long as a megaflow may be, go.
 //!
 //! Locks: the flow table's may be held when ours is taken, never the other way round. Forwarding threads never wait for it.
@@ -18,7 +19,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use ib_accel::{Accelerator, Counters, Device, EntryId, Reason, Receivers, Tcx};
+use ib_accel::{Accelerator, Counters, Device, EntryId, Event, Reason, Receivers, Tcx};
 use ib_base::time::Clock;
 use ib_base::vlog::module::DPIF_NETDEV;
 use ib_base::vlog_info;
@@ -129,6 +130,9 @@ struct Held {
     drop: Option<DropReason>,
 }
 
+/// Starts the accelerator; the error says why it can't.
+pub type Maker = Box<dyn Fn() -> Result<Box<dyn Accelerator>, String> + Send>;
+
 #[derive(Default)]
 struct Inner {
     engine: Option<Box<dyn Accelerator>>,
@@ -143,6 +147,8 @@ struct Inner {
 pub struct Offload {
     on: AtomicBool,
     told: AtomicBool,
+    /// Locked with `inner` locked or alone.
+    make: Mutex<Maker>,
     inner: Mutex<Inner>,
     packets: AtomicU64,
     bytes: AtomicU64,
@@ -160,6 +166,7 @@ impl Offload {
         Offload {
             on: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            make: Mutex::new(Box::new(|| Ok(Box::new(Tcx::new()?)))),
             inner: Mutex::default(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -183,6 +190,11 @@ impl Offload {
     /// Packets that the accelerator has forwarded, as far as they have been brought in.
     pub fn packets(&self) -> u64 {
         self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Has another accelerator than the kernel's started, the next time that it is switched on.
+    pub fn set_maker(&self, make: Maker) {
+        *self.make.lock() = make;
     }
 
     /// Switches it on or off; whether that is a change. Ports are to be synchronized after switching it on.
@@ -237,19 +249,19 @@ impl Offload {
             return;
         }
         self.forget(inner, port.number);
-        let bypass = bypass.filter(|b| Self::adopt(inner, port, *b));
+        let bypass = bypass.filter(|b| self.adopt(inner, port, *b));
         let name = port.netdev.name().to_owned();
         let known = Known { seq, netdev: Arc::downgrade(&port.netdev), name, bypass };
         inner.ports.insert(port.number, known);
     }
 
     /// Has the accelerator, started now if it is the first, take a port.
-    fn adopt(inner: &mut Inner, port: &Port, bypass: Bypass) -> bool {
+    fn adopt(&self, inner: &mut Inner, port: &Port, bypass: Bypass) -> bool {
         if inner.engine.is_none() && inner.failed.is_none() {
-            match Tcx::new() {
-                Ok(tcx) => {
-                    vlog_info!(DPIF_NETDEV, "hot flows are forwarded by the kernel ({})", tcx.name());
-                    inner.engine = Some(Box::new(tcx));
+            match (self.make.lock())() {
+                Ok(engine) => {
+                    vlog_info!(DPIF_NETDEV, "hot flows are forwarded by the accelerator ({})", engine.name());
+                    inner.engine = Some(engine);
                 }
                 Err(why) => {
                     vlog_info!(DPIF_NETDEV, "flows are not accelerated: {}", why);
@@ -359,13 +371,54 @@ impl Offload {
         entry.seen = now;
     }
 
+    /// Follows what the accelerator has lost by itself.
+    fn hear(&self, inner: &mut Inner) {
+        let Some(engine) = &mut inner.engine else { return };
+        let events = engine.events();
+        for event in events {
+            match event {
+                Event::Gone(id) => self.take_out(inner, id),
+                Event::Reset => self.withdraw_where(inner, |_| true),
+                Event::Lost => {
+                    self.withdraw_where(inner, |_| true);
+                    vlog_info!(DPIF_NETDEV, "the accelerator is lost; flows are not accelerated");
+                    inner.engine = None;
+                    inner.failed = Some("lost".to_owned());
+                    inner.ports.values_mut().for_each(|known| known.bypass = None);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_out(&self, inner: &mut Inner, id: EntryId) {
+        let Inner { engine: Some(engine), flows, .. } = inner else { return };
+        let Some((flow, held)) = flows.iter_mut().find(|(_, h)| h.entries.iter().any(|e| e.id == id)) else {
+            return;
+        };
+        let flow = *flow;
+        let now_ns = engine.now_ns();
+        let mut entries = std::mem::take(&mut held.entries);
+        for entry in entries.extract_if(.., |e| e.id == id) {
+            let mut entry = entry;
+            let counters = engine.remove(id);
+            self.count(held, &mut entry, counters, now_ns);
+        }
+        held.entries = entries;
+        if held.entries.is_empty() {
+            held.flow.set_accelerated(false);
+            flows.remove(&flow);
+        }
+    }
+
     /// Brings counters in, and takes out what has been idle for long.
     pub fn sync(&self) {
         if !self.is_on() {
             return;
         }
-        let mut inner = self.inner.lock();
-        let Inner { engine: Some(engine), flows, .. } = &mut *inner else { return };
+        let inner = &mut *self.inner.lock();
+        self.hear(inner);
+        let Inner { engine: Some(engine), flows, .. } = inner else { return };
         let now_ns = engine.now_ns();
         flows.retain(|_, held| {
             let mut entries = std::mem::take(&mut held.entries);
