@@ -146,6 +146,29 @@ impl Ofproto {
         Ok(())
     }
 
+    /// Gives a new group the ages and counters that it had in another switch: of the whole, then of each bucket.
+    pub(crate) fn restore_group(&self, id: u32, created: Instant, modified: Instant, stats: &[(u64, u64)]) {
+        let mut groups = self.groups.write();
+        let Some(old) = groups.get(&id) else { return };
+        let counts = |n: usize| {
+            let counts = Counts::default();
+            let (packets, bytes) = stats.get(n).copied().unwrap_or_default();
+            counts.credit(&PushStats { packets, bytes, ..PushStats::default() });
+            counts
+        };
+        let buckets = old.buckets.iter().enumerate().map(|(n, (b, _))| (b.clone(), counts(n + 1))).collect();
+        let group = Group {
+            id,
+            kind: old.kind,
+            buckets,
+            props: old.props.clone(),
+            created,
+            modified,
+            counts: counts(0),
+        };
+        groups.insert(id, Arc::new(group));
+    }
+
     /// Deletes a group, or all; flows that use them go as well.
     fn delete_groups(&self, id: u32, txn: &mut Txn<'_>) {
         let gone: Vec<u32> = match id {

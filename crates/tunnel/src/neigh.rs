@@ -64,6 +64,29 @@ impl Neighbours {
         }
     }
 
+    /// Learned addresses of a bridge, with the time that they have left, ms.
+    pub fn entries<'a>(
+        &'a self,
+        bridge: &str,
+        now: Instant,
+    ) -> impl Iterator<Item = (Ipv6Addr, Mac, u64)> + 'a {
+        let name = key(bridge, Ipv6Addr::UNSPECIFIED).0;
+        let of_bridge = self.entries.iter().filter(move |((b, _), _)| *b == name);
+        of_bridge.filter_map(move |((_, ip), n)| {
+            let left_ms = n.expires_ms.checked_sub(now.as_ms()).filter(|left| *left > 0)?;
+            Some((*ip, n.mac, left_ms))
+        })
+    }
+
+    /// Takes over an address that another table had for this long yet; whether that is news. It gets no more time than one that is learned.
+    pub fn take_over(&mut self, bridge: &str, ip: Ipv6Addr, mac: Mac, left_ms: u64, now: Instant) -> bool {
+        let news = self.set(bridge, ip, mac, now);
+        if let Some(n) = self.entries.get_mut(&key(bridge, ip)) {
+            n.expires_ms = n.expires_ms.min(now.as_ms().saturating_add(left_ms));
+        }
+        news
+    }
+
     /// Whether learning this would change nothing but, perhaps, the age.
     pub fn knows(&self, bridge: &str, ip: Ipv6Addr, mac: Mac, now: Instant) -> bool {
         let half_ms = u64::from(self.aging_s) * 500;
@@ -128,6 +151,25 @@ impl Neighbours {
 mod tests {
     use super::*;
     use crate::mapped;
+
+    #[test]
+    fn entries_go_to_another_table_with_their_age() {
+        let (mut from, mut to) = (Neighbours::default(), Neighbours::default());
+        let (ip, mac) = (mapped("1.1.2.92".parse().unwrap()), Mac([2, 0, 0, 0, 0, 1]));
+        from.set("br0", ip, mac, Instant::from_ms(0));
+        from.set("br1", ip, mac, Instant::from_ms(0));
+        let now = Instant::from_ms(400_000);
+        let all: Vec<_> = from.entries("br0", now).collect();
+        assert_eq!(all, [(ip, mac, u64::from(DEFAULT_AGING_S) * 1000 - 400_000)]);
+        assert!(to.take_over("br7", ip, mac, all[0].2, Instant::from_ms(5)));
+        assert_eq!(to.entries("br7", Instant::from_ms(5)).collect::<Vec<_>>(), all);
+        assert!(!to.take_over("br7", ip, mac, u64::MAX, Instant::from_ms(5)));
+        assert_eq!(
+            to.entries("br7", Instant::from_ms(5)).next().unwrap().2,
+            u64::from(DEFAULT_AGING_S) * 1000
+        );
+        assert_eq!(from.entries("br0", Instant::from_ms(u64::from(DEFAULT_AGING_S) * 1000)).count(), 0);
+    }
 
     #[test]
     fn entries_age_and_are_shown() {

@@ -288,6 +288,10 @@ impl World {
             self.changed.bump();
         }
     }
+    /// Reads the neighbours, with the time.
+    pub fn read_neighbours<R>(&self, f: impl FnOnce(&Neighbours, Instant) -> R) -> R {
+        f(&self.neighbours.read(), self.clock.now())
+    }
     /// Reads or changes the neighbours, with the time.
     pub fn with_neighbours<R>(&self, f: impl FnOnce(&mut Neighbours, Instant) -> R) -> R {
         let out = f(&mut self.neighbours.write(), self.clock.now());

@@ -122,6 +122,8 @@ pub fn ovs_dump(input: &[u8]) {
 }
 
 pub const PORT_SEEDS: &[&[u8]] = &[
+    br#"{"orig":["10.0.0.1","10.0.0.2",6,1001,80,0],"reply":["10.0.0.2","10.0.0.9",6,80,1001,0],"zone":9,"left_ms":3600000,"mark":1,"label":"0x1f","nat":"source","helper":"ftp","tcp":[["ESTABLISHED",1,9,9,7,false],["SYN_RECV",1,9,9,null,true]],"skew":[[1,-2,3],[0,0,0]],"expected":[["10.0.0.2","10.0.0.1",6,20,"destination","10.0.0.3",null]]}"#,
+    br#"{"orig":["fd00::1","fd00::2",58,128,129,7],"reply":["fd00::2","fd00::1",58,129,128,7],"zone":0,"left_ms":1,"talk":2,"parent":["fd00::1","fd00::2",6,1,2,0],"zone_timeouts":true}"#,
     br#"{"bridge":"br0","ports":[{"port":{"name":"vm1","tag":5},"interfaces":[{"name":"vm1","type":"internal"}],"qos":{"type":"linux-htb","queues":[[3,{"dscp":7}]]}}],"mirrors":[{"mirror":"m","port":"vm1","role":"source"}],"state":{}}"#,
     br#"{"format":"ironbridge-port","version":1,"sha1":"bf21a9e8fbc5a3846fb05b4fa0859e0917b2202f","content":{}}"#,
 ];
@@ -130,6 +132,9 @@ pub const PORT_SEEDS: &[&[u8]] = &[
 pub fn port_file(input: &[u8]) {
     let _ = ib_tools::port::file::read(input);
     let Ok(content) = Json::parse_bytes(input) else { return };
+    if let Ok(saved) = ib_dpif::ct_saved::CtSaved::from_json(&content) {
+        assert_eq!(ib_dpif::ct_saved::CtSaved::from_json(&saved.to_json()), Ok(saved));
+    }
     if ib_tools::port::config::Imported::read(&content).is_ok() {
         let again = ib_tools::port::file::read(ib_tools::port::file::write(content.clone()).as_bytes());
         assert!(again.is_ok(), "{again:?}");

@@ -5,6 +5,7 @@
 //! addresses, connections. If the flows are refused, meters and groups go back to what they were.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ib_base::json::Json;
@@ -56,10 +57,27 @@ struct Membership {
     age_s: u64,
 }
 
+struct Neighbour {
+    ip: Ipv6Addr,
+    mac: Mac,
+    left_ms: u64,
+}
+
+/// What a group was.
+struct GroupPast {
+    id: u32,
+    age_ms: u64,
+    modified_ms: u64,
+    /// Packets and bytes: of the whole, then of each bucket.
+    counts: Vec<(u64, u64)>,
+}
+
 /// What came, read and checked.
 struct State {
     meters: Vec<MeterMod>,
     groups: Vec<GroupMod>,
+    group_stats: Vec<GroupPast>,
+    neighbours: Vec<Neighbour>,
     flows: Vec<Flow>,
     addresses: Vec<Address>,
     memberships: Vec<Membership>,
@@ -91,6 +109,13 @@ pub(crate) fn restore(switch: &mut Switch, args: &[&str]) -> Result<String, Stri
     let session = session.map(|name| session::open(&mut switch.sessions, name, now)).transpose()?;
     let bridge = switch.bridges.get(name).ok_or_else(|| format!("{name}: no such bridge"))?;
     let refused = apply(bridge, &state, session, now)?;
+    if !state.neighbours.is_empty() {
+        switch.world().with_neighbours(|table, at| {
+            for n in &state.neighbours {
+                table.take_over(name, n.ip, n.mac, n.left_ms, at);
+            }
+        });
+    }
     Ok(summary(&state, refused))
 }
 
@@ -128,7 +153,7 @@ fn number<T: TryFrom<i64>>(json: &Json, name: &str, what: &str) -> Result<T, Str
 }
 
 fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 13] = [
         "version",
         "bridge",
         "ports",
@@ -140,6 +165,8 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
         "connections",
         "gone",
         "more",
+        "group_stats",
+        "neighbours",
     ];
     let members = json.as_object().ok_or("the state is no JSON object")?;
     if let Some(other) = members.keys().find(|k| !KNOWN.contains(&&***k)) {
@@ -174,6 +201,8 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
     Ok(State {
         meters: list(json, "meters")?.iter().map(meter).collect::<Result<_, String>>()?,
         groups: list(json, "groups")?.iter().map(group).collect::<Result<_, String>>()?,
+        group_stats: list(json, "group_stats")?.iter().map(group_past).collect::<Result<_, _>>()?,
+        neighbours: list(json, "neighbours")?.iter().map(neighbour).collect::<Result<_, _>>()?,
         flows: list(json, "flows")?.iter().map(|f| flow(f, &map, tlv)).collect::<Result<_, _>>()?,
         addresses: list(json, "addresses")?.iter().map(|a| address(bridge, a)).collect::<Result<_, _>>()?,
         memberships: list(json, "memberships")?
@@ -237,6 +266,32 @@ fn address(bridge: &Bridge, json: &Json) -> Result<Address, String> {
         vlan: vlan(json, &what)?,
         bundle: bundle(bridge, json, &what)?,
         age_s: if is_static { None } else { Some(number(json, "age_s", &what)?) },
+    })
+}
+
+fn group_past(json: &Json) -> Result<GroupPast, String> {
+    const WHAT: &str = "counters of a group";
+    let pair = |p: &Json| {
+        let [packets, bytes] = p.as_array()? else { return None };
+        let count = |n: &Json| n.as_integer().and_then(|n| u64::try_from(n).ok());
+        Some((count(packets)?, count(bytes)?))
+    };
+    let counts: Option<Vec<_>> = list(json, "counts")?.iter().map(pair).collect();
+    Ok(GroupPast {
+        id: number(json, "group", WHAT)?,
+        age_ms: number(json, "age_ms", WHAT)?,
+        modified_ms: number(json, "modified_ms", WHAT)?,
+        counts: counts.ok_or_else(|| format!("{WHAT}: \"counts\" has something else than pairs"))?,
+    })
+}
+
+fn neighbour(json: &Json) -> Result<Neighbour, String> {
+    let text = |name| json.get(name).and_then(Json::as_str).unwrap_or_default();
+    let what = format!("neighbour \"{}\"", text("ip"));
+    Ok(Neighbour {
+        ip: text("ip").parse().map_err(|_| format!("{what}: not an IPv6 address"))?,
+        mac: text("mac").parse().map_err(|_| format!("{what}: not an Ethernet address"))?,
+        left_ms: number(json, "left_ms", &what)?,
     })
 }
 
@@ -372,6 +427,7 @@ fn apply_pipeline(bridge: &Bridge, state: &State, now: Instant, undo: &mut Undo<
         undo.meters.push((id, old));
     }
     let mut txn = of.begin(now);
+    let back = |ms: u64| Instant::from_ms(now.as_ms().saturating_sub(ms));
     // A group may use one that comes after it: what is missing was found before.
     for g in &state.groups {
         if g.group_id >= OFPG_ALL {
@@ -381,11 +437,14 @@ fn apply_pipeline(bridge: &Bridge, state: &State, now: Instant, undo: &mut Undo<
         if old.as_ref().is_some_and(|old| same_group(old, g)) {
             continue;
         }
+        let is_new = old.is_none();
         undo.groups.push((g.group_id, old));
         let put = GroupMod { command: GroupModCommand::AddOrMod, ..g.clone() };
         of.group_mod_in(&put, &mut txn, now).map_err(|e| format!("group {}: {}", g.group_id, e.name()))?;
+        if let Some(past) = state.group_stats.iter().find(|p| is_new && p.id == g.group_id) {
+            of.restore_group(past.id, back(past.age_ms), back(past.modified_ms), &past.counts);
+        }
     }
-    let back = |ms: u64| Instant::from_ms(now.as_ms().saturating_sub(ms));
     for f in &state.flows {
         let stats = PushStats {
             packets: f.packets,

@@ -15,8 +15,10 @@ use ib_openflow::group_text::{group_line, meter_line};
 use ib_openflow::message::{FlowStats, Version};
 use ib_openflow::names::Names;
 use ib_packet::Mac;
+use ib_tunnel::World;
 
 use super::{VERSION, each_action, enters_by, match_of, port_map, session};
+use crate::group::{Counts, Group};
 use crate::ofproto::{BundleId, INTERNAL_TABLE};
 use crate::rule::Rule;
 use crate::switch::{Bridge, Switch};
@@ -116,6 +118,7 @@ pub(crate) fn save(switch: &mut Switch, args: &[&str]) -> Result<String, String>
     if !wanted.connections_only {
         save_pipeline(bridge, &wanted, &ports, &rules, now, &mut state);
         save_addresses(bridge, &wanted, &ports, now, &mut state);
+        state.insert("neighbours", neighbours(switch.world(), bridge, &ports, now));
     }
     let zones = if wanted.zones.is_empty() { zones_of(&rules, &ports) } else { wanted.zones.clone() };
     let all = connections(bridge, &wanted, &zones);
@@ -224,9 +227,45 @@ fn save_pipeline(
     let group_lines: Vec<Json> = groups.iter().filter_map(line).collect();
     let known = bridge.of.meters.read().clone();
     let meter_lines = meters.iter().filter_map(|id| known.get(id)).map(|m| Json::from(meter_line(&m.config)));
+    let past = groups.iter().filter_map(|id| all.get(id)).map(|g| group_past(g, now));
+    out.insert("group_stats", Json::array(past));
     out.insert("meters", Json::array(meter_lines));
     out.insert("groups", Json::Array(group_lines));
     out.insert("flows", Json::array(rules.iter().map(|r| flow(bridge, r, &names, now))));
+}
+
+/// Age and counters of a group: of the whole, then of each bucket.
+fn group_past(g: &Group, now: Instant) -> Json {
+    let count = |n: u64| Json::from(i64::try_from(n).unwrap_or(i64::MAX));
+    let ms = |at: Instant| count(now.as_ms().saturating_sub(at.as_ms()));
+    let pair = |c: &Counts| {
+        let (packets, bytes) = c.get();
+        Json::array([count(packets), count(bytes)])
+    };
+    let counts = std::iter::once(&g.counts).chain(g.buckets.iter().map(|(_, c)| c));
+    Json::object([
+        ("group", Json::from(g.id)),
+        ("age_ms", ms(g.created)),
+        ("modified_ms", ms(g.modified)),
+        ("counts", Json::array(counts.map(pair))),
+    ])
+}
+
+/// Neighbours of tunnels behind the ports: those with addresses that were learned there.
+fn neighbours(world: &World, bridge: &Bridge, ports: &[OfPort], now: Instant) -> Json {
+    let bundles: Vec<BundleId> = ports.iter().filter_map(|p| bridge.bundles.id_of_port(*p)).collect();
+    let theirs: BTreeSet<[u8; 6]> =
+        bridge.of.ml.read().entries(now).filter(|e| bundles.contains(&e.port)).map(|e| e.mac.0).collect();
+    world.read_neighbours(|table, at| {
+        let found = table.entries(&bridge.of.name, at).filter(|(_, mac, _)| theirs.contains(&mac.0));
+        Json::array(found.map(|(ip, mac, left_ms)| {
+            Json::object([
+                ("ip", Json::from(ip.to_string())),
+                ("mac", Json::from(mac.to_string())),
+                ("left_ms", Json::from(i64::try_from(left_ms).unwrap_or(i64::MAX))),
+            ])
+        }))
+    })
 }
 
 fn flow(bridge: &Bridge, rule: &Rule, names: &Names<'_>, now: Instant) -> Json {

@@ -96,10 +96,18 @@ fn a_state_goes_on_where_ports_have_other_numbers() {
         tcp_flags: 0,
     };
     of.tables[0].cls.collect_all().iter().for_each(|r| r.credit(&hit));
+    let group = of.group(5).unwrap();
+    group.counts.credit(&hit);
+    group.buckets[1].1.credit(&crate::rule::PushStats { packets: 2, bytes: 9, ..hit });
+    from.appctl("fdb/add", &["br0", "p1", "0", "50:54:00:00:00:08"]);
+    let ip = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped();
+    for (text, mac) in [("1.1.2.92", "50:54:00:00:00:08"), ("1.1.2.93", "50:54:00:00:00:02")] {
+        from.switch.world().learn_neighbour("br0", ip(text), mac.parse().unwrap());
+    }
     let state = from.appctl("port-state/save", &["br0", "p1"]);
     assert_eq!(
         to.appctl("port-state/restore", &["--check", "br9", &state]),
-        "2 flows, 2 groups, 1 meters, 1 addresses, 0 memberships, 0 connections\n"
+        "2 flows, 2 groups, 1 meters, 2 addresses, 0 memberships, 0 connections\n"
     );
     assert_eq!(
         to.appctl("bridge/dump-flows", &["br9"]).matches("in_port").count(),
@@ -115,10 +123,17 @@ fn a_state_goes_on_where_ports_have_other_numbers() {
     assert!(dump.contains("priority=9,in_port=13,actions=output:12"), "{dump}");
     let macs = to.appctl("fdb/show", &["br9"]);
     assert!(macs.contains("12     4  50:54:00:00:00:01  static"), "{macs}");
+    let there = std::sync::Arc::clone(&to.switch.bridge("br9").unwrap().of);
+    let group = there.group(5).unwrap();
+    assert_eq!((group.counts.get(), group.buckets[1].1.get()), ((3, 180), (2, 9)));
+    assert_eq!(to.clock.now().as_ms() - group.created.as_ms(), 90_000);
+    let mac = "50:54:00:00:00:08".parse().unwrap();
+    assert_eq!(to.switch.world().neighbour("br9", ip("1.1.2.92")), Some(mac));
+    assert_eq!(to.switch.world().neighbour("br9", ip("1.1.2.93")), None, "it is behind another port");
     // What comes back is what went.
     let again = Json::parse(&to.appctl("port-state/save", &["br9", "p1"])).unwrap();
     let went = Json::parse(&state).unwrap();
-    for part in ["groups", "meters", "flows", "addresses"] {
+    for part in ["groups", "group_stats", "meters", "flows", "addresses", "neighbours"] {
         let sorted = |j: &Json| {
             let mut all: Vec<String> = j
                 .get(part)
@@ -199,6 +214,11 @@ fn nonsense_is_refused_and_changes_nothing() {
             "unknown protocol",
         ),
         (r#"{"version":1,"connections":[{}]}"#, "orig is wrong"),
+        (r#"{"version":1,"gone":[[70000,["10.0.0.1","10.0.0.2",6,1,2,0]]]}"#, "no zone and direction"),
+        (r#"{"version":1,"neighbours":[{"ip":"x"}]}"#, "not an IPv6 address"),
+        (r#"{"version":1,"neighbours":[{"ip":"::1","mac":"y"}]}"#, "not an Ethernet address"),
+        (r#"{"version":1,"group_stats":[{"group":1,"age_ms":1,"modified_ms":1,"counts":[[1]]}]}"#, "pairs"),
+        (r#"{"version":1,"group_stats":[{"group":-1}]}"#, "\"group\" is missing or no number in range"),
         (&flow("in_port=vm7,actions=drop"), "ports that it names"),
         (&flow("actions=group:9"), "group 9 is used"),
         (&flow("actions=meter:9"), "meter 9 is used"),
@@ -219,4 +239,31 @@ fn nonsense_is_refused_and_changes_nothing() {
     let bridge = lab.switch.bridge("br9").unwrap();
     assert!(bridge.of.groups.read().is_empty() && bridge.of.meters.read().is_empty());
     assert_eq!(lab.appctl("bridge/dump-flows", &["br9"]), before);
+}
+
+#[test]
+fn names_keeping_and_passes() {
+    let mut lab = source();
+    let state = lab.appctl("port-state/save", &["--as=p1=tap7", "br0", "p1"]);
+    assert!(state.contains("in_port=tap7,") && state.contains("output:tap7"), "{state}");
+    assert!(state.contains("\"ports\":[\"tap7\"]") && !state.contains("p1"), "{state}");
+    // Passes of a move.
+    let pass = ["--session=s", "--only=connections", "br0", "p1"];
+    assert!(lab.appctl("port-state/save", &pass).contains("\"gone\":[]"));
+    assert_eq!(lab.appctl("port-state/end", &["--outcome", "s"]), "open\n");
+    assert_eq!(lab.appctl("port-state/end", &["--finished", "s"]), "finished\n");
+    assert_eq!(lab.appctl("port-state/end", &["--outcome", "s"]), "finished\n");
+    assert_eq!(lab.appctl("port-state/end", &["--undo", "s"]), "s has finished");
+    lab.appctl("port-state/end", &["s"]);
+    assert_eq!(lab.appctl("port-state/end", &["--finished", "s"]), "s: no such session");
+    assert_eq!(lab.appctl("port-state/end", &["--outcome", "s"]), "unknown\n");
+    assert_eq!(lab.appctl("port-state/heard", &["br0", "p1"]), "0\n");
+    // What goes with a port, and what stays.
+    let left = |lab: &mut Lab| lab.appctl("bridge/dump-flows", &["br0"]).matches("priority=").count();
+    let before = left(&mut lab);
+    lab.appctl("port-state/forget", &["--keep=0/0", "br0", "p1"]);
+    assert_eq!(left(&mut lab), before);
+    lab.appctl("port-state/forget", &["--address=50:54:00:00:00:09", "br0", "p1", "gone"]);
+    assert_eq!(left(&mut lab), before - 3);
+    assert_eq!(lab.appctl("port-state/forget", &["--keep=x", "br0", "p1"]), "x: not COOKIE[/MASK]");
 }
