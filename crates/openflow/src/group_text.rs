@@ -511,7 +511,8 @@ pub fn parse_group_mod(
         let one = &after[..next.unwrap_or(after.len())];
         rest = next.map(|at| &after[at..]);
         let b = parse_bucket(one, g.kind, names, &mut usable)?;
-        if g.kind != GroupType::Select && b.weight > 0 {
+        // Buckets to insert do not say of what kind their group is.
+        if g.kind != GroupType::Select && b.weight > 0 && command != C::InsertBucket {
             return Err("Only select groups can have bucket weights.".to_string());
         }
         g.buckets.push(b);
@@ -718,4 +719,20 @@ fn parse_bands(s: &str, m: &mut MeterConfig) -> Result<(), String> {
         return Err(complaint.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::NO_NAMES;
+
+    #[test]
+    fn inserted_buckets_may_have_weights_whatever_the_group() {
+        let text = "group_id=1,command_bucket_id=last,bucket=bucket_id:2,weight:5,output:3";
+        let (group, _) = parse_group_mod(text, Some(GroupModCommand::InsertBucket), NO_NAMES).unwrap();
+        assert_eq!(group.buckets[0].weight, 5);
+        let text = "group_id=1,type=all,bucket=weight:5,output:3";
+        let refused = parse_group_mod(text, Some(GroupModCommand::Add), NO_NAMES);
+        assert_eq!(refused.err().unwrap(), "Only select groups can have bucket weights.");
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use ib_base::vlog::module::PCAP;
-use ib_base::vlog_warn;
+use ib_base::vlog::module::{OFP_ERRORS, PCAP};
+use ib_base::{vlog_err, vlog_warn};
 use ib_flow::fields::Protocols;
 use ib_flow::text::normalize::normalize_match;
 use ib_flow::wire::nxm::{self, DecodeOptions};
@@ -254,7 +254,11 @@ pub(super) fn encode_error_reply(_: &mut Ctl, args: &[String], io: &mut Io<'_>) 
     if claimed != request.len() {
         return Err("Request size inconsistent".into());
     }
-    let version = Version::from_wire(request[0]).unwrap_or(Version::V10);
+    let version = Version::from_wire(request[0]).unwrap_or_else(|| {
+        let n = request[0];
+        vlog_err!(OFP_ERRORS, "cannot encode error for unknown OpenFlow version 0x{n:02x}");
+        Version::V10
+    });
     io.out(dump(&encode_error(error, version, &request)));
     Ok(())
 }

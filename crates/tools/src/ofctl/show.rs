@@ -348,7 +348,8 @@ pub(super) fn mod_port(ctl: &mut Ctl, args: &[String], _: &mut Io<'_>) -> Result
         ("packet-in", true, PortConfig::NO_PACKET_IN),
     ];
     let ports = ctl.fetch_ports(&args[0])?;
-    let wanted = ib_flow::text::parse_port(&args[1], None);
+    // By number or by the name that the switch gives it; reserved ports have no other names here.
+    let wanted = args[1].parse().ok().map(ib_flow::OfPort);
     let port = ports
         .iter()
         .find(|p| Some(p.port_no) == wanted || (wanted.is_none() && p.name == args[1]))
