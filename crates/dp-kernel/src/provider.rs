@@ -290,11 +290,7 @@ impl RemoteDpif {
             (false, None) => FlowOrigin::KernelNameless,
         };
         let key = Arc::new(key);
-        let ufid = answer.ufid.unwrap_or_else(|| {
-            let ufid = ib_dpif::ufid::ufid_of(&key, &mask, self.link.seed);
-            self.nameless.lock().insert(ufid, Arc::clone(&key));
-            ufid
-        });
+        let ufid = answer.ufid.unwrap_or_else(|| self.name_flow(&key));
         FlowInfo {
             key,
             mask: Arc::new(mask),
@@ -306,6 +302,13 @@ impl RemoteDpif {
             origin,
             core: None,
         }
+    }
+
+    /// An identifier for a flow of the kernel's that has none, by which it can be asked for from now on.
+    fn name_flow(&self, key: &Flow) -> Ufid {
+        let ufid = ib_dpif::ufid::ufid_of_key(key, self.link.seed);
+        self.nameless.lock().entry(ufid).or_insert_with(|| Arc::new(key.clone()));
+        ufid
     }
 
     fn stats_of(&self, answer: &FlowAnswer) -> FlowStats {
@@ -572,7 +575,9 @@ impl Dpif for RemoteDpif {
     }
     fn flow_stats(&self, visit: &mut dyn FnMut(Ufid, FlowStats)) {
         self.dump_flows(omit::KEY | omit::MASK | omit::ACTIONS, &mut |answer| {
-            if let Some(ufid) = answer.ufid {
+            // What has no identifier comes with its key.
+            let computed = || answer.key.as_ref().map(|(key, _)| self.name_flow(key));
+            if let Some(ufid) = answer.ufid.or_else(computed) {
                 visit(ufid, self.stats_of(&answer));
             }
         });
