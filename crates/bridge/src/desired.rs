@@ -394,8 +394,13 @@ fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>
     let request = row.ofport_request().and_then(|v| u16::try_from(v).ok()).map(OfPort);
     let before = row.ofport().and_then(|v| u16::try_from(v).ok()).map(OfPort);
     let ordinary = |p: &OfPort| p.0 != 0 && *p < OfPort::MAX;
-    let mac = row.mac().and_then(|m| m.parse::<Mac>().ok());
-    if mac.is_some_and(Mac::is_multicast) {
+    let asked = row.mac().and_then(|m| m.parse::<Mac>().ok());
+    let mac = asked.filter(|_| !is_local);
+    if is_local && asked.is_some() {
+        warnings.push(format!(
+            "interface {name}: ignoring mac in Interface record (use Bridge record to set local port's mac)"
+        ));
+    } else if mac.is_some_and(Mac::is_multicast) {
         warnings.push(format!("interface {name}: cannot set MAC to multicast address"));
     }
     InterfaceDesired {

@@ -17,6 +17,7 @@ mod reconfigure;
 pub mod rstp;
 pub mod spanning_tree;
 mod status;
+mod system_stats;
 
 pub use reconfigure::BridgeLayer;
 pub use status::StatusWriter;

@@ -671,7 +671,7 @@ fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Ref
         // The texts of the original's layers below ours.
         let summary = format!("{name}: could not set configuration ({})", strerror_of(&why, &e));
         if why != summary {
-            vlog_warn!(ib_base::vlog::module::NETDEV_VPORT, "{why}");
+            vlog_err!(ib_base::vlog::module::NETDEV_VPORT, "{why}");
         }
         vlog_warn!(ib_base::vlog::module::NETDEV, "{summary}");
         Refused { why, by_config: true }
@@ -723,7 +723,7 @@ fn usable_mac(port: &RunningPort, want: &PortDesired, is_local: bool) -> Option<
     }
     let first = port.interfaces.values().next()?;
     let internal = first.desired.kind == "internal" || first.desired.kind == "patch";
-    let of_device = || if internal { None } else { first.desired.mac.or(first.dev.mac().ok()) };
+    let of_device = || if internal { None } else { first.dev.mac().ok() };
     let local_bit = |m: &Mac| m.0[0] & 2 != 0;
     let usable = |m: &Mac| !m.is_multicast() && !m.is_zero() && !m.is_reserved() && !local_bit(m);
     want.mac.or_else(of_device).filter(usable)
@@ -749,16 +749,14 @@ fn default_mac(uuid: Uuid) -> Mac {
     Mac([b[3] & !1 | 2, b[2], b[1], b[0], b[7], b[6]])
 }
 
-/// Gives the bridge's own device the bridge's address, unless its row has one of its own.
+/// Gives the bridge's own device the bridge's address.
 fn set_local_mac(bridge: &mut Bridge, running: &RunningBridge, want: &BridgeDesired, mac: Mac) {
     let own = running.ports.get(&want.name).and_then(|p| p.interfaces.get(&want.name));
     let Some(local) = own else { return };
-    if local.desired.mac.is_none() {
-        if let Err(e) = local.dev.set_mac(mac) {
-            vlog_err!(BRIDGE, "bridge {}: failed to set bridge Ethernet address: {e}", want.name);
-        }
-        bridge.port_netdev(local.ofport, device_status(&*local.dev));
+    if let Err(e) = local.dev.set_mac(mac) {
+        vlog_err!(BRIDGE, "bridge {}: failed to set bridge Ethernet address: {e}", want.name);
     }
+    bridge.port_netdev(local.ofport, device_status(&*local.dev));
 }
 
 #[cfg(test)]

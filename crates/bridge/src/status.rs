@@ -11,17 +11,21 @@ use ib_ofproto::Bridge;
 use ib_ovsdb::idl::vswitch::{self as rows, OpenVSwitch};
 use ib_ovsdb::idl::{Idl, Txn};
 use ib_ovsdb::{Atom, Datum};
+use ib_sys::dirs;
 
 use crate::columns::{self, Written};
 use crate::reconfigure::{BridgeLayer, Fresh, RunningInterface, device_status};
 use crate::rstp;
 use crate::spanning_tree::{id_text, status_map};
+use crate::system_stats;
 
 /// Remembers what the database was told.
 #[derive(Default)]
 pub struct StatusWriter {
     written: Written,
     next_stats: Instant,
+    /// When the machine's statistics are due, if they are wanted.
+    next_system: Option<Instant>,
     /// The process-wide columns of Open_vSwitch are in.
     root_done: bool,
     /// [`Bridge::stp_seq`] of what was written, by bridge.
@@ -41,6 +45,7 @@ impl StatusWriter {
     pub fn forget(&mut self) {
         self.written.forget();
         self.root_done = false;
+        self.next_system = None;
         self.all_due = true;
         self.monitors_due = true;
         self.stp_seen.clear();
@@ -50,7 +55,7 @@ impl StatusWriter {
 
     /// When [`Self::refresh`] is next due if nothing happens.
     pub fn deadline(&self) -> Instant {
-        self.next_stats
+        self.next_system.map_or(self.next_stats, |at| at.min(self.next_stats))
     }
 
     /// Puts what the database does not know yet into `txn`.
@@ -63,6 +68,7 @@ impl StatusWriter {
         if !self.root_done {
             self.root(layer, idl, txn);
         }
+        self.system(layer, idl, txn, now);
         if with_stats || std::mem::take(&mut self.all_due) {
             layer.devices_changed();
         }
@@ -243,6 +249,24 @@ impl StatusWriter {
         ];
         self.written.write(idl, txn, "Open_vSwitch", root.uuid(), root_columns);
         self.root_done = true;
+    }
+
+    /// The machine's statistics: at once when they are wanted, then periodically; none when they are not.
+    fn system(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn, now: Instant) {
+        let is_wanted = layer.desired.other_config.get("enable-statistics").is_some_and(|v| v == "true");
+        if is_wanted && self.next_system.is_some_and(|due| now < due) {
+            return;
+        }
+        let Some(root) = OpenVSwitch::first(idl.view()) else { return };
+        self.next_system = is_wanted.then(|| now + system_stats::INTERVAL);
+        let found = if is_wanted { system_stats::collect(&dirs::rundir()) } else { BTreeMap::new() };
+        self.written.write(
+            idl,
+            txn,
+            "Open_vSwitch",
+            root.uuid(),
+            vec![("statistics", columns::strings(&found))],
+        );
     }
 
     fn interfaces(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn, with_stats: bool) {

@@ -67,7 +67,7 @@ impl Netdev for Patch {
             return Err(Error::Config(format!("{name}: patch type requires valid 'peer' argument")));
         };
         if options.len() > 1 {
-            return Err(Error::Config(format!("{name}: patch type requires only a 'peer' argument")));
+            return Err(Error::Config(format!("{name}: patch type takes only a 'peer' argument")));
         }
         if peer == name {
             return Err(Error::Config(format!("{name}: patch peer must not be self")));
@@ -171,7 +171,7 @@ mod tests {
         let text = |o: &[(&str, &str)]| p.set_config(&options(o)).unwrap_err().to_string();
         assert_eq!(text(&[]), "a: patch type requires valid 'peer' argument");
         assert_eq!(text(&[("peer", "a")]), "a: patch peer must not be self");
-        assert_eq!(text(&[("peer", "b"), ("x", "y")]), "a: patch type requires only a 'peer' argument");
+        assert_eq!(text(&[("peer", "b"), ("x", "y")]), "a: patch type takes only a 'peer' argument");
         assert_eq!(p.patch_peer(), None);
         let seq = p.change_seq();
         p.set_config(&options(&[("peer", "b")])).unwrap();

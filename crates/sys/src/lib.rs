@@ -10,6 +10,7 @@ pub mod errno;
 pub mod ethtool;
 pub mod eventfd;
 pub mod fd_socket;
+pub mod file_system;
 pub mod guest_memory;
 pub mod lockfile;
 pub mod memory;
