@@ -188,6 +188,28 @@ fn there_is_one_port_whatever_fails() {
 }
 
 #[test]
+fn a_port_moves_on_its_machines_first_packet() {
+    if !need(NET) {
+        return;
+    }
+    let n = Net::new();
+    let mut command = n.a.command(&format!("{IRONBRIDGE} port migrate --on-announcement {}", n.port));
+    command.args(["--", "sh", "-c", &n.receive()]).stdout(Stdio::piped());
+    let mut mover = Running(command.spawn().unwrap());
+    let mut said = BufReader::new(mover.0.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(mover.0.try_wait().unwrap().is_none(), "nobody has spoken yet");
+    n.far.sh(&format!("ip link set {} up", n.port));
+    n.far.sh(&format!("ip addr add 10.84.7.1/24 dev {}", n.port));
+    let _ = n.far.try_sh("ping -c 1 -W 1 10.84.7.2");
+    assert!(mover.0.wait().unwrap().success());
+    assert!(!n.is_here());
+}
+
+#[test]
 fn ports_move_by_tls() {
     const PKI: &[(&str, &str)] =
         &[("/usr/bin/ovs-pki", "openvswitch-common"), ("/usr/bin/openssl", "openssl")];
