@@ -12,7 +12,6 @@ use ib_packet::{Gso, GsoKind, Packet};
 const SIMPLE: &[&str] = &[
     "1",
     "99",
-    "drop",
     "ct_clear",
     "pop_vlan",
     "push_vlan(vid=5,pcp=1)",
@@ -49,6 +48,9 @@ const SIMPLE: &[&str] = &[
 ];
 
 fn list(rng: &mut Rng, depth: u32) -> String {
+    if rng.below(20) == 0 {
+        return "drop".to_owned();
+    }
     let n = 1 + rng.below(4);
     let one = |rng: &mut Rng| {
         if depth < 3 && rng.below(5) == 0 {
