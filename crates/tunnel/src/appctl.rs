@@ -2,9 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use ib_base::json::Json;
+
 use crate::mapped;
 use crate::neigh::MAX_AGING_S;
-use crate::route::{MAX_USER_ROUTES, Prefix, Route, Rule, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, priority};
+use crate::route::{
+    MAX_USER_ROUTES, Prefix, Route, Rule, Shown, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, priority,
+};
 use crate::unmapped;
 use crate::world::{World, egress_ports, set_egress_ports};
 
@@ -22,13 +26,23 @@ pub struct Command {
     pub max: usize,
     /// What it does.
     pub run: fn(&World, &[&str]) -> Reply,
+    /// What it says to a client that asked for JSON; absent: its text.
+    pub json: Option<fn(&World, &[&str]) -> Result<Json, String>>,
 }
 
 macro_rules! commands {
-    ($($name:literal $usage:literal $min:literal..$max:literal => $f:path;)*) => {
+    (@json) => { None };
+    (@json $f:path) => { Some($f) };
+    ($($name:literal $usage:literal $min:literal..$max:literal => $f:path $(, json $json:path)?;)*) => {
         /// All of them.
-        pub static COMMANDS: &[Command] =
-            &[$(Command { name: $name, usage: $usage, min: $min, max: $max, run: $f }),*];
+        pub static COMMANDS: &[Command] = &[$(Command {
+            name: $name,
+            usage: $usage,
+            min: $min,
+            max: $max,
+            run: $f,
+            json: commands!(@json $($json)?),
+        }),*];
     };
 }
 
@@ -38,8 +52,8 @@ commands! {
     "ovs/route/lookup" "ip_addr [pkt_mark=mark] [src=src_ip]" 1..3 => route_lookup;
     "ovs/route/rule/add" "[-6] [not] from=all|ip/plen [prio=num] table=local|main|default|id" 2..5 => rule_add;
     "ovs/route/rule/del" "[-6] [not] from=all|ip/plen [prio=num] table=local|main|default|id" 2..5 => rule_del;
-    "ovs/route/rule/show" "[-6]" 0..1 => rule_show;
-    "ovs/route/show" "[table=all|id]" 0..1 => route_show;
+    "ovs/route/rule/show" "[-6]" 0..1 => rule_show, json rule_show_json;
+    "ovs/route/show" "[table=all|id]" 0..1 => route_show, json route_show_json;
     "tnl/arp/aging" "[SECS]" 0..1 => aging;
     "tnl/arp/flush" "" 0..0 => flush;
     "tnl/arp/set" "BRIDGE IP MAC" 3..3 => set;
@@ -63,38 +77,30 @@ fn number(text: &str) -> Option<u32> {
     }
 }
 
-fn table(text: &str) -> Option<u32> {
-    match text {
-        "local" => Some(TABLE_LOCAL),
-        "main" => Some(TABLE_MAIN),
-        "default" => Some(TABLE_DEFAULT),
-        id => number(id).filter(|id| *id != 0),
-    }
+/// The table that `table=ID` names; `None` if the word is something else.
+fn table_word(word: &str) -> Option<Result<u32, String>> {
+    let id = word.strip_prefix("table=")?;
+    Some(number(id).ok_or_else(|| "Invalid table format".to_owned()))
 }
 
 // Routes.
 
 fn route_add(world: &World, args: &[&str]) -> Reply {
-    let bad = || "Invalid pkt_mark, IP gateway, table or src_ip".to_owned();
     let prefix = Prefix::parse(args[0]).ok_or("Invalid 'ip/plen' parameter")?;
     let (mut gateway, mut mark, mut src, mut table_id) = (None, 0, None, TABLE_MAIN);
+    let v4 = is_v4(args[0]);
+    let own_family = |text: &str| text.parse().ok().filter(|ip: &IpAddr| ip.is_ipv4() == v4);
     for arg in &args[2..] {
-        if let Some(m) = arg.strip_prefix("pkt_mark=") {
-            mark = number(m).ok_or_else(bad)?;
-        } else if let Some(s) = arg.strip_prefix("src=") {
-            let ip: IpAddr = s.parse().map_err(|_| bad())?;
-            src = Some(ip).filter(|ip| ip.is_ipv4() == prefix.is_v4());
-            if src.is_none() {
-                return Err(bad());
-            }
-        } else if let Some(t) = arg.strip_prefix("table=") {
-            table_id = table(t).ok_or_else(bad)?;
-        } else {
-            let ip: IpAddr = arg.parse().map_err(|_| bad())?;
-            if ip.is_ipv4() != is_v4(args[0]) || gateway.is_some() {
-                return Err(bad());
-            }
+        if let Some(m) = arg.strip_prefix("pkt_mark=").and_then(number) {
+            mark = m;
+        } else if let Some(ip) = arg.strip_prefix("src=").and_then(own_family) {
+            src = Some(ip);
+        } else if let Some(ip) = own_family(arg) {
             gateway = Some(ip);
+        } else if let Some(id) = table_word(arg) {
+            table_id = id?;
+        } else {
+            return Err("Invalid pkt_mark, IP gateway or src_ip".into());
         }
     }
     let gateway = gateway.map_or(Ipv6Addr::UNSPECIFIED, mapped);
@@ -136,10 +142,13 @@ fn route_del(world: &World, args: &[&str]) -> Reply {
     let prefix = Prefix::parse(args[0]).ok_or("Invalid parameters")?;
     let (mut mark, mut table_id) = (0, TABLE_MAIN);
     for arg in &args[1..] {
-        if let Some(m) = arg.strip_prefix("pkt_mark=") {
-            mark = number(m).ok_or("Invalid pkt_mark")?;
-        } else if let Some(t) = arg.strip_prefix("table=") {
-            table_id = table(t).ok_or("Invalid table")?;
+        if let Some(m) = arg.strip_prefix("pkt_mark=").and_then(number) {
+            mark = m;
+        } else if let Some(id) = table_word(arg) {
+            table_id = id?;
+            if !world.with_router(|r| r.has_table(table_id)) {
+                return Err(format!("Table {arg} not found"));
+            }
         } else {
             return Err("Invalid pkt_mark or table".into());
         }
@@ -149,87 +158,141 @@ fn route_del(world: &World, args: &[&str]) -> Reply {
 }
 
 fn route_lookup(world: &World, args: &[&str]) -> Reply {
-    let dst: IpAddr = args[0].parse().map_err(|_| "Invalid parameters".to_owned())?;
+    let v4 = is_v4(args[0]);
+    let host = Prefix::parse(args[0]).filter(|p| p.len == 128);
+    let dst = host.ok_or("Invalid 'ip/plen' parameter")?.addr;
     let (mut mark, mut src) = (0, None);
     for arg in &args[1..] {
-        if let Some(s) = arg.strip_prefix("src=") {
-            let ip: IpAddr = s.parse().map_err(|_| "Invalid src".to_owned())?;
+        let own_family = |text: &str| text.parse().ok().filter(|ip: &IpAddr| ip.is_ipv4() == v4);
+        if let Some(m) = arg.strip_prefix("pkt_mark=").and_then(number) {
+            mark = m;
+        } else if let Some(ip) = arg.strip_prefix("src=").and_then(own_family) {
             src = Some(mapped(ip));
         } else {
-            let m = arg.strip_prefix("pkt_mark=").and_then(number);
-            mark = m.ok_or("Invalid pkt_mark")?;
+            return Err("Invalid pkt_mark or src".into());
         }
     }
-    let found = world.with_router(|r| r.lookup(mark, mapped(dst), src)).ok_or("Not found")?;
+    let found = world.with_router(|r| r.lookup(mark, dst, src)).ok_or("Not found")?;
     let gateway = unmapped(found.gateway);
     Ok(format!("src {}\ngateway {gateway}\ndev {}\n", unmapped(found.src), found.dev))
 }
 
+/// Which tables `ovs/route/show` is asked for.
+fn shown(world: &World, args: &[&str]) -> Result<Shown, String> {
+    let Some(arg) = args.first() else { return Ok(Shown::Standard) };
+    if *arg == "table=all" {
+        return Ok(Shown::All);
+    }
+    match table_word(arg).ok_or("Invalid table format")?? {
+        0 => Ok(Shown::Standard),
+        id if world.with_router(|r| r.has_table(id)) => Ok(Shown::One(id)),
+        _ => Err(format!("Table '{arg}' not found")),
+    }
+}
+
 fn route_show(world: &World, args: &[&str]) -> Reply {
-    let which = match args.first().map(|a| a.strip_prefix("table=")) {
-        None => Some(TABLE_MAIN),
-        Some(Some("all")) => None,
-        Some(text) => Some(text.and_then(table).ok_or("Invalid param, expected table=ID or table=all")?),
-    };
-    Ok(world.with_router(|r| r.show(which)))
+    let shown = shown(world, args)?;
+    Ok(world.with_router(|r| r.show(shown)))
+}
+
+fn route_show_json(world: &World, args: &[&str]) -> Result<Json, String> {
+    let shown = shown(world, args)?;
+    Ok(world.with_router(|r| Json::array(r.shown(shown).map(route_json))))
+}
+
+fn route_json(r: &Route) -> Json {
+    let mut hop = vec![("dev", Json::from(r.dev.as_str()))];
+    if !r.gateway.is_unspecified() {
+        hop.push(("gateway", Json::from(unmapped(r.gateway).to_string())));
+    }
+    let mut row = vec![
+        ("dst", Json::from(unmapped(r.prefix.addr).to_string())),
+        ("local", Json::from(r.local)),
+        ("nexthops", Json::array([Json::object(hop)])),
+        ("prefix", Json::from(i64::from(r.prefix.own_len()))),
+        ("prefsrc", Json::from(unmapped(r.src).to_string())),
+        ("priority", Json::from(i64::from(r.priority))),
+        ("table", Json::from(i64::from(r.table))),
+        ("user", Json::from(r.user)),
+    ];
+    if r.mark != 0 {
+        // In the order of the names, like the others.
+        row.insert(2, ("mark", Json::from(i64::from(r.mark))));
+    }
+    Json::object(row)
 }
 
 // Rules.
 
-/// A rule as its words say, and the priority if it is among them.
-fn read_rule(args: &[&str]) -> Result<(Rule, Option<u32>), String> {
-    let mut rule = Rule { priority: 0, from: Prefix::ALL, invert: false, table: 0, user: true, v6: false };
-    let mut prio = None;
-    let mut from = false;
-    for arg in args {
-        match *arg {
-            "-6" => rule.v6 = true,
-            "not" => rule.invert = true,
-            "from=all" => from = true,
-            _ => {
-                let bad = || format!("Invalid parameter '{arg}'");
-                if let Some(p) = arg.strip_prefix("from=") {
-                    rule.from = Prefix::parse(p).ok_or_else(bad)?;
-                    rule.v6 = !rule.from.is_v4();
-                    from = true;
-                } else if let Some(n) = arg.strip_prefix("prio=") {
-                    prio = Some(number(n).ok_or_else(bad)?);
-                } else if let Some(t) = arg.strip_prefix("table=") {
-                    rule.table = table(t).ok_or_else(bad)?;
-                } else {
-                    return Err(bad());
-                }
-            }
-        }
+/// A rule as its words say, in their order: `[-6] [not] from=all|PREFIX [prio=N] table=ID`. Priority 0: not said.
+fn read_rule(args: &[&str]) -> Result<Rule, String> {
+    let mut words = args.iter().copied().peekable();
+    let v6 = words.next_if(|w| w.starts_with("-6")).is_some();
+    let invert = words.next_if(|w| w.starts_with("not")).is_some();
+    let mut rule = Rule { priority: 0, from: Prefix::ALL, invert, table: 0, user: true, v6 };
+    let from = words.next().and_then(|w| w.strip_prefix("from=")).ok_or("Invalid 'from' parameter")?;
+    if from != "all" {
+        rule.from = Prefix::parse(from).ok_or("Invalid from=ip/plen")?;
+        rule.v6 = !rule.from.is_v4();
     }
-    if !from || rule.table == 0 {
-        return Err("Invalid parameters".into());
+    let mut word = words.next().ok_or("Not enough arguments")?;
+    if let Some(n) = word.strip_prefix("prio=").and_then(number) {
+        rule.priority = n;
+        word = words.next().ok_or("Not enough arguments")?;
     }
-    Ok((rule, prio))
+    rule.table = match word.strip_prefix("table=") {
+        Some("local") => TABLE_LOCAL,
+        Some("main") => TABLE_MAIN,
+        Some("default") => TABLE_DEFAULT,
+        id => id.and_then(number).ok_or("Invalid 'table' format")?,
+    };
+    Ok(rule)
 }
 
 fn rule_add(world: &World, args: &[&str]) -> Reply {
-    let (mut rule, prio) = read_rule(args)?;
+    let mut rule = read_rule(args)?;
     world.change_router(|r| {
-        rule.priority =
-            prio.or_else(|| r.free_priority(rule.v6)).ok_or("Error while inserting rule.".to_owned())?;
+        if rule.priority == 0 {
+            rule.priority = r.free_priority();
+        }
         r.insert_rule(rule);
         ok()
     })
 }
 
 fn rule_del(world: &World, args: &[&str]) -> Reply {
-    let (rule, prio) = read_rule(args)?;
-    let found = world.change_router(|r| r.remove_user_rule(&rule, prio));
-    if found { ok() } else { Err("Not found".into()) }
+    let rule = read_rule(args)?;
+    let found = world.change_router(|r| r.remove_user_rule(&rule));
+    // The number and its text as scripts of the original know them.
+    if found { ok() } else { Err("Failed to delete router rule: -2 (Unknown error -2)".into()) }
 }
 
 fn rule_show(world: &World, args: &[&str]) -> Reply {
-    match args {
-        [] => Ok(world.with_router(|r| r.show_rules(false))),
-        ["-6"] => Ok(world.with_router(|r| r.show_rules(true))),
-        _ => Err("Invalid parameters".into()),
-    }
+    Ok(world.with_router(|r| r.show_rules(of_v6(args))))
+}
+
+/// Whether rules for IPv6 are asked for.
+fn of_v6(args: &[&str]) -> bool {
+    args.first().is_some_and(|w| w.starts_with("-6"))
+}
+
+fn rule_show_json(world: &World, args: &[&str]) -> Result<Json, String> {
+    let v6 = of_v6(args);
+    Ok(world.with_router(|r| Json::array(r.rules().iter().filter(|r| r.v6 == v6).map(rule_json))))
+}
+
+fn rule_json(r: &Rule) -> Json {
+    let all = r.from.len == 0;
+    let from = if all { "all".to_owned() } else { unmapped(r.from.addr).to_string() };
+    Json::object([
+        ("from", Json::from(from)),
+        ("invert", Json::from(r.invert)),
+        ("ipv4", Json::from(!r.v6)),
+        ("lookup", Json::from(i64::from(r.table))),
+        ("priority", Json::from(i64::from(r.priority))),
+        ("src-prefix", Json::from(i64::from(r.from.own_len()))),
+        ("user", Json::from(r.user)),
+    ])
 }
 
 // Neighbours.
@@ -303,18 +366,81 @@ mod tests {
             ("tnl/neigh/set br0 1.1.1.1 f8:bc:12:44:34:b6", Ok("OK\n")),
             ("tnl/egress_port_range 0 0", Ok("Invalid min.\n")),
             ("ovs/route/add 1.1.2.92/24 br9", Err("Error while inserting route.")),
-            ("ovs/route/lookup 1.1.4.7 pkt_mark=foo", Err("Invalid pkt_mark")),
-            ("ovs/route/lookup foo", Err("Invalid parameters")),
+            ("ovs/route/add foo br0", Err("Invalid 'ip/plen' parameter")),
+            ("ovs/route/add 1.1.2.0/24 br9 fe80::1", Err("Invalid pkt_mark, IP gateway or src_ip")),
+            ("ovs/route/add 1.1.2.0/24 br9 table=x", Err("Invalid table format")),
+            ("ovs/route/lookup 1.1.4.7 pkt_mark=foo", Err("Invalid pkt_mark or src")),
+            ("ovs/route/lookup foo", Err("Invalid 'ip/plen' parameter")),
+            ("ovs/route/lookup 1.1.4.0/24", Err("Invalid 'ip/plen' parameter")),
             ("ovs/route/lookup 1.1.4.7", Err("Not found")),
             ("ovs/route/del 1.1.4.0/24", Err("Not found")),
+            ("ovs/route/del 1.1.4.0/24 table=7", Err("Table table=7 not found")),
+            ("ovs/route/del 1.1.4.0/24 table=main", Err("Invalid table format")),
+            ("ovs/route/del 1.1.4.0/24 foo", Err("Invalid pkt_mark or table")),
             ("ovs/route/show", Ok("Route Table:\n")),
+            ("ovs/route/show table=254", Ok("Route Table:\n")),
+            ("ovs/route/show table=all", Ok("")),
+            ("ovs/route/show table=7", Err("Table 'table=7' not found")),
+            ("ovs/route/show foo", Err("Invalid table format")),
             ("tnl/ports/show -v", Ok("Listening ports:\n")),
             ("ovs/route/rule/add from=10.0.0.0/8 prio=7 table=10", Ok("OK\n")),
-            ("ovs/route/rule/del from=10.0.0.0/8 table=11", Err("Not found")),
+            (
+                "ovs/route/rule/del from=10.0.0.0/8 table=11",
+                Err("Failed to delete router rule: -2 (Unknown error -2)"),
+            ),
             ("ovs/route/rule/del from=10.0.0.0/8 table=10", Ok("OK\n")),
+            ("ovs/route/rule/add from=10.0.0.0/8 prio=7", Err("Not enough arguments")),
+            ("ovs/route/rule/add from=foo table=10", Err("Invalid from=ip/plen")),
+            ("ovs/route/rule/add prio=7 table=10", Err("Invalid 'from' parameter")),
+            ("ovs/route/rule/add from=all table=foo", Err("Invalid 'table' format")),
         ] {
             let got = run(&world, words);
             assert_eq!(got.as_deref().map_err(String::as_str), expect, "{words}");
         }
+    }
+
+    fn json(world: &World, words: &str) -> String {
+        let (name, args) = words.split_once(' ').unwrap_or((words, ""));
+        let args: Vec<&str> = args.split_whitespace().collect();
+        let command = COMMANDS.iter().find(|c| c.name == name).unwrap();
+        command.json.unwrap()(world, &args).unwrap().to_string()
+    }
+
+    #[test]
+    fn rules_and_routes_have_json() {
+        let world = World::new(&Clock::new());
+        run(&world, "ovs/route/rule/add not from=10.0.0.0/8 table=10").unwrap();
+        run(&world, "ovs/route/rule/add from=10.1.1.1 prio=7 table=main").unwrap();
+        let text = run(&world, "ovs/route/rule/show").unwrap();
+        assert!(text.contains("User: 7: from 10.1.1.1 lookup main\n"), "{text}");
+        assert!(text.contains("User: 32765: not from 10.0.0.0/8  lookup 10\n"), "{text}");
+        assert_eq!(
+            json(&world, "ovs/route/rule/show -6"),
+            concat!(
+                r#"[{"from":"all","invert":false,"ipv4":false,"lookup":255,"priority":0,"src-prefix":0,"user":false},"#,
+                r#"{"from":"all","invert":false,"ipv4":false,"lookup":254,"priority":32766,"src-prefix":0,"user":false}]"#
+            )
+        );
+        world.change_router(|r| {
+            r.insert(Route {
+                prefix: Prefix::parse("10.2.0.0/16").unwrap(),
+                mark: 5,
+                dev: "br0".to_owned(),
+                gateway: mapped("1.1.1.1".parse().unwrap()),
+                src: mapped("1.1.1.2".parse().unwrap()),
+                local: false,
+                user: true,
+                table: 7,
+                priority: 144,
+            });
+        });
+        assert_eq!(json(&world, "ovs/route/show"), "[]");
+        assert_eq!(
+            json(&world, "ovs/route/show table=7"),
+            concat!(
+                r#"[{"dst":"10.2.0.0","local":false,"mark":5,"nexthops":[{"dev":"br0","gateway":"1.1.1.1"}],"#,
+                r#""prefix":16,"prefsrc":"1.1.1.2","priority":144,"table":7,"user":true}]"#
+            )
+        );
     }
 }

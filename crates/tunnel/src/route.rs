@@ -17,6 +17,19 @@ pub const TABLE_DEFAULT: u32 = 253;
 pub const TABLE_MAIN: u32 = 254;
 /// The kernel's table of local addresses.
 pub const TABLE_LOCAL: u32 = 255;
+/// Those that are always there, in the order in which they are looked into.
+const STANDARD_TABLES: [u32; 3] = [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT];
+
+/// The tables that a listing shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The local, the main and the default table.
+    Standard,
+    /// One table.
+    One(u32),
+    /// Every one.
+    All,
+}
 /// Routes of users.
 pub const MAX_USER_ROUTES: usize = 65_536;
 
@@ -62,6 +75,10 @@ impl Prefix {
     pub fn contains(&self, ip: Ipv6Addr) -> bool {
         ip.to_bits() & mask(self.len) == self.addr.to_bits()
     }
+    /// Its length in its own family: 0 to 32, or 0 to 128.
+    pub fn own_len(&self) -> u8 {
+        if self.is_v4() { self.len - 96 } else { self.len }
+    }
     /// Whether it is one of IPv4 addresses.
     pub fn is_v4(&self) -> bool {
         self.len >= 96 && self.addr.to_ipv4_mapped().is_some()
@@ -70,8 +87,8 @@ impl Prefix {
 
 impl std::fmt::Display for Prefix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let len = if self.is_v4() { self.len - 96 } else { self.len };
-        write!(f, "{}/{len}", if self.is_v4() { unmapped(self.addr) } else { IpAddr::V6(self.addr) })
+        let addr = if self.is_v4() { unmapped(self.addr) } else { IpAddr::V6(self.addr) };
+        write!(f, "{addr}/{}", self.own_len())
     }
 }
 
@@ -222,17 +239,21 @@ impl Router {
         self.rules.insert(at, rule);
     }
 
-    /// The lowest priority that no rule has, seen from the main table's.
-    pub fn free_priority(&self, v6: bool) -> Option<u32> {
-        (1..32_766).rev().find(|p| !self.rules.iter().any(|r| r.v6 == v6 && r.priority == *p))
+    /// A priority for a rule that names none: one less than that of the last rule with a gap before it, as `ip rule`
+    /// does among its own.
+    pub fn free_priority(&self) -> u32 {
+        let mut taken: Vec<u32> = self.rules.iter().map(|r| r.priority).filter(|p| *p != 0).collect();
+        taken.sort_unstable();
+        let gap_before = |at: &usize| *at == 0 || taken[*at] - taken[*at - 1] > 1;
+        (0..taken.len()).rev().find(gap_before).map_or(0, |at| taken[at] - 1)
     }
 
-    /// Removes the first rule of a user like this one (any priority if `priority` is `None`); whether it was there.
-    pub fn remove_user_rule(&mut self, like: &Rule, priority: Option<u32>) -> bool {
+    /// Removes the first rule of a user like this one (of any priority if its own is 0); whether it was there.
+    pub fn remove_user_rule(&mut self, like: &Rule) -> bool {
         let found = self.rules.iter().position(|r| {
             r.user
                 && (r.from, r.invert, r.table, r.v6) == (like.from, like.invert, like.table, like.v6)
-                && priority.is_none_or(|p| p == r.priority)
+                && (like.priority == 0 || like.priority == r.priority)
         });
         found.map(|at| self.rules.remove(at)).is_some()
     }
@@ -283,23 +304,35 @@ impl Router {
         None
     }
 
-    /// `ovs/route/show`: of one table, or of all.
-    pub fn show(&self, table: Option<u32>) -> String {
-        let mut out = match table {
-            Some(TABLE_MAIN) => "Route Table:\n".to_owned(),
-            Some(id) => format!("Route Table #{id}:\n"),
-            None => String::new(),
-        };
-        for r in &self.routes {
-            let standard = matches!(r.table, TABLE_MAIN | TABLE_LOCAL | TABLE_DEFAULT);
-            let shown = match table {
-                None => true,
-                Some(TABLE_MAIN) => standard,
-                Some(id) => r.table == id,
-            };
-            if !shown {
-                continue;
+    /// Whether there is a table of this number: a standard one, or one that a route or a rule made.
+    pub fn has_table(&self, id: u32) -> bool {
+        STANDARD_TABLES.contains(&id) || self.routes.iter().any(|r| r.table == id)
+    }
+
+    /// The routes of some tables, table by table and the best first in each.
+    pub fn shown(&self, which: Shown) -> impl Iterator<Item = &Route> {
+        let tables = match which {
+            Shown::Standard => STANDARD_TABLES.to_vec(),
+            Shown::One(id) => vec![id],
+            Shown::All => {
+                let other = |id: &u32| !STANDARD_TABLES.contains(id);
+                let mut others: Vec<u32> = self.routes.iter().map(|r| r.table).filter(other).collect();
+                others.sort_unstable();
+                others.dedup();
+                [STANDARD_TABLES.to_vec(), others].concat()
             }
+        };
+        tables.into_iter().flat_map(|id| self.routes.iter().filter(move |r| r.table == id))
+    }
+
+    /// `ovs/route/show` of some tables.
+    pub fn show(&self, which: Shown) -> String {
+        let mut out = match which {
+            Shown::One(id) if !STANDARD_TABLES.contains(&id) => format!("Route Table #{id}:\n"),
+            Shown::Standard | Shown::One(_) => "Route Table:\n".to_owned(),
+            Shown::All => String::new(),
+        };
+        for r in self.shown(which) {
             let _ = write!(out, "{}: {}", if r.user { "User" } else { "Cached" }, r.prefix);
             if r.mark != 0 {
                 let _ = write!(out, " MARK {}", r.mark);
@@ -312,7 +345,7 @@ impl Router {
             if r.local {
                 out.push_str(" local");
             }
-            if table.is_none() && !standard {
+            if which == Shown::All && !STANDARD_TABLES.contains(&r.table) {
                 let _ = write!(out, " table {}", r.table);
             }
             out.push('\n');
@@ -328,7 +361,12 @@ impl Router {
         for r in self.rules.iter().filter(|r| r.v6 == v6) {
             let owner = if r.user { "User" } else { "Cached" };
             let not = if r.invert { "not " } else { "" };
-            let from = if r.from.len == 0 { "all".to_owned() } else { r.from.to_string() };
+            // A prefix that is no single address is followed by two spaces, as in the original.
+            let from = match r.from.len {
+                0 => "all".to_owned(),
+                128 => unmapped(r.from.addr).to_string(),
+                _ => format!("{} ", r.from),
+            };
             let table = names.get(&r.table).map_or_else(|| r.table.to_string(), |n| (*n).to_owned());
             let _ = writeln!(out, "{owner}: {}: {not}from {from} lookup {table}", r.priority);
         }
@@ -367,7 +405,7 @@ mod tests {
         r.insert(route("1.1.2.92/24", "br0", "::", "1.1.2.88"));
         r.insert(route("2001:cafe::92/24", "br0", "::", "2001:cafe::88"));
         assert_eq!(
-            r.show(Some(TABLE_MAIN)),
+            r.show(Shown::Standard),
             "Route Table:\nUser: 1.1.2.0/24 dev br0 SRC 1.1.2.88\n\
              User: 0.0.0.0/0 dev br1 GW 9.9.9.9 SRC 9.9.9.1\nUser: 2001:ca00::/24 dev br0 SRC 2001:cafe::88\n"
         );
@@ -390,12 +428,13 @@ mod tests {
         other.table = 7;
         r.insert(other);
         assert_eq!(r.lookup(0, ip("10.1.1.1"), None), None);
-        assert!(r.show(Some(7)).starts_with("Route Table #7:\nUser: 10.0.0.0/8 dev br7"));
-        assert!(r.show(None).contains(" table 7\n"));
+        assert!(r.show(Shown::One(7)).starts_with("Route Table #7:\nUser: 10.0.0.0/8 dev br7"));
+        assert!(r.show(Shown::All).contains(" table 7\n"));
         let rule = Rule { priority: 10, from: Prefix::ALL, invert: false, table: 7, user: true, v6: false };
         r.insert_rule(rule.clone());
         assert_eq!(r.lookup(0, ip("10.1.1.1"), None).unwrap().dev, "br7");
         assert!(r.show_rules(false).contains("User: 10: from all lookup 7\n"), "{}", r.show_rules(false));
-        assert!(!r.remove_user_rule(&rule, Some(11)) && r.remove_user_rule(&rule, None));
+        let other = Rule { priority: 11, ..rule.clone() };
+        assert!(!r.remove_user_rule(&other) && r.remove_user_rule(&Rule { priority: 0, ..rule }));
     }
 }

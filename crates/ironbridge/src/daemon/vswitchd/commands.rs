@@ -13,7 +13,7 @@ use ib_netdev::dummy::appctl;
 use ib_netdev::{Flags, Netdev, Registry};
 use ib_openflow::message::{PortStats, QueueStats, Rfc2819};
 use ib_packet::{Mac, Packet};
-use ib_stream::unixctl::{Call, Command, MANY, Server, standard};
+use ib_stream::unixctl::{Call, Command, Format, MANY, Server, standard};
 
 use super::{Exit, Vswitchd};
 
@@ -300,9 +300,16 @@ fn tunnel_commands() -> Vec<Command<Vswitchd>> {
                 let Some(c) = ib_tunnel::appctl::COMMANDS.iter().find(|c| c.name == call.command) else {
                     return call.err("unknown command");
                 };
-                let result = (c.run)(v.layer.switch.world(), &args);
+                let world = v.layer.switch.world();
+                match c.json.filter(|_| call.format == Format::Json).map(|json| json(world, &args)) {
+                    None => {
+                        let result = (c.run)(world, &args);
+                        call.answer_text(result);
+                    }
+                    Some(Ok(json)) => call.ok_json(json),
+                    Some(Err(text)) => call.err(text),
+                }
                 v.layer.switch.run_world(now);
-                call.answer_text(result);
             },
         })
         .collect()
