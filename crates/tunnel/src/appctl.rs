@@ -13,6 +13,7 @@ use crate::unmapped;
 use crate::world::{World, egress_ports, set_egress_ports};
 
 type Reply = Result<String, String>;
+type JsonRun = fn(&World, &[&str]) -> Result<Json, String>;
 
 /// One command.
 pub struct Command {
@@ -27,7 +28,7 @@ pub struct Command {
     /// What it does.
     pub run: fn(&World, &[&str]) -> Reply,
     /// What it says to a client that asked for JSON; absent: its text.
-    pub json: Option<fn(&World, &[&str]) -> Result<Json, String>>,
+    pub json: Option<JsonRun>,
 }
 
 macro_rules! commands {
