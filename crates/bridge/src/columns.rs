@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ib_netdev::{Flags, Netdev};
+use ib_netdev::{Flags, Netdev, TX_OFFLOADS};
 use ib_ovsdb::idl::{Idl, Txn};
 use ib_ovsdb::{Atom, Datum, Uuid};
 
@@ -54,8 +54,20 @@ fn cleared() -> Vec<Column> {
     columns
 }
 
+/// The `status` of a device. Of a user-space datapath, whose packets wait for checksums and segmentation until a device
+/// takes them, it says what the device does of that.
+fn status(dev: &dyn Netdev, of_userspace: bool) -> Datum {
+    let mut pairs = dev.status();
+    if of_userspace {
+        let able = dev.tx_offloads();
+        pairs
+            .extend(TX_OFFLOADS.map(|what| (format!("tx_{what}_offload"), able.contains(&what).to_string())));
+    }
+    strings(&pairs)
+}
+
 /// The columns of a device in use, but its counters. One call costs a few system calls.
-pub fn of_device(dev: &dyn Netdev, ofport: u16) -> Vec<Column> {
+pub fn of_device(dev: &dyn Netdev, ofport: u16, of_userspace: bool) -> Vec<Column> {
     let flags = dev.flags().unwrap_or_default();
     let carrier = dev.carrier();
     let up_down = |up: bool| Datum::scalar(if up { "up" } else { "down" });
@@ -74,7 +86,7 @@ pub fn of_device(dev: &dyn Netdev, ofport: u16) -> Vec<Column> {
         ("mac_in_use", optional(dev.mac().ok().map(|m| m.to_string()))),
         ("mtu", optional(dev.mtu().ok().map(i64::from))),
         ("ifindex", Datum::scalar(index)),
-        ("status", strings(&dev.status())),
+        ("status", status(dev, of_userspace)),
     ]
 }
 

@@ -185,6 +185,13 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
     (desired, warnings)
 }
 
+impl BridgeDesired {
+    /// Whether its datapath is one of user space, by its name.
+    pub fn is_userspace(&self) -> bool {
+        self.datapath_type != "system"
+    }
+}
+
 fn read_bridge(
     row: &Bridge<'_>,
     managers: &[SocketAddrV4],

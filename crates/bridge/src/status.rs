@@ -272,9 +272,10 @@ impl StatusWriter {
     fn interfaces(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn, with_stats: bool) {
         for (name, running) in &mut layer.bridges {
             let Some(bridge) = layer.switch.bridge_mut(name) else { continue };
+            let of_userspace = running.desired.is_userspace();
             for (iface_name, iface) in running.ports.values_mut().flat_map(|p| p.interfaces.iter_mut()) {
                 let why = layer.failed.get(iface_name).map(|f| f.why.as_str());
-                self.interface(bridge, iface, why, idl, txn);
+                self.interface(bridge, iface, of_userspace, why, idl, txn);
                 let Some(uuid) = iface.desired.uuid.filter(|_| with_stats) else { continue };
                 let stats = vec![("statistics", statistics(bridge, iface))];
                 self.written.write(idl, txn, "Interface", uuid, stats);
@@ -284,11 +285,15 @@ impl StatusWriter {
 
     /// One port, if it runs.
     fn port(&mut self, layer: &mut BridgeLayer, idl: &Idl, txn: &mut Txn, bridge: &str, port: &str) {
-        let running = layer.bridges.get_mut(bridge).and_then(|b| b.ports.get_mut(port));
-        let (Some(running), Some(bridge)) = (running, layer.switch.bridge_mut(bridge)) else { return };
+        let Some(running) = layer.bridges.get_mut(bridge) else { return };
+        let of_userspace = running.desired.is_userspace();
+        let (Some(running), Some(bridge)) = (running.ports.get_mut(port), layer.switch.bridge_mut(bridge))
+        else {
+            return;
+        };
         for (name, iface) in &mut running.interfaces {
             let why = layer.failed.get(name).map(|f| f.why.as_str());
-            self.interface(bridge, iface, why, idl, txn);
+            self.interface(bridge, iface, of_userspace, why, idl, txn);
         }
     }
 
@@ -297,6 +302,7 @@ impl StatusWriter {
         &mut self,
         bridge: &mut Bridge,
         iface: &mut RunningInterface,
+        of_userspace: bool,
         why: Option<&str>,
         idl: &Idl,
         txn: &mut Txn,
@@ -309,7 +315,7 @@ impl StatusWriter {
         let is_new = iface.seen_seq == 0;
         iface.seen_seq = seq;
         bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
-        let mut columns = columns::of_device(&*iface.dev, iface.ofport.0);
+        let mut columns = columns::of_device(&*iface.dev, iface.ofport.0, of_userspace);
         if let Some(why) = why {
             columns.retain(|(c, _)| *c != "error");
             columns.push(("error", Datum::scalar(why)));

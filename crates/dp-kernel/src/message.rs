@@ -541,7 +541,10 @@ fn offload_bytes(o: &Offload) -> Vec<u8> {
     let number = |kind| GSO_KINDS.iter().position(|k| *k == kind).map_or(0, |at| at + 1);
     let (kind, size) = o.gso.map_or((0, 0), |g| (u16::try_from(number(g.kind)).unwrap_or(0), g.size));
     let ecn = o.gso.is_some_and(|g| g.ecn);
-    let flags = u16::from(o.partial_csum.is_some()) | u16::from(o.csum_valid) << 1 | u16::from(ecn) << 2;
+    let flags = u16::from(o.partial_csum.is_some())
+        | u16::from(o.csum_valid) << 1
+        | u16::from(ecn) << 2
+        | u16::from(o.ip_csum_valid) << 3;
     [flags, kind, start, offset, size, o.hdr_len].iter().flat_map(|v| v.to_ne_bytes()).collect()
 }
 
@@ -561,6 +564,7 @@ fn offload_of(data: &[u8]) -> Result<Offload, CodecError> {
     Ok(Offload {
         partial_csum: (flags & 1 != 0).then_some((at(2)?, at(3)?)),
         csum_valid: flags & 2 != 0,
+        ip_csum_valid: flags & 8 != 0,
         gso,
         hdr_len: at(5)?,
     })

@@ -7,6 +7,7 @@
 use ib_dpif::SetField;
 use ib_dpif::action::{ArpFields, EthAddrs, IcmpFields, Ipv4Fields, Ipv6Fields, L4Ports, NdFields};
 use ib_flow::key::Nsh;
+use ib_packet::wire::Ipv4;
 use ib_packet::{Be16, Be32, Mac, Packet};
 
 use crate::headers::{CsumKind, L3, Layout, crc32c, ethertype, ip_proto, update_csum};
@@ -71,6 +72,7 @@ fn set_ipv4(p: &mut Packet, v: &Ipv4Fields, m: &Ipv4Fields) {
     let Some(layout) = Layout::of(p) else { return };
     let L3::V4(ip) = layout.l3 else { return };
     let l4 = l4_csum(p, &layout);
+    let verified = p.offload.ip_csum_valid;
     let d = p.data_mut();
     for (at, value, mask) in [(12, v.src, m.src), (16, v.dst, m.dst)] {
         if let Some((old, new)) = merge_at(d, ip + at, value.to_bytes(), mask.to_bytes()) {
@@ -85,6 +87,9 @@ fn set_ipv4(p: &mut Packet, v: &Ipv4Fields, m: &Ipv4Fields) {
         if let Some((old, new)) = merge_at(d, ip + at, value, mask) {
             update_csum(d, ip + 10, CsumKind::Full, &old, &new);
         }
+    }
+    if verified && let Ok(mut ip) = Ipv4::new_checked(&mut d[ip..]) {
+        ip.fill_checksum();
     }
 }
 
@@ -388,6 +393,21 @@ mod tests {
             assert_eq!(&p.data()[26..34], &[192, 168, 1, 1, 10, 0, 0, 2]);
             assert_eq!((p.data()[15], p.data()[22]), (0x28, 9));
             assert!(checksums_good(p.data()));
+        }
+    }
+
+    #[test]
+    fn a_verified_header_checksum_is_computed_anew() {
+        let ttl = SetField::Ipv4(
+            Ipv4Fields { ttl: 9, ..Ipv4Fields::default() },
+            Ipv4Fields { ttl: 0xff, ..Ipv4Fields::default() },
+        );
+        for verified in [false, true] {
+            let mut p = Packet::from_frame(&udp_v4(1, 2, 3, 4));
+            p.data_mut()[24..26].fill(0xde);
+            p.offload.ip_csum_valid = verified;
+            set(&mut p, &ttl);
+            assert_eq!(checksums_good(p.data()), verified);
         }
     }
 

@@ -75,7 +75,7 @@ pub fn super_frame(payload: usize, mss: u16) -> Packet {
         partial_csum: Some((34, 16)),
         gso: Some(Gso { kind: GsoKind::TcpV4, size: mss, ecn: false }),
         hdr_len: 54,
-        csum_valid: false,
+        ..Offload::default()
     };
     p
 }

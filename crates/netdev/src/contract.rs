@@ -54,6 +54,21 @@ pub struct Bypass {
     pub max_frame: u32,
 }
 
+/// Work that a device may do on packets that it sends, as the `status` column names it between `tx_` and `_offload`
+/// (ovs-vswitchd.conf.db(5), Interface).
+pub const TX_OFFLOADS: [&str; 10] = [
+    "geneve_tso",
+    "gre_tso",
+    "ip_csum",
+    "out_ip_csum",
+    "out_udp_csum",
+    "sctp_csum",
+    "tcp_csum",
+    "tcp_seg",
+    "udp_csum",
+    "vxlan_tso",
+];
+
 /// One network device, shared. Dropping the last reference closes it; a device that we created
 /// (TAP, dummy) then ceases to exist.
 pub trait Netdev: Send + Sync {
@@ -73,6 +88,11 @@ pub trait Netdev: Send + Sync {
     /// Key-value pairs for the `status` column: `driver_name`, `driver_version`, `firmware_version`, ...
     fn status(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
+    }
+
+    /// What it does for us with packets that it sends: some of [`TX_OFFLOADS`].
+    fn tx_offloads(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Ethernet address.

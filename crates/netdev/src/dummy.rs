@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use ib_packet::buffer::{BATCH_MAX, Pool};
 use ib_packet::csum::Sum;
+use ib_packet::gso::{fill_header_csum, fill_transport_csum};
 use ib_packet::{Batch, Mac, Packet};
 use ib_sys::eventfd::{Epoll, EventFd};
 use parking_lot::Mutex;
@@ -101,6 +102,7 @@ impl Provider for DummyProvider {
             tx_gone: Count::default(),
             custom: [0; 2],
             wire: None,
+            simulated: Simulated::default(),
         };
         Ok(Arc::new(Dummy {
             name: name.to_owned(),
@@ -153,6 +155,67 @@ struct State {
     custom: [u64; 2],
     /// What it is joined to another dummy by.
     wire: Option<Wire>,
+    simulated: Simulated,
+}
+
+/// What the `ol_*` options make a device pretend about checksums, as hardware would.
+#[derive(Clone, Copy, Debug, Default)]
+struct Simulated {
+    /// Names and values of the switches that are on.
+    on: [bool; SWITCHES.len()],
+}
+
+/// The switches, in alphabetical order. The first two are the names that 3.2 to 3.5 had.
+const SWITCHES: [&str; 8] = [
+    "ol_ip_csum",
+    "ol_ip_csum_set_good",
+    "ol_ip_rx_csum_set_good",
+    "ol_ip_rx_csum_set_partial",
+    "ol_ip_tx_csum",
+    "ol_l4_rx_csum_set_good",
+    "ol_l4_rx_csum_set_partial",
+    "ol_l4_tx_csum",
+];
+
+impl Simulated {
+    fn read(options: &BTreeMap<String, String>) -> Simulated {
+        Simulated { on: SWITCHES.map(|key| options.get(key).is_some_and(|v| v == "true")) }
+    }
+
+    fn is_on(&self, keys: &[&str]) -> bool {
+        SWITCHES.iter().zip(self.on).any(|(key, on)| on && keys.contains(key))
+    }
+
+    fn shown(self) -> impl Iterator<Item = (String, String)> {
+        let on = SWITCHES.iter().zip(self.on).filter(|(_, on)| *on);
+        on.map(|(key, _)| ((*key).to_owned(), "true".to_owned()))
+    }
+
+    fn tx_offloads(&self) -> &'static [&'static str] {
+        match (self.is_on(&["ol_ip_csum", "ol_ip_tx_csum"]), self.is_on(&["ol_l4_tx_csum"])) {
+            (false, false) => &[],
+            (true, false) => &["ip_csum"],
+            (false, true) => &["sctp_csum", "tcp_csum", "udp_csum"],
+            (true, true) => &["ip_csum", "sctp_csum", "tcp_csum", "udp_csum"],
+        }
+    }
+
+    /// What the hardware would have found out about a packet, or left to do, as it came.
+    fn receive(&self, packet: &mut Packet) {
+        if self.is_on(&["ol_ip_csum_set_good", "ol_ip_rx_csum_set_good"]) {
+            packet.offload.ip_csum_valid = true;
+        }
+        if self.is_on(&["ol_l4_rx_csum_set_good"]) {
+            packet.offload.csum_valid = true;
+        }
+        // A checksum that is still to be made is the right one wherever the packet is looked at.
+        if self.is_on(&["ol_ip_rx_csum_set_partial"]) {
+            fill_header_csum(packet);
+        }
+        if self.is_on(&["ol_l4_rx_csum_set_partial"]) {
+            fill_transport_csum(packet);
+        }
+    }
 }
 
 /// Packets on their way into one queue.
@@ -163,10 +226,11 @@ struct Waiting {
 
 impl State {
     /// Puts a packet into receive queue `qid`; false if there is no room or no such queue.
-    fn enqueue(&mut self, qid: usize, packet: Packet) -> bool {
+    fn enqueue(&mut self, qid: usize, mut packet: Packet) -> bool {
         if let Some(pcap) = &self.rx_pcap {
             pcap.lock().write(packet.data());
         }
+        self.simulated.receive(&mut packet);
         let Some(rxq) = self.rxqs.get(qid) else { return false };
         let mut packets = rxq.packets.lock();
         if packets.len() >= MAX_QUEUED {
@@ -345,6 +409,7 @@ impl Netdev for Dummy {
             state.wire = None;
             state.wire = Wire::open(options, &self.world);
         }
+        state.simulated = Simulated::read(options);
         state.ifindex = options.get("ifindex").and_then(|v| v.parse().ok()).filter(|i| *i >= 0);
         if self.is_pmd_kind() {
             state.requested_rxq = queues(options, "n_rxq");
@@ -367,17 +432,17 @@ impl Netdev for Dummy {
                 all.insert(key.to_owned(), target.clone());
             }
         }
+        all.extend(state.simulated.shown());
         if self.is_pmd_kind() {
-            for (key, n) in [
-                ("requested_rx_queues", state.requested_rxq),
-                ("configured_rx_queues", state.configured_rxq),
-                ("requested_tx_queues", state.requested_txq),
-                ("configured_tx_queues", state.configured_txq),
-            ] {
-                all.insert(key.to_owned(), n.to_string());
-            }
+            all.insert("n_rxq".to_owned(), state.requested_rxq.to_string());
+            all.insert("n_txq".to_owned(), state.requested_txq.to_string());
+            all.insert("numa_id".to_owned(), state.numa_id.to_string());
         }
         all
+    }
+
+    fn tx_offloads(&self) -> &'static [&'static str] {
+        self.shared.lock().simulated.tx_offloads()
     }
 
     fn mac(&self) -> Result<Mac> {
@@ -694,15 +759,40 @@ mod tests {
         assert!(dev.is_pmd());
         dev.set_config(&options(&[("n_rxq", "3"), ("numa_id", "1"), ("ifindex", "78")])).unwrap();
         assert_eq!((dev.n_rxq(), dev.numa_id(), dev.ifindex()), (3, Some(1), Some(78)));
-        assert_eq!(dev.config()["configured_rx_queues"], "1");
         assert_eq!(dev.rx_queues().unwrap().len(), 3);
         let shown: Vec<_> = dev.config().into_iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(
-            shown.join(", "),
-            "configured_rx_queues=3, configured_tx_queues=1, ifindex=78, requested_rx_queues=3, requested_tx_queues=1"
-        );
+        assert_eq!(shown.join(", "), "ifindex=78, n_rxq=3, n_txq=1, numa_id=1");
         dev.set_config(&options(&[("n_rxq", "100000"), ("n_txq", "-1")])).unwrap();
         assert_eq!((dev.n_rxq(), dev.n_txq()), (1024, 1));
+    }
+
+    #[test]
+    fn checksums_are_left_to_simulated_hardware() {
+        let registry = dummies(DummyLevel::Normal);
+        let dev = registry.open("p1", "dummy").unwrap();
+        let mut queues = dev.rx_queues().unwrap();
+        let mut bad = conformance::super_frame(1400, 1000);
+        bad.offload = Default::default();
+        bad.data_mut()[24..26].fill(0xde);
+        bad.data_mut()[50..52].fill(0xad);
+        let mut received = |switches: &[(&str, &str)]| {
+            dev.set_config(&options(switches)).unwrap();
+            dev.as_dummy().unwrap().inject(0, bad.clone());
+            let mut batch = Batch::new();
+            queues[0].recv(&mut Pool::new(1), &mut batch).unwrap();
+            batch.pop().unwrap()
+        };
+        let plain = received(&[]);
+        assert!(plain.data() == bad.data() && !plain.offload.ip_csum_valid);
+        let good = received(&[("ol_ip_rx_csum_set_good", "true"), ("ol_l4_rx_csum_set_good", "true")]);
+        assert!(good.data() == bad.data() && good.offload.ip_csum_valid && good.offload.csum_valid);
+        let done = received(&[("ol_ip_rx_csum_set_partial", "true"), ("ol_l4_rx_csum_set_partial", "true")]);
+        let mut right = bad.clone();
+        assert!(ib_packet::gso::fill_csums(&mut right));
+        assert_eq!(done.data(), right.data());
+        dev.set_config(&options(&[("ol_ip_tx_csum", "true"), ("ol_l4_tx_csum", "true")])).unwrap();
+        assert_eq!(dev.tx_offloads(), ["ip_csum", "sctp_csum", "tcp_csum", "udp_csum"]);
+        assert_eq!(dev.config()["ol_ip_tx_csum"], "true");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub mod replay;
 pub mod stats;
 pub mod vhost;
 
-pub use contract::{Bypass, Carrier, Netdev, RxQueue, Speed};
+pub use contract::{Bypass, Carrier, Netdev, RxQueue, Speed, TX_OFFLOADS};
 pub use error::Error;
 pub use flags::Flags;
 pub use registry::{DummyLevel, Provider, Registry};

@@ -44,6 +44,9 @@ pub struct Offload {
     pub partial_csum: Option<(u16, u16)>,
     /// The L4 checksum was verified by who gave us the packet.
     pub csum_valid: bool,
+    /// The IPv4 header's checksum was verified by who gave us the packet, whatever it may look like: a change of the
+    /// header computes it anew.
+    pub ip_csum_valid: bool,
     /// Segmentation still to be done.
     pub gso: Option<Gso>,
     /// Total header length hint (L2 to L4) of a super-frame; 0 unknown.

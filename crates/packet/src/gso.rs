@@ -78,11 +78,22 @@ pub fn finish_csum(p: &mut Packet) {
 /// Computes TCP, UDP, ICMP, IGMP or ICMPv6 checksum and IPv4's header checksum from nothing. False if the
 /// packet has no transport header that has one.
 pub fn fill_csums(p: &mut Packet) -> bool {
+    fill_header_csum(p);
+    fill_transport_csum(p)
+}
+
+/// Computes IPv4's header checksum from nothing.
+pub fn fill_header_csum(p: &mut Packet) {
+    if let Some(l) = ip_layers(p) {
+        fill_ip_csum(p.data_mut(), l);
+    }
+}
+
+/// The other checksum of [`fill_csums`], and its answer.
+pub fn fill_transport_csum(p: &mut Packet) -> bool {
     let Some(l) = ip_layers(p) else { return false };
     p.offload.partial_csum = None;
-    let data = p.data_mut();
-    fill_ip_csum(data, l);
-    let (head, l4) = data[..l.end].split_at_mut(l.l4);
+    let (head, l4) = p.data_mut()[..l.end].split_at_mut(l.l4);
     fill_l4_csum(&head[l.l3..], l, l4)
 }
 

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::flags::Flags;
 use crate::linux::qos::{self, Shaper};
 use crate::linux::tap::from_the_switch;
-use crate::linux::{KernelDevice, Link, Linux};
+use crate::linux::{KernelDevice, Link, Linux, vnet};
 use crate::qos::Details;
 use crate::registry::Provider;
 use crate::stats::NetdevStats;
@@ -84,6 +84,9 @@ impl Netdev for Hosted {
     }
     fn status(&self) -> BTreeMap<String, String> {
         self.link.status()
+    }
+    fn tx_offloads(&self) -> &'static [&'static str] {
+        vnet::TX_OFFLOADS
     }
     fn mac(&self) -> Result<Mac> {
         self.link.mac()

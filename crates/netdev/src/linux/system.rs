@@ -22,7 +22,7 @@ use crate::contract::{Bypass, Carrier, Netdev, RxQueue, Speed};
 use crate::error::Result;
 use crate::flags::Flags;
 use crate::linux::qos::{self, Policer, Shaper};
-use crate::linux::{KernelDevice, Link, Linux, io as frames};
+use crate::linux::{KernelDevice, Link, Linux, io as frames, vnet};
 use crate::qos::{Details, Policing};
 use crate::registry::Provider;
 use crate::stats::{DropCounters, DropReason, NetdevStats};
@@ -165,6 +165,9 @@ impl Netdev for System {
     }
     fn status(&self) -> BTreeMap<String, String> {
         self.link.status()
+    }
+    fn tx_offloads(&self) -> &'static [&'static str] {
+        vnet::TX_OFFLOADS
     }
 
     fn mac(&self) -> Result<Mac> {

@@ -28,7 +28,7 @@ use crate::contract::{Carrier, Netdev, RxQueue, Speed};
 use crate::error::{Error, Result};
 use crate::flags::Flags;
 use crate::linux::qos::{self, Policer, Shaper};
-use crate::linux::{KernelDevice, Link, Linux, io as frames};
+use crate::linux::{KernelDevice, Link, Linux, io as frames, vnet};
 use crate::patch::random_mac;
 use crate::qos::{Details, Policing};
 use crate::registry::Provider;
@@ -151,6 +151,9 @@ impl Netdev for TapDevice {
     }
     fn status(&self) -> BTreeMap<String, String> {
         self.link.status()
+    }
+    fn tx_offloads(&self) -> &'static [&'static str] {
+        vnet::TX_OFFLOADS
     }
 
     fn mac(&self) -> Result<Mac> {

@@ -5,6 +5,9 @@
 
 use ib_packet::{Gso, GsoKind, Offload};
 
+/// What the kernel does for us with frames that have the header (see [`crate::TX_OFFLOADS`]).
+pub const TX_OFFLOADS: &[&str] = &["tcp_csum", "tcp_seg", "udp_csum"];
+
 /// Length of the header.
 pub const LEN: usize = 10;
 
@@ -77,7 +80,7 @@ mod tests {
             partial_csum: Some((34, 16)),
             gso: Some(Gso { kind: GsoKind::TcpV4, size: 1448, ecn: true }),
             hdr_len: 66,
-            csum_valid: false,
+            ..Offload::default()
         };
         assert_eq!(parse(&emit(&offload), 60_000), Some(offload));
     }
