@@ -136,6 +136,36 @@ fn an_old_database_is_converted_and_kept_aside() {
 }
 
 #[test]
+fn daemons_run_within_the_limits_that_are_asked_for() {
+    let host = Host::new("ctllimit");
+    let dir = &host.0;
+    let start = |options: &str| {
+        ctl(dir, &format!("ovs-ctl start --system-id=a --no-ovs-vswitchd --no-record-hostname {options}"))
+    };
+    for (bad, message) in [
+        ("--ulimit-core=x", "--ulimit-core=x: neither a number nor \"unlimited\" ... failed!\n"),
+        ("--oom-score=1001", "--oom-score=1001: not within -1000 and 1000 ... failed!\n"),
+        ("--ovsdb-server-umask=8", "--ovsdb-server-umask=8: not an octal mode of at most 777 ... failed!\n"),
+    ] {
+        let (code, text) = start(bad);
+        assert!(code == 1 && text.ends_with(message), "{code} {text}");
+    }
+    let (code, text) =
+        start("--ulimit-core=4 --dump-hugepages --oom-score=300 --ovsdb-server-umask=0002 --no-monitor");
+    assert_eq!(code, 0, "{text}");
+    let pid = std::fs::read_to_string(dir.file("ovsdb-server.pid")).unwrap();
+    let of_process = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", pid.trim())).unwrap();
+    assert_eq!(of_process("oom_score_adj").trim(), "300");
+    let core = of_process("limits");
+    let core = core.lines().find(|l| l.starts_with("Max core file size")).unwrap();
+    assert!(core.contains(" 2048 "), "{core}");
+    let filter = u32::from_str_radix(of_process("coredump_filter").trim(), 16).unwrap();
+    assert_eq!(filter & 0x60, 0x60);
+    assert!(of_process("status").contains("Umask:\t0002\n"));
+    assert_eq!(ctl(dir, "ovs-ctl stop").0, 0);
+}
+
+#[test]
 fn a_datapath_process_outlives_a_restart_and_goes_with_the_rest() {
     if !need(&[("/usr/bin/nice", "coreutils")]) {
         return;

@@ -359,7 +359,7 @@ impl Daemon {
             status = format!("{crashes} crashes: {told}");
             if let process::Ended::Signal { core: true, .. } = ended {
                 // One core is evidence; a series of them fills the disk.
-                process::set_core_files(false);
+                process::limit_core_files(Some(0));
             }
             const WAIT: std::time::Duration = std::time::Duration::from_secs(10);
             if let Some(elapsed) = last_restart.map(|t| t.elapsed()).filter(|e| *e < WAIT) {

@@ -132,12 +132,32 @@ pub fn close_standard_fds() -> io::Result<()> {
     Ok(())
 }
 
-/// Allows or forbids core files.
-pub fn set_core_files(allow: bool) {
-    let limit = if allow { libc::RLIM_INFINITY } else { 0 };
+/// Limits core files to `bytes`, 0 forbids them; `None`: no limit. Processes that we start inherit it.
+pub fn limit_core_files(bytes: Option<u64>) {
+    let limit = bytes.unwrap_or(libc::RLIM_INFINITY);
     let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: `limit` is a valid rlimit. Failure changes nothing that matters.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &limit) };
+}
+
+/// Sets the permission bits that new files do not get, and returns those of before.
+pub fn set_umask(mode: u32) -> u32 {
+    // SAFETY: the call takes no pointers and cannot fail.
+    unsafe { libc::umask(mode & 0o777) }
+}
+
+/// Lets core files have huge pages in them, ours and those of processes that we start (core(5), coredump_filter).
+pub fn dump_huge_pages() -> io::Result<()> {
+    const FILE: &str = "/proc/self/coredump_filter";
+    const PRIVATE_AND_SHARED: u32 = 1 << 5 | 1 << 6;
+    let text = std::fs::read_to_string(FILE)?;
+    let filter = u32::from_str_radix(text.trim(), 16).map_err(io::Error::other)?;
+    std::fs::write(FILE, format!("{:#x}", filter | PRIVATE_AND_SHARED))
+}
+
+/// How readily the kernel ends us, and what we start, when memory is short (proc(5), oom_score_adj).
+pub fn set_oom_score(score: i32) -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
 }
 
 /// A user and group to become.

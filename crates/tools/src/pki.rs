@@ -71,7 +71,7 @@ fn run_checked(args: &[OsString], io: &mut Io<'_>) -> Outcome {
     ib_sys::process::init(&program_name(args));
     let mut settings = Settings {
         is_dsa: false,
-        bits: "2048".to_string(),
+        bits: "3072".to_string(),
         dsaparam: None,
         dir: default_dir(),
         log: dirs::logdir().join("ovs-pki.log"),
@@ -462,7 +462,7 @@ fn help(called_as: &str, dir: &Path) -> String {
          Each TYPE above is a certificate type: 'switch' (default) or 'controller'.\n\n\
          Options for 'init', 'req', and 'req+sign' only:\n  \
          -k, --key=rsa|dsa    Type of keys to use (default: rsa)\n  \
-         -B, --bits=NBITS     Number of bits in keys (default: 2048).  For DSA keys,\n                         \
+         -B, --bits=NBITS     Number of bits in keys (default: 3072).  For DSA keys,\n                         \
          this has an effect only on 'init'.\n  \
          -D, --dsaparam=FILE  File with DSA parameters (DSA only)\n                         \
          (default: dsaparam.pem within PKI directory)\n\

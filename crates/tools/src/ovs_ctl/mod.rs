@@ -22,6 +22,8 @@ use options::{DaemonOptions, Options, usage};
 
 /// How long a daemon may take to end after being asked, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The unit of `--ulimit-core`, bytes, as the shell's `ulimit -c` has it (POSIX).
+const CORE_BLOCK: u64 = 512;
 const SERVER: &str = "ovsdb-server";
 const SWITCH: &str = "ovs-vswitchd";
 const DATAPATH: &str = "ironbridge-datapath";
@@ -315,9 +317,16 @@ impl Ctl<'_, '_> {
             command.arg("-n").arg(&how.priority).args(words(name));
             command
         };
-        process::set_core_files(self.o.core_files);
+        let umask = match self.limits(name, how) {
+            Ok(umask) => umask.map(process::set_umask),
+            Err(why) => {
+                self.failed(&why);
+                return false;
+            }
+        };
         self.io.out(format!("Starting {name}"));
         let started = command.args(&args).current_dir(&self.o.cwd).stdin(Stdio::null()).output();
+        umask.map(process::set_umask);
         let done = started.as_ref().is_ok_and(|out| out.status.success());
         self.io.out(if done { ".\n" } else { " ... failed!\n" });
         match started {
@@ -325,6 +334,39 @@ impl Ctl<'_, '_> {
             Err(e) => self.io.err(format!("{}: {e}\n", command.get_program().display())),
         }
         done
+    }
+
+    /// Puts the limits of a daemon upon ourselves, for it to inherit; its umask, if it has one of its own.
+    fn limits(&self, name: &str, how: &DaemonOptions) -> Result<Option<u32>, String> {
+        let core_bytes = match self.o.core_limit.as_str() {
+            "" if self.o.core_files => None,
+            "" => Some(0),
+            "unlimited" => None,
+            blocks => {
+                let blocks: u64 = blocks
+                    .parse()
+                    .map_err(|_| format!("--ulimit-core={blocks}: neither a number nor \"unlimited\""))?;
+                Some(blocks.saturating_mul(CORE_BLOCK))
+            }
+        };
+        process::limit_core_files(core_bytes);
+        if self.o.huge_pages {
+            process::dump_huge_pages().map_err(|e| format!("--dump-hugepages: {e}"))?;
+        }
+        if !self.o.oom_score.is_empty() {
+            let score = self.o.oom_score.parse().ok().filter(|s| (-1000..=1000).contains(s));
+            let score = score
+                .ok_or_else(|| format!("--oom-score={}: not within -1000 and 1000", self.o.oom_score))?;
+            process::set_oom_score(score).map_err(|e| format!("--oom-score={score}: {e}"))?;
+        }
+        match how.umask.as_str() {
+            "" => Ok(None),
+            mode => u32::from_str_radix(mode, 8)
+                .ok()
+                .filter(|m| *m <= 0o777)
+                .map(Some)
+                .ok_or_else(|| format!("--{name}-umask={mode}: not an octal mode of at most 777")),
+        }
     }
 
     /// Writes what the database is to know of this host.

@@ -38,6 +38,12 @@ pub struct Options {
     pub cwd: String,
     /// `--no-force-corefiles` was not given.
     pub core_files: bool,
+    /// `--ulimit-core`: the longest core file, as `ulimit -c` has it; empty: not given.
+    pub core_limit: String,
+    /// `--dump-hugepages`.
+    pub huge_pages: bool,
+    /// `--oom-score`; empty: not given.
+    pub oom_score: String,
     /// `--datapath-process`: the datapath runs on its own, and goes on while the switch restarts.
     pub datapath_process: bool,
     /// `--no-mlockall` was not given.
@@ -75,6 +81,8 @@ pub struct DaemonOptions {
     pub priority: String,
     /// `valgrind`, `strace`; empty: none.
     pub wrapper: String,
+    /// Octal permission bits that its files do not get; empty: those of our own.
+    pub umask: String,
     /// More options, separated by spaces.
     pub more: String,
 }
@@ -99,6 +107,9 @@ impl Default for Options {
             monitor: true,
             cwd: "/".into(),
             core_files: true,
+            core_limit: String::new(),
+            huge_pages: false,
+            oom_score: String::new(),
             datapath_process: false,
             mlockall: true,
             confined: true,
@@ -161,6 +172,7 @@ impl Options {
             "delete-transient-ports" => &mut self.delete_transient_ports,
             "monitor" => &mut self.monitor,
             "force-corefiles" => &mut self.core_files,
+            "dump-hugepages" => &mut self.huge_pages,
             "datapath-process" => &mut self.datapath_process,
             "mlockall" => &mut self.mlockall,
             "self-confinement" => &mut self.confined,
@@ -186,6 +198,10 @@ impl Options {
             "db-schema" => &mut self.db_schema,
             "extra-dbs" => &mut self.extra_dbs,
             "ovsdb-server-priority" => &mut self.server.priority,
+            "ulimit-core" => &mut self.core_limit,
+            "oom-score" => &mut self.oom_score,
+            "ovsdb-server-umask" => &mut self.server.umask,
+            "ovs-vswitchd-umask" => &mut self.switch.umask,
             "ovsdb-server-wrapper" => &mut self.server.wrapper,
             "ovsdb-server-options" => &mut self.server.more,
             "ovs-vswitchd-priority" => &mut self.switch.priority,
@@ -246,11 +262,18 @@ Less important options of the same commands:
   --no-monitor                   do not restart daemons that crash
   --daemon-cwd=DIR               working directory of daemons (default: /)
   --no-force-corefiles           do not allow daemons to dump core
+  --ulimit-core=LIMIT            longest core file of daemons, as in ulimit -c
+                                 (default: unlimited)
+  --dump-hugepages               include huge pages in core files
+  --oom-score=SCORE              how readily daemons are ended when memory is
+                                 short, -1000 (never) to 1000
   --no-mlockall                  do not lock the switch into memory
   --no-self-confinement          accepted, without effect
   --ovsdb-server-priority=NICE   niceness of ovsdb-server (default: -10)
+  --ovsdb-server-umask=MODE      octal umask of ovsdb-server
   --ovsdb-server-options=OPTIONS more options of ovsdb-server
   --ovs-vswitchd-priority=NICE   niceness of ovs-vswitchd (default: -10)
+  --ovs-vswitchd-umask=MODE      octal umask of ovs-vswitchd
   --ovs-vswitchd-options=OPTIONS more options of ovs-vswitchd
   --no-full-hostname             record the host's short name
   --no-record-hostname           do not record the host's name
