@@ -10,6 +10,7 @@ mod openflow;
 mod ovsdb;
 mod programs;
 mod tunnel;
+mod vhost;
 
 use ib_base::json::{Json, Parser, Style};
 use ib_dpif::text::{PortNames, UserCookie, format_actions, format_key, parse_actions, parse_key};
@@ -56,6 +57,8 @@ pub const TARGETS: &[Target] = &[
     row("compose", PACKET_SEEDS, net::compose),
     row("gso", PACKET_SEEDS, net::gso),
     row("vnet-header", net::VNET_SEEDS, net::vnet_header),
+    Target { made: vhost::made_wire, ..row("vhost-wire", &[], vhost::wire) },
+    row("vhost-guest", vhost::SEEDS, vhost::guest),
     row("netlink", net::NETLINK_SEEDS, net::netlink),
     Target { made: net::made_pcaps, ..row("pcap", &[], net::pcap) },
     row("frame-hex", net::HEX_SEEDS, net::frame_hex),

@@ -8,7 +8,7 @@
 //! spread by their addresses, so that a flow keeps its order.
 
 mod events;
-mod io;
+pub mod io;
 mod port;
 
 use std::collections::BTreeMap;
