@@ -114,7 +114,11 @@ fn demo_without_root() {
 /// Starts the demonstration, sends `signo` when it prints a line with `at`, and looks at what is left.
 fn check_signal(stem: &str, at: &str, signo: i32) {
     let before = devices();
-    let (dir, mut command) = prepare(stem);
+    let (dir, plain) = prepare(stem);
+    // A shell without job control starts what runs in the background with signals ignored, and that is inherited.
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(plain.get_program()).current_dir("/").stdin(Stdio::null());
+    command.env("TMPDIR", dir.path().join("tmp")).env_remove("OVS_RUNDIR");
     let mut child = command.arg("demo").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
