@@ -3,11 +3,13 @@
 //! A [`World`] is one set of daemons and tools in a folder of its own, on dummy devices. [`script`] runs a file
 //! of commands in both worlds and compares output and exit codes. [`random`] makes flow tables and packets from a
 //! seed, compares what `ofproto/trace` says and what leaves by which port, and shrinks a difference to few flows. [`ovsdb`] does the like with
-//! schemas, transactions and monitors.
+//! schemas, transactions and monitors, [`sessions`] with several clients at once: locks, waiting transactions, databases that come and go.
 
 pub mod ovsdb;
 pub mod random;
 pub mod script;
+pub mod sessions;
+mod wire;
 mod world;
 
 pub use world::{Output, World, debian, ours};

@@ -1,5 +1,5 @@
-//! `cargo xtask diff [--ovsdb] [--seeds FIRST..LAST] [SCRIPT...]`: compares with Open vSwitch, by scripts, by random tables or by
-//! random databases.
+//! `cargo xtask diff [--ovsdb|--sessions] [--seeds FIRST..LAST] [SCRIPT...]`: compares with Open vSwitch, by scripts, by random tables,
+//! random databases or random sessions.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,12 +21,14 @@ fn main() -> ExitCode {
 fn run() -> Result<usize, String> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let mut seeds = 1..=20;
-    let mut databases = false;
+    let (mut databases, mut sessions) = (false, false);
     let mut scripts = Vec::new();
     let mut words = args.iter();
     while let Some(word) = words.next() {
         if word == "--ovsdb" {
             databases = true;
+        } else if word == "--sessions" {
+            sessions = true;
         } else if word == "--seeds" {
             let text = words.next().ok_or("--seeds needs FIRST..LAST")?;
             let (a, b) = text.split_once("..").ok_or("--seeds needs FIRST..LAST")?;
@@ -56,6 +58,16 @@ fn run() -> Result<usize, String> {
         for seed in seeds {
             let case = differ::ovsdb::Case::generate(seed);
             if let Some(small) = differ::ovsdb::compare(&theirs, &ours, &case)? {
+                found += 1;
+                println!("seed {seed}:\n{small}");
+            }
+        }
+        return Ok(found);
+    }
+    if sessions {
+        for seed in seeds {
+            let case = differ::sessions::Case::generate(seed);
+            if let Some(small) = differ::sessions::compare(&theirs, &ours, &case)? {
                 found += 1;
                 println!("seed {seed}:\n{small}");
             }

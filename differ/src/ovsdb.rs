@@ -4,14 +4,10 @@
 //! updates are compared whole, errors' details included, after UUIDs have become placeholders and what has no order has been
 //! sorted. A difference is shrunk to few transactions.
 
-use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
-
 use ib_base::json::Json;
 use ib_base::rng::Rng;
 
+use crate::wire::{Names, Session};
 use crate::{Difference, World};
 
 /// A schema, what is monitored, and transactions.
@@ -370,88 +366,11 @@ impl Case {
     }
 }
 
-/// A JSON-RPC session that is waited for.
-struct Session {
-    socket: UnixStream,
-    received: Vec<u8>,
-    last_id: u64,
-}
-
-impl Session {
-    fn open(world: &World) -> Result<Session, String> {
-        let socket = UnixStream::connect(world.path("db.sock")).map_err(|e| e.to_string())?;
-        socket.set_read_timeout(Some(Duration::from_secs(10))).map_err(|e| e.to_string())?;
-        Ok(Session { socket, received: Vec::new(), last_id: 0 })
-    }
-
-    fn message(&mut self) -> Result<Json, String> {
-        loop {
-            if let Some(end) = end_of_object(&self.received) {
-                let message: Vec<u8> = self.received.drain(..end).collect();
-                return Json::parse_bytes(&message).map_err(|e| e.to_string());
-            }
-            let mut buf = [0; 65536];
-            match self.socket.read(&mut buf) {
-                Ok(0) => return Err("the server has hung up".into()),
-                Ok(n) => self.received.extend(&buf[..n]),
-                Err(e) => return Err(format!("no answer: {e}")),
-            }
-        }
-    }
-
-    /// The answer to a request, and what came before it.
-    fn call(&mut self, method: &str, params: &str) -> Result<(Json, Vec<Json>), String> {
-        self.last_id += 1;
-        let id = self.last_id;
-        let text = format!(r#"{{"id":{id},"method":"{method}","params":{params}}}"#);
-        self.socket.write_all(text.as_bytes()).map_err(|e| e.to_string())?;
-        let mut before = Vec::new();
-        loop {
-            let message = self.message()?;
-            if message.get("method").is_none() && message.get("id") == Some(&Json::from(id as i64)) {
-                return Ok((message, before));
-            }
-            before.push(message);
-        }
-    }
-}
-
-/// Where the first object ends, its braces counted outside of strings.
-fn end_of_object(text: &[u8]) -> Option<usize> {
-    let (mut depth, mut in_string, mut escaped) = (0u32, false, false);
-    for (i, byte) in text.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' if !in_string => depth += 1,
-            b'}' if !in_string => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return Some(i + 1);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
 /// One server under one case.
 struct Side {
     client: Session,
     watcher: Session,
-    /// UUIDs by number.
-    uuids: Vec<String>,
-    numbers: HashMap<String, usize>,
-}
-
-fn is_uuid(text: &[u8]) -> bool {
-    text.len() >= 36
-        && text[..36].iter().enumerate().all(|(i, b)| match i {
-            8 | 13 | 18 | 23 => *b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        })
+    names: Names,
 }
 
 impl Side {
@@ -459,99 +378,22 @@ impl Side {
         let file = world.path(&format!("{}.db", case.name));
         world.ok(&format!("ovs-appctl -t ovsdb-server ovsdb-server/add-db {file}"))?;
         let (client, watcher) = (Session::open(world)?, Session::open(world)?);
-        Ok(Side { client, watcher, uuids: Vec::new(), numbers: HashMap::new() })
-    }
-
-    /// Puts the UUIDs of this server into a request.
-    fn fill(&self, text: &str) -> String {
-        let mut out = String::new();
-        for (i, part) in text.split('@').enumerate() {
-            match part.parse::<usize>() {
-                Ok(n) if i % 2 == 1 => match self.uuids.get(n) {
-                    Some(uuid) => out.push_str(uuid),
-                    None => out.push_str(&format!("{n:08x}-0000-4000-8000-000000000000")),
-                },
-                _ => out.push_str(part),
-            }
-        }
-        out
-    }
-
-    fn learn(&mut self, reply: &Json) {
-        for result in reply.get("result").and_then(Json::as_array).unwrap_or_default() {
-            let Some(uuid) = result.get("uuid").and_then(Json::as_array) else { continue };
-            if let Some(text) = uuid.get(1).and_then(Json::as_str)
-                && !self.numbers.contains_key(text)
-            {
-                self.numbers.insert(text.to_string(), self.uuids.len());
-                self.uuids.push(text.to_string());
-            }
-        }
-    }
-
-    /// Replaces UUIDs and sorts what has no order.
-    fn normal(&self, json: &Json) -> String {
-        match json {
-            Json::String(text) => {
-                let mut out = String::new();
-                let mut rest: &str = text;
-                while let Some(c) = rest.chars().next() {
-                    if is_uuid(rest.as_bytes()) {
-                        match self.numbers.get(&rest[..36]) {
-                            Some(n) => out.push_str(&format!("@{n}@")),
-                            None => out.push_str("UUID"),
-                        }
-                        rest = &rest[36..];
-                    } else {
-                        out.push(c);
-                        rest = &rest[c.len_utf8()..];
-                    }
-                }
-                Json::string(out).to_string()
-            }
-            Json::Array(elements) => {
-                let mut all: Vec<String> = elements.iter().map(|e| self.normal(e)).collect();
-                let is_set = all.len() == 2 && matches!(all[0].as_str(), "\"set\"" | "\"map\"");
-                if is_set && let Some(Json::Array(members)) = elements.get(1) {
-                    let mut members: Vec<String> = members.iter().map(|e| self.normal(e)).collect();
-                    members.sort();
-                    all[1] = format!("[{}]", members.join(","));
-                }
-                format!("[{}]", all.join(","))
-            }
-            Json::Object(object) => {
-                let mut members = Vec::new();
-                for (name, value) in object.iter() {
-                    let mut text = self.normal(value);
-                    if &**name == "rows"
-                        && let Json::Array(rows) = value
-                    {
-                        let mut rows: Vec<String> = rows.iter().map(|e| self.normal(e)).collect();
-                        rows.sort();
-                        text = format!("[{}]", rows.join(","));
-                    }
-                    members.push(format!("{}:{text}", self.normal(&Json::String(name.clone()))));
-                }
-                members.sort();
-                format!("{{{}}}", members.join(","))
-            }
-            other => other.to_string(),
-        }
+        Ok(Side { client, watcher, names: Names::default() })
     }
 
     /// Sends one request; what came of it, in lines.
     fn step(&mut self, method: &str, params: &str) -> Result<String, String> {
-        let params = self.fill(params);
+        let params = self.names.fill(params);
         let watches = method.starts_with("monitor");
         let session = if watches { &mut self.watcher } else { &mut self.client };
-        let (reply, mut news) = session.call(method, &params)?;
-        self.learn(&reply);
-        let mut out = format!("{}\n", self.normal(&reply));
+        let (reply, mut news) = session.call(method, &params).map_err(|(_, e)| e)?;
+        self.names.learn_rows(&reply);
+        let mut out = format!("{}\n", self.names.normal(&reply));
         // An update comes before the answer to what is asked in the next turn of the server's loop.
         for _ in 0..2 {
-            news.extend(self.watcher.call("echo", "[]")?.1);
+            news.extend(self.watcher.call("echo", "[]").map_err(|(_, e)| e)?.1);
         }
-        let mut lines: Vec<String> = news.iter().map(|message| self.normal(message)).collect();
+        let mut lines: Vec<String> = news.iter().map(|message| self.names.normal(message)).collect();
         // Monitors of one session have no order among them.
         lines.sort();
         out.extend(lines.iter().map(|line| format!("  {line}\n")));
@@ -655,12 +497,6 @@ pub fn compare(theirs: &World, ours: &World, case: &Case) -> Result<Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn objects_end_where_their_braces_do() {
-        assert_eq!(end_of_object(br#"{"a":"}\""} x"#), Some(11));
-        assert_eq!(end_of_object(br#"{"a":{"#), None);
-    }
 
     #[test]
     fn a_seed_makes_one_case() {

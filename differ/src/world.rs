@@ -15,6 +15,9 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// How both daemons are started.
+const DAEMON: [&str; 4] = ["--detach", "--no-chdir", "--pidfile", "--log-file"];
+
 /// A running switch on dummy devices. Dropping it ends its daemons and removes its folder.
 pub struct World {
     dir: PathBuf,
@@ -64,16 +67,13 @@ impl World {
         let db = world.path("conf.db");
         let mut create = vec!["ovsdb-tool".to_owned(), "create".into(), db];
         create.extend(world.schema.iter().map(|s| s.display().to_string()));
-        let remote = format!("--remote=punix:{}", world.path("db.sock"));
-        let common = ["--detach", "--no-chdir", "--pidfile", "--log-file"];
-        let mut server = vec!["ovsdb-server".to_owned(), remote];
-        server.extend(common.iter().map(|s| (*s).to_owned()));
+        let server = world.server();
         let mut switch: Vec<String> =
             ["ovs-vswitchd", "--enable-dummy=override", "--disable-system", "--disable-system-route"]
                 .iter()
                 .map(|s| (*s).to_owned())
                 .collect();
-        switch.extend(common.iter().map(|s| (*s).to_owned()));
+        switch.extend(DAEMON.map(str::to_owned));
         let init = ["ovs-vsctl", "--no-wait", "init"].map(str::to_owned).to_vec();
         for command in [create, server, init, switch] {
             let out = world.run(&command, "");
@@ -82,6 +82,23 @@ impl World {
             }
         }
         Ok(world)
+    }
+
+    /// The command that starts the database server.
+    fn server(&self) -> Vec<String> {
+        let mut words = vec!["ovsdb-server".to_owned(), format!("--remote=punix:{}", self.path("db.sock"))];
+        words.extend(DAEMON.map(str::to_owned));
+        words
+    }
+
+    /// Starts the database server again if it has died; whether it had.
+    pub fn revive(&self) -> Result<bool, String> {
+        let pid = std::fs::read_to_string(self.path("ovsdb-server.pid")).unwrap_or_default();
+        if Path::new("/proc").join(pid.trim()).join("exe").exists() {
+            return Ok(false);
+        }
+        let out = self.run(&self.server(), "");
+        if out.code == 0 { Ok(true) } else { Err(format!("ovsdb-server: exit {}: {}", out.code, out.stderr)) }
     }
 
     /// A file of this world.

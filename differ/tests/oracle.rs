@@ -10,6 +10,9 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
 /// Seeds of databases that are compared each time.
 const DATABASE_SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
 
+/// Seeds of sessions that are compared each time.
+const SESSION_SEEDS: std::ops::RangeInclusive<u64> = 1..=15;
+
 /// Both worlds; else prints why the test is skipped.
 fn worlds() -> Option<(World, World)> {
     // Tests lie in `deps`, programs beside it.
@@ -69,6 +72,20 @@ fn random_databases_answer_the_same_on_both() {
     let mut report = String::new();
     for seed in DATABASE_SEEDS {
         match differ::ovsdb::compare(&theirs, &ours, &differ::ovsdb::Case::generate(seed)) {
+            Ok(None) => {}
+            Ok(Some(small)) => report.push_str(&format!("seed {seed}:\n{small}\n")),
+            Err(e) => report.push_str(&format!("seed {seed}: {e}\n")),
+        }
+    }
+    assert!(report.is_empty(), "\n{report}");
+}
+
+#[test]
+fn random_sessions_are_told_the_same_on_both() {
+    let Some((theirs, ours)) = worlds() else { return };
+    let mut report = String::new();
+    for seed in SESSION_SEEDS {
+        match differ::sessions::compare(&theirs, &ours, &differ::sessions::Case::generate(seed)) {
             Ok(None) => {}
             Ok(Some(small)) => report.push_str(&format!("seed {seed}:\n{small}\n")),
             Err(e) => report.push_str(&format!("seed {seed}: {e}\n")),

@@ -751,3 +751,27 @@ fn a_configuration_file_makes_backups_and_relays() {
     assert!(pending.join().unwrap().contains("uuid"));
     assert!(has(&socket, "three") && has(&copied, "three"));
 }
+
+#[test]
+fn options_that_name_no_column_are_fatal() {
+    let dir = Dir::new("db-options");
+    let schema = r#"{"name":"D","version":"1.0.0","tables":{"A":{"columns":{"name":{"type":"string"},"n":{"type":"integer"}}}}}"#;
+    drop(Database::create(&dir.file("d.db"), Schema::parse(schema).unwrap(), None).unwrap());
+    let control = format!("--unixctl={}", dir.file("control").display());
+    for option in ["--private-key", "--certificate", "--ca-cert", "--ssl-protocols"] {
+        for (target, complaint) in [
+            ("db:D,A", "\"db:D,A\": invalid syntax"),
+            ("db:X,A,name", "\"db:X,A,name\": no database named X"),
+            ("db:D,X,name", "\"db:D,X,name\": no table named X"),
+            ("db:D,A,x", "\"db:D,A,x\": table \"A\" has no column \"x\""),
+            ("db:D,A,n", "\"db:D,A,n\": table \"A\" column \"n\" is not string or set of strings"),
+        ] {
+            let mut command = dir.command(env!("CARGO_BIN_EXE_ironbridge"));
+            let option = format!("{option}={target}");
+            let out =
+                command.args(["ovsdb-server", &control, "--run=true", &option, "d.db"]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&out.stderr), format!("ovsdb-server: {complaint}\n\n"));
+            assert_eq!(out.status.code(), Some(1));
+        }
+    }
+}

@@ -427,6 +427,10 @@ impl Executor<'_> {
         if let Some(Json::Bool(true)) = parser.required("durable", Kinds::BOOL) {
             self.txn.durable = true;
         }
+        if !parser.has_failed() {
+            // It changes nothing, but counts among what does.
+            self.may_write("commit")?;
+        }
         Ok(self.nothing())
     }
 

@@ -95,8 +95,18 @@ impl MonitorSpec {
         let Some(requests) = requests.as_object() else {
             return Err(Error::syntax(requests, "monitor-requests must be object"));
         };
+        // Of several mistakes, the first is told in the order in which the original comes by the tables.
+        MonitorSpec::read(schema, requests.iter(), version)
+            .or_else(|_| MonitorSpec::read(schema, requests.in_table_order().into_iter(), version))
+    }
+
+    fn read<'a>(
+        schema: &Schema,
+        requests: impl Iterator<Item = (&'a Arc<str>, &'a Json)>,
+        version: Version,
+    ) -> Result<MonitorSpec> {
         let mut spec = MonitorSpec { version, tables: Vec::new(), places: FastMap::default() };
-        for (name, request) in requests.iter() {
+        for (name, request) in requests {
             let Some(table) = schema.table(name) else {
                 return Err(Error::syntax_plain(format!("no table named {name}")));
             };
@@ -182,7 +192,7 @@ impl MonitorSpec {
         };
         let mut new = self.clone();
         let mut changed = Vec::new();
-        for (name, request) in requests.iter() {
+        for (name, request) in requests.in_table_order() {
             if schema.table(name).is_none() {
                 return Err(Error::syntax_plain(format!("no table named {name}")));
             }
@@ -192,6 +202,9 @@ impl MonitorSpec {
             let Some(list) = request.as_array() else {
                 return Err(Error::syntax_plain(format!("table {name} no monitor-cond-change JSON array")));
             };
+            if list.is_empty() {
+                continue;
+            }
             let mut conditions = Vec::new();
             for request in list {
                 let mut parser = Parser::new(request, format!("table {name}"));
@@ -201,7 +214,8 @@ impl MonitorSpec {
                 if columns.is_some() {
                     return Err(Error::syntax(request, "changing columns is unsupported"));
                 }
-                if let Some(json) = condition {
+                // A plain monitor has no conditions: they are not even read.
+                if let Some(json) = condition.filter(|_| self.version != Version::V1) {
                     conditions.push(parse_condition(&new.tables[i].schema, json)?);
                 }
             }

@@ -176,6 +176,135 @@ fn a_session_that_lags_gets_the_sum() {
 }
 
 #[test]
+fn what_waits_to_be_sent_counts_as_under_way() {
+    let mut s = server();
+    let (writer, reader) = (s.open_session(false), s.open_session(false));
+    let long = "x".repeat(LAG_BYTES);
+    insert(&mut s, writer, &long, 1);
+    sent(&mut s);
+    s.drained(writer);
+    send(&mut s, reader, "monitor", r#"["S","m",{"T":{"columns":["name","n"]}}]"#, 0);
+    // The daemon has nothing of this session's to send yet, but the answer is among the actions.
+    s.drained(reader);
+    assert!(s.unsent(reader) > LAG_BYTES);
+    let update = |n: u64| format!(r#"["S",{{"op":"update","table":"T","where":[],"row":{{"n":{n}}}}}]"#);
+    send(&mut s, writer, "transact", &update(2), 0);
+    assert_eq!(sent(&mut s).iter().filter(|(id, _)| *id == reader).count(), 1, "the answer, no update");
+    send(&mut s, writer, "transact", &update(3), 0);
+    sent(&mut s);
+    // A monitor that begins now knows what the other missed; the other is told first.
+    send(&mut s, reader, "monitor_cond", r#"["S","n",{"T":[{"columns":["n"]}]}]"#, 0);
+    let told = sent(&mut s);
+    assert!(told[0].1.contains(r#""params":["m",{"T":"#) && told[0].1.contains(r#""old":{"n":1}"#));
+    assert!(told[1].1.contains(r#""initial":{"n":3}"#));
+    s.drained(reader);
+    assert!(sent(&mut s).is_empty(), "and neither is told again");
+}
+
+#[test]
+fn those_who_miss_too_much_are_let_go() {
+    let mut s = server();
+    let writer = s.open_session(false);
+    insert(&mut s, writer, &"x".repeat(LAG_BYTES), 0);
+    let mut readers = Vec::new();
+    let mut gone = Vec::new();
+    for n in 0..200 {
+        let reader = s.open_session(false);
+        send(&mut s, reader, "monitor", r#"["S","m",{"T":{"columns":["name","n"]}}]"#, 0);
+        readers.push(reader);
+        let update = format!(r#"["S",{{"op":"update","table":"T","where":[],"row":{{"n":{n}}}}}]"#);
+        send(&mut s, writer, "transact", &update, 0);
+        s.drained(writer);
+        gone.extend(sent(&mut s).into_iter().filter(|(_, t)| t.starts_with("close: ")).map(|(id, _)| id));
+    }
+    // Each began to lag at another time; so many beginnings are not kept apart.
+    assert!(gone.len() > 100 && gone.len() < 200, "{}", gone.len());
+    assert_eq!(gone, readers[..gone.len()], "the eldest go");
+    s.drained(readers[199]);
+    for id in gone {
+        s.close_session(id);
+    }
+    insert(&mut s, writer, "after", 8);
+    assert_eq!(sent(&mut s).iter().filter(|(id, _)| *id == readers[199]).count(), 1);
+}
+
+#[test]
+fn databases_that_come_and_change_are_told_in_order() {
+    let mut s = server();
+    let (aware, unaware) = (s.open_session(false), s.open_session(false));
+    send(&mut s, aware, "set_db_change_aware", "[true]", 0);
+    for (id, name) in [(aware, "m"), (unaware, "u")] {
+        send(&mut s, id, "monitor", &format!(r#"["S","{name}",{{"T":[{{}}]}}]"#), 0);
+        send(
+            &mut s,
+            id,
+            "monitor_cond",
+            &format!(r#"["_Server","s{name}",{{"Database":[{{"columns":["name"]}}]}}]"#),
+            0,
+        );
+        send(
+            &mut s,
+            id,
+            "transact",
+            r#"["S",{"op":"wait","table":"T","where":[],"columns":["n"],"until":"==","rows":[{"n":1}]}]"#,
+            0,
+        );
+    }
+    sent(&mut s);
+    let told = |s: &mut Server| {
+        let all = sent(s);
+        all.into_iter().map(|(id, text)| (id == aware, text)).collect::<Vec<_>>()
+    };
+    let other = SCHEMA.replace(r#""S""#, r#""O""#);
+    s.add_database(Database::new(Schema::parse(&other).unwrap()), at(0)).unwrap();
+    let added = told(&mut s);
+    assert_eq!(added[0], (false, "close: adding O database".to_string()));
+    assert!(added[1].0 && added[1].1.contains(r#"{"insert":{"name":"O"}}"#), "{added:?}");
+    assert_eq!(added.len(), 2, "who is to be disconnected is told no more");
+    let schema = Schema::parse(SCHEMA).unwrap().to_json();
+    send(&mut s, aware, "convert", &format!(r#"["S",{schema}]"#), 0);
+    let texts: Vec<String> = told(&mut s).into_iter().filter(|(a, _)| *a).map(|(_, t)| t).collect();
+    assert_eq!(
+        texts,
+        [
+            r#"{"id":null,"method":"monitor_canceled","params":["m"]}"#,
+            r#"{"id":"convert","result":{},"error":null}"#,
+            r#"{"id":"transact","error":"canceled"}"#
+        ]
+    );
+}
+
+#[test]
+fn a_change_of_conditions_with_a_mistake_changes_nothing() {
+    let mut s = server();
+    let id = s.open_session(false);
+    insert(&mut s, id, "x", 1);
+    for method in ["monitor", "monitor_cond"] {
+        send(&mut s, id, method, &format!(r#"["S","{method}",{{"T":[{{}}]}}]"#), 0);
+    }
+    sent(&mut s);
+    let mut change = |name: &str, requests: &str| {
+        send(&mut s, id, "monitor_cond_change", &format!(r#"["{name}","{name}",{requests}]"#), 0);
+        sent(&mut s).into_iter().map(|(_, text)| text).collect::<Vec<_>>()
+    };
+    let fine = r#"{"id":"monitor_cond_change","result":{},"error":null}"#;
+    let error = |details: &str| {
+        format!(r#"{{"id":"monitor_cond_change","error":{{"details":"{details}","error":"syntax error"}}}}"#)
+    };
+    // A plain monitor's request is checked as the others' are, but for the conditions, which it has not.
+    assert_eq!(change("monitor", "[]"), [error("monitor-cond-change-requests must be object")]);
+    assert_eq!(change("monitor", r#"{"C":[]}"#), [error("no table named C in monitor session")]);
+    assert_eq!(change("monitor", r#"{"T":[{"where":[["name","<","x"]]}]}"#), [fine]);
+    // An empty list asks for nothing.
+    assert_eq!(change("monitor_cond", r#"{"T":[{"where":[false]}]}"#).len(), 2);
+    assert_eq!(change("monitor_cond", r#"{"T":[]}"#), [fine]);
+    for requests in [r#"{"T":[{"where":[true]}],"X":[]}"#, r#"{"X":[],"T":[{"where":[true]}]}"#] {
+        assert_eq!(change("monitor_cond", requests), [error("no table named X")]);
+    }
+    assert_eq!(change("monitor_cond", r#"{"T":[{"where":[true]}]}"#).len(), 2, "it was still false");
+}
+
+#[test]
 fn a_client_that_comes_back_gets_what_it_missed() {
     let mut s = server();
     let a = s.open_session(false);

@@ -281,7 +281,9 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     {
         fatal(message);
     }
-    app.remotes.set_tls(settings.tls);
+    if let Err(message) = app.remotes.set_tls(settings.tls, &app.server) {
+        fatal(message);
+    }
     app.copying.exclude = settings.sync_exclude.clone().unwrap_or_default();
     if let Some(active) = &settings.sync_from {
         if let Err(message) = ib_ovsdb::server::parse_excluded(&app.copying.exclude) {

@@ -4,8 +4,8 @@
 //! between sockets and this machine, and asks for [`Server::deadline`].
 //!
 //! What a session is sent is complete JSON text, made once where several get the same. A session that does not take
-//! what it is sent is not buried: once more than [`LAG_BYTES`] are under way, its monitors only remember which rows changed, and it
-//! gets the sum of the changes when it has caught up ([`Server::drained`]).
+//! what it is sent is not buried: once more than [`LAG_BYTES`] are under way, it gets no more updates, and the sum of the changes when it has
+//! caught up ([`Server::drained`]). What it misses meanwhile is kept once for all who lag (`lag`).
 //!
 //! Order is as RFC 7047 wants it: before a transaction's answer, its client is told of all changes up to and
 //! including the transaction.
@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod crash;
 mod flush;
+mod lag;
 mod locks;
 mod monitors;
 mod own;
@@ -85,6 +86,8 @@ pub struct Server {
     server_id: Uuid,
     next_session: u64,
     actions: Vec<Action>,
+    /// Counts the times that actions were taken.
+    batch: u64,
     /// Answers among the actions that hold only if their database's flush succeeds.
     unflushed: Vec<Unflushed>,
     /// Databases that changed since waiting transactions were last tried.
@@ -117,6 +120,7 @@ impl Server {
             server_id: Uuid::random(),
             next_session: 0,
             actions: Vec::new(),
+            batch: 1,
             unflushed: Vec::new(),
             changed: Vec::new(),
             triggers: 0,
@@ -130,13 +134,15 @@ impl Server {
         server
     }
 
-    /// Serves another database. Fails if there is one of the same name.
+    /// Serves another database. Fails if there is one of the same name. Clients that do not know how databases come and go are
+    /// disconnected, so that they look again.
     pub fn add_database(&mut self, mut database: Database, now: Now) -> Result<(), Error> {
         let name = database.schema.name.to_string();
         if self.databases.contains_key(&name) || self.relay_of(&name).is_some() {
             return Err(Error::new("ovsdb error", format!("{name}: duplicate database name")));
         }
         database.defer_flush();
+        self.disconnect_unaware(&format!("adding {name} database"), None);
         self.databases.insert(name, database);
         self.update_own(now);
         Ok(())
@@ -214,6 +220,9 @@ impl Server {
     pub fn close_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.triggers -= session.triggers.len();
+        for (database, since) in session.missed {
+            self.monitors.end_lag(&database, since);
+        }
         for monitor in session.monitors.into_values() {
             self.monitors.leave(&monitor, id);
         }
@@ -245,9 +254,10 @@ impl Server {
         self.locks.of(id)
     }
 
-    /// All that was sent to the session is on its way: it may be sent more.
+    /// All that was sent to the session, as far as actions have been taken, is on its way: it may be sent more.
     pub fn drained(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let batch = self.batch;
+        let Some(session) = self.sessions.get_mut(&id).filter(|s| s.sent_in != batch) else { return };
         session.unsent = 0;
         if session.lagging {
             self.catch_up(id);
@@ -263,6 +273,7 @@ impl Server {
     /// durable transactions since the last time wait for the disk together.
     pub fn take_actions(&mut self) -> Vec<Action> {
         self.flush();
+        self.batch += 1;
         std::mem::take(&mut self.actions)
     }
 
@@ -356,7 +367,8 @@ impl Server {
     }
 
     fn push_close(&mut self, session: SessionId, why: &str, fault: bool) {
-        if self.sessions.contains_key(&session) {
+        if let Some(closing) = self.sessions.get_mut(&session) {
+            closing.closing = true;
             self.actions.push(Action::Close { session, why: why.to_string(), fault });
         }
     }
@@ -432,9 +444,7 @@ impl Server {
             Ok(name) => name,
             Err(error) => return self.reply(id, &request_id, Err(error.to_json())),
         };
-        let duplicate =
-            self.sessions.get(&id).is_some_and(|s| s.triggers.iter().any(|t| t.request_id == request_id));
-        if duplicate {
+        if self.is_waiting(id, &request_id) {
             let error = Error::syntax(&Json::Array(params), "transact: duplicate request ID");
             return self.reply(id, &request_id, Err(error.to_json()));
         }
@@ -452,6 +462,11 @@ impl Server {
             timeout_ms: i64::MAX,
         };
         self.run_trigger(id, trigger, now);
+    }
+
+    /// True if a request of this name of the session's waits.
+    fn is_waiting(&self, id: SessionId, request_id: &Json) -> bool {
+        self.sessions.get(&id).is_some_and(|s| s.triggers.iter().any(|t| t.request_id == *request_id))
     }
 
     fn run_trigger(&mut self, id: SessionId, mut trigger: Trigger, now: Now) {
@@ -543,16 +558,21 @@ impl Server {
     fn convert(&mut self, id: SessionId, params: Vec<Json>, request_id: Json, now: Now) {
         // What waits for the disk must not wait for a file that is no more.
         self.flush();
+        if self.is_waiting(id, &request_id) && self.named_database("convert", &params).is_ok() {
+            let error = Error::syntax(&Json::Array(params), "convert: duplicate request ID");
+            return self.reply(id, &request_id, Err(error.to_json()));
+        }
         let relay = params.first().and_then(Json::as_str).and_then(|name| self.relay_of(name));
         if let Some(relay) = relay.filter(|_| self.sessions.get(&id).is_some_and(|s| !s.read_only)) {
             return self.forward(relay, id, request_id, "convert", params);
         }
         match self.try_convert(id, params, now) {
             Ok(name) => {
-                // Monitors describe columns of a schema that is no more.
-                self.cancel_all_of(&name);
+                // Monitors describe columns of a schema that is no more. What waits hears of it after the news.
+                self.cancel_monitors_of(&name);
                 self.reply(id, &request_id, Ok(Json::Object(Object::new())));
-                self.disconnect_unaware(&format!("committed {name} database schema conversion"));
+                self.cancel_triggers_of(&name);
+                self.disconnect_unaware(&format!("committed {name} database schema conversion"), Some(id));
                 self.update_own(now);
             }
             Err(error) => self.reply(id, &request_id, Err(error.to_json())),
@@ -583,27 +603,19 @@ impl Server {
 
     /// Ends what depends on a database that was removed or whose schema changed.
     fn database_gone(&mut self, name: &str, why: &str) {
-        self.cancel_all_of(name);
-        self.disconnect_unaware(why);
+        self.cancel_monitors_of(name);
+        self.cancel_triggers_of(name);
+        self.disconnect_unaware(why, None);
     }
 
-    /// Cancels all monitors and waiting transactions of a database. Sessions that do not know how databases come and go are
-    /// not told; they lose their connection instead.
-    fn cancel_all_of(&mut self, name: &str) {
-        let mut ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
+    /// Ends all monitors of a database. Sessions that do not know how databases come and go are not told; they lose their
+    /// connection instead.
+    fn cancel_monitors_of(&mut self, name: &str) {
+        self.monitors.forget_lag(name);
+        for id in self.sessions_in_order() {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             let aware = session.db_change_aware;
-            let (gone, kept) =
-                std::mem::take(&mut session.triggers).into_iter().partition(|t: &Trigger| t.database == name);
-            session.triggers = kept;
-            let gone: Vec<Trigger> = gone;
-            self.triggers -= gone.len();
-            for trigger in gone.iter().filter(|_| aware) {
-                self.reply(id, &trigger.request_id, Err(Json::from("canceled")));
-            }
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            session.missed.remove(name);
             let gone: Vec<String> =
                 session.monitors.iter().filter(|(_, m)| m.database == name).map(|(k, _)| k.clone()).collect();
             for key in &gone {
@@ -622,6 +634,28 @@ impl Server {
         }
     }
 
+    /// Ends all transactions that wait for a database to change; told as [`Server::cancel_monitors_of`] tells.
+    fn cancel_triggers_of(&mut self, name: &str) {
+        for id in self.sessions_in_order() {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let aware = session.db_change_aware;
+            let (gone, kept): (Vec<Trigger>, _) =
+                std::mem::take(&mut session.triggers).into_iter().partition(|t| t.database == name);
+            session.triggers = kept;
+            self.triggers -= gone.len();
+            for trigger in gone.iter().filter(|_| aware) {
+                self.reply(id, &trigger.request_id, Err(Json::from("canceled")));
+            }
+        }
+    }
+
+    /// All sessions, the eldest first.
+    fn sessions_in_order(&self) -> Vec<SessionId> {
+        let mut ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Answers with a result that is JSON text already.
     fn reply_text(&mut self, id: SessionId, request_id: &Json, result: &str) {
         let mut text = String::with_capacity(result.len() + 64);
@@ -634,10 +668,12 @@ impl Server {
     }
 
     /// Closes sessions that do not know how databases come and go: what they have learned is void.
-    fn disconnect_unaware(&mut self, why: &str) {
+    ///
+    /// The eldest goes first, which shows where locks pass on; after a request of `by`, those that are younger than it.
+    fn disconnect_unaware(&mut self, why: &str, by: Option<SessionId>) {
         let unaware = self.sessions.iter().filter(|(_, s)| !s.db_change_aware);
         let mut ids: Vec<SessionId> = unaware.map(|(id, _)| *id).collect();
-        ids.sort_unstable();
+        ids.sort_unstable_by_key(|id| (by.is_some_and(|by| *id <= by), *id));
         for id in ids {
             self.push_close(id, why, false);
         }
@@ -676,6 +712,7 @@ impl Server {
     fn send(&mut self, id: SessionId, text: Arc<str>) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.unsent += text.len();
+            session.sent_in = self.batch;
             self.actions.push(Action::Send(id, text));
         }
     }

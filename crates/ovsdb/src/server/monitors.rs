@@ -1,12 +1,13 @@
 //! Monitors of all sessions, grouped so that equal ones are served by one computation.
 
-use super::session::Monitor;
+use super::lag::{Backlog, Since};
+use super::session::{Monitor, Session};
 use super::{ALL_LAG_BYTES, LAG_BYTES, LEAST_LAG_BYTES, Server, SessionId};
 use crate::Uuid;
-use crate::database::Commit;
+use crate::database::{Commit, Database};
 use crate::error::Error;
 use crate::monitor::{ChangesByTable, MonitorSpec, Version};
-use crate::table::FastMap;
+use crate::table::{FastMap, Row};
 use crate::txn::Change;
 use ib_base::json::{Json, Object};
 use std::collections::HashMap;
@@ -20,12 +21,16 @@ struct Group {
     members: Vec<(SessionId, Arc<str>)>,
     /// The text of the whole content at the state that the name says.
     initial: Option<(Uuid, Arc<str>)>,
+    /// What those have to be told who lag since then, if anything; until the next commit.
+    missed: Option<(Since, Option<Arc<str>>)>,
 }
 
 /// Groups by database and key.
 #[derive(Default)]
 pub(super) struct Monitors {
     groups: HashMap<String, HashMap<Arc<str>, Group>>,
+    /// By database; only where sessions lag.
+    backlogs: HashMap<String, Backlog>,
 }
 
 impl Monitors {
@@ -41,7 +46,7 @@ impl Monitors {
         let group = match groups.entry(key.clone()) {
             Entry::Occupied(group) => group.into_mut(),
             Entry::Vacant(slot) => {
-                slot.insert(Group { spec: Arc::new(spec), members: Vec::new(), initial: None })
+                slot.insert(Group { spec: Arc::new(spec), members: Vec::new(), initial: None, missed: None })
             }
         };
         group.members.push((id, name.clone()));
@@ -55,6 +60,23 @@ impl Monitors {
         if group.members.is_empty() {
             groups.remove(&monitor.group);
         }
+    }
+}
+
+impl Monitors {
+    /// A session that lagged has caught up, or is gone.
+    pub fn end_lag(&mut self, database: &str, since: Since) {
+        if let Some(backlog) = self.backlogs.get_mut(database) {
+            backlog.end(since);
+            if backlog.is_empty() {
+                self.backlogs.remove(database);
+            }
+        }
+    }
+
+    /// The database is gone, or another one: what its sessions have missed is void.
+    pub fn forget_lag(&mut self, database: &str) {
+        self.backlogs.remove(database);
     }
 }
 
@@ -81,6 +103,10 @@ impl Server {
             (Version::V2, [_, _, requests]) | (Version::V3, [_, _, requests, _]) => requests,
             _ => return Err(Error::syntax(params, "invalid parameters")),
         };
+        if self.sessions.get(&id).is_some_and(|s| s.missed.contains_key(&database_name)) {
+            // The new monitor begins with what is there now; what the others have missed must not come after it.
+            self.catch_up(id);
+        }
         let monitor_id = &list[1];
         let key = monitor_id.to_string();
         if self.sessions.get(&id).is_none_or(|s| s.monitors.contains_key(&key)) {
@@ -123,8 +149,7 @@ impl Server {
                 }
             }
         };
-        let monitor =
-            Monitor { id: name, database: database_name, version, spec, group, pending: FastMap::default() };
+        let monitor = Monitor { id: name, database: database_name, version, spec, group };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.monitors.insert(key, monitor);
         }
@@ -172,12 +197,7 @@ impl Server {
             return Err(Error::syntax(new_id, "duplicate monitor ID"));
         }
         let Some(database) = self.databases.get(&monitor.database) else { return Ok(()) };
-        // A plain monitor has no conditions; asking it to change them changes nothing.
-        let (spec, update) = if monitor.version == Version::V1 {
-            ((*monitor.spec).clone(), None)
-        } else {
-            monitor.spec.change_conditions(&database.schema, database, requests)?
-        };
+        let (spec, update) = monitor.spec.change_conditions(&database.schema, database, requests)?;
         let last_id = database.last_id();
         let Some(mut monitor) = session.monitors.remove(&old_key) else { return Ok(()) };
         self.monitors.leave(&monitor, id);
@@ -204,19 +224,16 @@ impl Server {
         let changes = ChangesByTable::new(&commit.changes);
         for group in groups.values_mut() {
             group.initial = None;
+            group.missed = None;
             let Some(update) = group.spec.update(&changes) else { continue };
             let mut last: Option<(&Arc<str>, Arc<str>)> = None;
             for (id, name) in &group.members {
-                let Some(session) = self.sessions.get_mut(id) else { continue };
+                let Some(session) = self.sessions.get_mut(id).filter(|s| !s.closing) else { continue };
                 if session.lagging || session.unsent > lag_bytes {
                     session.lagging = true;
-                    if let Some(monitor) = session.monitors.get_mut(&**name) {
-                        for change in &commit.changes {
-                            monitor
-                                .pending
-                                .entry((change.table, change.uuid))
-                                .or_insert_with(|| change.old.clone());
-                        }
+                    if !session.missed.contains_key(database) {
+                        let backlog = self.monitors.backlogs.entry(database.to_string()).or_default();
+                        session.missed.insert(database.to_string(), backlog.begin());
                     }
                     continue;
                 }
@@ -228,7 +245,34 @@ impl Server {
                     }
                 };
                 session.unsent += text.len();
+                session.sent_in = self.batch;
                 self.actions.push(super::Action::Send(*id, text.clone()));
+            }
+        }
+        if let Some(backlog) = self.monitors.backlogs.get_mut(database) {
+            backlog.record(&commit.changes);
+            self.bound_backlog(database);
+        }
+    }
+
+    /// Lets those go who have lagged the longest, while what is kept for them is too much.
+    fn bound_backlog(&mut self, database: &str) {
+        let rows = self.databases.get(database).map_or(0, |d| d.tables.iter().map(|t| t.rows.len()).sum());
+        while let Some(since) = self.monitors.backlogs.get(database).and_then(|b| b.too_old(rows)) {
+            let lags = |s: &Session| s.missed.get(database) == Some(&since);
+            let mut ids: Vec<SessionId> =
+                self.sessions.iter().filter(|(_, s)| lags(s)).map(|(id, _)| *id).collect();
+            ids.sort_unstable();
+            debug_assert!(!ids.is_empty(), "a stretch is as old as those who lag");
+            if ids.is_empty() {
+                return;
+            }
+            for id in ids {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.missed.remove(database);
+                }
+                self.monitors.end_lag(database, since);
+                self.push_close(id, "does not read what it is sent, and has missed too much", false);
             }
         }
     }
@@ -238,24 +282,40 @@ impl Server {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.lagging = false;
         let mut texts = Vec::new();
-        for monitor in session.monitors.values_mut() {
-            let pending = std::mem::take(&mut monitor.pending);
-            let Some(database) = self.databases.get(&monitor.database) else { continue };
-            let changes: Vec<Change> = pending
-                .into_iter()
-                .map(|((table, uuid), old)| {
-                    let new = database.tables[table].row(uuid).cloned();
-                    Change { table, uuid, old, new }
-                })
-                .collect();
-            if let Some(update) = monitor.spec.update(&ChangesByTable::new(&changes)) {
-                texts.push(notification(monitor.version, &monitor.id, database.last_id(), &update));
+        for (name, since) in std::mem::take(&mut session.missed) {
+            if let (Some(database), Some(groups), Some(backlog)) = (
+                self.databases.get(&name),
+                self.monitors.groups.get_mut(&name),
+                self.monitors.backlogs.get(&name),
+            ) {
+                let mut missed = None;
+                for monitor in session.monitors.values().filter(|m| m.database == name) {
+                    let Some(group) = groups.get_mut(&monitor.group) else { continue };
+                    if group.missed.as_ref().is_none_or(|(at, _)| *at != since) {
+                        let changes = missed.get_or_insert_with(|| changes_since(backlog, since, database));
+                        let update = monitor.spec.update(&ChangesByTable::new(&*changes));
+                        group.missed = Some((since, update));
+                    }
+                    if let Some((_, Some(update))) = &group.missed {
+                        texts.push(notification(monitor.version, &monitor.id, database.last_id(), update));
+                    }
+                }
             }
+            self.monitors.end_lag(&name, since);
         }
         for text in texts {
             self.send(id, text);
         }
     }
+}
+
+/// What has changed since a session began to lag.
+fn changes_since(backlog: &Backlog, since: Since, database: &Database) -> Vec<Change> {
+    let change = |((table, uuid), old): ((usize, Uuid), Option<Row>)| {
+        let new = database.tables[table].row(uuid).cloned();
+        Change { table, uuid, old, new }
+    };
+    backlog.missed(since).into_iter().map(change).collect()
 }
 
 /// The sum of changes in their order: what each row was first and is last.

@@ -6,6 +6,7 @@ use crate::schema::Schema;
 use crate::table::Table;
 use crate::txn::Txn;
 use crate::{Atom, Uuid};
+use ib_base::json::Style;
 
 /// Its name.
 pub const SERVER_DATABASE: &str = "_Server";
@@ -14,6 +15,11 @@ const SCHEMA: &str = include_str!("../../schema/_server.ovsschema");
 
 pub(super) fn schema() -> Schema {
     Schema::parse(SCHEMA).unwrap_or_else(|e| unreachable!("the built-in schema is bad: {e}"))
+}
+
+/// The text of a schema as clients find it: members sorted.
+fn schema_text(schema: &Schema) -> String {
+    schema.to_json().to_text(Style::SORTED)
 }
 
 impl Server {
@@ -25,14 +31,14 @@ impl Server {
                 name: name.clone(),
                 relay: false,
                 connected: true,
-                schema: Some(database.schema.to_json().to_string()),
+                schema: Some(schema_text(&database.schema)),
             })
             .collect();
         wanted.extend(self.relays(now).map(|(name, connected)| Wanted {
             name: name.to_string(),
             relay: true,
             connected,
-            schema: self.databases.get(name).map(|d| d.schema.to_json().to_string()),
+            schema: self.databases.get(name).map(|d| schema_text(&d.schema)),
         }));
         let done = self.change(SERVER_DATABASE, now, |tables, txn| write_rows(tables, txn, &wanted));
         // A database in memory whose rows satisfy their schema cannot fail to change.

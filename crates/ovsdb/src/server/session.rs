@@ -1,10 +1,9 @@
 //! What the server knows of one client.
 
+use super::lag::Since;
 use super::{SERVER_DATABASE, Server};
-use crate::Uuid;
 use crate::monitor::{MonitorSpec, Version};
 use crate::rbac::Asker;
-use crate::table::{FastMap, Row};
 use ib_base::json::Json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,8 +30,6 @@ pub(super) struct Monitor {
     /// Shared with the monitors of other sessions that are equal.
     pub spec: Arc<MonitorSpec>,
     pub group: Arc<str>,
-    /// While the session lags: rows that changed since, with what they were.
-    pub pending: FastMap<(usize, Uuid), Option<Row>>,
 }
 
 /// A client.
@@ -45,7 +42,13 @@ pub(super) struct Session {
     pub triggers: Vec<Trigger>,
     /// Bytes sent since the connection was last empty.
     pub unsent: usize,
+    /// The batch of actions in which it was last sent something.
+    pub sent_in: u64,
     pub lagging: bool,
+    /// Since when it has missed changes, by database.
+    pub missed: BTreeMap<String, Since>,
+    /// Its connection is about to be closed: what changes from now on is no longer told.
+    pub closing: bool,
 }
 
 impl Session {
@@ -57,7 +60,10 @@ impl Session {
             monitors: BTreeMap::new(),
             triggers: Vec::new(),
             unsent: 0,
+            sent_in: 0,
             lagging: false,
+            missed: BTreeMap::new(),
+            closing: false,
         }
     }
 }

@@ -450,8 +450,9 @@ impl Server {
             let same = self.databases.get(name).map(|d| d.schema.to_json() == schema.to_json());
             if same != Some(true) {
                 self.databases.insert(name.to_string(), Database::new(schema));
-                self.cancel_all_of(name);
-                self.disconnect_unaware(&format!("database {name} connected to storage"));
+                self.cancel_monitors_of(name);
+                self.cancel_triggers_of(name);
+                self.disconnect_unaware(&format!("database {name} connected to storage"), None);
                 self.update_own(now);
             }
             self.ask_monitor(id, name, Version::V3);

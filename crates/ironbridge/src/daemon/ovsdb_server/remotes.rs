@@ -135,6 +135,25 @@ fn find_column<'a>(target: &str, server: &'a Server) -> Result<Option<(&'a Datab
     Ok(Some((database, table.index, column.index)))
 }
 
+/// As [`find_column`], for a column of strings.
+fn find_string_column<'a>(
+    target: &str,
+    server: &'a Server,
+) -> Result<Option<(&'a Database, usize, usize)>, String> {
+    let found = find_column(target, server)?;
+    if let Some((database, table, column)) = found {
+        let table = &database.tables[table].schema;
+        let column = &table.columns[column];
+        if column.kind.key.kind != AtomicType::String || column.kind.is_map() {
+            return Err(format!(
+                "\"{target}\": table \"{}\" column \"{}\" is not string or set of strings\n",
+                table.name, column.name
+            ));
+        }
+    }
+    Ok(found)
+}
+
 impl Remotes {
     pub(crate) fn new(handle: &Handle) -> Remotes {
         Remotes {
@@ -158,10 +177,14 @@ impl Remotes {
         &self.handle
     }
 
-    /// Sets the options of TLS, which may be `db:DB,TABLE,COLUMN`.
-    pub(crate) fn set_tls(&mut self, settings: tls::Settings) {
+    /// Sets the options of TLS, which may be `db:DB,TABLE,COLUMN`; the error tells of one that names no column of strings.
+    pub(crate) fn set_tls(&mut self, mut settings: tls::Settings, server: &Server) -> Result<(), String> {
+        for field in settings.fields_mut() {
+            find_string_column(field, server)?;
+        }
         self.tls = settings;
         self.dirty = true;
+        Ok(())
     }
 
     /// Adds a target; nothing if it is there already.
@@ -562,6 +585,8 @@ impl Remotes {
             // What was said before the connection was to end still goes out, as far as the peer takes it.
             for key in hung_up {
                 self.hang_up(key, server);
+                // So does what the end of one means to those whose turn comes next, such as a lock.
+                self.carry_out(server, sources);
             }
         }
     }
@@ -699,7 +724,7 @@ fn from_column(
 fn resolve(settings: &tls::Settings, server: &Server, complaints: &mut BTreeSet<String>) -> tls::Settings {
     let mut resolved = settings.clone();
     for field in resolved.fields_mut() {
-        match find_column(field, server) {
+        match find_string_column(field, server) {
             Ok(None) => {}
             Ok(Some((database, table, column))) => {
                 let rows = database.tables[table].rows.values();
