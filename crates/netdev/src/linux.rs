@@ -7,6 +7,7 @@
 pub mod afxdp;
 pub mod hosted;
 pub mod io;
+mod link;
 pub mod qos;
 pub mod system;
 pub mod tap;

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,9 +17,9 @@ use std::time::Duration;
 
 use ib_base::vlog::module::NETDEV_AFXDP;
 use ib_base::{vlog_info, vlog_warn};
+use ib_packet::Batch;
 use ib_packet::buffer::{BATCH_MAX, Pool};
 use ib_packet::gso::{finish_csum, segment};
-use ib_packet::{Batch, Mac};
 use ib_sys::bpf;
 use ib_sys::errno::{EBUSY, EINVAL};
 use ib_sys::rtnetlink;
@@ -28,9 +27,9 @@ use ib_sys::xdp::{self, Bind, XskRx, XskTx};
 use parking_lot::{Mutex, RwLock};
 
 use crate::changes::Changes;
-use crate::contract::{Carrier, Netdev, RxQueue, Speed};
+use crate::contract::{Netdev, RxQueue};
 use crate::error::{Error, Result};
-use crate::flags::Flags;
+use crate::linux::link::of_the_link;
 use crate::linux::qos::Policer;
 use crate::linux::{KernelDevice, Link, Linux};
 use crate::qos::Policing;
@@ -248,11 +247,12 @@ impl Drop for AfXdp {
 }
 
 impl Netdev for AfXdp {
-    fn name(&self) -> &str {
-        &self.link.name
-    }
     fn kind(&self) -> &str {
         "afxdp"
+    }
+    of_the_link! {
+        name mac set_mac mtu flags update_flags ifindex carrier link_speed addresses set_address
+        add_router change_seq
     }
 
     fn set_config(&self, options: &BTreeMap<String, String>) -> Result<()> {
@@ -281,15 +281,6 @@ impl Netdev for AfXdp {
         status
     }
 
-    fn mac(&self) -> Result<Mac> {
-        self.link.mac()
-    }
-    fn set_mac(&self, mac: Mac) -> Result<()> {
-        self.link.set_mac(mac)
-    }
-    fn mtu(&self) -> Result<u32> {
-        self.link.mtu()
-    }
     fn set_mtu(&self, mtu: u32) -> Result<()> {
         let old = self.link.mtu()?;
         self.link.set_mtu(mtu)?;
@@ -298,30 +289,6 @@ impl Netdev for AfXdp {
             self.link.seq.bump();
         }
         Ok(())
-    }
-    fn flags(&self) -> Result<Flags> {
-        self.link.flags()
-    }
-    fn update_flags(&self, off: Flags, on: Flags) -> Result<Flags> {
-        self.link.update_flags(off, on)
-    }
-    fn ifindex(&self) -> Option<i32> {
-        self.link.ifindex()
-    }
-    fn carrier(&self) -> Carrier {
-        self.link.carrier()
-    }
-    fn link_speed(&self) -> Result<Speed> {
-        self.link.link_speed()
-    }
-    fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
-        self.link.addresses()
-    }
-    fn set_address(&self, address: Ipv4Addr, prefix_len: u8) -> Result<()> {
-        self.link.set_address(address, prefix_len)
-    }
-    fn add_router(&self, router: Ipv4Addr) -> Result<()> {
-        self.link.add_router(router)
     }
 
     fn stats(&self) -> Result<NetdevStats> {
@@ -341,9 +308,6 @@ impl Netdev for AfXdp {
             all.extend(named.map(|(name, n)| (format!("xsk_queue_{queue}_{name}"), n)));
         }
         all
-    }
-    fn change_seq(&self) -> u64 {
-        self.link.seq.read()
     }
 
     fn n_rxq(&self) -> usize {

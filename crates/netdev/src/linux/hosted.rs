@@ -3,21 +3,20 @@
 //! It is there before it is opened here, and goes when the datapath's port goes. Packets never come here.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Weak};
 
+use ib_packet::Batch;
 use ib_packet::buffer::Pool;
-use ib_packet::{Batch, Mac};
 use ib_sys::rtnetlink;
 use parking_lot::Mutex;
 
 use crate::changes::Changes;
-use crate::contract::{Carrier, Netdev, RxQueue, Speed};
+use crate::contract::{Netdev, RxQueue};
 use crate::error::{Error, Result};
-use crate::flags::Flags;
+use crate::linux::link::of_the_link;
 use crate::linux::qos::{self, Shaper};
 use crate::linux::tap::from_the_switch;
-use crate::linux::{KernelDevice, Link, Linux, vnet};
+use crate::linux::{KernelDevice, Link, Linux};
 use crate::qos::Details;
 use crate::registry::Provider;
 use crate::stats::NetdevStats;
@@ -69,66 +68,15 @@ impl Drop for Hosted {
 }
 
 impl Netdev for Hosted {
-    fn name(&self) -> &str {
-        &self.link.name
-    }
     fn kind(&self) -> &str {
         self.kind
     }
-    fn set_config(&self, options: &BTreeMap<String, String>) -> Result<()> {
-        self.options.lock().clone_from(options);
-        Ok(())
-    }
-    fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-    fn status(&self) -> BTreeMap<String, String> {
-        self.link.status()
-    }
-    fn tx_offloads(&self) -> &'static [&'static str] {
-        vnet::TX_OFFLOADS
-    }
-    fn mac(&self) -> Result<Mac> {
-        self.link.mac()
-    }
-    fn set_mac(&self, mac: Mac) -> Result<()> {
-        self.link.set_mac(mac)
-    }
-    fn mtu(&self) -> Result<u32> {
-        self.link.mtu()
-    }
-    fn set_mtu(&self, mtu: u32) -> Result<()> {
-        self.link.set_mtu(mtu)
-    }
-    fn flags(&self) -> Result<Flags> {
-        self.link.flags()
-    }
-    fn update_flags(&self, off: Flags, on: Flags) -> Result<Flags> {
-        self.link.update_flags(off, on)
-    }
-    fn ifindex(&self) -> Option<i32> {
-        self.link.ifindex()
-    }
-    fn carrier(&self) -> Carrier {
-        self.link.carrier()
-    }
-    fn link_speed(&self) -> Result<Speed> {
-        self.link.link_speed()
-    }
-    fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
-        self.link.addresses()
-    }
-    fn set_address(&self, address: Ipv4Addr, prefix_len: u8) -> Result<()> {
-        self.link.set_address(address, prefix_len)
-    }
-    fn add_router(&self, router: Ipv4Addr) -> Result<()> {
-        self.link.add_router(router)
+    of_the_link! {
+        name config set_config status tx_offloads mac set_mac mtu set_mtu flags update_flags ifindex
+        carrier link_speed addresses set_address add_router change_seq
     }
     fn stats(&self) -> Result<NetdevStats> {
         self.link.stats().map(|s| from_the_switch(&s))
-    }
-    fn change_seq(&self) -> u64 {
-        self.link.seq.read()
     }
     fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>> {
         Err(Error::Unsupported)

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,11 +23,12 @@ use ib_sys::tun::Tap;
 use parking_lot::Mutex;
 
 use crate::changes::Changes;
-use crate::contract::{Carrier, Netdev, RxQueue, Speed};
+use crate::contract::{Carrier, Netdev, RxQueue};
 use crate::error::{Error, Result};
 use crate::flags::Flags;
+use crate::linux::link::of_the_link;
 use crate::linux::qos::{self, Policer, Shaper};
-use crate::linux::{KernelDevice, Link, Linux, io as frames, vnet};
+use crate::linux::{KernelDevice, Link, Linux, io as frames};
 use crate::patch::random_mac;
 use crate::qos::{Details, Policing};
 use crate::registry::Provider;
@@ -135,25 +135,12 @@ impl TapDevice {
 }
 
 impl Netdev for TapDevice {
-    fn name(&self) -> &str {
-        &self.link.name
-    }
     fn kind(&self) -> &str {
         self.kind
     }
-
-    fn set_config(&self, options: &BTreeMap<String, String>) -> Result<()> {
-        self.options.lock().clone_from(options);
-        Ok(())
-    }
-    fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-    fn status(&self) -> BTreeMap<String, String> {
-        self.link.status()
-    }
-    fn tx_offloads(&self) -> &'static [&'static str] {
-        vnet::TX_OFFLOADS
+    of_the_link! {
+        name config set_config status tx_offloads set_mtu update_flags ifindex link_speed addresses
+        set_address add_router change_seq
     }
 
     fn mac(&self) -> Result<Mac> {
@@ -170,37 +157,16 @@ impl Netdev for TapDevice {
     fn mtu(&self) -> Result<u32> {
         Ok(self.last(|known| known.mtu))
     }
-    fn set_mtu(&self, mtu: u32) -> Result<()> {
-        self.link.set_mtu(mtu)
-    }
     fn flags(&self) -> Result<Flags> {
         match self.link.flags() {
             Err(Error::Os(ENODEV)) => Ok(Flags::UP),
             other => other,
         }
     }
-    fn update_flags(&self, off: Flags, on: Flags) -> Result<Flags> {
-        self.link.update_flags(off, on)
-    }
-    fn ifindex(&self) -> Option<i32> {
-        self.link.ifindex()
-    }
     fn carrier(&self) -> Carrier {
         let carrier = self.link.carrier();
         // Whoever took it into his namespace brings it up there; we cannot know.
         Carrier { up: carrier.up || self.link.ifindex().is_none(), ..carrier }
-    }
-    fn link_speed(&self) -> Result<Speed> {
-        self.link.link_speed()
-    }
-    fn addresses(&self) -> Result<Vec<(IpAddr, u8)>> {
-        self.link.addresses()
-    }
-    fn set_address(&self, address: Ipv4Addr, prefix_len: u8) -> Result<()> {
-        self.link.set_address(address, prefix_len)
-    }
-    fn add_router(&self, router: Ipv4Addr) -> Result<()> {
-        self.link.add_router(router)
     }
 
     fn stats(&self) -> Result<NetdevStats> {
@@ -224,9 +190,6 @@ impl Netdev for TapDevice {
     }
     fn custom_stats(&self) -> Vec<(String, u64)> {
         self.io.drops.nonzero()
-    }
-    fn change_seq(&self) -> u64 {
-        self.link.seq.read()
     }
 
     fn rx_queues(&self) -> Result<Vec<Box<dyn RxQueue>>> {
