@@ -249,6 +249,12 @@ fn read_bridge(
     for (number, table) in row.flow_tables() {
         match u8::try_from(number) {
             Ok(n) if n < 254 => {
+                for name in table.prefixes() {
+                    if let Some(what) = ib_ofproto::config::prefix_complaint(name) {
+                        warnings
+                            .push(format!("bridge {}: 'prefixes' with {what} field: {name}", bridge.name));
+                    }
+                }
                 bridge.tables.insert(n, read_table(&table));
             }
             _ => warnings.push(format!("bridge {}: flow table {number} is out of range", bridge.name)),

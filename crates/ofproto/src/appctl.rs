@@ -7,14 +7,13 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ib_classifier::AsClsRule;
 use ib_dpif::dpctl::format_flow;
 use ib_dpif::text::PortNames;
 use ib_flow::OfPort;
 use ib_packet::Mac;
 
 use crate::backer::Backer;
-use crate::ofproto::BundleId;
+use crate::ofproto::{BundleId, Ofproto};
 use crate::rule::Rule;
 use crate::switch::{Bridge, Switch};
 
@@ -140,7 +139,7 @@ fn list_tunnels(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
 // Flow tables.
 
 /// A rule as `bridge/dump-flows` prints it.
-fn rule_line(rule: &Rule, offload: bool, now: ib_base::time::Instant, out: &mut String) {
+fn rule_line(of: &Ofproto, rule: &Rule, offload: bool, now: ib_base::time::Instant, out: &mut String) {
     let (packets, bytes) = rule.stats();
     if rule.table != 0 {
         let _ = write!(out, "table_id={}, ", rule.table);
@@ -153,7 +152,7 @@ fn rule_line(rule: &Rule, offload: bool, now: ib_base::time::Instant, out: &mut 
     if rule.priority() != 0x8000 {
         let _ = write!(out, "priority={}", rule.priority());
     }
-    let m = crate::text::match_(&rule.cls().match_(), None);
+    let m = crate::text::rule_match(rule, of, None);
     if rule.priority() != 0x8000 && !m.is_empty() {
         out.push(',');
     }
@@ -170,7 +169,7 @@ fn dump_openflow(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let mut out = String::new();
     for table in &of.tables {
         for rule in table.cls.collect_loose(&ib_flow::Match::catch_all(), version) {
-            rule_line(&rule, offload, now, &mut out);
+            rule_line(&of, &rule, offload, now, &mut out);
         }
     }
     Ok(out)

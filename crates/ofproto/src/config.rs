@@ -227,6 +227,17 @@ pub struct TableConfig {
     pub prefixes: Option<Vec<String>>,
 }
 
+/// What is wrong with a name in [`TableConfig::prefixes`].
+pub fn prefix_complaint(name: &str) -> Option<&'static str> {
+    if name == "none" || ib_classifier::PrefixField::by_name(name).is_some() {
+        None
+    } else if ib_flow::fields::by_name(name).is_none() {
+        Some("unknown")
+    } else {
+        Some("incompatible")
+    }
+}
+
 /// Strings of the OpenFlow switch description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescConfig {

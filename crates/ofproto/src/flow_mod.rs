@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use ib_base::time::Instant;
 use ib_classifier::{AsClsRule, PrefixField, VERSION_NOT_REMOVED};
 use ib_flow::text::parse::set_default_packet_type;
-use ib_flow::{Match, OfPort};
+use ib_flow::{Flow, Mask, Match, OfPort};
 use ib_openflow::action::Action;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{FlowMod, FlowModCommand, FlowModFlags, FlowRemovedReason, OFPG_ANY, OFPTT_ALL};
@@ -210,6 +210,7 @@ impl Ofproto {
             actions: actions.into(),
             created: old.as_ref().map_or(now, |old| old.created),
             modified: now,
+            used: old.as_ref().map(|old| old.used()),
             version: txn.next,
         });
         txn.origins.push(Origin::default());
@@ -396,6 +397,7 @@ impl Txn<'_> {
             actions: fm.actions.as_slice().into(),
             created: past.map_or(self.now, |p| p.created),
             modified: past.map_or(self.now, |p| p.modified),
+            used: old.as_ref().filter(|_| past.is_none()).map(|old| old.used()),
             version: self.next,
         });
         if let Some(past) = past {
@@ -446,6 +448,7 @@ impl Txn<'_> {
                 actions: Arc::clone(&actions),
                 created: old.created,
                 modified: self.now,
+                used: Some(old.used()),
                 version: self.next,
             });
             let keep_counts = fm.flags & FlowModFlags::RESET_COUNTS == 0;
@@ -589,23 +592,38 @@ impl Drop for Txn<'_> {
 /// A flow_mod with its match in the one form that rules and criteria have, whatever version it came in.
 ///
 /// Some versions' matches say that they are about Ethernet packets, others imply it. As long as a match names no
-/// other type, a rule always says it and loose criteria never do, so that one finds the other. The port of entry
-/// has 16 bits in one encoding and 32 in another.
+/// other type, a rule says it if it looks at headers (else it is one for packets of any type) and loose criteria never
+/// do, so that one finds the other. The port of entry has 16 bits in one encoding and 32 in another.
 fn canonical(fm: &FlowMod) -> Cow<'_, FlowMod> {
     let loose = matches!(fm.command, FlowModCommand::Modify | FlowModCommand::Delete);
     let mask = &fm.match_.mask.0;
     let says = !mask.packet_type.is_zero();
-    if says != loose && matches!(mask.in_port, 0 | u32::MAX) {
+    let settled = if loose { !says } else { says || !looks_at_headers(&fm.match_.mask) };
+    if settled && matches!(mask.in_port, 0 | u32::MAX) {
         return Cow::Borrowed(fm);
     }
     let mut fm = fm.clone();
     if loose {
         canonical_criteria(&mut fm.match_);
     } else {
-        canonical_in_port(&mut fm.match_);
-        set_default_packet_type(&mut fm.match_);
+        canonical_match(&mut fm.match_);
     }
     Cow::Owned(fm)
+}
+
+/// A rule's match; see [`canonical`].
+pub(crate) fn canonical_match(m: &mut Match) {
+    canonical_in_port(m);
+    if looks_at_headers(&m.mask) {
+        set_default_packet_type(m);
+    }
+}
+
+/// Whether a mask has bits of the Ethernet header or above.
+fn looks_at_headers(mask: &Mask) -> bool {
+    const FROM: usize = std::mem::offset_of!(Flow, dl_dst) / 8;
+    const { assert!(FROM * 8 == std::mem::offset_of!(Flow, dl_dst)) };
+    mask.0.words()[FROM..].iter().any(|w| *w != 0)
 }
 
 fn canonical_in_port(m: &mut Match) {

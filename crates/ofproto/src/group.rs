@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ib_base::time::Instant;
 use ib_flow::OfPort;
-use ib_openflow::action::Action;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
     BUCKET_ALL, BUCKET_FIRST, BUCKET_LAST, Bucket, GroupMod, GroupModCommand, GroupProps, GroupType,
@@ -106,11 +105,6 @@ impl Ofproto {
     fn put_group(&self, gm: &GroupMod, buckets: Vec<Bucket>, now: Instant) -> Result<(), OfError> {
         if gm.group_id > OFPG_MAX {
             return Err(OfError::OFPGMFC_INVALID_GROUP);
-        }
-        for b in &buckets {
-            if b.actions.iter().any(|a| matches!(a, Action::Group(g) if *g == gm.group_id)) {
-                return Err(OfError::OFPGMFC_LOOP);
-            }
         }
         let mut groups = self.groups.write();
         let old = groups.get(&gm.group_id).cloned();

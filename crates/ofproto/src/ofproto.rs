@@ -374,6 +374,7 @@ pub(crate) fn new_internal(m: &Match, priority: i32, actions: Vec<Action>, now: 
         actions: actions.into(),
         created: now,
         modified: now,
+        used: None,
         version: 0,
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct NewRule<'a> {
     pub actions: Arc<[Action]>,
     pub created: Instant,
     pub modified: Instant,
+    /// When the rule whose place it takes was used.
+    pub used: Option<Instant>,
     pub version: u64,
 }
 
@@ -116,7 +118,7 @@ impl Rule {
             modified_ms: AtomicU64::new(n.modified.as_ms()),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            used_ms: AtomicU64::new(n.modified.as_ms()),
+            used_ms: AtomicU64::new(n.used.unwrap_or(n.modified).as_ms()),
             successor: Mutex::new(None),
         })
     }

@@ -6,6 +6,7 @@ use ib_openflow::action::Action;
 use ib_openflow::action_format::actions_text;
 use ib_openflow::names::Names;
 
+use crate::ofproto::Ofproto;
 use crate::rule::Rule;
 use crate::xcfg::XBridge;
 
@@ -29,14 +30,14 @@ pub fn match_(m: &Match, ports: Option<&PortMap>) -> String {
 }
 
 /// A rule's match.
-pub fn rule_match(rule: &Rule, bridge: &XBridge) -> String {
+pub fn rule_match(rule: &Rule, of: &Ofproto, ports: Option<&PortMap>) -> String {
     let mut m = rule.cls().match_();
     if m.mask.0.tunnel.opts_present != 0
-        && let Some(table) = bridge.of.tlv()
+        && let Some(table) = of.tlv()
     {
         m.flow.tunnel.set_tlv_table(table.id());
     }
-    match_(&m, None)
+    match_(&m, ports)
 }
 
 /// A port by reserved name or number.

@@ -18,6 +18,7 @@ use ib_packet::{Be16, Packet};
 
 use crate::appctl::port_names;
 use crate::backer::Backer;
+use crate::flow_mod::check_actions;
 use crate::ofproto::N_TABLES;
 use crate::switch::Switch;
 use crate::text::port_map;
@@ -53,7 +54,9 @@ pub(crate) fn trace_packet_out(switch: &mut Switch, args: &[&str]) -> Result<Str
     let map = port_map(&request.bridge);
     let (list, _) =
         parse_actions(actions, Names { ports: Some(&map), tables: None }).map_err(|e| e.to_string())?;
-    check_suits(&list, &request.flow, consistent).map_err(|e| format!("Bad actions: {}", e.name()))?;
+    check_suits(&list, &request.flow, consistent)
+        .and_then(|()| check_actions(&request.bridge.of, &list))
+        .map_err(|e| format!("Bad actions: {}", e.name()))?;
     Ok(run(&request, Some(&list)))
 }
 
@@ -246,6 +249,19 @@ fn reextract(packet: &Packet, flow: &Flow) -> Flow {
     let mut out = Flow::zeroed();
     ib_flow::extract(packet, &md, &mut out);
     out
+}
+
+/// The story of a packet, without effects.
+pub(crate) fn story(backer: &Arc<Backer>, bridge: &Arc<XBridge>, flow: &Flow) -> String {
+    let request = Request {
+        backer: Arc::clone(backer),
+        bridge: Arc::clone(bridge),
+        flow: flow.clone(),
+        packet: None,
+        ct_states: VecDeque::new(),
+        names: false,
+    };
+    run(&request, None)
 }
 
 fn run(request: &Request, actions: Option<&[Action]>) -> String {

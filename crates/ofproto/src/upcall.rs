@@ -74,16 +74,21 @@ fn drop_packet(ufid: Ufid) -> UpcallVerdict {
 }
 
 impl Handler {
-    fn translate(&self, backer: &Backer, upcall: &Upcall<'_>) -> Result<Xout, XlateError> {
+    fn translate(&self, backer: &Arc<Backer>, upcall: &Upcall<'_>) -> Result<Xout, XlateError> {
         let (bridge, flow, frozen) = xlate::receive(backer, upcall.key)?;
         let mut xin = Xin::new(&bridge, &flow);
         xin.packet = Some(upcall.packet);
         xin.frozen = frozen;
         xin.side_effects = true;
-        Ok(xlate::translate(backer, xin))
+        let xout = xlate::translate(backer, xin);
+        if matches!(xout.error, Some(XlateError::RecursionTooDeep | XlateError::TooManyResubmits)) {
+            // As long as it may be: now and then only.
+            vlog_warn_rl!(OFPROTO_DPIF_UPCALL, (1, 1), "{}", crate::trace_cmd::story(backer, &bridge, &flow));
+        }
+        Ok(xout)
     }
 
-    fn miss(&self, backer: &Backer, upcall: &Upcall<'_>) -> UpcallVerdict {
+    fn miss(&self, backer: &Arc<Backer>, upcall: &Upcall<'_>) -> UpcallVerdict {
         log_miss(backer, upcall);
         // Read before translating: what changes meanwhile makes the flow stale at once.
         let seen = backer.changed.get();
@@ -149,7 +154,7 @@ impl Handler {
         UpcallVerdict { actions, install: Some(Install { mask, actions: lasting }), ufid: upcall.ufid }
     }
 
-    fn action(&self, backer: &Backer, upcall: &Upcall<'_>, data: &UserspaceData) -> UpcallVerdict {
+    fn action(&self, backer: &Arc<Backer>, upcall: &Upcall<'_>, data: &UserspaceData) -> UpcallVerdict {
         match UserCookie::from_bytes(&data.userdata) {
             Some(UserCookie::SlowPath(_)) => match self.translate(backer, upcall) {
                 // The flow's counters see to the statistics.

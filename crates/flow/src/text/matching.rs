@@ -376,7 +376,7 @@ impl Printer<'_> {
         }
         let proto = if w.nw_proto != 0 { Some(f.nw_proto) } else { None };
         use proto::*;
-        let (word, both) = match (f.dl_type.get(), proto) {
+        let (word, both) = match (crate::fields::effective_dl_type(f), proto) {
             (ETH_IP, Some(IP_ICMP)) => ("icmp", true),
             (ETH_IP, Some(IP_TCP)) => ("tcp", true),
             (ETH_IP, Some(IP_UDP)) => ("udp", true),

@@ -8,7 +8,7 @@
 use ib_base::rng::Rng;
 use ib_base::time::Instant;
 use ib_base::vlog::module::FAIL_OPEN;
-use ib_base::vlog_warn;
+use ib_base::{vlog_info, vlog_warn};
 use ib_flow::{Match, OfPort};
 use ib_openflow::action::Action;
 use ib_openflow::message::{Message, PacketIn, PacketInReason};
@@ -66,6 +66,7 @@ pub(crate) fn deadline(mgr: &ConnMgr) -> Option<Instant> {
 /// Configuration changed.
 pub(crate) fn update(bridge: &mut Bridge, now: Instant) {
     if !is_configured(&bridge.connmgr) && bridge.connmgr.fail_open.failing_secs.take().is_some() {
+        vlog_warn!(FAIL_OPEN, "No longer in fail-open mode");
         bridge.of.remove_hidden(&Match::catch_all(), PRIORITY, now);
     }
 }
@@ -102,7 +103,7 @@ pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
             bridge.of.remove_hidden(&Match::catch_all(), PRIORITY, now);
         }
         Some(told) if failing > told + 60 => {
-            vlog_warn!(
+            vlog_info!(
                 FAIL_OPEN,
                 "Still in fail-open mode after {failing} seconds disconnected from controller"
             );

@@ -272,10 +272,6 @@ impl ConnMgr {
     /// Whether some controller wants misses of tables without configuration.
     pub(crate) fn wants_misses(&self) -> bool {
         self.conns.values().any(Conn::wants_misses)
-            || self.controllers.values().any(|c| {
-                let up = c.conn.is_some_and(|id| self.conns.contains_key(&id));
-                c.backoff.is_some() && !up
-            })
     }
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let controllers = self.controllers.values().filter(|_| !self.held);

@@ -231,11 +231,11 @@ fn nonsense_is_refused_and_changes_nothing() {
     }
     // What fails at last takes back what was done before it.
     let state = format!(
-        r#"{{"version":1,"meters":["meter=3 kbps bands=type=drop rate=1"],"groups":["group_id=4,type=all,bucket=actions=drop","group_id=5,type=all,bucket=actions=group:5"],{}"#,
+        r#"{{"version":1,"meters":["meter=3 kbps bands=type=drop rate=1"],"groups":["group_id=4,type=all,bucket=actions=drop","group_id=5,type=all,bucket=watch_port:1,actions=group:4"],{}"#,
         &flow("actions=group:4")[13..]
     );
     let said = lab.appctl("port-state/restore", &["br9", &state]);
-    assert!(said.contains("group 5: OFPGMFC_LOOP"), "{said}");
+    assert!(said.contains("group 5: OFPGMFC_WATCH_UNSUPPORTED"), "{said}");
     let bridge = lab.switch.bridge("br9").unwrap();
     assert!(bridge.of.groups.read().is_empty() && bridge.of.meters.read().is_empty());
     assert_eq!(lab.appctl("bridge/dump-flows", &["br9"]), before);

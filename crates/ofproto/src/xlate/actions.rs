@@ -510,11 +510,12 @@ impl Ctx<'_> {
 
     /// Returns whether the TTL ran out: the list ends there.
     fn dec_ttl(&mut self, ids: &[u16]) -> bool {
+        // As the original, also of packets that have no TTL.
+        self.wc.0.nw_ttl = 0xff;
+        self.wc.0.nw_proto = 0xff;
         if !is_ip_any(&self.flow) {
             return false;
         }
-        self.wc.0.nw_ttl = 0xff;
-        self.wc.0.nw_proto = 0xff;
         if self.flow.nw_ttl > 1 {
             self.flow.nw_ttl -= 1;
             return false;

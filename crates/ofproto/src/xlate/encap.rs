@@ -134,11 +134,11 @@ impl Ctx<'_> {
             }
             NSH => {
                 let np = self.flow.nsh.np;
-                let (packet_type, dl_type) = match np {
-                    1 => (IPV4, 0x0800),
-                    2 => (IPV6, 0x86dd),
-                    3 => (ETHERNET, self.flow.dl_type.get()),
-                    4 => (NSH, 0x894f),
+                let packet_type = match np {
+                    1 => IPV4,
+                    2 => IPV6,
+                    3 => ETHERNET,
+                    4 => NSH,
                     _ => {
                         self.unsupported(format!(
                             "Dropping packet as NSH next protocol {np} is not supported"
@@ -153,7 +153,6 @@ impl Ctx<'_> {
                     (self.base.dl_src, self.base.dl_dst) = Default::default();
                 }
                 self.flow.packet_type = Be32::new(packet_type);
-                self.flow.dl_type = Be16::new(dl_type);
                 self.pending.decap = true;
                 true
             }

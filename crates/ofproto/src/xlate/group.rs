@@ -79,14 +79,13 @@ impl Ctx<'_> {
 
     /// `group:ID`. Returns false if there is no such group.
     pub fn group_action(&mut self, id: u32, is_last: bool) -> bool {
-        let Some(group) = self.bridge.of.group(id) else {
-            self.report_error(&format!("output to nonexistent group {id}"));
-            return false;
-        };
-        if self.in_group && self.depth >= super::MAX_DEPTH {
-            self.report_error("group recursion too deep");
+        if !self.may_resubmit() {
             return true;
         }
+        let Some(group) = self.bridge.of.group(id) else {
+            self.warn(&format!("output to nonexistent group {id}"));
+            return false;
+        };
         let chosen: Vec<usize> = match group.kind {
             GroupType::All | GroupType::Indirect => (0..group.buckets.len()).collect(),
             GroupType::FastFailover => {
@@ -114,9 +113,7 @@ impl Ctx<'_> {
             }
             let before = self.enter_trace(Kind::Bucket, || format!("bucket {id}"));
             self.depth += 1;
-            let was = std::mem::replace(&mut self.in_group, true);
             self.bucket_actions(&group, at, is_last && i + 1 == n);
-            self.in_group = was;
             self.depth -= 1;
             self.leave_trace(before);
         }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use ib_flow::fields::FieldValue;
-use ib_flow::text::parse::set_default_packet_type;
 use ib_flow::{Flow, Match, OfPort};
 use ib_openflow::action::{Action, Learn, LearnDst, LearnFlags, LearnSrc, SetField, SetFieldForm};
 use ib_openflow::message::{FlowMod, FlowModFlags};
 
 use super::Ctx;
 use super::cache::CacheEntry;
-use crate::flow_mod::Origin;
+use crate::flow_mod::{Origin, canonical_match};
 use crate::ofproto::Ofproto;
 
 impl Ctx<'_> {
@@ -27,7 +26,7 @@ impl Ctx<'_> {
             return;
         }
         let mut fm = learned_flow(learn, &self.flow);
-        set_default_packet_type(&mut fm.match_);
+        canonical_match(&mut fm.match_);
         let fm = Arc::new(fm);
         if self.trace.is_some() {
             let text = describe(&fm);
@@ -38,15 +37,19 @@ impl Ctx<'_> {
         if self.side_effects {
             ok = within_limit(&of, learn, &fm);
             if ok {
+                // Tables that this translation looks up later still are as it met them.
                 refresh(&of, &fm, Origin::default());
-                self.refresh_version();
             }
         }
         if let Some(dst) = &learn.result_dst {
+            dst.unwildcard(&mut self.wc);
             dst.set_flow(&mut self.flow, &FieldValue::from_u128(ok.into()));
+            self.report_subfield(dst);
         }
         if ok {
             self.cache.push(CacheEntry::Learn(of, fm));
+        } else {
+            self.detail("Limit exceeded, learn failed");
         }
     }
 }
@@ -153,8 +156,12 @@ fn learned_flow(learn: &Learn, flow: &Flow) -> FlowMod {
 fn describe(fm: &FlowMod) -> String {
     use std::fmt::Write;
     let mut s = format!("table={} ", fm.table_id);
-    s.push_str(&crate::text::match_(&fm.match_, None));
-    let _ = write!(s, " priority={}", fm.priority);
+    let what = crate::text::match_(&fm.match_, None);
+    if !what.is_empty() {
+        s.push_str(&what);
+        s.push(' ');
+    }
+    let _ = write!(s, "priority={}", fm.priority);
     if fm.new_cookie != 0 {
         let _ = write!(s, " cookie={:#x}", fm.new_cookie);
     }

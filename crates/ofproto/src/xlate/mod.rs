@@ -206,7 +206,6 @@ pub(crate) struct Ctx<'a> {
     pub resubmits: u32,
     pub exit: bool,
     pub in_action_set: bool,
-    pub in_group: bool,
     pub pending: encap::Pending,
     pub was_mpls: bool,
     pub conntracked: bool,
@@ -259,7 +258,6 @@ pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
         resubmits: 0,
         exit: false,
         in_action_set: false,
-        in_group: false,
         pending: encap::Pending::default(),
         was_mpls: false,
         conntracked: tracked,
@@ -278,9 +276,9 @@ pub fn translate(backer: &Backer, xin: Xin<'_>) -> Xout {
     ctx.finish()
 }
 
-/// IP of either version.
+/// IP of either version, in a frame or without one.
 pub(crate) fn is_ip_any(flow: &Flow) -> bool {
-    matches!(flow.dl_type.get(), 0x0800 | 0x86dd)
+    matches!(ib_flow::fields::effective_dl_type(flow), 0x0800 | 0x86dd)
 }
 
 impl Ctx<'_> {
@@ -296,12 +294,14 @@ impl Ctx<'_> {
     pub fn warn(&mut self, text: &str) {
         self.report(Kind::Warn, || text.to_owned());
     }
-    /// An error of the pipeline: into the trace, or else into the log.
+    /// An error of the pipeline: into the trace, or else into the log. Revalidation, which has no packet, does not
+    /// repeat it there.
     pub fn report_error(&mut self, text: &str) {
         match self.trace.as_deref_mut() {
             Some(t) => {
                 t.report(Kind::Error, text.to_owned());
             }
+            None if self.packet.is_none() => {}
             None => {
                 let flow = crate::text::flow(&self.base, &self.bridge);
                 let name = &self.bridge.of.name;
@@ -325,11 +325,6 @@ impl Ctx<'_> {
     pub fn version(&mut self) -> u64 {
         let of = &self.bridge.of;
         *self.versions.entry(of.id).or_insert_with(|| of.current_version())
-    }
-    /// After learning a flow, the rest of this translation sees it.
-    pub fn refresh_version(&mut self) {
-        let v = self.bridge.of.current_version();
-        self.versions.insert(self.bridge.of.id, v);
     }
     pub fn port(&self, port: OfPort) -> Option<Arc<XPort>> {
         self.bridge.ports.get(&port).cloned()
@@ -554,6 +549,12 @@ impl Ctx<'_> {
         }
     }
 
+    /// A rule's match, with names of ports if the trace wants them.
+    fn rule_match(&self, rule: &Rule) -> String {
+        let names = self.trace.as_ref().is_some_and(|t| t.names).then(|| crate::text::port_map(&self.bridge));
+        crate::text::rule_match(rule, &self.bridge.of, names.as_ref())
+    }
+
     /// Reports a rule that was found; what follows is below it.
     pub fn report_table(&mut self, rule: &Arc<Rule>, table: u8) -> usize {
         if self.trace.is_none() {
@@ -567,7 +568,7 @@ impl Ctx<'_> {
         } else if Arc::ptr_eq(rule, &of.drop_frags_rule) {
             "Packets are IP fragments and the fragment handling mode is \"drop\".".to_owned()
         } else {
-            let mut s = crate::text::rule_match(rule, &self.bridge);
+            let mut s = self.rule_match(rule);
             if !s.is_empty() {
                 s.push_str(", ");
             }
@@ -664,7 +665,7 @@ impl Ctx<'_> {
     /// Reports the clauses that made a conjunctive match.
     fn conj_rules(&mut self, rules: &[Arc<Rule>]) {
         for r in rules {
-            let mut s = crate::text::rule_match(r, &self.bridge);
+            let mut s = self.rule_match(r);
             if !s.is_empty() {
                 s.push_str(", ");
             }
@@ -723,8 +724,9 @@ impl Ctx<'_> {
             swap_ct_tuple(&mut self.flow, &mut self.wc);
         }
         self.cache.push(CacheEntry::Rule(Arc::clone(&rule)));
-        let before = self.report_table(&rule, found_in);
-        self.recurse(rule, found_in <= old_table, is_last);
+        // Of the table that was asked for, even if a miss went on to another.
+        let before = self.report_table(&rule, table);
+        self.recurse(rule, table <= old_table, is_last);
         self.leave_trace(before);
         self.table = old_table;
     }
@@ -813,14 +815,15 @@ pub(crate) fn clear_ct(flow: &mut Flow) {
 
 /// The port that an action set outputs to, as the field of that name.
 pub(crate) fn actset_output(set: &[Action]) -> OfPort {
-    set.iter()
-        .rev()
-        .find_map(|a| match a {
-            Action::Output { port, .. } => Some(*port),
-            Action::Group(_) => Some(OfPort::UNSET),
-            _ => None,
-        })
-        .unwrap_or(OfPort::UNSET)
+    // A group comes before any output.
+    if set.iter().any(|a| matches!(a, Action::Group(_))) {
+        return OfPort::UNSET;
+    }
+    let outputs = set.iter().rev().find_map(|a| match a {
+        Action::Output { port, .. } => Some(*port),
+        _ => None,
+    });
+    outputs.unwrap_or(OfPort::UNSET)
 }
 
 /// Exchanges the 5-tuple with the connection's original one, in key and mask.

@@ -54,10 +54,7 @@ impl Ctx<'_> {
         let (_, dst) = tunnel::addresses(&self.flow.tunnel);
         let (_, came_to) = tunnel::addresses(&self.original.tunnel);
         if dst == came_to {
-            if dst.is_unspecified() {
-                // Nobody said where to.
-                self.flow.tunnel = (*before).clone();
-            }
+            // The key keeps what the port would have set, as in the original.
             self.warn("Not tunneling to our own address");
             return TunnelOutput::Refused;
         }

@@ -106,6 +106,7 @@ impl Ctx<'_> {
                 self.flow.packet_type = ib_packet::Be32::new(1 << 16 | ethertype);
             }
         } else if !self.flow.packet_type.is_zero()
+            && xport.kind != "patch"
             && tunnel.as_ref().is_none_or(|t| t.mode == PacketTypeMode::LegacyL2)
         {
             self.warn("Trying to send non-Ethernet packet through legacy L2 port. Dropping packet.");

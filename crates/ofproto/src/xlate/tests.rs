@@ -330,3 +330,77 @@ fn buckets_that_are_not_live_are_told_of() {
     );
     assert!(of_4[3].starts_with("bucket 2: score ") && of_4[4] == "using bucket 2", "{of_4:?}");
 }
+
+/// The whole story of a packet.
+fn story(flows: &str, args: &[&str]) -> String {
+    lab().flows("br0", flows).flows("br1", "actions=normal").appctl("ofproto/trace", args)
+}
+
+#[test]
+fn a_learned_flow_is_for_the_next_packet() {
+    let learn =
+        "in_port=1,actions=learn(table=1,limit=1,result_dst=NXM_NX_REG0[3],NXM_OF_ETH_SRC[]),resubmit(,1)";
+    let mut lab = lab().flows("br0", learn);
+    let text = lab.appctl("ofproto/trace", &["br0", "in_port=1,dl_src=50:54:00:00:00:01", "-generate"]);
+    assert!(text.contains("-> NXM_NX_REG0[3] is now 0x1\n"), "{text}");
+    assert!(text.contains(" 1. No match."), "{text}");
+    let text = lab.appctl("ofproto/trace", &["br0", "in_port=1,dl_src=50:54:00:00:00:02", "-generate"]);
+    assert!(text.contains("-> NXM_NX_REG0[3] is now 0\n     -> Limit exceeded, learn failed\n"), "{text}");
+    let text = lab.appctl("ofproto/trace", &["br0", "in_port=1,dl_src=50:54:00:00:00:01", "-generate"]);
+    assert!(text.contains(" 1. dl_src=50:54:00:00:00:01, priority 32768"), "{text}");
+}
+
+#[test]
+fn what_looks_at_no_header_is_for_packets_of_any_type() {
+    let l3 = ["br0", "in_port=1,packet_type=(1,0x800),nw_src=1.2.3.4"];
+    let text =
+        story("in_port=1,actions=output:2,output:20\nin_port=1,dl_src=0:0:0:0:0:1,actions=output:3", &l3);
+    assert!(
+        text.contains(" 0. in_port=1, priority 32768\n    output:2\n     >> Trying to send non-Ethernet"),
+        "{text}"
+    );
+    // The other bridge takes it.
+    assert!(text.contains("    output:20\n\nbridge(\"br1\")"), "{text}");
+    assert!(text.contains("Megaflow: recirc_id=0,packet_type=(1,0x800),ip,in_port=1,nw_frag=no\n"), "{text}");
+}
+
+#[test]
+fn traces_name_ports_where_asked() {
+    let text = story("in_port=1,actions=output:2", &["--names", "br0", "in_port=p1"]);
+    assert!(text.contains(" 0. in_port=p1, priority 32768\n    output:p2\n"), "{text}");
+}
+
+#[test]
+fn a_ttl_is_looked_at_where_there_is_none() {
+    check(
+        "in_port=1,actions=dec_ttl,2",
+        "in_port=1,arp",
+        "Megaflow: recirc_id=0,eth,arp,in_port=1,arp_op=0,nw_ttl=0\nDatapath actions: 2",
+    );
+}
+
+#[test]
+fn actions_of_a_packet_out_are_checked() {
+    let mut lab = lab();
+    let say = |lab: &mut Lab, actions| lab.appctl("ofproto/trace-packet-out", &["br0", "in_port=1", actions]);
+    assert_eq!(say(&mut lab, "meter:1,output:2"), "Bad actions: OFPMMFC_INVALID_METER");
+    assert_eq!(say(&mut lab, "group:1"), "Bad actions: OFPBAC_BAD_OUT_GROUP");
+}
+
+#[test]
+fn a_modified_flow_was_used_when_it_was() {
+    let mut lab = lab().flows("br0", "in_port=1,actions=output:2");
+    lab.clock.warp(17_000);
+    let mut fm = crate::testing::parse_flow("in_port=1,actions=output:3");
+    fm.command = ib_openflow::message::FlowModCommand::Modify;
+    let now = lab.clock.now();
+    let of = std::sync::Arc::clone(&lab.switch.bridge("br0").unwrap().of);
+    of.flow_mod(&fm, crate::flow_mod::Origin::default(), now).unwrap();
+    let rules = of.tables[0].cls.collect_loose(&ib_flow::Match::catch_all(), of.current_version());
+    assert_eq!(rules.len(), 1);
+    assert_eq!(now.since(rules[0].used()).as_secs(), 17);
+    assert_eq!(now.since(rules[0].modified()).as_secs(), 0);
+    // As it is shown, options of tunnels with their values.
+    let text = lab.appctl("bridge/dump-flows", &["br0"]);
+    assert!(text.contains("in_port=1,actions=output:3"), "{text}");
+}

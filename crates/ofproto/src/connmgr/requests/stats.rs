@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ib_base::time::Instant;
+use ib_flow::hash::{chain_order, two_words};
 use ib_flow::{Match, OfPort};
 use ib_openflow::encode::encode_reply;
 use ib_openflow::error::OfError;
@@ -342,7 +343,11 @@ fn group_desc(g: &Arc<Group>) -> GroupDesc {
 fn meters(cx: &Cx<'_>, id: u32) -> Result<Vec<Arc<crate::meter::Meter>>, OfError> {
     let meters = cx.bridge.of.meters.read();
     if id == OFPM_ALL {
-        return Ok(meters.values().cloned().collect());
+        // In the order of the original's hash table.
+        let mut all: Vec<_> = meters.iter().map(|(id, m)| (*id, m)).collect();
+        all.sort_by_key(|(_, m)| m.created);
+        let order = chain_order(all.into_iter(), |(id, _)| two_words(id, 0));
+        return Ok(order.into_iter().map(|(_, m)| Arc::clone(m)).collect());
     }
     meters.get(&id).map(|m| vec![Arc::clone(m)]).ok_or(OfError::OFPMMFC_UNKNOWN_METER)
 }
