@@ -18,8 +18,8 @@ use ib_base::vlog::module::{DPIF_NETDEV, DPIF_NETDEV_EXTRACT, DPIF_NETDEV_IMPL};
 use ib_base::vlog_once;
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::{
-    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, PortInfo, PortSpec,
-    Ufid, UpcallHandler,
+    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, LastStats, PortInfo,
+    PortSpec, Ufid, UpcallHandler,
 };
 use ib_flow::OdpPort;
 use ib_netdev::qos::{POLICING_KEY, Policing};
@@ -590,6 +590,9 @@ impl Dpif for DpUserspace {
         self.shared.table.put(put).map(|_| ())
     }
     fn flow_del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError> {
+        self.shared.table.del(del).map(|(stats, _)| stats)
+    }
+    fn flow_retire(&self, del: &FlowDel<'_>) -> Result<LastStats, DpifError> {
         self.shared.table.del(del)
     }
     fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError> {

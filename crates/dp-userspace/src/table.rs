@@ -21,9 +21,10 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
 use ib_base::coverage;
-use ib_dpif::{DpifError, FlowDel, FlowPut, FlowStats, Ufid};
+use ib_dpif::{Departed, DpifError, FlowDel, FlowPut, FlowStats, LastStats, Ufid};
 use ib_flow::key::FLOW_WORDS;
 use ib_flow::{Flow, Mask};
+use ib_rcu::{Grace, Turns};
 use parking_lot::{Mutex, RwLock};
 
 use crate::budget;
@@ -292,6 +293,20 @@ pub struct FlowTable {
     n_masks: AtomicUsize,
     /// Who must let go of a flow before it changes.
     offload: OnceLock<Arc<Offload>>,
+    /// Batches of all workers: within one a flow is found, run and counted.
+    turns: Turns,
+}
+
+/// A flow that was removed while batches were under way.
+struct Leaving {
+    flow: Arc<Megaflow>,
+    grace: Grace,
+}
+
+impl Departed for Leaving {
+    fn settled(&self) -> Option<FlowStats> {
+        self.grace.is_over().then(|| self.flow.stats())
+    }
 }
 
 impl FlowTable {
@@ -306,7 +321,13 @@ impl FlowTable {
             n_flows: AtomicUsize::new(0),
             n_masks: AtomicUsize::new(0),
             offload: OnceLock::new(),
+            turns: Turns::default(),
         }
+    }
+
+    /// Who looks flows up takes turns here, so that it is known when a removed flow has counted all of its packets.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Has entries of flows withdrawn from `offload` before the flows change. Once, at the beginning.
@@ -476,12 +497,18 @@ impl FlowTable {
         self.n_masks.store(writer.shapes.n, Ordering::Relaxed);
     }
 
-    /// Removes a flow, returning its counters.
-    pub fn del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError> {
-        let mut writer = self.writer.lock();
-        let flow = self.resolve(&writer, del)?;
-        self.remove(&mut writer, &flow);
-        Ok(flow.stats())
+    /// Removes a flow, returning its counters now, and if batches are under way who knows what they add.
+    pub fn del(&self, del: &FlowDel<'_>) -> Result<LastStats, DpifError> {
+        let flow = {
+            let mut writer = self.writer.lock();
+            let flow = self.resolve(&writer, del)?;
+            self.remove(&mut writer, &flow);
+            flow
+        };
+        // First who is under way, then the counters: a batch that has ended by now is in them.
+        let grace = self.turns.grace();
+        let stats = flow.stats();
+        Ok((stats, grace.map(|grace| Box::new(Leaving { flow, grace }) as _)))
     }
 
     fn remove(&self, writer: &mut Writer, flow: &Arc<Megaflow>) {

@@ -28,6 +28,7 @@ use ib_flow::extract::extract;
 use ib_flow::{Flow, Metadata, OdpPort};
 use ib_packet::buffer::{BATCH_MAX, Pool};
 use ib_packet::{Batch, Packet};
+use ib_rcu::Turn;
 
 use crate::drop::{DropCounters, DropReason};
 use crate::emc::{self, Emc, NOWHERE};
@@ -115,6 +116,8 @@ const NO_RAW: Raw = Raw { key: RawKey([0; KEY_WORDS]), hash: 0, slot: NOWHERE, p
 pub struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stats: Arc<WorkerStats>,
+    /// Flows are found, run and counted within a turn.
+    turn: Turn,
     view: View,
     emc: Emc,
     smc: Smc,
@@ -150,6 +153,7 @@ impl Worker {
         Worker {
             shared: Arc::clone(shared),
             stats: Arc::clone(stats),
+            turn: shared.table.turns().join(),
             view: View::new(&shared.table),
             emc: Emc::default(),
             smc: Smc::default(),
@@ -201,6 +205,7 @@ impl Worker {
     }
 
     fn begin(&mut self) {
+        self.turn.begin();
         self.now_ms = self.shared.clock.now().as_ms();
         self.emc_inv_prob = self.shared.emc_insert_inv_prob.load(Ordering::Relaxed);
         if self.cache_all {
@@ -212,6 +217,7 @@ impl Worker {
     }
 
     fn end(&mut self) {
+        self.turn.end();
         self.flush();
         self.view.rank(self.now_ms);
         self.emc.sweep();
@@ -512,6 +518,7 @@ impl Worker {
 
     /// After a panic: forgets what was in flight. Returns how many packets were lost in transmit queues.
     pub fn recover(&mut self) -> usize {
+        self.turn.end();
         self.emc.clear();
         self.smc.clear();
         self.view = View::new(&self.shared.table);

@@ -21,6 +21,7 @@ pub mod ufid;
 pub use action::{Action, CtAction, HashAlg, NatAction, NatRange, SetField, UserspaceAction};
 pub use datapaths::Datapaths;
 pub use provider::{
-    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut, FlowStats, Install,
-    PortInfo, PortSpec, Ufid, Upcall, UpcallHandler, UpcallKind, UpcallVerdict, UserspaceData,
+    Departed, DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut,
+    FlowStats, Install, LastStats, PortInfo, PortSpec, Ufid, Upcall, UpcallHandler, UpcallKind,
+    UpcallVerdict, UserspaceData,
 };

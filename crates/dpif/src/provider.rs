@@ -282,6 +282,15 @@ pub trait UpcallHandler: Send + Sync {
     fn installed(&self, ufid: Ufid, result: Result<(), DpifError>);
 }
 
+/// A removed flow that packets under way may still be counted under.
+pub trait Departed: Send + Sync {
+    /// All that it ever counted, once nothing can be added any more; `None` before. Never waits.
+    fn settled(&self) -> Option<FlowStats>;
+}
+
+/// What a flow had counted when it was removed, and who will know the rest; `None`: there is no rest.
+pub type LastStats = (FlowStats, Option<Box<dyn Departed>>);
+
 /// One datapath. See the module's description for threads.
 pub trait Dpif: Send + Sync {
     /// `netdev`, `system`, `dummy`.
@@ -327,8 +336,12 @@ pub trait Dpif: Send + Sync {
 
     /// Installs or changes a flow.
     fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError>;
-    /// Removes a flow, returning its last counters.
+    /// Removes a flow, returning its last counters, without those of packets that have found it and are under way.
     fn flow_del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError>;
+    /// The same for who counts exactly: he asks later for what the packets under way have added, if this datapath knows.
+    fn flow_retire(&self, del: &FlowDel<'_>) -> Result<LastStats, DpifError> {
+        self.flow_del(del).map(|stats| (stats, None))
+    }
     /// Reads a flow.
     fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError>;
     /// Visits every flow; cost O(flows), no lock held across visits that stops forwarding.

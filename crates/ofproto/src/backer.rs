@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ib_base::time::Clock;
-use ib_dpif::Dpif;
+use ib_dpif::{Departed, Dpif};
 use ib_rcu::Published;
 use ib_tunnel::World;
 use parking_lot::{Mutex, RwLock};
@@ -20,7 +20,7 @@ use crate::likeness::Likeness;
 use crate::recirc::RecircIds;
 use crate::revalidate::RevalidatorState;
 use crate::tunnel::TunnelUsers;
-use crate::ukey::Ukeys;
+use crate::ukey::{Ukey, Ukeys};
 use crate::xcfg::XlateConfig;
 
 /// Most datapath flows unless configured (`flow-limit`).
@@ -62,6 +62,9 @@ impl Default for Settings {
     }
 }
 
+/// A removed flow, and who knows what it has counted in the end.
+pub(crate) type Leaving = (Arc<Ukey>, Box<dyn Departed>);
+
 /// See the module's description.
 pub struct Backer {
     /// `netdev`, `system`, `dummy`.
@@ -84,6 +87,8 @@ pub struct Backer {
     pub recirc: RecircIds,
     /// Installed flows.
     pub ukeys: Ukeys,
+    /// Removed flows whose last packets are still under way.
+    pub(crate) leaving: Mutex<Vec<Leaving>>,
     /// What they have in common.
     pub(crate) likeness: Likeness,
     /// Revalidation.
@@ -123,6 +128,7 @@ impl Backer {
             meter_ids: Mutex::default(),
             recirc: RecircIds::new(),
             ukeys: Ukeys::new(),
+            leaving: Mutex::default(),
             likeness: Likeness::default(),
             reval: Mutex::default(),
             round: AtomicU64::new(0),

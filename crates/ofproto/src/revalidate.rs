@@ -5,6 +5,7 @@
 //! ([`News::concerns`](crate::change)), translates its key again: the same result keeps it, other actions replace its
 //! actions, and a result that needs more bits than its mask has removes it. Flows that nobody remembers are removed or
 //! taken over; those of a control plane before us that only its recirculation ids lead to stay until they are idle.
+//! What packets under way add to a flow after its removal is counted as soon as they have passed ([`Backer::see_off`]).
 //!
 //! Rounds run on the main thread, every [`Settings::max_revalidator_ms`](crate::backer::Settings) at most. Soon after a
 //! change there is a smaller one: it asks all flows whether the change concerns them, and looks only at those that say
@@ -95,6 +96,7 @@ impl Backer {
 
     /// Runs a round if it is due. Returns whether it did.
     pub fn revalidate_if_due(&self, now: Instant) -> bool {
+        self.see_off();
         if self.is_at_rest() || self.revalidate_deadline().is_some_and(|at| now < at) {
             return false;
         }
@@ -153,6 +155,7 @@ impl Backer {
     /// Runs a round now.
     pub fn revalidate(&self, now: Instant) {
         let began = std::time::Instant::now();
+        self.see_off();
         let news = self.changed.news();
         let (max_idle_ms, limit) = {
             let s = self.settings.read();
@@ -269,7 +272,7 @@ impl Backer {
         self.carry_out(fate, &ukey, state);
     }
 
-    fn carry_out(&self, fate: Fate, ukey: &Ukey, mut state: MutexGuard<'_, UkeyState>) {
+    fn carry_out(&self, fate: Fate, ukey: &Arc<Ukey>, mut state: MutexGuard<'_, UkeyState>) {
         match fate {
             Fate::Keep => {}
             Fate::Delete => {
@@ -342,13 +345,30 @@ impl Backer {
         if parts.actions == state.actions { Fate::Keep } else { Fate::Change(parts.actions) }
     }
 
-    fn delete_flow(&self, ukey: &Ukey) {
+    fn delete_flow(&self, ukey: &Arc<Ukey>) {
         let del = FlowDel { ufid: Some(ukey.ufid), key: Some(&ukey.key.expand()) };
-        if let Ok(stats) = self.dpif.flow_del(&del) {
+        let mut rest = None;
+        if let Ok((stats, departed)) = self.dpif.flow_retire(&del) {
             self.push_stats(&mut ukey.state.lock(), &stats);
+            rest = departed;
         }
-        xlate::cache::end_netflow(&ukey.state.lock().cache);
         self.ukeys.remove(ukey.ufid);
+        match rest {
+            Some(departed) => self.leaving.lock().push((Arc::clone(ukey), departed)),
+            None => xlate::cache::end_netflow(&ukey.state.lock().cache),
+        }
+    }
+
+    /// Counts what packets that were under way have added to flows that were removed.
+    fn see_off(&self) {
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|(ukey, departed)| {
+            let Some(stats) = departed.settled() else { return true };
+            let mut state = ukey.state.lock();
+            self.push_stats(&mut state, &stats);
+            xlate::cache::end_netflow(&state.cache);
+            false
+        });
     }
 
     /// `revalidator/purge`: counts everything and removes all flows.
@@ -470,6 +490,22 @@ mod tests {
         lab.clock.warp(500);
         lab.switch.run(lab.clock.now());
         assert!(lab.dpif.flows.lock().is_empty());
+    }
+
+    #[test]
+    fn what_was_under_way_when_a_flow_went_is_counted_once() {
+        let mut lab = missed();
+        let end = crate::testing::UnderWay::default();
+        *lab.dpif.under_way.lock() = Some(end.clone());
+        lab.dpif.flows.lock().get_mut(&Ufid(7)).unwrap().stats =
+            FlowStats { packets: 100, bytes: 6000, ..FlowStats::default() };
+        lab.clock.warp(11_000);
+        lab.switch.run(lab.clock.now());
+        assert_eq!((lab.dpif.flows.lock().len(), rule_packets(&lab)), (0, 101));
+        *end.0.lock() = Some(FlowStats { packets: 132, bytes: 7920, ..FlowStats::default() });
+        lab.switch.run(lab.clock.now());
+        lab.switch.run(lab.clock.now());
+        assert_eq!(rule_packets(&lab), 133);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ib_base::time::Clock;
 use ib_dpif::{
-    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut, FlowStats,
-    PortInfo, PortSpec, Ufid, UpcallHandler,
+    Departed, DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut,
+    FlowStats, LastStats, PortInfo, PortSpec, Ufid, UpcallHandler,
 };
 use ib_flow::text::parse_match;
 use ib_flow::{OdpPort, OfPort};
@@ -27,6 +27,18 @@ pub struct FakeDpif {
     pub flows: Mutex<BTreeMap<Ufid, FlowInfo>>,
     /// Who answers upcalls.
     pub handler: Mutex<Option<Arc<dyn UpcallHandler>>>,
+    /// Packets are under way whenever a flow goes.
+    pub under_way: Mutex<Option<UnderWay>>,
+}
+
+/// What flows that went will have counted in the end; `None`: that is still open.
+#[derive(Clone, Default)]
+pub struct UnderWay(pub Arc<Mutex<Option<FlowStats>>>);
+
+impl Departed for UnderWay {
+    fn settled(&self) -> Option<FlowStats> {
+        *self.0.lock()
+    }
 }
 
 impl Dpif for FakeDpif {
@@ -86,6 +98,10 @@ impl Dpif for FakeDpif {
     fn flow_del(&self, del: &FlowDel<'_>) -> Result<FlowStats, DpifError> {
         let flow = self.flows.lock().remove(&del.ufid.unwrap_or_default());
         flow.map(|f| f.stats).ok_or_else(|| DpifError::NotFound("no such flow".into()))
+    }
+    fn flow_retire(&self, del: &FlowDel<'_>) -> Result<LastStats, DpifError> {
+        let late = self.under_way.lock().clone();
+        self.flow_del(del).map(|stats| (stats, late.map(|l| Box::new(l) as _)))
     }
     fn flow_get(&self, get: &FlowDel<'_>) -> Result<FlowInfo, DpifError> {
         let flow = self.flows.lock().get(&get.ufid.unwrap_or_default()).cloned();

@@ -3,12 +3,16 @@
 //! [`Published`] holds an `Arc<T>`. Readers take it without waiting for anyone; a writer swaps in a new
 //! one, and the old one is freed by whoever lets go of it last. Cost: a load costs about as much as
 //! cloning an `Arc`; [`Published::peek`] less. [`Version`] is a number that only grows and says that
-//! "something changed"; readers remember the one they saw.
+//! "something changed"; readers remember the one they saw. [`Turns`] say when nobody works any more with what was taken away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+
+mod turns;
+
+pub use turns::{Grace, Turn, Turns};
 
 /// A snapshot that readers never wait for.
 #[derive(Debug)]
