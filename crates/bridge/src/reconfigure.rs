@@ -671,7 +671,12 @@ fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Ref
         // The texts of the original's layers below ours.
         let summary = format!("{name}: could not set configuration ({})", strerror_of(&why, &e));
         if why != summary {
-            vlog_err!(ib_base::vlog::module::NETDEV_VPORT, "{why}");
+            let module = &ib_base::vlog::module::NETDEV_VPORT;
+            if want.kind == "patch" {
+                vlog_err!(module, "{why}");
+            } else {
+                vlog_warn!(module, "{why}");
+            }
         }
         vlog_warn!(ib_base::vlog::module::NETDEV, "{summary}");
         Refused { why, by_config: true }

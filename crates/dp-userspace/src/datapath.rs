@@ -547,6 +547,8 @@ impl Dpif for DpUserspace {
             settings: Mutex::default(),
             made_promiscuous: was.is_ok_and(|f| !f.contains(Flags::PROMISC)).into(),
             tunnel_seq: 0.into(),
+            tunnel_ip_id: 0.into(),
+            mtu: 0.into(),
         };
         self.shared.ports.insert(Arc::new(port))?;
         if let Err(e) = self.distribute(number, &*netdev, queues) {

@@ -34,6 +34,8 @@ drops! {
     UserspaceAction => datapath_drop_userspace_action_error,
     /// Encapsulation failed.
     TunnelPush => datapath_drop_tunnel_push_error,
+    /// Too long for the tunnel's way; its sender was told.
+    TunnelTooBig => datapath_drop_tunnel_too_big,
     /// Decapsulation failed.
     TunnelPop => datapath_drop_tunnel_pop_error,
     /// Recirculated too often.

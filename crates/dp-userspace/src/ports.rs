@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ib_dpif::{DpifError, PortInfo};
 use ib_flow::OdpPort;
@@ -40,6 +40,10 @@ pub struct Port {
     pub made_promiscuous: AtomicBool,
     /// Of a tunnel: sequence number of the next packet that has one.
     pub tunnel_seq: AtomicU32,
+    /// Of a tunnel: identification of the next outer IPv4 packet that may be fragmented.
+    pub tunnel_ip_id: AtomicU32,
+    /// The device's MTU, and above it the low half of the device's sequence number when that was read. 0: not read yet.
+    pub mtu: AtomicU64,
 }
 
 impl Port {
@@ -56,6 +60,27 @@ impl Port {
             settings: Mutex::new(self.settings.lock().clone()),
             made_promiscuous: self.made_promiscuous.swap(false, Ordering::Relaxed).into(),
             tunnel_seq: self.tunnel_seq.load(Ordering::Relaxed).into(),
+            tunnel_ip_id: self.tunnel_ip_id.load(Ordering::Relaxed).into(),
+            mtu: 0.into(),
+        }
+    }
+
+    /// Longest frame that the device takes, Ethernet header included and VLAN tag not; `None` if it takes any. Asks the device only
+    /// after it changed.
+    pub fn room(&self) -> Option<usize> {
+        // Others hand memory over, whatever its length.
+        if !matches!(self.kind.as_str(), "system" | "afxdp" | "dummy" | "dummy-pmd") {
+            return None;
+        }
+        let seq = self.netdev.change_seq() << 32;
+        let mut known = self.mtu.load(Ordering::Relaxed);
+        if known == 0 || known >> 32 != seq >> 32 {
+            known = seq | u64::from(self.netdev.mtu().unwrap_or(0));
+            self.mtu.store(known, Ordering::Relaxed);
+        }
+        match known & 0xffff_ffff {
+            0 => None,
+            mtu => usize::try_from(mtu).ok().map(|mtu| mtu + 14),
         }
     }
 

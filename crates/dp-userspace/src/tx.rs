@@ -14,9 +14,19 @@ use crate::ports::{MAX_PORTS, Port};
 use crate::stats::WorkerStats;
 use crate::worker::Shared;
 
+/// Longest frame that a port takes.
+#[derive(Clone, Copy, Default)]
+enum Room {
+    #[default]
+    Unknown,
+    Known(Option<usize>),
+}
+
 #[derive(Default)]
 struct Queue {
     port: Weak<Port>,
+    /// As of the last batch.
+    room: Room,
     batch: Batch,
     dirty: bool,
 }
@@ -51,6 +61,14 @@ impl TxQueues {
         q.batch.len() >= BATCH_MAX
     }
 
+    /// [`Port::room`] of a port, as of its last batch: to know it costs a packet nothing.
+    pub fn room(&mut self, number: OdpPort, shared: &Shared) -> Option<usize> {
+        match self.queues.get(number.0 as usize).map(|q| q.room) {
+            Some(Room::Known(room)) => room,
+            _ => shared.ports.get(number).and_then(|p| p.room()),
+        }
+    }
+
     /// Sends a port's batch.
     pub fn flush_port(&mut self, number: OdpPort, shared: &Shared, stats: &WorkerStats, pool: &mut Pool) {
         let Some(q) = self.queues.get_mut(number.0 as usize) else { return };
@@ -65,11 +83,13 @@ impl TxQueues {
         });
         match port {
             Some(port) => {
+                q.room = Room::Known(port.room());
                 port.netdev.send(self.qid, &mut q.batch, pool);
                 stats.tx_batches.add(1);
                 stats.tx_packets.add(n as u64);
             }
             None => {
+                q.room = Room::Unknown;
                 shared.drops.add(DropReason::InvalidPort, n as u64);
                 q.batch.drain(..).for_each(|p| pool.give(p));
             }

@@ -139,6 +139,30 @@ pub struct Worker {
     core: Option<u32>,
     /// When to look for a hot flow again.
     sampler: Sampler,
+    /// What answers to packets that are too big may be sent.
+    pub(crate) errors: Allowance,
+}
+
+/// Answers a second, and as many at once.
+const ERRORS_PER_S: u64 = 1000;
+
+/// Limits the rate of something by milliseconds that have passed.
+#[derive(Default)]
+pub(crate) struct Allowance {
+    left: u64,
+    as_of_ms: u64,
+}
+
+impl Allowance {
+    /// Whether one more is allowed at `now_ms`; if so it is taken.
+    pub(crate) fn take(&mut self, now_ms: u64) -> bool {
+        let passed = now_ms.saturating_sub(self.as_of_ms);
+        self.left = self.left.saturating_add(passed.saturating_mul(ERRORS_PER_S) / 1000).min(ERRORS_PER_S);
+        self.as_of_ms = now_ms;
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
 }
 
 /// TCP flags of a key for a flow's statistics.
@@ -169,6 +193,7 @@ impl Worker {
             simple: false,
             core: None,
             sampler: Sampler::default(),
+            errors: Allowance { left: ERRORS_PER_S, as_of_ms: 0 },
         }
     }
 

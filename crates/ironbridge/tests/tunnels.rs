@@ -71,3 +71,60 @@ fn the_kernels_tunnels_end_here() {
     let neighbours = d.run("ovs-appctl tnl/neigh/show");
     assert!(tried == 0 || neighbours.contains("172.31.97.2"), "{neighbours}");
 }
+
+#[test]
+fn who_sends_too_much_into_a_tunnel_is_told() {
+    if !need(NET) {
+        return;
+    }
+    let d = Daemons::start(&[]);
+    let far = Host::new("172.31.98.2/24");
+    let (physical, br, port) = (unique("itp"), unique("itb"), unique("itt"));
+    d.run(&format!("ovs-vsctl add-br {physical} -- set bridge {physical} datapath_type=netdev"));
+    d.run(&format!("ovs-vsctl add-port {physical} {}", far.port));
+    sh(&format!("ip addr add 172.31.98.1/24 dev {physical}"));
+    sh(&format!("ip link set {physical} up"));
+    assert!(far.pings("172.31.98.1"), "the underlay");
+    let device = "type vxlan id 20 remote 172.31.98.1 local 172.31.98.2 dstport 4789 dev eth0";
+    if !far.try_sh(&format!("ip link add t0 {device}")).status.success() {
+        println!("skipped: this kernel has no vxlan");
+        return;
+    }
+    d.run(&format!(
+        "ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev -- add-port {br} {port} \
+         -- set interface {port} type=vxlan options:remote_ip=172.31.98.2 options:key=20"
+    ));
+    // Both ends believe in 1500 bytes, of which the tunnel needs 50.
+    sh(&format!("ip addr add 10.98.0.1/24 dev {br}"));
+    sh(&format!("ip addr add fd98::1/64 dev {br} nodad"));
+    sh(&format!("ip link set {br} mtu 1500"));
+    sh(&format!("ip link set {br} up"));
+    far.sh("ip link set t0 up");
+    far.sh("ip addr add 10.98.0.2/24 dev t0");
+    far.sh("ip addr add fd98::2/64 dev t0 nodad");
+    assert!(far.pings("10.98.0.1"), "the tunnel");
+    for (to, size) in [("10.98.0.2", 1472), ("fd98::2", 1452)] {
+        let ping = |size: i32| {
+            let out = std::process::Command::new("ping")
+                .args(["-M", "do", "-c", "3", "-i", "0.2", "-W", "2", "-s", &size.to_string(), to])
+                .output()
+                .unwrap();
+            (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+        };
+        assert!(ping(500).0, "{to}");
+        let (arrived, text) = ping(size);
+        assert!(!arrived, "{text}");
+        let route = sh(&format!("ip route get {to}"));
+        assert!(route.contains("mtu 1450"), "{to}: {route}\n{text}");
+        assert!(ping(size - 50).0, "{to}: what fits goes through");
+    }
+    let drops = d.run("ovs-appctl coverage/read-counter datapath_drop_tunnel_too_big");
+    assert_ne!(drops.trim(), "0");
+    if std::path::Path::new("/usr/bin/iperf3").exists() {
+        sh("ip route flush cache");
+        let _server = far.spawn("iperf3 -s -1");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let out = sh("iperf3 -c 10.98.0.2 -n 2M");
+        assert!(out.contains("receiver"), "{out}");
+    }
+}

@@ -514,7 +514,9 @@ impl Cfm {
         let _ = writeln!(o, "  opstate: {}", up_down(self.config.opup));
         let _ = writeln!(o, "  remote_opstate: {}", up_down(self.remote_opup));
         let _ = writeln!(o, "  interval: {}ms", self.interval_ms);
-        let _ = writeln!(o, "  next CCM tx: {}ms", until(self.tx_at));
+        // The first goes out as soon as somebody runs us.
+        let next = if self.tx_at == Instant::ZERO { 0 } else { until(self.tx_at) };
+        let _ = writeln!(o, "  next CCM tx: {next}ms");
         let _ = writeln!(o, "  next fault check: {}ms", until(self.check_at));
         for (mpid, r) in &self.remotes {
             let _ = writeln!(o, "Remote MPID {mpid}\n  recv since check: {}", r.is_heard);

@@ -370,6 +370,12 @@ fn pass(
         None => &request.bridge,
     };
     let _ = writeln!(out, "Flow: {}", show(flow));
+    let mut typed = flow.clone();
+    if typed.dl_type.is_zero() && typed.packet_type.get() >> 16 == 1 {
+        // As in a packet's own key: without Ethernet header its type is the Ethertype.
+        typed.dl_type = Be16::new(typed.packet_type.get() as u16);
+    }
+    let flow = &typed;
     let mut xin = Xin::new(bridge, flow);
     xin.flow.actset_output = OfPort::UNSET;
     let initial = xin.flow.clone();

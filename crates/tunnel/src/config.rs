@@ -207,7 +207,7 @@ impl TunnelConfig {
         } else if self.tos != 0 {
             put("tos", format!("{:#x}", self.tos));
         }
-        if self.dst_port != self.kind.default_port().unwrap_or(0) {
+        if self.dst_port != 0 && Some(self.dst_port) != self.kind.default_port() {
             put("dst_port", self.dst_port.to_string());
         }
         if self.csum {
@@ -477,6 +477,12 @@ impl Parser<'_> {
             }
             _ => {}
         }
+        // Who has the version from the flow has all of it from there.
+        if self.config.erspan_ver.is_flow() {
+            self.config.erspan_idx = OrFlow::Flow;
+            self.config.erspan_dir = OrFlow::Flow;
+            self.config.erspan_hwid = OrFlow::Flow;
+        }
         let key = |name: &str| {
             let text = options.get(name).or_else(|| options.get("key"))?;
             or_flow(text, |t| Some(strtoull(t, false)))
@@ -505,7 +511,7 @@ mod tests {
 
     #[test]
     fn options_are_read_and_shown_as_the_original_does() {
-        let table: [(Kind, &str, Result<&str, &str>); 27] = [
+        let table: [(Kind, &str, Result<&str, &str>); 29] = [
             (Kind::Vxlan, "", Err("v9: vxlan type requires valid 'remote_ip' argument")),
             (
                 Kind::Vxlan,
@@ -526,6 +532,15 @@ mod tests {
             ),
             (Kind::Vxlan, "remote_ip=1.1.1.1 key=foo", Ok("key=0, remote_ip=1.1.1.1")),
             (Kind::Vxlan, "remote_ip=1.1.1.1 key=0x1ffffffff", Ok("key=8589934591, remote_ip=1.1.1.1")),
+            (Kind::Geneve, "remote_ip=1.1.1.1 dst_port=foo", Ok("remote_ip=1.1.1.1")),
+            (
+                Kind::Erspan,
+                "remote_ip=1.1.1.1 key=flow erspan_ver=flow erspan_idx=7",
+                Ok(concat!(
+                    "erspan_dir=flow, erspan_hwid=flow, erspan_idx=flow, erspan_ver=flow, ",
+                    "key=flow, remote_ip=1.1.1.1"
+                )),
+            ),
             (Kind::Vxlan, "remote_ip=1.1.1.1 dst_port=99999", Ok("dst_port=34463, remote_ip=1.1.1.1")),
             (Kind::Vxlan, "remote_ip=1.1.1.1 ttl=300", Ok("remote_ip=1.1.1.1, ttl=44")),
             (Kind::Vxlan, "remote_ip=1.1.1.1 ttl=foo tos=300", Ok("remote_ip=1.1.1.1")),

@@ -100,6 +100,14 @@ impl Kind {
     pub fn vport(self) -> u32 {
         self.row().vport
     }
+    /// That of headers over IPv6: GRE and ERSPAN have one of its own there, whatever the port is called.
+    pub fn vport_over_ipv6(self) -> u32 {
+        match self {
+            Kind::Gre => Kind::Ip6Gre.vport(),
+            Kind::Erspan => Kind::Ip6Erspan.vport(),
+            kind => kind.vport(),
+        }
+    }
     /// Name of the datapath's device, up to the port.
     pub fn device(self) -> &'static str {
         self.row().device
@@ -152,5 +160,6 @@ mod tests {
         assert_eq!(Kind::of_device("vxlan_sys_4789"), Some((Kind::Vxlan, 4789)));
         assert_eq!(Kind::of_device("gre_sys"), Some((Kind::Gre, 0)));
         assert_eq!(Kind::of_device("vxlan0"), None);
+        assert_eq!((Kind::Gre.vport_over_ipv6(), Kind::Vxlan.vport_over_ipv6()), (109, 4));
     }
 }

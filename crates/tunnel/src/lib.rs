@@ -3,7 +3,7 @@
 //! [`config`] reads a tunnel's options, [`device`] makes tunnel ports devices like others. Where an outer packet goes is
 //! the matter of [`route`] (routes of users and of the kernel), [`neigh`] (who has which address) and [`ports`] (which
 //! outer packets that come in are ours), together the [`World`] of a daemon. [`build`] prepares the headers that a flow's
-//! packets get, [`push`] puts them in front of one packet, [`pop`] takes them off.
+//! packets get, [`push`] puts them in front of one packet, [`pop`] takes them off. [`pmtu`] answers who sends what does not fit.
 //!
 //! ```text
 //!   translation: route ─► neighbour ─► build ─► Action::TnlPush{header}      ports ─► Action::TnlPop
@@ -20,6 +20,7 @@ pub mod device;
 pub mod kernel;
 pub mod kind;
 pub mod neigh;
+pub mod pmtu;
 pub mod pop;
 pub mod ports;
 pub mod push;

@@ -18,6 +18,8 @@ use crate::kind::{IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_ROUTING, IPPR
 pub enum PopError {
     /// Cut short.
     Truncated,
+    /// The outer IPv4 packet says that it is longer than it is: what it says, and what there is.
+    IpTruncated(usize, usize),
     /// The outer IP header's checksum is wrong.
     IpChecksum,
     /// The outer UDP or GRE checksum is wrong.
@@ -28,20 +30,44 @@ pub enum PopError {
     Protocol,
     /// Flags or a version that we don't know.
     Unsupported,
+    /// VXLAN: the words of flags and identifier.
+    VxlanFlags(u32, u32),
+    /// Geneve: the version.
+    GeneveVersion(u8),
+    /// Geneve: header and packet in bytes.
+    GeneveTruncated(usize, usize),
+    /// ERSPAN: the version.
+    ErspanVersion(u8),
+    /// GTP-U: neither version of IP.
+    GtpuNotIp,
 }
 
 impl PopError {
-    /// For the log.
-    pub fn text(self) -> &'static str {
-        match self {
-            PopError::Truncated => "packet is too short for its tunnel headers",
-            PopError::IpChecksum => "ip packet has invalid checksum",
-            PopError::L4Checksum => "tunnel packet has invalid checksum",
-            PopError::Fragment => "tunnel packet is a fragment",
-            PopError::Protocol => "packet is not of the tunnel's protocol",
-            PopError::Unsupported => "tunnel packet has unknown flags",
-        }
+    /// For the log, of those that it is told.
+    pub fn text(self) -> Option<String> {
+        Some(match self {
+            PopError::IpTruncated(says, is) => {
+                format!("ip packet is truncated (IP length {says}, actual {is})")
+            }
+            PopError::IpChecksum => "ip packet has invalid checksum".to_owned(),
+            // The identifier as it stands: its low byte is reserved.
+            PopError::VxlanFlags(flags, vni) => {
+                format!("invalid vxlan flags={} vni={}", c_hex(flags), c_hex(vni))
+            }
+            PopError::GeneveVersion(version) => format!("unknown geneve version: {version}"),
+            PopError::GeneveTruncated(header, len) => {
+                format!("geneve packet too small: header len={header} packet size={len}")
+            }
+            PopError::ErspanVersion(version) => format!("ERSPAN version error {version}"),
+            PopError::GtpuNotIp => "GTP-U: Receive non-IP packet.".to_owned(),
+            _ => return None,
+        })
     }
+}
+
+/// C's `%#x`.
+fn c_hex(v: u32) -> String {
+    if v == 0 { "0".to_owned() } else { format!("{v:#x}") }
 }
 
 /// Where the headers end, and what is behind them.
@@ -135,8 +161,11 @@ fn outer(p: &Packet, t: &mut Tunnel) -> Parsed<Outer> {
             let h = d.get(l3..l3 + 20).ok_or(PopError::Truncated)?;
             let header = usize::from(h[0] & 0xf) * 4;
             let total = usize::from(be16(h, 2)?);
-            if h[0] >> 4 != 4 || header < 20 || total < header || l3 + total > d.len() {
+            if h[0] >> 4 != 4 || header < 20 || total < header {
                 return Err(PopError::Truncated);
+            }
+            if l3 + total > d.len() {
+                return Err(PopError::IpTruncated(total, d.len() - l3));
             }
             if !p.offload.csum_valid && !checksum(&d[l3..l3 + header]).is_zero() {
                 return Err(PopError::IpChecksum);
@@ -216,13 +245,13 @@ fn set_key(t: &mut Tunnel, key: u32) {
 fn vxlan(d: &[u8], at: usize, t: &mut Tunnel) -> Parsed<Inner> {
     let (flags, vni) = (be32(d, at)?, be32(d, at + 4)?);
     if vni & 0xff != 0 {
-        return Err(PopError::Unsupported);
+        return Err(PopError::VxlanFlags(flags, vni));
     }
     let mut ethertype = ETH_TEB;
     if flags & VXLAN_GPE != 0 {
         // Version 0, no BUM, no OAM: nothing else is understood.
         if flags & 0xf3ff_ff00 & !VXLAN_I != 0 {
-            return Err(PopError::Unsupported);
+            return Err(PopError::VxlanFlags(flags, vni));
         }
         ethertype = match flags & 0xff {
             1 => 0x0800,
@@ -235,7 +264,7 @@ fn vxlan(d: &[u8], at: usize, t: &mut Tunnel) -> Parsed<Inner> {
         t.gbp_id = Be16::new(flags as u16);
         t.gbp_flags = (flags >> 16) as u8 & 0x48;
     } else if flags != VXLAN_I {
-        return Err(PopError::Unsupported);
+        return Err(PopError::VxlanFlags(flags, vni));
     }
     set_key(t, vni >> 8);
     Ok(Inner { at: at + 8, ethertype })
@@ -246,10 +275,10 @@ fn geneve(d: &[u8], at: usize, t: &mut Tunnel) -> Parsed<Inner> {
     let ethertype = be16(d, at + 2)?;
     let vni = be32(d, at + 4)?;
     if head >> 14 != 0 {
-        return Err(PopError::Unsupported);
+        return Err(PopError::GeneveVersion((head >> 14) as u8));
     }
     let len = usize::from(head >> 8 & 0x3f) * 4;
-    let options = d.get(at + 8..at + 8 + len).ok_or(PopError::Truncated)?;
+    let options = d.get(at + 8..at + 8 + len).ok_or(PopError::GeneveTruncated(at + 8 + len, d.len()))?;
     if head & 0x80 != 0 {
         t.flags |= TunFlags::OAM;
     }
@@ -286,7 +315,7 @@ fn gtpu(d: &[u8], at: usize, t: &mut Tunnel) -> Parsed<Option<Inner>> {
             end += len;
         }
     }
-    bare(d, end).map(Some)
+    bare(d, end).map(Some).map_err(|e| if e == PopError::Unsupported { PopError::GtpuNotIp } else { e })
 }
 
 /// An IP packet that its version tells.
@@ -356,7 +385,7 @@ fn erspan(d: &[u8], at: usize, trusted: bool, t: &mut Tunnel) -> Parsed<Inner> {
             // Platform specific words follow.
             at + 12 + if word & 1 != 0 { 8 } else { 0 }
         }
-        _ => return Err(PopError::Unsupported),
+        version => return Err(PopError::ErspanVersion(version)),
     };
     Ok(Inner { at: end, ethertype: ETH_TEB })
 }
@@ -461,6 +490,20 @@ mod tests {
             }
             let mut p = Packet::from_frame(&good[..at]);
             assert!(pop(&mut p, kind).is_err() && p.data() == &good[..at]);
+        }
+    }
+
+    #[test]
+    fn the_log_tells_what_the_original_tells() {
+        for (error, text) in [
+            (PopError::VxlanFlags(0x1234, 0x7b00), Some("invalid vxlan flags=0x1234 vni=0x7b00")),
+            (PopError::VxlanFlags(0, 0), Some("invalid vxlan flags=0 vni=0")),
+            (PopError::GeneveVersion(1), Some("unknown geneve version: 1")),
+            (PopError::IpTruncated(60, 50), Some("ip packet is truncated (IP length 60, actual 50)")),
+            (PopError::L4Checksum, None),
+            (PopError::Unsupported, None),
+        ] {
+            assert_eq!(error.text().as_deref(), text);
         }
     }
 

@@ -62,6 +62,11 @@ pub fn has_timestamp(kind: Kind, header: &[u8]) -> bool {
         && outer(header).is_some_and(|(_, _, l4)| header.get(l4 + ERSPAN).is_some_and(|b| b >> 4 == 2))
 }
 
+/// Whether outer packets may be fragmented on their way: each then needs an identification of its own (RFC 6864).
+pub fn may_be_fragmented(header: &[u8]) -> bool {
+    header.get(12..14) == Some(&[0x08, 0x00]) && header.get(ETHERNET + 6).is_some_and(|b| b & 0x40 == 0)
+}
+
 /// IPv6 or not, protocol, and where its header starts.
 fn outer(header: &[u8]) -> Option<(bool, u8, usize)> {
     match header.get(12..14)? {

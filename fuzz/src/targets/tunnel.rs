@@ -33,6 +33,13 @@ pub fn headers(input: &[u8]) {
     let Some((kind, frame)) = split(input) else { return };
     let mut packet = Packet::from_frame(frame);
     let before = packet.len();
+    if let Some(answer) = ib_tunnel::pmtu::too_big(&packet, before / 2) {
+        // Errors are not answered by errors.
+        assert!(ib_tunnel::pmtu::too_big(&answer, answer.len() - 1).is_none());
+    }
+    if let Some(turned) = ib_tunnel::pmtu::turned(frame) {
+        assert_eq!(ib_tunnel::pmtu::turned(&turned).as_deref(), Some(frame));
+    }
     match ib_tunnel::pop::pop(&mut packet, kind) {
         Ok(_) => {
             assert!(packet.len() <= before);

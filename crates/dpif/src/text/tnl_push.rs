@@ -111,7 +111,8 @@ fn udp_payload(out: &mut String, tnl_type: u32, h: &[u8], at: usize) -> Option<(
             if !options.is_empty() {
                 out.push_str(",options(");
                 for (class, kind, body) in ib_flow::tlv::options(options) {
-                    let _ = write!(out, "{{class=0x{class:x},type=0x{kind:x},len={}", body.len());
+                    let (class, kind) = (hex(class), hex(kind));
+                    let _ = write!(out, "{{class={class},type={kind},len={}", body.len());
                     if !body.is_empty() {
                         let digits: String = body.iter().map(|b| format!("{b:02x}")).collect();
                         let digits = digits.trim_start_matches('0');

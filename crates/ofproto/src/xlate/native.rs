@@ -6,8 +6,8 @@
 //! mask does not grow by it.
 //!
 //! Inwards: a packet that would leave by a bridge's own port and is one of a tunnel's becomes a `tnl_pop`; the datapath
-//! looks it up again as one that came in by the tunnel's port. ARP replies and neighbour advertisements on that way teach
-//! who is behind an address.
+//! looks it up again as one that came in by the tunnel's port. ARP replies, gratuitous ARP, neighbour advertisements and the outer
+//! packets themselves teach on that way who is behind an address.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -135,7 +135,11 @@ impl Ctx<'_> {
         self.out.push(Odp::TnlPush {
             tnl_port: odp,
             out_port,
-            tnl_type: config.kind.vport(),
+            tnl_type: if dst.to_ipv4_mapped().is_some() {
+                config.kind.vport()
+            } else {
+                config.kind.vport_over_ipv6()
+            },
             header: header.into(),
         });
         self.underlay_depth += 1;
@@ -165,6 +169,13 @@ impl Ctx<'_> {
         if matches!(self.flow.dl_type.get(), ETH_IP | ETH_IPV6)
             && let Some(odp) = world.find_port(&self.flow, &mut self.wc)
         {
+            if self.side_effects {
+                let from = match self.flow.dl_type.get() {
+                    ETH_IP => mapped(IpAddr::V4(self.flow.nw_src.into())),
+                    _ => self.flow.ipv6_src.into(),
+                };
+                world.learn_neighbour(&self.bridge.of.name, from, self.flow.dl_src);
+            }
             return Some(odp);
         }
         self.snoop(&world);
@@ -183,11 +194,13 @@ impl Ctx<'_> {
         let m = &mut self.wc.0;
         let learned = if self.flow.dl_type.get() == ETH_ARP {
             (m.nw_src, m.nw_dst) = (Be32::MAX, Be32::MAX);
-            if !ours {
+            // Who tells everybody of itself asks nobody, and answers nobody.
+            let gratuitous = self.flow.nw_src == self.flow.nw_dst;
+            if !ours && !gratuitous {
                 return;
             }
             m.nw_proto = 0xff;
-            if self.flow.nw_proto != 2 {
+            if self.flow.nw_proto != 2 && !(gratuitous && self.flow.nw_proto == 1) {
                 return;
             }
             m.arp_sha = Mac([0xff; 6]);

@@ -18,6 +18,15 @@ fn check(flows: &str, packet: &str, expect: &str) {
 }
 
 #[test]
+fn who_looks_at_nothing_of_a_packet_takes_all_types() {
+    check(
+        "in_port=1,actions=output:2",
+        "in_port=1,packet_type=(1,0x800)",
+        "Megaflow: recirc_id=0,packet_type=(1,0x800),ip,in_port=1,nw_frag=no\nDatapath actions: drop",
+    );
+}
+
+#[test]
 fn masks_and_actions_are_those_of_open_vswitch() {
     check(
         "in_port=1,ip,actions=set_field:10.0.0.1->nw_src,output:2",
