@@ -8,7 +8,7 @@ use ib_ofproto::config::{BondConfig, BondMode, LacpConfig, LacpMember};
 use ib_ovsdb::idl::vswitch::{Interface, Port};
 use ib_packet::Mac;
 
-use crate::desired::{PortDesired, Warning};
+use crate::desired::{PortDesired, Warnings};
 use crate::log::BRIDGE;
 
 /// An interface's settings.
@@ -55,7 +55,7 @@ pub(crate) fn lacp_members(
 }
 
 /// Reads a port's LACP settings; `None`: it does not take part.
-pub(crate) fn read_lacp(row: &Port<'_>, members: usize, warnings: &mut Vec<Warning>) -> Option<LacpConfig> {
+pub(crate) fn read_lacp(row: &Port<'_>, members: usize, warnings: &mut Warnings) -> Option<LacpConfig> {
     let active = match row.lacp() {
         Some("active") => true,
         Some("passive") => false,
@@ -66,12 +66,12 @@ pub(crate) fn read_lacp(row: &Port<'_>, members: usize, warnings: &mut Vec<Warni
         None => None,
         Some(text) => match text.parse::<Mac>() {
             Ok(Mac::ZERO) => {
-                warnings.push(format!("port {name}: Invalid zero LACP system ID."));
+                warnings.warn(format!("port {name}: Invalid zero LACP system ID."));
                 return None;
             }
             Ok(mac) => Some(mac),
             Err(_) => {
-                warnings.push(format!("port {name}: LACP system ID ({text}) must be an Ethernet address."));
+                warnings.warn(format!("port {name}: LACP system ID ({text}) must be an Ethernet address."));
                 return None;
             }
         },
@@ -88,7 +88,7 @@ pub(crate) fn read_lacp(row: &Port<'_>, members: usize, warnings: &mut Vec<Warni
 }
 
 /// Reads a bond's settings.
-pub(crate) fn read_bond(row: &Port<'_>, has_flood_vlans: bool, warnings: &mut Vec<Warning>) -> BondConfig {
+pub(crate) fn read_bond(row: &Port<'_>, has_flood_vlans: bool, warnings: &mut Warnings) -> BondConfig {
     let (name, other) = (row.name(), row.other_config());
     let ms = |value: i64| u32::try_from(value).unwrap_or(0);
     let mode = match row.bond_mode() {
@@ -108,12 +108,12 @@ pub(crate) fn read_bond(row: &Port<'_>, has_flood_vlans: bool, warnings: &mut Ve
         }
     };
     if mode == BondMode::BalanceSlb && has_flood_vlans {
-        warnings.push(format!(
+        warnings.warn(format!(
             "port {name}: SLB bonds are incompatible with flood_vlans, please use another bond type or disable flood_vlans"
         ));
     }
     if let Some(detect) = other.get("bond-detect-mode").filter(|v| !matches!(*v, "carrier" | "miimon")) {
-        warnings.push(format!("port {name}: unsupported bond-detect-mode {detect}, defaulting to carrier"));
+        warnings.warn(format!("port {name}: unsupported bond-detect-mode {detect}, defaulting to carrier"));
     }
     BondConfig {
         mode,

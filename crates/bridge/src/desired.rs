@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
+use ib_base::vlog::module::BRIDGE;
+use ib_base::{vlog_err_rl, vlog_warn_rl};
 use ib_flow::OfPort;
 use ib_netdev::qos::Policing;
 use ib_ofproto::config::{
@@ -145,12 +147,36 @@ pub struct InterfaceDesired {
     pub lacp: LacpInterface,
 }
 
-/// Something in the database that was not taken as it stands, for the log.
-pub type Warning = String;
+/// What in the database was not taken as it stands, for the log: texts, and whether each is an error.
+#[derive(Debug, Default, PartialEq)]
+pub struct Warnings(Vec<(bool, String)>);
+
+impl Warnings {
+    pub(crate) fn warn(&mut self, text: String) {
+        self.0.push((false, text));
+    }
+    pub(crate) fn error(&mut self, text: String) {
+        self.0.push((true, text));
+    }
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// Logs them, as often as that is of use.
+    pub fn log(&self) {
+        for (is_error, text) in &self.0 {
+            if *is_error {
+                vlog_err_rl!(BRIDGE, (60, 60), "{text}");
+            } else {
+                vlog_warn_rl!(BRIDGE, (60, 60), "{text}");
+            }
+        }
+    }
+}
 
 /// Reads all rows.
-pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
-    let mut warnings = Vec::new();
+pub fn read(idl: &Idl) -> (Desired, Warnings) {
+    let mut warnings = Warnings::default();
     let mut desired = Desired::default();
     let Some(root) = OpenVSwitch::first(idl.view()) else { return (desired, warnings) };
     let other = root.other_config();
@@ -171,11 +197,11 @@ pub fn read(idl: &Idl) -> (Desired, Vec<Warning>) {
         let name = row.name().to_owned();
         if name.contains('/') {
             // A name with a slash would make its management socket land elsewhere.
-            warnings.push(format!("ignoring bridge with invalid name \"{name}\""));
+            warnings.warn(format!("ignoring bridge with invalid name \"{name}\""));
             continue;
         }
         if desired.bridges.contains_key(&name) {
-            warnings.push(format!("bridge {name} specified twice"));
+            warnings.warn(format!("bridge {name} specified twice"));
             continue;
         }
         let bridge = read_bridge(&row, &managers, &mut taken, &mut warnings);
@@ -196,7 +222,7 @@ fn read_bridge(
     row: &Bridge<'_>,
     managers: &[SocketAddrV4],
     taken: &mut BTreeSet<String>,
-    warnings: &mut Vec<Warning>,
+    warnings: &mut Warnings,
 ) -> BridgeDesired {
     let name = row.name().to_owned();
     let other = row.other_config();
@@ -207,6 +233,10 @@ fn read_bridge(
     let seconds = |key: &str, default: i64| u32::try_from(other.get_int(key, default)).unwrap_or(0);
     let desc = DescConfig::default();
     let text = |key: &str, default: String| other.get(key).map_or(default, str::to_owned);
+    let hwaddr = other.get("hwaddr").and_then(|v| v.parse::<Mac>().ok());
+    if let Some(mac) = hwaddr.filter(|m| m.is_multicast()) {
+        warnings.error(format!("bridge {name}: cannot set MAC address to multicast address {mac}"));
+    }
     let mut bridge = BridgeDesired {
         uuid: row.uuid(),
         datapath_type: datapath_type.to_owned(),
@@ -215,7 +245,7 @@ fn read_bridge(
             _ => FailMode::Standalone,
         },
         datapath_id: other.get("datapath-id").and_then(parse_datapath_id),
-        hwaddr: other.get("hwaddr").and_then(|v| v.parse().ok()).filter(|m: &Mac| usable_mac(*m)),
+        hwaddr: hwaddr.filter(|m| usable_mac(*m)),
         versions: read_versions(row.protocols(), warnings),
         controllers: Vec::new(),
         in_band: InBandConfig::default(),
@@ -252,12 +282,12 @@ fn read_bridge(
                 for name in table.prefixes() {
                     if let Some(what) = ib_ofproto::config::prefix_complaint(name) {
                         warnings
-                            .push(format!("bridge {}: 'prefixes' with {what} field: {name}", bridge.name));
+                            .warn(format!("bridge {}: 'prefixes' with {what} field: {name}", bridge.name));
                     }
                 }
                 bridge.tables.insert(n, read_table(&table));
             }
-            _ => warnings.push(format!("bridge {}: flow table {number} is out of range", bridge.name)),
+            _ => warnings.warn(format!("bridge {}: flow table {number} is out of range", bridge.name)),
         }
     }
     for port in row.ports() {
@@ -315,12 +345,12 @@ fn usable_mac(mac: Mac) -> bool {
     !mac.is_multicast() && !mac.is_zero()
 }
 
-fn read_versions<'a>(names: impl Iterator<Item = &'a str>, warnings: &mut Vec<Warning>) -> Versions {
+fn read_versions<'a>(names: impl Iterator<Item = &'a str>, warnings: &mut Warnings) -> Versions {
     let mut versions = Versions(0);
     for name in names {
         match Version::from_name(name) {
             Some(v) => versions.0 |= v.bit(),
-            None => warnings.push(format!("unknown OpenFlow protocol \"{name}\"")),
+            None => warnings.warn(format!("unknown OpenFlow protocol \"{name}\"")),
         }
     }
     if versions.0 == 0 { Versions::ALL } else { versions }
@@ -357,25 +387,25 @@ pub(crate) fn read_port(
     row: &Port<'_>,
     bridge: &mut BridgeDesired,
     taken: &mut BTreeSet<String>,
-    warnings: &mut Vec<Warning>,
+    warnings: &mut Warnings,
 ) {
     let name = row.name().to_owned();
     if bridge.ports.contains_key(&name) {
-        warnings.push(format!("bridge {}: {name} specified twice as bridge port", bridge.name));
+        warnings.warn(format!("bridge {}: {name} specified twice as bridge port", bridge.name));
         return;
     }
     let mut interfaces = BTreeMap::new();
     for iface in row.interfaces() {
         let iface_name = iface.name().to_owned();
         if !taken.insert(iface_name.clone()) {
-            warnings.push(format!("{iface_name} interface is in multiple ports, ignoring it in port {name}"));
+            warnings.warn(format!("{iface_name} interface is in multiple ports, ignoring it in port {name}"));
             continue;
         }
         let desired = read_interface(&iface, &bridge.name, warnings);
         interfaces.insert(iface_name, desired);
     }
     if interfaces.is_empty() {
-        warnings.push(format!("port {name} has no interfaces, dropping"));
+        warnings.warn(format!("port {name} has no interfaces, dropping"));
         return;
     }
     let mut bundle = read_bundle(row, warnings);
@@ -396,7 +426,7 @@ pub(crate) fn read_port(
     bridge.ports.insert(name, Arc::new(port));
 }
 
-fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>) -> InterfaceDesired {
+fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Warnings) -> InterfaceDesired {
     let name = row.name().to_owned();
     let is_local = name == bridge;
     let kind = match row.type_() {
@@ -410,11 +440,11 @@ fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>
     let asked = row.mac().and_then(|m| m.parse::<Mac>().ok());
     let mac = asked.filter(|_| !is_local);
     if is_local && asked.is_some() {
-        warnings.push(format!(
+        warnings.error(format!(
             "interface {name}: ignoring mac in Interface record (use Bridge record to set local port's mac)"
         ));
-    } else if mac.is_some_and(Mac::is_multicast) {
-        warnings.push(format!("interface {name}: cannot set MAC to multicast address"));
+    } else if kind == "internal" && mac.is_some_and(Mac::is_multicast) {
+        warnings.error(format!("interface {name}: cannot set MAC to multicast address"));
     }
     InterfaceDesired {
         uuid: Some(row.uuid()),
@@ -440,7 +470,7 @@ fn read_interface(row: &Interface<'_>, bridge: &str, warnings: &mut Vec<Warning>
     }
 }
 
-fn read_bundle(row: &Port<'_>, warnings: &mut Vec<Warning>) -> BundleConfig {
+fn read_bundle(row: &Port<'_>, warnings: &mut Warnings) -> BundleConfig {
     let name = row.name().to_owned();
     let vlan = |v: i64| u16::try_from(v).ok().filter(|v| *v < 4096);
     let tag = row.tag().and_then(vlan);
@@ -453,7 +483,7 @@ fn read_bundle(row: &Port<'_>, warnings: &mut Vec<Warning>) -> BundleConfig {
         Some("trunk") => VlanMode::Trunk,
         _ if tag.is_some() => {
             if !trunks.is_empty() {
-                warnings.push(format!("port {name}: ignoring trunks in favor of implicit vlan"));
+                warnings.warn(format!("port {name}: ignoring trunks in favor of implicit vlan"));
                 trunks.clear();
             }
             VlanMode::Access

@@ -12,7 +12,7 @@ use ib_ovsdb::Uuid;
 use ib_ovsdb::idl::vswitch::{Bridge, Port};
 use ib_ovsdb::idl::{Change, ChangeKind, Idl};
 
-use crate::desired::{self, Desired, Warning};
+use crate::desired::{self, Desired, Warnings};
 
 /// What is to be made so again.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,16 +44,11 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Takes in what happened to the replica since the last call.
-    pub fn update(
-        &mut self,
-        desired: &mut Desired,
-        idl: &Idl,
-        changes: &[Change],
-    ) -> (Touched, Vec<Warning>) {
+    pub fn update(&mut self, desired: &mut Desired, idl: &Idl, changes: &[Change]) -> (Touched, Warnings) {
         if self.regular
             && let Some(touched) = self.follow(desired, idl, changes)
         {
-            return (Touched::Ports(touched), Vec::new());
+            return (Touched::Ports(touched), Warnings::default());
         }
         let (all, warnings) = desired::read(idl);
         *desired = all;
@@ -166,7 +161,7 @@ impl Reader {
         let row = Port::get(idl.view(), uuid)?;
         let into = desired.bridges.get_mut(&**bridge)?;
         let mut taken = BTreeSet::new();
-        let mut warnings = Vec::new();
+        let mut warnings = Warnings::default();
         let name = row.name().to_owned();
         desired::read_port(&row, into, &mut taken, &mut warnings);
         let port = into.ports.get(&name).filter(|p| p.uuid == Some(uuid)).map(Arc::clone)?;

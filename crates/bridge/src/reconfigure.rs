@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ib_base::vlog::module::DPIF;
+use ib_base::vlog::module::{DPIF, NETDEV, OFPROTO};
 use ib_base::{vlog_err, vlog_info, vlog_warn};
 use ib_netdev::{Netdev, Registry};
 use ib_ofproto::backer::Settings;
@@ -24,7 +24,7 @@ use ib_packet::Mac;
 
 use crate::controllers::LocalAddress;
 use crate::ct_zones::CtZones;
-use crate::desired::{BridgeDesired, Desired, InterfaceDesired, PortDesired, Warning};
+use crate::desired::{BridgeDesired, Desired, InterfaceDesired, PortDesired, Warnings};
 use crate::log::BRIDGE;
 use crate::reader::{Reader, Touched};
 
@@ -150,7 +150,7 @@ impl BridgeLayer {
     }
 
     /// Takes in what changed in the database, and makes it so.
-    pub fn follow(&mut self, idl: &Idl, changes: &[Change]) -> Vec<Warning> {
+    pub fn follow(&mut self, idl: &Idl, changes: &[Change]) -> Warnings {
         let (touched, warnings) = self.reader.update(&mut self.desired, idl, changes);
         match touched {
             Touched::Ports(ports) if self.bridges.len() == self.desired.bridges.len() => {
@@ -321,7 +321,11 @@ impl BridgeLayer {
         if let Err(e) = self.switch.bridge_add(&want.name, &want.datapath_type) {
             let why = match &e {
                 // The text that scripts look for is the system's.
-                ConfigError::Unsupported(_) => "Address family not supported by protocol".to_owned(),
+                ConfigError::Unsupported(what) => {
+                    vlog_warn!(OFPROTO, "unknown datapath type {}", want.datapath_type);
+                    vlog_warn!(OFPROTO, "{what}");
+                    "Address family not supported by protocol".to_owned()
+                }
                 other => other.to_string(),
             };
             vlog_err!(BRIDGE, "failed to create bridge {}: {why}", want.name);
@@ -595,9 +599,11 @@ fn create_interface(
         why: format!("could not add network device {name} to ofproto ({e})"),
         by_config: false,
     })?;
-    let dev = registry.open(name, &kind).map_err(|e| Refused {
-        why: format!("could not open network device {name} ({e})"),
-        by_config: false,
+    let dev = registry.open(name, &kind).map_err(|e| {
+        if let ib_netdev::Error::UnknownKind(kind) = &e {
+            vlog_warn!(NETDEV, "could not create netdev {name} of unknown type {kind}");
+        }
+        Refused { why: format!("could not open network device {name} ({e})"), by_config: false }
     })?;
     configure_device(&*dev, want)?;
     let config = PortConfig {
@@ -678,7 +684,7 @@ fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Ref
                 vlog_warn!(module, "{why}");
             }
         }
-        vlog_warn!(ib_base::vlog::module::NETDEV, "{summary}");
+        vlog_warn!(NETDEV, "{summary}");
         Refused { why, by_config: true }
     })?;
     // Other devices have theirs from elsewhere.
@@ -692,7 +698,7 @@ fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Ref
         && dev.mtu().is_ok_and(|m| m != mtu)
         && let Err(e) = dev.set_mtu(mtu)
     {
-        vlog_err!(BRIDGE, "interface {}: setting MTU to {mtu} failed ({e})", want.name);
+        vlog_warn!(NETDEV, "failed to set MTU for network device {}: {e}", want.name);
     }
     Ok(())
 }

@@ -164,3 +164,34 @@ fn a_port_without_device_is_reported_where_scripts_look() {
     let row = d.run(&format!("ovs-vsctl get interface {name} ofport error"));
     assert_eq!(row, format!("-1\n\"{text}\"\n"));
 }
+
+#[test]
+fn what_a_row_asks_for_in_vain_is_logged_as_by_the_original() {
+    let d = Daemons::start(&["--enable-dummy=override"]);
+    for line in [
+        "ovs-vsctl add-br br0 -- set bridge br0 datapath_type=dummy",
+        "ovs-vsctl add-port br0 i1 -- set interface i1 type=internal mac=\"01:00:00:00:00:01\"",
+        "ovs-vsctl set interface br0 mac=\"00:00:00:00:00:02\"",
+        "ovs-vsctl set bridge br0 other_config:hwaddr=01:00:00:00:00:00",
+        "ovs-vsctl set interface i1 mtu_request=70000",
+    ] {
+        d.run(line);
+    }
+    d.try_run("ovs-vsctl add-port br0 odd -- set interface odd type=odd");
+    d.try_run("ovs-vsctl add-br br1 -- set bridge br1 datapath_type=odd");
+    let log = d.log();
+    for line in [
+        "|bridge|INFO|ovs-vswitchd (Open vSwitch) 3.7.1\n",
+        "|bridge|ERR|interface i1: cannot set MAC to multicast address\n",
+        "|bridge|ERR|interface br0: ignoring mac in Interface record (use Bridge record to set local port's mac)\n",
+        "|bridge|ERR|bridge br0: cannot set MAC address to multicast address 01:00:00:00:00:00\n",
+        "|netdev|WARN|failed to set MTU for network device i1: Invalid argument\n",
+        "|netdev|WARN|could not create netdev odd of unknown type odd\n",
+        "|bridge|WARN|could not open network device odd (Address family not supported by protocol)\n",
+        "|ofproto|WARN|unknown datapath type odd\n",
+        "|ofproto|WARN|could not create datapath br1 of unknown type odd\n",
+        "|bridge|ERR|failed to create bridge br1: Address family not supported by protocol\n",
+    ] {
+        assert!(log.contains(line), "{line}{log}");
+    }
+}

@@ -357,10 +357,12 @@ impl Vswitchd {
         }
         db.applied_seqno = Some(db.replica.idl.seqno());
         configure_tls(&db.replica.idl, &self.tls);
-        let changes = db.replica.idl.take_changes();
-        for warning in self.layer.follow(&db.replica.idl, &changes) {
-            ib_base::vlog_warn_rl!(BRIDGE, (60, 60), "{warning}");
+        if !self.configured {
+            // Scripts wait for this line.
+            vlog_info!(BRIDGE, "{}", unixctl::standard::version_line("ovs-vswitchd").trim_end());
         }
+        let changes = db.replica.idl.take_changes();
+        self.layer.follow(&db.replica.idl, &changes).log();
         self.layer.switch.run(now);
         self.configured = true;
         self.status_due = true;
