@@ -90,6 +90,11 @@ pub fn of_device(dev: &dyn Netdev, ofport: u16, of_userspace: bool) -> Vec<Colum
     ]
 }
 
+/// The `error` column.
+pub fn error(why: Option<&str>) -> Column {
+    ("error", optional(why))
+}
+
 /// A map of counters.
 pub fn counters(pairs: &[(&str, u64)]) -> Datum {
     let atom = |v: u64| Atom::from(i64::try_from(v).unwrap_or(i64::MAX));

@@ -32,6 +32,8 @@ pub struct StatusWriter {
     stp_seen: BTreeMap<String, u64>,
     /// [`Bridge::lacp_seq`] of what was written, by bridge.
     lacp_seen: BTreeMap<String, u64>,
+    /// [`ib_ofproto::Switch::patches_seq`] of what was written.
+    patches_seen: u64,
     /// Likewise, of rapid spanning tree.
     rstp_seen: BTreeMap<String, u64>,
     /// The database may know nothing of BFD and CFM.
@@ -48,6 +50,7 @@ impl StatusWriter {
         self.next_system = None;
         self.all_due = true;
         self.monitors_due = true;
+        self.patches_seen = 0;
         self.stp_seen.clear();
         self.lacp_seen.clear();
         self.rstp_seen.clear();
@@ -87,6 +90,7 @@ impl StatusWriter {
                 }
             }
         }
+        self.patches(layer, idl, txn);
         self.failures(layer, idl, txn);
         self.bridges(layer, idl, txn, now, with_stats);
         self.spanning_trees(layer, idl, txn, now, with_stats);
@@ -316,15 +320,34 @@ impl StatusWriter {
         iface.seen_seq = seq;
         bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
         let mut columns = columns::of_device(&*iface.dev, iface.ofport.0, of_userspace);
-        if let Some(why) = why {
+        if why.is_some() || iface.desired.kind == "patch" {
             columns.retain(|(c, _)| *c != "error");
-            columns.push(("error", Datum::scalar(why)));
+        }
+        if why.is_some() {
+            columns.push(columns::error(why));
         }
         if is_new {
             columns.extend(crate::monitor::columns(&bridge.monitor_status(iface.ofport)));
             columns.push(("statistics", statistics(bridge, iface)));
         }
         self.written.write(idl, txn, "Interface", uuid, columns);
+    }
+
+    /// Patch ports that lead nowhere, where any port has changed: a peer's row knows nothing of it.
+    fn patches(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {
+        let seq = layer.switch.patches_seq();
+        if seq == self.patches_seen {
+            return;
+        }
+        self.patches_seen = seq;
+        for (bridge, name, why) in layer.switch.patch_ports() {
+            let Some(running) = layer.bridges.get(&bridge).filter(|_| !layer.failed.contains_key(&name))
+            else {
+                continue;
+            };
+            let Some(uuid) = running.interface_row(&name) else { continue };
+            self.written.write(idl, txn, "Interface", uuid, vec![columns::error(why.as_deref())]);
+        }
     }
 
     fn failures(&mut self, layer: &BridgeLayer, idl: &Idl, txn: &mut Txn) {

@@ -495,6 +495,32 @@ impl Switch {
     }
 }
 
+impl Switch {
+    /// Changes whenever [`Self::patch_ports`] may.
+    pub fn patches_seq(&self) -> u64 {
+        self.backers.values().map(|b| b.xcfg.peek().seq).sum()
+    }
+
+    /// All patch ports: bridge, name, and what is wrong if no packet gets through.
+    pub fn patch_ports(&self) -> Vec<(String, String, Option<String>)> {
+        let mut out = Vec::new();
+        for backer in self.backers.values() {
+            let cfg = backer.xcfg.load();
+            for (name, (bridge, ofport)) in &cfg.patches {
+                let Some(bridge) = cfg.bridges.get(bridge) else { continue };
+                let Some(port) = bridge.ports.get(ofport) else { continue };
+                let peer = port.peer.as_deref().unwrap_or_default();
+                let why = cfg
+                    .patch_peer(port)
+                    .is_none()
+                    .then(|| format!("No usable peer '{peer}' exists in '{}' datapath.", backer.kind));
+                out.push((bridge.of.name.clone(), name.clone(), why));
+            }
+        }
+        out
+    }
+}
+
 /// The configuration of a tunnel port; `None` for others. Whoever made the device saw to the options being sound.
 fn tunnel_config(config: &PortConfig) -> Option<Arc<TunnelConfig>> {
     if !config.tunnel {
@@ -507,6 +533,7 @@ fn tunnel_config(config: &PortConfig) -> Option<Arc<TunnelConfig>> {
 /// A snapshot without one bridge.
 fn without_bridge(old: &XlateConfig, id: u32) -> XlateConfig {
     XlateConfig {
+        seq: old.seq + 1,
         bridges: old.bridges.iter().filter(|(k, _)| **k != id).map(|(k, b)| (*k, Arc::clone(b))).collect(),
         by_odp: old.by_odp.iter().filter(|(_, v)| v.0 != id).map(|(k, v)| (*k, *v)).collect(),
         tunnels: old.tunnels.iter().filter(|(_, v)| v.0 != id).map(|(k, v)| (*k, *v)).collect(),

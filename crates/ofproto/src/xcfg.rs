@@ -37,6 +37,8 @@ pub struct XlateConfig {
     pub tunnels: TunnelMap,
     /// Patch ports by name.
     pub patches: HashMap<String, (u32, OfPort)>,
+    /// Counts configurations.
+    pub seq: u64,
 }
 
 impl XlateConfig {

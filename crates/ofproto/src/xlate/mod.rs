@@ -503,8 +503,6 @@ impl Ctx<'_> {
             if self.error.is_none() {
                 self.dhcp_to_local();
             }
-        } else if in_port.as_ref().is_some_and(|p| p.config & PortBits::NO_RECV != 0) {
-            self.report(Kind::Detail, || "port of entry does not receive (OFPPC_NO_RECV)".to_owned());
         }
         self.finish_samples(sampled);
         // As the original tells it: a failed translation shows all that it looked at.

@@ -413,3 +413,16 @@ fn a_modified_flow_was_used_when_it_was() {
     let text = lab.appctl("bridge/dump-flows", &["br0"]);
     assert!(text.contains("in_port=1,actions=output:3"), "{text}");
 }
+
+#[test]
+fn patch_ports_without_a_peer_are_told() {
+    let mut lab = lab();
+    assert_eq!(lab.switch.patch_ports().iter().filter(|(.., why)| why.is_some()).count(), 0);
+    let seq = lab.switch.patches_seq();
+    let number = ib_flow::OfPort(21);
+    lab.switch.bridge_mut("br1").unwrap().port_del(number).unwrap();
+    lab.switch.publish();
+    assert_ne!(lab.switch.patches_seq(), seq);
+    let why = "No usable peer 'pa' exists in 'dummy' datapath.".to_owned();
+    assert_eq!(lab.switch.patch_ports(), [("br0".to_owned(), "pb".to_owned(), Some(why))]);
+}
