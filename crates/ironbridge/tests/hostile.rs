@@ -344,7 +344,7 @@ fn small_file(path: &Path) -> Vec<u8> {
             read_only: false,
             reserved: None,
             asker: None,
-            elapsed_ms: 0,
+            elapsed_ms: Some(0),
         };
         db.transact(&operations, &context, 0);
     }

@@ -753,6 +753,45 @@ fn a_configuration_file_makes_backups_and_relays() {
 }
 
 #[test]
+fn a_clients_session_replays_without_the_server() {
+    let dir = Dir::new("client-replay");
+    let schema = r#"{"name":"D","tables":{"A":{"isRoot":true,"columns":{"name":{"type":"string"}}}}}"#;
+    drop(Database::create(&dir.file("d.db"), Schema::parse(schema).unwrap(), None).unwrap());
+    let remote = format!("unix:{}", dir.file("db.sock").display());
+    let control = format!("--unixctl={}", dir.file("control").display());
+    let mut server = Server::start(&dir, &[&control, "d.db"]);
+    std::fs::create_dir(dir.file("record")).unwrap();
+    let run = |option: &str| {
+        let mut client = dir.command(env!("CARGO_BIN_EXE_ironbridge"));
+        let insert = r#"["D",{"op":"insert","table":"A","row":{"name":"x"}}]"#;
+        let out = client.args(["ovsdb-client", option, "transact", &remote, insert]).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let recorded = run("--record=record");
+    assert_eq!(recorded.0, Some(0));
+    server.kill();
+    assert_eq!(run("--replay=record"), recorded, "the same row, from the record");
+    assert_eq!(run("--replay=nowhere").0, Some(1));
+}
+
+#[test]
+fn a_file_by_two_names_is_a_mistake() {
+    let dir = Dir::new("two-names");
+    drop(
+        Database::create(&dir.file("d.db"), Schema::parse(r#"{"name":"D","tables":{}}"#).unwrap(), None)
+            .unwrap(),
+    );
+    let control = format!("--unixctl={}", dir.file("control").display());
+    let run = |other: &str| {
+        let mut command = dir.command(env!("CARGO_BIN_EXE_ironbridge"));
+        let out = command.args(["ovsdb-server", &control, "--run=true", "d.db", other]).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    assert_eq!(run("d.db"), (Some(0), String::new()));
+    assert_eq!(run("./d.db"), (Some(1), "ovsdb-server: ovsdb error: d.db: already open\n".to_string()));
+}
+
+#[test]
 fn options_that_name_no_column_are_fatal() {
     let dir = Dir::new("db-options");
     let schema = r#"{"name":"D","version":"1.0.0","tables":{"A":{"columns":{"name":{"type":"string"},"n":{"type":"integer"}}}}}"#;

@@ -25,8 +25,9 @@ pub struct Context<'a> {
     pub reserved: Option<&'a str>,
     /// Who asks, where roles restrict that.
     pub asker: Option<&'a Asker>,
-    /// Milliseconds since the transaction was first tried; limits how long a `wait` may still wait.
-    pub elapsed_ms: i64,
+    /// Milliseconds since the transaction was first tried; limits how long a `wait` may still wait. None if nothing can happen meanwhile
+    /// that would be waited for.
+    pub elapsed_ms: Option<i64>,
 }
 
 /// The outcome of running all operations.
@@ -406,7 +407,9 @@ impl Executor<'_> {
         if timeout_ms == 0 {
             return Err(Error::new("timed out", "\"where\" clause test failed"));
         }
-        let elapsed_ms = self.context.elapsed_ms;
+        let Some(elapsed_ms) = self.context.elapsed_ms else {
+            return Err(Error::new("not supported", "triggers not supported"));
+        };
         if elapsed_ms >= timeout_ms {
             return Err(Error::new("timed out", format!("\"wait\" timed out after {elapsed_ms} ms")));
         }

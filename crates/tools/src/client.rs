@@ -43,7 +43,8 @@ impl Connection {
         }
     }
 
-    fn open_one(remote: &str) -> io::Result<Connection> {
+    /// Connects to `remote`, whose commas are its own.
+    pub fn open_one(remote: &str) -> io::Result<Connection> {
         let mut reactor = Reactor::new(&Clock::new())?;
         let handle = reactor.handle().clone();
         let key = handle.new_key();

@@ -215,8 +215,13 @@ fn rows_text(db: &Database) -> Vec<String> {
 
 fn run(db: &mut Database, operations: &[Json]) {
     let before = rows_text(db);
-    let context =
-        Context { holds_lock: &|_| false, read_only: false, reserved: None, asker: None, elapsed_ms: 1000 };
+    let context = Context {
+        holds_lock: &|_| false,
+        read_only: false,
+        reserved: None,
+        asker: None,
+        elapsed_ms: Some(1000),
+    };
     let failed = match db.transact(operations, &context, 0) {
         Transacted::Wait { .. } => true,
         Transacted::Done { results, commit } => {

@@ -11,7 +11,7 @@ mod copying;
 mod remotes;
 mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -263,10 +263,8 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     let mut app = App::new(&clock, &handle);
     app.config_file.clone_from(&settings.config_file);
     app.no_file_diff = settings.no_file_diff;
-    for file in &settings.databases {
-        if app.files.values().any(|f| same_file(f, Path::new(file))) {
-            continue;
-        }
+    // The same words twice are once; the same file by two names is a mistake.
+    for file in settings.databases.iter().collect::<BTreeSet<_>>() {
         if let Err(message) = app.open_database(file) {
             fatal(message);
         }

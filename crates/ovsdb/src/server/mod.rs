@@ -479,7 +479,7 @@ impl Server {
             read_only: session.read_only || self.sources.values().any(|s| s.backs_up(&trigger.database)),
             asker: Some(&session.asker),
             reserved: (trigger.database == SERVER_DATABASE).then_some(SERVER_DATABASE),
-            elapsed_ms: now.ms - trigger.created_ms,
+            elapsed_ms: Some(now.ms - trigger.created_ms),
         };
         match database.transact(&trigger.operations, &context, now.wall_ms) {
             Transacted::Wait { timeout_ms } => {

@@ -22,18 +22,17 @@ Database commands may reference a row in each table in the following ways:
 const CONNECTIONS: &str = "
 Active database connection methods:
   tcp:HOST:PORT           PORT at remote HOST
-  ssl:HOST:PORT           SSL PORT at remote HOST
+  ssl:HOST:PORT           SSL/TLS PORT at remote HOST
   unix:FILE               Unix domain socket named FILE
 Passive database connection methods:
   ptcp:PORT[:IP]          listen to TCP PORT on IP
-  pssl:PORT[:IP]          listen for SSL on PORT on IP
+  pssl:PORT[:IP]          listen for SSL/TLS on PORT on IP
   punix:FILE              listen on Unix domain socket FILE
-PKI configuration (required to use SSL):
+PKI configuration (required to use SSL/TLS):
   -p, --private-key=FILE  file with private key
   -c, --certificate=FILE  file with certificate for private key
   -C, --ca-cert=FILE      file with peer CA certificate
-  --bootstrap-ca-cert=FILE  file with peer CA certificate to read or create
-SSL/TLS options:
+{bootstrap}SSL/TLS options:
   --ssl-protocols=PROTOS    range of SSL/TLS protocols to enable
   --ssl-ciphers=CIPHERS     list of SSL/TLS ciphers to enable
                             with TLSv1.2
@@ -49,9 +48,10 @@ Other options:
   -V, --version               display version information
 ";
 
-/// The connection part of the help of all database tools.
-pub fn connections() -> &'static str {
-    CONNECTIONS
+/// The connection part of the help of all database tools; some can take a CA certificate from the first peer.
+pub fn connections(bootstrap: bool) -> String {
+    let option = "  --bootstrap-ca-cert=FILE  file with peer CA certificate to read or create\n";
+    CONNECTIONS.replace("{bootstrap}", if bootstrap { option } else { "" })
 }
 
 /// The generic commands, and how they may name rows.
@@ -67,7 +67,7 @@ pub fn database_commands(idl: &Idl, tool: &Tool) -> String {
 }
 
 /// What follows the tool's own options. `width` is where the explanation of `--no-syslog` begins.
-pub fn common(program: &str, tool: &Tool, width: usize) -> String {
+pub fn common(program: &str, tool: &Tool, width: usize, bootstrap: bool) -> String {
     let mut out = crate::table::HELP.to_string();
     out.push_str(&ib_sys::daemon::vlog_usage(program));
     out.push_str(&format!(
@@ -75,7 +75,7 @@ pub fn common(program: &str, tool: &Tool, width: usize) -> String {
         "--no-syslog",
         tool.module.name()
     ));
-    out.push_str(CONNECTIONS);
+    out.push_str(&connections(bootstrap));
     out.push_str(OTHERS);
     out
 }

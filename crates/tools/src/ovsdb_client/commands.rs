@@ -5,7 +5,7 @@ use crate::client::Connection;
 use crate::dbctl::data_cell;
 use crate::ovsdb_tool::parse_schema;
 use crate::table::{Cell, Printer, Table};
-use ib_base::json::{Json, Object, Style};
+use ib_base::json::{Json, Object, Style, table_order};
 use ib_base::vlog::module::{OVSDB_CLIENT, RECONNECT};
 use ib_base::vlog_info;
 use ib_flow::hash;
@@ -26,7 +26,7 @@ pub fn list_dbs(client: &mut C<'_, '_>, _: &[String]) -> Done {
     Ok(())
 }
 
-fn json_style(client: &C<'_, '_>) -> Style {
+pub(super) fn json_style(client: &C<'_, '_>) -> Style {
     if client.style.pretty { Style::PRETTY_SORTED } else { Style::SORTED }
 }
 
@@ -110,17 +110,20 @@ pub fn list_columns(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
     Ok(())
 }
 
-/// Reads the parameters of a transaction.
-fn parse_query(text: &str) -> Done<Vec<Json>> {
+/// Reads the parameters of a transaction, which name the database.
+fn parse_query(client: &mut C<'_, '_>, text: &str) -> Done<Vec<Json>> {
     let json = Json::parse(text).map_err(|e| Stop::Fatal(format!("\"{text}\": {e}")))?;
     match json {
-        Json::Array(params) if matches!(params.first(), Some(Json::String(_))) => Ok(params),
+        Json::Array(params) if matches!(params.first(), Some(Json::String(_))) => {
+            client.database = params[0].as_str().unwrap_or_default().to_string();
+            Ok(params)
+        }
         _ => Err(Stop::Fatal("not a valid OVSDB query".to_string())),
     }
 }
 
 pub fn transact(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
-    let params = parse_query(&arguments[0])?;
+    let params = parse_query(client, &arguments[0])?;
     let result = client.call("transact", params.into())?;
     let text = result.to_text(json_style(client));
     client.io.out(format!("{text}\n"));
@@ -128,7 +131,7 @@ pub fn transact(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
 }
 
 pub fn query(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
-    let mut params = parse_query(&arguments[0])?;
+    let mut params = parse_query(client, &arguments[0])?;
     params.push(Json::object([("op", Json::from("abort"))]));
     let mut result = client.call("transact", params.into())?;
     if let Json::Array(results) = &mut result
@@ -308,7 +311,9 @@ pub fn restore(client: &mut C<'_, '_>, _: &[String]) -> Done {
         ));
     }
     let mut params = vec![Json::from(database.as_str())];
-    for table in &schema.tables {
+    // The order is the original's, which shows where the database has not all of the tables.
+    let names: Vec<&str> = snapshot.schema.tables.iter().map(|t| &*t.name).collect();
+    for table in table_order(names).into_iter().map(|i| &snapshot.schema.tables[i]) {
         let op =
             [("op", Json::from("delete")), ("table", table.name.clone().into()), ("where", Json::array([]))];
         params.push(Json::object(op));
@@ -343,7 +348,7 @@ pub fn restore(client: &mut C<'_, '_>, _: &[String]) -> Done {
     match error {
         None => Ok(()),
         Some(error) => {
-            Err(Stop::Fatal(format!("transaction returned error: {}", error.to_text(Style::SORTED))))
+            Err(Stop::Fatal(format!("server returned error reply: {}", error.to_text(Style::SORTED))))
         }
     }
 }
@@ -376,6 +381,7 @@ fn read_schema(path: &str) -> Done<Schema> {
 
 pub fn convert(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
     let schema = read_schema(&arguments[0])?;
+    client.database = schema.name.to_string();
     // So that the server does not hang up on what it converts.
     client.call("set_db_change_aware", Json::array([true.into()]))?;
     client.call("convert", Json::array([schema.name.clone().into(), schema.to_json()]))?;
@@ -385,6 +391,7 @@ pub fn convert(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
 pub fn needs_conversion(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
     let wanted = read_schema(&arguments[0])?;
     let name = wanted.name.to_string();
+    client.database.clone_from(&name);
     let current = client.schema(&name)?;
     client.io.out(if current == wanted { "no\n" } else { "yes\n" });
     Ok(())
@@ -406,17 +413,29 @@ pub fn wait(client: &mut C<'_, '_>, arguments: &[String]) -> Done {
         "removed" => State::Removed,
         other => return Err(Stop::Fatal(format!("{other}: unknown state"))),
     };
+    // The server may come and go while we wait. The pauses are a session's: none longer than eight seconds.
+    let mut backoff_s = 1;
     loop {
-        // The server may come and go while we wait.
-        let failed =
-            |e: std::io::Error| Stop::Fatal(format!("{}: {}", client.server, ib_base::errno::strerror(&e)));
         vlog_info!(RECONNECT, "{}: connecting...", client.server);
-        let mut connection = Connection::open(&client.server, true).map_err(failed)?;
-        vlog_info!(RECONNECT, "{}: connected", client.server);
-        match wait_on(&mut connection, database, state) {
-            Ok(()) => return Ok(()),
-            Err(_) => std::thread::sleep(std::time::Duration::from_secs(1)),
+        match Connection::open_one(&client.server) {
+            Ok(mut connection) => {
+                vlog_info!(RECONNECT, "{}: connected", client.server);
+                backoff_s = 1;
+                match wait_on(&mut connection, database, state) {
+                    Ok(()) => return Ok(()),
+                    Err(_) => vlog_info!(RECONNECT, "{}: connection closed by peer", client.server),
+                }
+            }
+            Err(e) => {
+                let why = ib_base::errno::strerror(&e);
+                vlog_info!(RECONNECT, "{}: connection attempt failed ({why})", client.server);
+            }
         }
+        if backoff_s > 1 {
+            vlog_info!(RECONNECT, "{}: waiting {backoff_s} seconds before reconnect", client.server);
+        }
+        std::thread::sleep(std::time::Duration::from_secs(backoff_s));
+        backoff_s = (backoff_s * 2).min(8);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::io::{Io, argv0, program_name, version_text};
 use crate::table::{Format, Style};
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
 use ib_base::json::Json;
+use ib_base::replay;
 use ib_base::vlog::module::RECONNECT;
 use ib_base::vlog_info;
 use ib_ovsdb::Schema;
@@ -49,14 +50,16 @@ pub(crate) struct Client<'a, 'b> {
     pub change_aware: Option<bool>,
     /// The argument of `--unixctl`.
     pub unixctl: Option<String>,
+    /// Of several servers of a cluster, only its leader will do.
+    pub leader_only: bool,
     connection: Option<Connection>,
 }
 
 impl Client<'_, '_> {
-    /// The session, for commands that need one.
+    /// The session, for commands that need one. Of several servers it is with one that has the database, if one is named.
     pub fn connection(&mut self) -> Done<&mut Connection> {
         if self.connection.is_none() {
-            let mut opened = connect(&self.server)?;
+            let mut opened = connect(&self.server, &self.database, self.leader_only)?;
             if let Some(aware) = self.change_aware {
                 // A server that cannot be told so is as good as one that heeds it.
                 let _ = opened.call("set_db_change_aware", Json::array([aware.into()]));
@@ -81,7 +84,7 @@ impl Client<'_, '_> {
         match self.try_call(method, params)? {
             Ok(result) => Ok(result),
             Err(error) => {
-                let error = error.to_text(ib_base::json::Style::SORTED);
+                let error = error.to_text(commands::json_style(self));
                 Err(Stop::Fatal(format!("transaction returned error: {error}")))
             }
         }
@@ -100,17 +103,22 @@ impl Client<'_, '_> {
     }
 }
 
-/// Connects to `server`, one method or a list of them. What is tried of a list is logged.
-fn connect(server: &str) -> Done<Connection> {
+/// Connects to `server`, one method or a list of them. Of a list, it is the first that answers and serves `database`, if that is named;
+/// what is tried is logged.
+fn connect(server: &str, database: &str, leader_only: bool) -> Done<Connection> {
     const EAFNOSUPPORT: i32 = 97;
     let remotes: Vec<&str> = split_remotes(server).collect();
     let [only] = remotes[..] else {
         for remote in remotes {
             vlog_info!(RECONNECT, "{remote}: connecting...");
             match Connection::open(remote, false) {
-                Ok(connection) => {
+                Ok(mut connection) => {
                     vlog_info!(RECONNECT, "{remote}: connected");
-                    return Ok(connection);
+                    if database.is_empty() || serves(&mut connection, database, leader_only) {
+                        return Ok(connection);
+                    }
+                    // So the original calls it.
+                    vlog_info!(RECONNECT, "{remote}: connection attempt timed out");
                 }
                 Err(e) => {
                     let why = ib_base::errno::strerror(&e);
@@ -127,6 +135,29 @@ fn connect(server: &str) -> Done<Connection> {
         let why = ib_base::errno::strerror(&stdio::Error::from_raw_os_error(number));
         Stop::Fatal(format!("failed to {doing} to \"{only}\" ({why})"))
     })
+}
+
+/// True if the server has the database and, if that is clustered, takes part in its cluster, with `leader_only` as its leader.
+fn serves(connection: &mut Connection, database: &str, leader_only: bool) -> bool {
+    let select = Json::object([
+        ("op", Json::from("select")),
+        ("table", Json::from("Database")),
+        ("where", Json::array([Json::array(["name".into(), "==".into(), database.into()])])),
+    ]);
+    match connection.call("transact", Json::array(["_Server".into(), select])) {
+        Ok(Ok(results)) => {
+            let row = results.as_array().and_then(|r| r.first()?.get("rows")?.as_array()?.first());
+            let is = |column: &str| row.and_then(|r| r.get(column)).and_then(Json::as_bool) == Some(true);
+            match row.and_then(|r| r.get("model")).and_then(Json::as_str) {
+                Some("clustered") => is("connected") && (is("leader") || !leader_only),
+                Some(_) => true,
+                None => false,
+            }
+        }
+        // A server that does not describe itself is taken as it is.
+        Ok(Err(_)) => true,
+        Err(_) => false,
+    }
 }
 
 /// What comes before a command's own arguments.
@@ -220,9 +251,12 @@ static COMMANDS: &[Command] = &[
 const OPT_TIMESTAMP: u32 = 1000;
 const OPT_FORCE: u32 = 1001;
 const OPT_UNIXCTL: u32 = 1002;
-const OPT_IGNORED: u32 = 1003;
 const OPT_AWARE: u32 = 1004;
 const OPT_UNAWARE: u32 = 1005;
+const OPT_LEADER_ONLY: u32 = 1006;
+const OPT_NO_LEADER_ONLY: u32 = 1007;
+const OPT_RECORD: u32 = 1008;
+const OPT_REPLAY: u32 = 1009;
 const OPT_TABLE: u32 = 2000;
 
 const OPTIONS: &[LongOpt] = &[
@@ -234,10 +268,10 @@ const OPTIONS: &[LongOpt] = &[
     LongOpt::new("unixctl", HasArg::Required, OPT_UNIXCTL),
     LongOpt::new("db-change-aware", HasArg::No, OPT_AWARE),
     LongOpt::new("no-db-change-aware", HasArg::No, OPT_UNAWARE),
-    LongOpt::new("leader-only", HasArg::No, OPT_IGNORED),
-    LongOpt::new("no-leader-only", HasArg::No, OPT_IGNORED),
-    LongOpt::new("record", HasArg::Optional, OPT_IGNORED),
-    LongOpt::new("replay", HasArg::Optional, OPT_IGNORED),
+    LongOpt::new("leader-only", HasArg::No, OPT_LEADER_ONLY),
+    LongOpt::new("no-leader-only", HasArg::No, OPT_NO_LEADER_ONLY),
+    LongOpt::new("record", HasArg::Optional, OPT_RECORD),
+    LongOpt::new("replay", HasArg::Optional, OPT_REPLAY),
     LongOpt::new("format", HasArg::Required, OPT_TABLE),
     LongOpt::new("data", HasArg::Required, OPT_TABLE + 1),
     LongOpt::new("no-headings", HasArg::No, OPT_TABLE + 2),
@@ -275,6 +309,7 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
         daemon: Daemon::new(program),
         change_aware: None,
         unixctl: None,
+        leader_only: true,
         connection: None,
     };
     let called_as = argv0(args);
@@ -316,7 +351,10 @@ fn run_checked(args: &[OsString], program: &str, io: &mut Io<'_>) -> Done {
             (_, Some('d')) => {
                 client.style.apply_option("data", Some(&found.arg_str()))?;
             }
-            (OPT_IGNORED, _) => {}
+            (OPT_LEADER_ONLY, _) => client.leader_only = true,
+            (OPT_NO_LEADER_ONLY, _) => client.leader_only = false,
+            (OPT_RECORD, _) => replay::start(replay::Mode::Record, found.arg_str().as_ref())?,
+            (OPT_REPLAY, _) => replay::start(replay::Mode::Replay, found.arg_str().as_ref())?,
             (OPT_TIMESTAMP, _) => client.timestamps = true,
             (OPT_FORCE, _) => client.force = true,
             (OPT_AWARE, _) => client.change_aware = Some(true),
@@ -356,7 +394,8 @@ fn dispatch(client: &mut Client<'_, '_>, words: &[String]) -> Done {
         return Err(Stop::Fatal(format!("unknown command '{name}'; use --help for help")));
     };
     // A transaction is read before the server is asked; a server that one waits for may not be there yet.
-    let connects_itself = matches!(command.name, "transact" | "query" | "wait" | "needs-conversion");
+    let connects_itself =
+        matches!(command.name, "transact" | "query" | "wait" | "convert" | "needs-conversion");
     let too_many = arguments.len() > command.max_args;
     if command.need != Need::Nothing
         && arguments.len() > command.min_args
@@ -365,10 +404,20 @@ fn dispatch(client: &mut Client<'_, '_>, words: &[String]) -> Done {
         client.server = arguments[0].clone();
         arguments = &arguments[1..];
     }
+    let one_server = split_remotes(&client.server).count() == 1;
+    if command.need == Need::Database && !one_server {
+        // Which of them will do depends on the database.
+        let Some((name, rest)) = arguments.split_first().filter(|_| arguments.len() > command.min_args)
+        else {
+            return Err(Stop::Fatal("database name is required with multiple remotes".to_string()));
+        };
+        client.database = name.clone();
+        arguments = rest;
+    }
     if command.need != Need::Nothing && !connects_itself {
         client.connection()?;
     }
-    if command.need == Need::Database {
+    if command.need == Need::Database && one_server {
         let names = client.call("list_dbs", Json::array([]))?;
         let names: Vec<&str> = names.as_array().unwrap_or(&[]).iter().filter_map(Json::as_str).collect();
         if arguments.len() > command.min_args && names.contains(&arguments[0].as_str()) {
@@ -407,7 +456,7 @@ fn help(client: &mut Client<'_, '_>, _: &[String]) -> Done {
          -h, --help                  display this help message\n  \
          -V, --version               display version information\n",
         default_server(),
-        crate::dbctl::help::connections().replace("database connection", "SERVER connection"),
+        crate::dbctl::help::connections(true).replace("database connection", "SERVER connection"),
         crate::table::HELP,
         daemon::usage(&program).trim_start_matches('\n'),
         daemon::vlog_usage(&program),
@@ -477,7 +526,7 @@ Valid commands are:
 
   wait [SERVER] DATABASE STATE
     wait until DATABASE reaches STATE (\"added\" or \"connected\" or \"removed\")
-    on SERVER.
+    in DATBASE on SERVER.
 
   dump [SERVER] [DATABASE]
     dump contents of DATABASE on SERVER to stdout
@@ -520,5 +569,9 @@ mod tests {
             "ovsdb-client: \"[bad\": line 0, column 4, byte 4: invalid keyword 'bad'\n",
         );
         check(&["transact", "{}"], "ovsdb-client: not a valid OVSDB query\n");
+        check(
+            &["dump", "unix:/nonexistent/x,unix:/nonexistent/y"],
+            "ovsdb-client: database name is required with multiple remotes\n",
+        );
     }
 }

@@ -61,7 +61,7 @@ pub fn check(session: &mut Session<'_, '_>, arguments: &[String]) -> Done {
         }
     }
     for path in strangers {
-        session.io.err(format!("{path} has not joined the cluster, omitting\n"));
+        session.io.out(format!("{path} has not joined the cluster, omitting\n"));
     }
     if entries.is_empty() {
         return Err(Stop::Fatal("all logs are empty".to_string()));

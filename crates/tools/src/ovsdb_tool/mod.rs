@@ -437,8 +437,12 @@ fn run_transaction(session: &mut Session<'_, '_>, arguments: &[String], read_onl
             return Ok(());
         }
     };
+    if read_only {
+        // What a query changes, it changes in memory only.
+        database.detach_file();
+    }
     let context =
-        Context { holds_lock: &|_| false, read_only, reserved: None, asker: None, elapsed_ms: i64::MAX };
+        Context { holds_lock: &|_| false, read_only: false, reserved: None, asker: None, elapsed_ms: None };
     let results = match database.transact(operations, &context, now_ms()) {
         Transacted::Done { results, .. } => results,
         Transacted::Wait { .. } => return Err(Stop::Fatal("transaction waits for ever".to_string())),
@@ -559,6 +563,14 @@ mod tests {
             assert_eq!(tool(&["compact", &db]).0, 0);
             let select = r#"["D",{"op":"select","table":"A","where":[],"columns":["i"]}]"#;
             assert_eq!(tool(&["query", &db, select]).1, "[{\"rows\":[{\"i\":[\"set\",[3,4]]}]}]\n");
+            // A query may change what it likes: it changes nothing. Nobody would end a wait.
+            let change = r#"["D",{"op":"delete","table":"A","where":[]},{"op":"commit","durable":true}]"#;
+            assert_eq!(tool(&["query", &db, change]).1, "[{\"count\":1},{}]\n");
+            assert_eq!(tool(&["query", &db, select]).1, "[{\"rows\":[{\"i\":[\"set\",[3,4]]}]}]\n");
+            let wait = r#"["D",{"op":"wait","table":"A","where":[],"columns":["i"],"until":"==","rows":[],"timeout":9}]"#;
+            let refused = "[{\"details\":\"triggers not supported\",\"error\":\"not supported\"}]\n";
+            assert_eq!(tool(&["query", &db, wait]).1, refused);
+            assert_eq!(tool(&["transact", &db, wait]).1, refused);
             assert_eq!(tool(&["convert", &db, &schema]).0, 0);
             assert_eq!(tool(&["needs-conversion", &db, &schema]).1, "no\n");
             assert_eq!(tool(&["db-is-standalone", &db]).0, 0);

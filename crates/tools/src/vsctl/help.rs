@@ -95,7 +95,7 @@ pub fn help(program: &str, default_db: &str, idl: &Idl, tool: &Tool) -> String {
     out.push_str(COMMANDS);
     out.push_str(&help::database_commands(idl, tool));
     out.push_str(&OPTIONS.replace("@DEFAULT_DB@", default_db));
-    out.push_str(&help::common(program, tool, 24));
+    out.push_str(&help::common(program, tool, 24, true));
     out
 }
 

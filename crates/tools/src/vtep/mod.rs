@@ -103,6 +103,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn help_speaks_of_the_options_that_there_are() {
+        let (_, help, _) = crate::io::capture(run, &["vtep-ctl", "--help"], "");
+        assert!(help.contains("--ca-cert=FILE") && !help.contains("--bootstrap-ca-cert"), "{help}");
+    }
+
+    #[test]
     fn every_command_has_a_line_of_help() {
         for command in COMMANDS.iter().flat_map(|t| t.iter()) {
             assert!(help::mentions(command.name) || command.name == "comment", "{}", command.name);
