@@ -616,7 +616,12 @@ fn create_interface(
     };
     let ofport = bridge.port_add(config).map_err(|e| {
         let why = match &e {
-            ConfigError::Datapath(ib_dpif::DpifError::Os(errno, _)) => ib_base::errno::strerror_num(*errno),
+            ConfigError::Datapath(ib_dpif::DpifError::Os(errno, _)) => {
+                let why = ib_base::errno::strerror_num(*errno);
+                let datapath = bridge.backer.dpif.full_name();
+                vlog_warn!(DPIF, "{datapath}: failed to add {name} as port: {why}");
+                why
+            }
             other => other.to_string(),
         };
         // The same tunnel twice.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ib_base::time::Clock;
 use ib_base::vlog::Level;
 use ib_base::vlog::module::{DPIF_NETDEV, DPIF_NETDEV_EXTRACT, DPIF_NETDEV_IMPL};
-use ib_base::vlog_once;
+use ib_base::{vlog_err, vlog_once};
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::{
     DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, LastStats, PortInfo,
@@ -527,7 +527,9 @@ impl Dpif for DpUserspace {
         let netdev = self.config.registry.open(&spec.name, &spec.kind).map_err(|e| failed(&e))?;
         let flags = netdev.flags().unwrap_or(Flags::NONE);
         if flags.contains(Flags::LOOPBACK) {
-            return Err(DpifError::Invalid(format!("{}: cannot add a loopback device", spec.name)));
+            let why = format!("{}: cannot add a loopback device", spec.name);
+            vlog_err!(DPIF_NETDEV, "{why}");
+            return Err(DpifError::Os(ib_sys::errno::EINVAL, why));
         }
         let queues_seq = netdev.queues_seq();
         let queues = match netdev.rx_queues() {

@@ -163,6 +163,15 @@ fn a_port_without_device_is_reported_where_scripts_look() {
     assert!(stderr.contains(&text), "{stderr}");
     let row = d.run(&format!("ovs-vsctl get interface {name} ofport error"));
     assert_eq!(row, format!("-1\n\"{text}\"\n"));
+    // A device that no datapath takes.
+    let stderr = String::from_utf8(d.try_run(&format!("ovs-vsctl add-port {br} lo")).stderr).unwrap();
+    assert!(stderr.contains("could not add network device lo to ofproto (Invalid argument)"), "{stderr}");
+    let log = d.log();
+    assert!(log.contains("|dpif_netdev|ERR|lo: cannot add a loopback device\n"), "{log}");
+    assert!(
+        log.contains("|dpif|WARN|netdev@ovs-netdev: failed to add lo as port: Invalid argument\n"),
+        "{log}"
+    );
 }
 
 #[test]
