@@ -791,6 +791,27 @@ fn a_file_by_two_names_is_a_mistake() {
     assert_eq!(run("./d.db"), (Some(1), "ovsdb-server: ovsdb error: d.db: already open\n".to_string()));
 }
 
+/// Whom it will copy next does not change whom it copies.
+#[test]
+fn the_status_of_a_backup_tells_whom_it_copies() {
+    let dir = Dir::new("backup-status");
+    drop(
+        Database::create(&dir.file("d.db"), Schema::parse(r#"{"name":"D","tables":{}}"#).unwrap(), None)
+            .unwrap(),
+    );
+    let control = format!("--unixctl={}", dir.file("control").display());
+    let _server = Server::start(&dir, &[&control, "--sync-from=unix:first", "d.db"]);
+    let ask = |words: &[&str]| {
+        let mut appctl = dir.command(env!("CARGO_BIN_EXE_ironbridge"));
+        appctl.args(["ovs-appctl", "-t"]).arg(dir.file("control")).args(words);
+        text(&appctl.output().unwrap())
+    };
+    ask(&["ovsdb-server/set-active-ovsdb-server", "unix:second"]);
+    assert_eq!(ask(&["ovsdb-server/sync-status"]), "state: backup\nconnecting: unix:first\n");
+    ask(&["ovsdb-server/connect-active-ovsdb-server"]);
+    assert_eq!(ask(&["ovsdb-server/sync-status"]), "state: backup\nconnecting: unix:second\n");
+}
+
 #[test]
 fn options_that_name_no_column_are_fatal() {
     let dir = Dir::new("db-options");

@@ -301,6 +301,21 @@ fn a_backup_gives_up_what_it_cannot_hold() {
 }
 
 #[test]
+fn a_backup_of_a_server_of_other_databases_stays_a_backup() {
+    let mut other = Server::new();
+    let schema = SCHEMA.replace(r#""name":"S""#, r#""name":"O""#);
+    other.add_database(Database::new(Schema::parse(&schema).unwrap()), at(0)).unwrap();
+    let mut pair = Pair::new(other, server(), |s| s.add_backup(None, Default::default()));
+    pair.connect(1);
+    let status = pair.to.source_status(pair.source);
+    assert!(!status.dead && status.databases.is_empty());
+    let client = pair.to.open_session(false);
+    ask(&mut pair.to, client, "w", "transact", &insert("w"), 2);
+    pair.run(2);
+    assert!(pair.sent.iter().any(|(_, _, text)| text.contains("read only mode")), "{:?}", pair.sent);
+}
+
+#[test]
 fn roles_permit_what_their_rows_say() {
     let schema = r#"{"name":"S","version":"1.0.0","tables":{
         "T":{"isRoot":true,"columns":{"owner":{"type":"string"},"n":{"type":"integer"},"other":{"type":"integer"},

@@ -437,8 +437,8 @@ impl Server {
             self.ask_schema(id, name);
         }
         if wanted.is_empty() {
-            vlog_warn!(REPLICATION, "Nothing to replicate.");
-            self.give_up(id);
+            // The databases may come; until then this server stays a backup that nobody writes to.
+            vlog_info!(REPLICATION, "The active server has none of the databases that are here.");
         }
         Ok(())
     }

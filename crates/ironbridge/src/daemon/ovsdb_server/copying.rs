@@ -25,8 +25,8 @@ pub(crate) struct Copying {
     pub exclude: String,
     pub active_probe_ms: u64,
     pub relay_probe_ms: u64,
-    /// While the server is a backup.
-    backup: Option<SourceId>,
+    /// While the server is a backup: of whom, which may be another than `active` names by now.
+    backup: Option<(SourceId, String)>,
     /// By database.
     pub file_backups: BTreeMap<String, FileBackup>,
     /// By database.
@@ -56,12 +56,12 @@ impl App {
         let id = self.server.add_backup(None, exclude);
         let options = SourceOptions::new(&self.copying.active, self.copying.active_probe_ms);
         self.sources.add(id, &options);
-        self.copying.backup = Some(id);
+        self.copying.backup = Some((id, self.copying.active.clone()));
     }
 
     /// Takes the role of an active server.
     pub(crate) fn become_active(&mut self) {
-        if let Some(id) = self.copying.backup.take() {
+        if let Some((id, _)) = self.copying.backup.take() {
             self.remove_source(id);
         }
     }
@@ -74,7 +74,7 @@ impl App {
     /// Changes after how long a silence the active server is probed.
     pub(crate) fn set_active_probe(&mut self, ms: u64) {
         self.copying.active_probe_ms = ms;
-        if let Some(id) = self.copying.backup {
+        if let Some((id, _)) = self.copying.backup {
             self.sources.set_probe_interval(id, ms);
         }
     }
@@ -95,7 +95,7 @@ impl App {
 
     /// Gives up what cannot be copied.
     pub(crate) fn check_copying(&mut self) {
-        if self.copying.backup.is_some_and(|id| self.server.source_status(id).dead) {
+        if self.copying.backup.as_ref().is_some_and(|(id, _)| self.server.source_status(*id).dead) {
             self.become_active();
         }
         let dead = |b: &FileBackup| self.server.source_status(b.source).dead;
@@ -141,11 +141,8 @@ impl App {
 
     /// The text of `ovsdb-server/sync-status`.
     pub(crate) fn sync_status(&self) -> String {
-        if let Some(id) = self.copying.backup {
-            return format!(
-                "state: backup\n{}\n",
-                self.source_text(id, &self.copying.active, &self.copying.exclude)
-            );
+        if let Some((id, active)) = &self.copying.backup {
+            return format!("state: backup\n{}\n", self.source_text(*id, active, &self.copying.exclude));
         }
         if self.copying.file_backups.is_empty() {
             return "state: active\n".to_string();
