@@ -268,7 +268,7 @@ fn read_bridge(
         tables: BTreeMap::new(),
         mirrors: Vec::new(),
         desc: DescConfig {
-            dp: text("dp-desc", name.clone()),
+            dp: text("dp-desc", desc.dp.clone()),
             serial: text("dp-sn", desc.serial.clone()),
             ..desc
         },

@@ -186,6 +186,8 @@ fn what_a_row_asks_for_in_vain_is_logged_as_by_the_original() {
     ] {
         d.run(line);
     }
+    let about = d.run("ovs-ofctl dump-desc br0");
+    assert!(about.contains("Serial Num: None\nDP Description: None\n"), "{about}");
     d.try_run("ovs-vsctl add-port br0 odd -- set interface odd type=odd");
     d.try_run("ovs-vsctl add-br br1 -- set bridge br1 datapath_type=odd");
     let log = d.log();
