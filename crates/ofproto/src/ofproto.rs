@@ -270,6 +270,10 @@ impl Ofproto {
     pub(crate) fn bundle_came(&self, bundle: BundleId) {
         self.live_bundles.write().insert(bundle);
     }
+    /// Forgets addresses behind a bundle that stays.
+    pub(crate) fn forget_behind(&self, bundle: BundleId) {
+        self.ml.write().flush_port(bundle);
+    }
     /// Forgets what is behind a bundle that goes.
     pub(crate) fn bundle_went(&self, bundle: BundleId) {
         self.live_bundles.write().remove(&bundle);

@@ -826,8 +826,13 @@ impl Bridge {
     /// Adds or changes a bundle (a row of the Port table).
     pub fn bundle_set(&mut self, config: BundleConfig) -> Result<(), ConfigError> {
         let name = config.name.clone();
+        let vlans = self.bundles.bundles.get(&name).map(|(_, old)| vlans_of(old));
         if self.bundles.set(config)? {
-            if let Some((id, _)) = self.bundles.bundles.get(&name) {
+            if let Some((id, new)) = self.bundles.bundles.get(&name) {
+                if vlans.is_some_and(|old| old != vlans_of(new)) {
+                    // What was learned there was learned of other VLANs.
+                    self.of.forget_behind(*id);
+                }
                 self.of.bundle_came(*id);
             }
             self.touch();
@@ -975,6 +980,12 @@ impl Bridge {
     }
 }
 /// The highest recirculation id that the flows of a datapath use.
+/// What of a bundle decides which VLANs its packets are of.
+fn vlans_of(b: &BundleConfig) -> impl PartialEq + use<> {
+    let lists = (b.trunks.clone(), b.cvlans.clone());
+    (b.vlan_mode, b.tag, lists, b.qinq_ethtype, b.priority_tags)
+}
+
 fn highest_recirc_id(dpif: &dyn Dpif) -> u32 {
     fn of(actions: &[Action]) -> u32 {
         let each = |action: &Action| match action {

@@ -93,13 +93,9 @@ impl XVlan {
     /// Writes the tags into a key.
     fn put(&self, flow: &mut Flow, priority: PriorityTags) {
         for (i, (t, v)) in self.0.iter().zip(&mut flow.vlans).enumerate() {
-            let by_priority = i == 0
-                && match priority {
-                    PriorityTags::No => false,
-                    PriorityTags::IfNonzero => t.pcp != 0,
-                    PriorityTags::Always => true,
-                };
-            *v = if t.vid != 0 || by_priority {
+            // A header that was there stays on ports that want it; none is made.
+            let stays = i == 0 && priority == PriorityTags::Always && t.tpid != 0;
+            *v = if t.vid != 0 || t.pcp != 0 || stays {
                 let tpid = if t.tpid == 0 { 0x8100 } else { t.tpid };
                 Vlan { tpid: Be16::new(tpid), tci: Be16::new(t.vid | t.pcp | Vlan::CFI) }
             } else {
