@@ -4,7 +4,7 @@
 //! caller compares the packet's key with the flow's masked key before it believes it. Every lookup in the classifier leaves its
 //! result here, so that with many flows or many masks most packets are spared the walk over the subtables.
 //!
-//! 4 MiB a thread, taken when the table first has more flows than the exact-match cache could serve.
+//! 4 MiB a thread, taken when the table first has more flows than the exact-match cache could serve, or packets walk over many subtables.
 
 use std::sync::Arc;
 

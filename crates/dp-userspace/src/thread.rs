@@ -230,7 +230,11 @@ impl Body {
             let polled = poll(&mut self.worker, &mut slot.rx, batch);
             slot.share.charge(self.stats.upcall_ns.get() - before);
             match polled {
-                Polled::Packets(n) => total += n,
+                Polled::Packets(n) => {
+                    total += n;
+                    // No descriptor tells that there is more.
+                    slot.ready = true;
+                }
                 Polled::Empty => slot.ready = false,
                 Polled::Broken => self.forget(at),
             }

@@ -47,6 +47,8 @@ use ib_dpif::ufid::ufid_of_key;
 
 /// Free packets that a worker keeps.
 const POOL_PACKETS: usize = 512;
+/// Flows beyond which the signature cache is worth its memory, whatever their masks.
+const MANY_FLOWS: usize = 4096;
 /// Distinguishes "no hash" from a hash.
 const HASHED: u64 = 1;
 
@@ -72,7 +74,7 @@ pub struct Shared {
     pub clock: Clock,
     /// One in so many new keys enters the exact-match cache; 0: none.
     pub emc_insert_inv_prob: AtomicU32,
-    /// The signature cache is wanted from the first flow on; otherwise it comes with many flows.
+    /// The signature cache is wanted from the first flow on; otherwise it comes with many flows, or many masks.
     pub smc: AtomicBool,
 }
 
@@ -99,6 +101,27 @@ impl Shared {
     }
 }
 
+/// How far ordinary packets had to walk from subtable to subtable.
+#[derive(Default)]
+struct Walks {
+    /// Subtables looked at in vain this second.
+    in_vain: u64,
+    since_ms: u64,
+}
+
+impl Walks {
+    /// In a second: a few thousandths of a thread's time.
+    const LONG: u64 = 100_000;
+
+    /// Whether a signature cache would spare a good deal of it.
+    fn are_long(&mut self, now_ms: u64) -> bool {
+        if now_ms.saturating_sub(self.since_ms) >= 1000 {
+            *self = Walks { in_vain: 0, since_ms: now_ms };
+        }
+        self.in_vain > Walks::LONG
+    }
+}
+
 /// What the fast stages know about a packet of a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Raw {
@@ -121,6 +144,7 @@ pub struct Worker {
     view: View,
     emc: Emc,
     smc: Smc,
+    walks: Walks,
     raws: Vec<Raw>,
     #[expect(clippy::vec_box, reason = "a key is 728 bytes; boxes move in and out, keys do not")]
     keys: Vec<Box<Flow>>,
@@ -181,6 +205,7 @@ impl Worker {
             view: View::new(&shared.table),
             emc: Emc::default(),
             smc: Smc::default(),
+            walks: Walks::default(),
             raws: Vec::with_capacity(BATCH_MAX),
             keys: Vec::new(),
             tx: TxQueues::new(qid),
@@ -310,7 +335,8 @@ impl Worker {
         }
         if !self.smc.is_on() {
             std::hint::black_box(warm);
-            if self.shared.smc.load(Ordering::Relaxed) || self.shared.table.len() > emc::ENTRIES / 2 {
+            let many = self.shared.table.len() > MANY_FLOWS || self.walks.are_long(self.now_ms);
+            if many || self.shared.smc.load(Ordering::Relaxed) {
                 self.smc.turn_on();
             }
             return;
@@ -406,11 +432,15 @@ impl Worker {
         }
         let before = self.view.probes;
         if let Some(flow) = self.view.find(&key) {
+            let probes = self.view.probes - before;
             if self.simple {
                 self.stats.simple_hits.add(1);
             } else {
                 self.stats.megaflow_hits.add(1);
-                self.stats.megaflow_probes.add(self.view.probes - before);
+                self.stats.megaflow_probes.add(probes);
+            }
+            if raw.is_some() {
+                self.walks.in_vain += probes - 1;
             }
             self.remember(raw, &flow);
             self.run_found(&flow, packet, md, key, cx);
@@ -548,5 +578,55 @@ impl Worker {
         self.smc.clear();
         self.view = View::new(&self.shared.table);
         self.tx.discard()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::udp_v4;
+    use ib_dpif::Action;
+    use ib_flow::Mask;
+    use ib_packet::{Be16, Be32};
+
+    /// A worker in front of 64 masks with a flow each, by destination port; no exact-match cache to speak of.
+    fn worker() -> Worker {
+        let shared = Arc::new(Shared::new(Clock::simulated(), 1000));
+        shared.emc_insert_inv_prob.store(u32::MAX, Ordering::Relaxed);
+        for n in 0..64 {
+            let mut mask = Mask::default();
+            mask.0.in_port = u32::MAX;
+            mask.0.tp_dst = Be16::MAX;
+            mask.0.nw_src = Be32::new(u32::MAX << (n % 8));
+            mask.0.nw_dst = Be32::new(u32::MAX << (n / 8));
+            let frame = udp_v4(1, 2, 7, 100 + n);
+            let mut key = Flow::zeroed();
+            let md = Metadata { in_port: OdpPort(1), ..Metadata::default() };
+            extract(&Packet::from_frame(&frame), &md, &mut key);
+            let (modify, create, zero_stats, ufid) = (false, true, false, None);
+            let actions: Arc<[Action]> = Arc::new([]);
+            let put = FlowPut { modify, create, zero_stats, key: &key, mask: &mask, ufid, actions };
+            shared.table.put(&put).unwrap();
+        }
+        Worker::new(&shared, &Arc::default(), 0)
+    }
+
+    fn feed(worker: &mut Worker, batches: usize, dport: u16) {
+        for _ in 0..batches {
+            let mut batch: Batch = (0..32).map(|_| Packet::from_frame(&udp_v4(1, 2, 7, dport))).collect();
+            worker.input(OdpPort(1), &mut batch);
+        }
+    }
+
+    #[test]
+    fn long_walks_bring_the_signature_cache() {
+        let mut w = worker();
+        feed(&mut w, 100, 100);
+        assert!(!w.smc.is_on(), "few flows, the first mask");
+        feed(&mut w, 60, 163);
+        assert!(w.smc.is_on(), "few flows, the last of many masks");
+        let before = w.view.probes;
+        feed(&mut w, 2, 163);
+        assert!(w.view.probes - before <= 64, "one walk to remember it");
     }
 }
