@@ -41,7 +41,7 @@ fn decode_list(bytes: &[u8], version: Version, depth: u32) -> Result<Vec<Action>
     let mut out = Vec::new();
     let mut left = bytes;
     while !left.is_empty() {
-        let decoded = next_action(left)
+        let decoded = next_action(left, version)
             .and_then(|(one, rest)| decode_one(one, version, depth, &mut out).map(|()| rest));
         match decoded {
             Ok(rest) => left = rest,
@@ -87,7 +87,7 @@ fn log_unknown(bytes: &[u8], version: Version, e: OfError) {
 }
 
 /// Splits the first action off.
-fn next_action(bytes: &[u8]) -> Result<(&[u8], &[u8]), OfError> {
+fn next_action(bytes: &[u8], version: Version) -> Result<(&[u8], &[u8]), OfError> {
     let head: [u8; 4] = bytes.first_chunk().copied().ok_or(LEN)?;
     let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
     if head[..2] == [0xff, 0xff]
@@ -95,6 +95,15 @@ fn next_action(bytes: &[u8]) -> Result<(&[u8], &[u8]), OfError> {
         && ![NX.to_be_bytes(), ONF.to_be_bytes()].iter().any(|v| v == vendor)
     {
         return Err(OfError::OFPBAC_BAD_VENDOR);
+    }
+    // A type that nobody knows has no length that could be wrong.
+    let kind = u16::from_be_bytes([head[0], head[1]]);
+    let known = match version {
+        Version::V10 => kind < 12,
+        _ => layout11(kind, version).is_some() || kind == 28 && version >= Version::V15,
+    };
+    if !known && kind != 0xffff {
+        return Err(OfError::OFPBAC_BAD_TYPE);
     }
     if len < 8 || len % 8 != 0 {
         return Err(LEN);
@@ -282,10 +291,9 @@ const REPLACED: [(u16, &str); 13] = [
     (15, "MPLS_TTL"),
 ];
 
-fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Result<Action, OfError> {
+/// The length of a standard action since OpenFlow 1.1, zero for any; `None` if the version has no such action.
+fn layout11(kind: u16, version: Version) -> Option<usize> {
     use Version::*;
-    let bad_type = Err(OfError::OFPBAC_BAD_TYPE);
-    // Which versions have it, and how long it is; zero is any length.
     let (first, last, len) = match kind {
         0 => (V11, V15, 16),
         // OpenFlow 1.2 dropped the first of these; Open vSwitch takes them nevertheless.
@@ -294,11 +302,15 @@ fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Resu
         15..=24 => (V11, V15, 8),
         25 => (V12, V15, 0),
         29 => (V15, V15, 8),
-        _ => return bad_type,
+        _ => return None,
     };
-    if version < first || version > last {
-        return bad_type;
-    }
+    (first..=last).contains(&version).then_some(len)
+}
+
+fn standard11(kind: u16, n: usize, c: &mut Cursor<'_>, version: Version) -> Result<Action, OfError> {
+    use Version::*;
+    let bad_type = Err(OfError::OFPBAC_BAD_TYPE);
+    let Some(len) = layout11(kind, version) else { return bad_type };
     if len != 0 {
         exact(n, len)?;
     }
@@ -901,7 +913,7 @@ fn ct(mut c: Cursor<'_>, n: usize, version: Version, depth: u32) -> Result<Actio
     let mut out = Ct { flags, zone, recirc_table, alg, ..Default::default() };
     let mut left = c.rest();
     while !left.is_empty() {
-        let (one, rest) = next_action(left)?;
+        let (one, rest) = next_action(left, version)?;
         left = rest;
         if one.len() >= 16 && one[..2] == [0xff; 2] && one[4..10] == [0, 0, 0x23, 0x20, 0, 36] {
             let mut c = Cursor::new(&one[10..], LEN);

@@ -24,21 +24,67 @@ pub fn encode_actions(b: &mut Buf, actions: &[Action], version: Version) {
 }
 
 /// Actions as a flow with this match sends them. From OpenFlow 1.2 on `mod_tp_src` and `mod_tp_dst` are `set_field` on
-/// the ports of one protocol, which the match tells; without one it is TCP.
+/// the ports of one protocol, which the match tells; without one it is TCP. Since 1.1 `mod_vlan_vid` and `mod_vlan_pcp`
+/// push a tag where the packet has none by then.
 pub(crate) fn for_match<'a>(
     actions: &'a [Action],
     m: &ib_flow::Match,
     version: Version,
 ) -> Cow<'a, [Action]> {
+    let mut actions = Cow::Borrowed(actions);
+    if version >= Version::V11 && actions.iter().any(may_push) {
+        actions = Cow::Owned(with_tags(&actions, m.flow.vlans.map(|v| v.tci.get())));
+    }
     let ports = match m.flow.nw_proto {
         17 => (FieldId::UdpSrc, FieldId::UdpDst),
         132 => (FieldId::SctpSrc, FieldId::SctpDst),
-        _ => return Cow::Borrowed(actions),
+        _ => return actions,
     };
     if version < Version::V12 || !actions.iter().any(sets_l4) {
-        return Cow::Borrowed(actions);
+        return actions;
     }
-    Cow::Owned(with_ports(actions, ports))
+    Cow::Owned(with_ports(&actions, ports))
+}
+
+fn may_push(a: &Action) -> bool {
+    match a {
+        Action::SetVlanVid { push_if_needed, .. } | Action::SetVlanPcp { push_if_needed, .. } => {
+            *push_if_needed
+        }
+        Action::Clone(list) | Action::WriteActions(list) => list.iter().any(may_push),
+        _ => false,
+    }
+}
+
+/// The same with tags pushed only where packets have none: `tags` are the control words of those that they have.
+fn with_tags<const N: usize>(actions: &[Action], mut tags: [u16; N]) -> Vec<Action> {
+    const PRESENT: u16 = ib_flow::key::Vlan::CFI;
+    let one = |a: &Action| {
+        let mut a = a.clone();
+        match &mut a {
+            Action::SetVlanVid { push_if_needed, .. } | Action::SetVlanPcp { push_if_needed, .. } => {
+                *push_if_needed &= tags[0] & PRESENT == 0;
+                tags[0] |= PRESENT;
+            }
+            Action::PushVlan(_) => {
+                tags.rotate_right(1);
+                tags[0] = PRESENT;
+            }
+            Action::StripVlan(_) => {
+                tags.rotate_left(1);
+                tags[N - 1] = 0;
+            }
+            Action::SetField(SetField { field: FieldId::VlanTci, value, .. }) => {
+                if let [hi, lo] = value[..] {
+                    tags[0] = u16::from_be_bytes([hi, lo]);
+                }
+            }
+            Action::Clone(list) | Action::WriteActions(list) => *list = with_tags(list, tags),
+            _ => {}
+        }
+        a
+    };
+    actions.iter().map(one).collect()
 }
 
 fn sets_l4(a: &Action) -> bool {

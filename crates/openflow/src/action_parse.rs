@@ -262,12 +262,7 @@ impl ActionParser<'_> {
                 None => return Err(format!("unknown action {key}")),
             },
         };
-        if let Action::Output { port: OfPort::CONTROLLER, max_len } = &action {
-            let max_len = if *max_len == 0 { u16::MAX } else { *max_len };
-            out.push(Action::Output { port: OfPort::CONTROLLER, max_len });
-        } else {
-            out.push(action);
-        }
+        out.push(action);
         Ok(())
     }
 
@@ -919,7 +914,10 @@ fn decap(s: &str) -> Result<Action, String> {
             let (mut ns, mut kind) = (None, None);
             for (k, v) in key_values(v) {
                 match k {
-                    "ns" => ns = Some(u16_arg(v, "ns")?),
+                    "ns" => match u16_arg(v, "ns")? {
+                        known @ 0..=4 => ns = Some(known),
+                        other => return Err(format!("Unsupported ns value: {other}")),
+                    },
                     "type" => kind = Some(u16_arg(v, "type")?),
                     _ => {}
                 }

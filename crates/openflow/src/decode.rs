@@ -4,7 +4,7 @@
 //! suits a switch (ports, tables, prerequisites of actions) is for the switch, with [`crate::action_check`].
 //! A failure is the error to send back.
 
-use ib_base::vlog::module::{OFP_CONNECTION, OFP_MATCH, OFP_MSGS};
+use ib_base::vlog::module::{OFP_CONNECTION, OFP_MATCH, OFP_MSGS, OFP_TABLE};
 use ib_base::{vlog_dbg_rl, vlog_warn_rl};
 use ib_flow::{Match, OfPort};
 use ib_packet::Mac;
@@ -41,34 +41,44 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, OfError> {
 
 /// Decodes one whole message, matches with the tunnel options bound by the table of that id (`ib_flow::tlv`).
 pub fn decode_with(bytes: &[u8], tlv_table: u32) -> Result<Decoded, OfError> {
-    let (decoded, broken) = decode_partly(bytes, tlv_table)?;
-    match broken {
+    let (decoded, faults) = decode_partly(bytes, tlv_table)?;
+    match faults.broken.or(faults.refused) {
         None => Ok(decoded),
         Some(e) => Err(e),
     }
 }
 
-/// Decodes one whole message; of a list in a reply what stands in front of a malformed entry, with that one's error.
-pub(crate) fn decode_partly(bytes: &[u8], tlv_table: u32) -> Result<(Decoded, Option<OfError>), OfError> {
+/// What is wrong with a message that can be printed all the same.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// An entry of a list is malformed: those in front of it are there.
+    pub broken: Option<OfError>,
+    /// Well-formed, but no switch does it.
+    pub refused: Option<OfError>,
+}
+
+impl Faults {
+    pub(crate) fn refuse(&mut self, e: OfError) {
+        self.refused.get_or_insert(e);
+    }
+}
+
+/// Decodes one whole message as far as a printer can use it.
+pub(crate) fn decode_partly(bytes: &[u8], tlv_table: u32) -> Result<(Decoded, Faults), OfError> {
     let header = parse_header(bytes).ok_or(LEN)?;
     if usize::from(header.length) != bytes.len() {
         return Err(LEN);
     }
     let id = identify(bytes)?;
-    let mut broken = None;
-    let message = body(&id, bytes, tlv_table, &mut broken);
-    if let Some(e) = message.as_ref().err().or(broken.as_ref()) {
+    let mut faults = Faults::default();
+    let message = body(&id, bytes, tlv_table, &mut faults);
+    if let Some(e) = message.as_ref().err().or(faults.broken.as_ref()) {
         vlog_dbg_rl!(OFP_MSGS, (1, 5), "cannot decode {}: {}", id.kind.name, e);
     }
-    Ok((Decoded { header, name: id.kind.name, message: message? }, broken))
+    Ok((Decoded { header, name: id.kind.name, message: message? }, faults))
 }
 
-fn body(
-    id: &Identified<'_>,
-    bytes: &[u8],
-    tlv: u32,
-    broken: &mut Option<OfError>,
-) -> Result<Message, OfError> {
+fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32, faults: &mut Faults) -> Result<Message, OfError> {
     use Message as M;
     let v = id.version;
     let mut c = Cursor::new(id.body, LEN);
@@ -79,7 +89,7 @@ fn body(
         Raw::EchoReply => M::EchoReply(id.body.to_vec()),
         Raw::FeaturesRequest => M::FeaturesRequest,
         Raw::FeaturesReply10 | Raw::FeaturesReply11 | Raw::FeaturesReply13 => {
-            M::FeaturesReply(features(&mut c, v)?)
+            M::FeaturesReply(features(&mut c, v, &mut faults.broken)?)
         }
         Raw::GetConfigRequest => M::GetConfigRequest,
         Raw::GetConfigReply => M::GetConfigReply(config(&mut c, v, false)?),
@@ -88,8 +98,8 @@ fn body(
             M::PacketIn(Box::new(packet_in(&mut c, v, tlv)?))
         }
         Raw::NxPacketIn => M::PacketIn(Box::new(nx_packet_in(&mut c, tlv)?)),
-        Raw::NxPacketIn2 => M::PacketIn(Box::new(packet_in2(&mut c, tlv)?)),
-        Raw::NxResume => M::Resume(Box::new(packet_in2(&mut c, tlv)?)),
+        Raw::NxPacketIn2 => M::PacketIn(Box::new(packet_in2(&mut c, tlv, faults)?)),
+        Raw::NxResume => M::Resume(Box::new(packet_in2(&mut c, tlv, faults)?)),
         Raw::FlowRemoved10 | Raw::FlowRemoved11 => M::FlowRemoved(Box::new(flow_removed(&mut c, v, tlv)?)),
         Raw::FlowRemoved15 => M::FlowRemoved(Box::new(flow_removed15(&mut c, tlv)?)),
         Raw::NxFlowRemoved => M::FlowRemoved(Box::new(nx_flow_removed(&mut c, tlv)?)),
@@ -105,7 +115,7 @@ fn body(
         }
         Raw::PortMod10 | Raw::PortMod11 | Raw::PortMod14 => M::PortMod(port_mod(&mut c, v)?),
         Raw::TableMod11 | Raw::TableMod14 => M::TableMod(table_mod(&mut c, v)?),
-        Raw::MeterMod => M::MeterMod(group_wire::decode_meter_mod(&mut c)?),
+        Raw::MeterMod => M::MeterMod(group_wire::decode_meter_mod(&mut c, &mut faults.refused)?),
         Raw::BarrierRequest10 | Raw::BarrierRequest11 => M::BarrierRequest,
         Raw::BarrierReply10 | Raw::BarrierReply11 => M::BarrierReply,
         Raw::RoleRequest => M::RoleRequest(role(&mut c)?),
@@ -131,10 +141,10 @@ fn body(
             queue: c.u32()?,
         }),
         Raw::QueueGetConfigReply10 | Raw::QueueGetConfigReply11 => {
-            M::QueueGetConfigReply(queue_config(&mut c, v, broken)?)
+            M::QueueGetConfigReply(queue_config(&mut c, v, &mut faults.broken)?)
         }
         Raw::QueueDescReply => {
-            M::QueueGetConfigReply(stats_decode::queue_desc(&mut c, id.flags & 1 != 0, broken))
+            M::QueueGetConfigReply(stats_decode::queue_desc(&mut c, id.flags & 1 != 0, &mut faults.broken))
         }
         Raw::NxSetFlowFormat => M::SetFlowFormat(match c.u32()? {
             0 => FlowFormat::OpenFlow10,
@@ -160,7 +170,7 @@ fn body(
         Raw::NxFlowMonitorCancel | Raw::OnfFlowMonitorCancel => M::FlowMonitorCancel(c.u32()?),
         Raw::NxFlowMonitorPaused | Raw::OnfFlowMonitorPaused => M::FlowMonitorPaused,
         Raw::NxFlowMonitorResumed | Raw::OnfFlowMonitorResumed => M::FlowMonitorResumed,
-        Raw::BundleControl14 | Raw::OnfBundleControl => M::BundleControl(bundle_control(&mut c)?),
+        Raw::BundleControl14 | Raw::OnfBundleControl => M::BundleControl(bundle_control(&mut c, faults)?),
         Raw::BundleAdd14 | Raw::OnfBundleAdd => M::BundleAdd(bundle_add(&mut c, bytes)?),
         Raw::NxTlvTableMod => {
             let command = c.u16()?;
@@ -184,17 +194,28 @@ fn body(
         Raw::TableStatus => {
             let reason = c.u8()?;
             c.skip(7)?;
+            if !matches!(reason, 3 | 4) {
+                return Err(OfError::OFPBPC_BAD_VALUE);
+            }
             M::TableStatus(TableStatus { reason, desc: stats_decode::table_desc(&mut c)? })
         }
         Raw::RequestForward | Raw::OnfRequestForward => {
-            let inner = decode_with(c.rest(), tlv)?;
+            let inner = parse_header(c.rest()).ok_or(OfError::OFPBFC_MSG_BAD_LEN)?;
+            let len = usize::from(inner.length);
+            if len < 8 || len > c.len() {
+                return Err(OfError::OFPBFC_MSG_BAD_LEN);
+            }
+            if inner.version != bytes[0] {
+                return Err(OfError::OFPBRC_BAD_VERSION);
+            }
+            let inner = decode_with(c.take(len)?, tlv)?;
             M::RequestForward(Box::new(match inner.message {
                 M::GroupMod(g) => RequestForward::Group(g),
                 M::MeterMod(m) => RequestForward::Meter(m),
-                _ => return Err(OfError::OFPBRC_BAD_TYPE),
+                _ => return Err(OfError::OFPBFC_MSG_UNSUP),
             }))
         }
-        raw => match stats_decode::request(raw, &mut c, v, tlv)? {
+        raw => match stats_decode::request(raw, &mut c, v, tlv, faults)? {
             Some(mut r) => {
                 if let MultipartRequest::TableFeatures { more, .. } = &mut r {
                     *more = id.flags & 1 != 0;
@@ -202,7 +223,7 @@ fn body(
                 M::MultipartRequest(r)
             }
             None => {
-                let body = stats_decode::reply(raw, &mut c, v, tlv, broken)?;
+                let body = stats_decode::reply(raw, &mut c, v, tlv, &mut faults.broken)?;
                 M::MultipartReply(MultipartReply { more: id.flags & 1 != 0, body })
             }
         },
@@ -346,11 +367,12 @@ fn port11(c: &mut Cursor<'_>) -> Result<Port, OfError> {
 
 fn port14(c: &mut Cursor<'_>) -> Result<Port, OfError> {
     let mut head = Cursor::new(c.rest(), LEN);
-    let port_no = port_from_wire32(head.u32()?)?;
+    let port_no = head.u32()?;
     let len = usize::from(head.u16()?);
     if len < 40 || len > c.len() {
         return Err(LEN);
     }
+    let port_no = port_from_wire32(port_no)?;
     let mut p = Cursor::new(&c.take(len)?[8..], LEN);
     let hw_addr = p.mac()?;
     p.skip(2)?;
@@ -368,21 +390,13 @@ fn port14(c: &mut Cursor<'_>) -> Result<Port, OfError> {
         if kind == 0 {
             let mut e = Cursor::new(body, OfError::OFPBPC_BAD_LEN);
             e.skip(4)?;
-            out.curr = e.u32()?;
-            out.advertised = e.u32()?;
-            out.supported = e.u32()?;
-            out.peer = e.u32()?;
+            out.curr = e.u32()? & 0xffff;
+            out.advertised = e.u32()? & 0xffff;
+            out.supported = e.u32()? & 0xffff;
+            out.peer = e.u32()? & 0xffff;
             out.curr_speed_kbps = e.u32()?;
             out.max_speed_kbps = e.u32()?;
         }
-    }
-    Ok(out)
-}
-
-fn ports(c: &mut Cursor<'_>, v: Version) -> Result<Vec<Port>, OfError> {
-    let mut out = Vec::new();
-    while !c.is_empty() {
-        out.push(port(c, v)?);
     }
     Ok(out)
 }
@@ -396,7 +410,7 @@ pub(crate) fn port(c: &mut Cursor<'_>, v: Version) -> Result<Port, OfError> {
     }
 }
 
-fn features(c: &mut Cursor<'_>, v: Version) -> Result<SwitchFeatures, OfError> {
+fn features(c: &mut Cursor<'_>, v: Version, broken: &mut Option<OfError>) -> Result<SwitchFeatures, OfError> {
     let (datapath_id, n_buffers, n_tables, auxiliary_id) = (c.u64()?, c.u32()?, c.u8()?, c.u8()?);
     c.skip(2)?;
     let (wire, actions) = (c.u32()?, c.u32()?);
@@ -414,7 +428,10 @@ fn features(c: &mut Cursor<'_>, v: Version) -> Result<SwitchFeatures, OfError> {
         actions: if v == Version::V10 { actions } else { 0 },
         ports: Vec::new(),
     };
-    Ok(SwitchFeatures { ports: if v < Version::V13 { ports(c, v)? } else { Vec::new() }, ..out })
+    if v >= Version::V13 {
+        return Ok(out);
+    }
+    Ok(SwitchFeatures { ports: stats_decode::entries(c, broken, |c| port(c, v)), ..out })
 }
 
 fn config(c: &mut Cursor<'_>, v: Version, strict: bool) -> Result<SwitchConfig, OfError> {
@@ -500,7 +517,7 @@ fn nx_packet_in(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
     Ok(p)
 }
 
-fn packet_in2(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
+fn packet_in2(c: &mut Cursor<'_>, tlv: u32, faults: &mut Faults) -> Result<PacketIn, OfError> {
     let bad = OfError::OFPBPC_BAD_LEN;
     let mut p = PacketIn {
         format: PacketInFormat::Nxt2,
@@ -538,7 +555,7 @@ fn packet_in2(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
             }
             7 => p.userdata = body.to_vec(),
             8 => p.continuation.extend_from_slice(&whole[..(body.len() + 4).next_multiple_of(8)]),
-            _ => return Err(OfError::OFPBPC_BAD_TYPE),
+            _ => faults.refuse(OfError::OFPBPC_BAD_TYPE),
         }
     }
     if !has_data || !has_metadata {
@@ -549,18 +566,7 @@ fn packet_in2(c: &mut Cursor<'_>, tlv: u32) -> Result<PacketIn, OfError> {
 }
 
 fn removed_reason(r: u8) -> FlowRemovedReason {
-    match r {
-        0 => FlowRemovedReason::IdleTimeout,
-        1 => FlowRemovedReason::HardTimeout,
-        3 => FlowRemovedReason::GroupDelete,
-        4 => FlowRemovedReason::MeterDelete,
-        5 => FlowRemovedReason::Eviction,
-        _ => FlowRemovedReason::Delete,
-    }
-}
-
-pub(crate) fn removed_reason_checked(r: u16) -> Option<FlowRemovedReason> {
-    (r <= 5).then(|| removed_reason(r as u8))
+    FlowRemovedReason::from_code(r.into())
 }
 
 fn flow_removed(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowRemoved, OfError> {
@@ -600,7 +606,7 @@ fn flow_removed(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowRemoved,
         duration_sec,
         duration_nsec,
         idle_timeout,
-        hard_timeout: if v >= Version::V12 { hard_timeout } else { 0 },
+        hard_timeout,
         packet_count,
         byte_count,
     })
@@ -674,7 +680,7 @@ fn packet_out(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<PacketOut, OfE
         Version::V15 => {
             let n = usize::from(c.u16()?);
             c.skip(2)?;
-            (mw::pull_ofp11_match(c, tlv, false)?.0, n)
+            (mw::pull_oxm_match(c, tlv, false)?, n)
         }
         _ => {
             let port = port_from_wire32(c.u32()?)?;
@@ -686,12 +692,12 @@ fn packet_out(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<PacketOut, OfE
     if metadata.mask.0.in_port == 0 {
         return Err(OfError::OFPBRC_BAD_PORT);
     }
-    packet_out_port(OfPort(metadata.flow.in_port as u16))?;
     if actions_len % 8 != 0 || actions_len > c.len() {
         return Err(OfError::OFPBRC_BAD_LEN);
     }
     let actions = decode_actions(c.take(actions_len)?, v)?;
     crate::action_check::verify(&actions, crate::action_parse::Outer::Actions).map_err(|(e, _)| e)?;
+    packet_out_port(OfPort(metadata.flow.in_port as u16))?;
     let data = if buffer_id == NO_BUFFER { c.take_rest().to_vec() } else { Vec::new() };
     Ok(PacketOut { data, buffer_id, metadata, actions })
 }
@@ -893,12 +899,12 @@ fn port_mod(c: &mut Cursor<'_>, v: Version) -> Result<PortMod, OfError> {
     let (config, mask) = (config_from11(c.u32()?), config_from11(c.u32()?));
     let mut advertise = 0;
     if v < Version::V14 {
-        advertise = c.u32()?;
+        advertise = c.u32()? & 0xffff;
     } else {
         while !c.is_empty() {
             let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
             match kind {
-                0 => advertise = Cursor::new(body, OfError::OFPBPC_BAD_LEN).u32()?,
+                0 => advertise = Cursor::new(body, OfError::OFPBPC_BAD_LEN).u32()? & 0xffff,
                 _ => return Err(OfError::OFPBPC_BAD_TYPE),
             }
         }
@@ -930,9 +936,14 @@ fn table_mod(c: &mut Cursor<'_>, v: Version) -> Result<TableMod, OfError> {
                     vacancy.down = b.u8()?;
                     vacancy.up = b.u8()?;
                     vacancy.current = b.u8()?;
-                    if vacancy.enabled && vacancy.down > vacancy.up || vacancy.up > 100 {
-                        return Err(OfError::OFPBPC_BAD_VALUE);
-                    }
+                    let wrong = match &vacancy {
+                        v if v.down > v.up => "Value of vacancy_down is greater than vacancy_up",
+                        v if v.up > 100 => "Vacancy threshold percentage should not be greater than 100",
+                        v if v.current != 0 => "Vacancy value should be zero for table-mod messages",
+                        _ => continue,
+                    };
+                    vlog_warn_rl!(OFP_TABLE, (1, 5), "{wrong}");
+                    return Err(OfError::OFPBPC_BAD_VALUE);
                 }
                 _ => return Err(OfError::OFPBRC_BAD_TYPE),
             }
@@ -1085,7 +1096,7 @@ fn queue_config(
     Ok(QueueGetConfigReply { port, queues, more: false })
 }
 
-fn bundle_control(c: &mut Cursor<'_>) -> Result<BundleControl, OfError> {
+fn bundle_control(c: &mut Cursor<'_>, faults: &mut Faults) -> Result<BundleControl, OfError> {
     use BundleControlKind as K;
     let bundle_id = c.u32()?;
     let kind = match c.u16()? {
@@ -1097,7 +1108,10 @@ fn bundle_control(c: &mut Cursor<'_>) -> Result<BundleControl, OfError> {
         5 => K::CommitReply,
         6 => K::DiscardRequest,
         7 => K::DiscardReply,
-        _ => return Err(OfError::OFPBFC_BAD_TYPE),
+        _ => {
+            faults.refuse(OfError::OFPBFC_BAD_TYPE);
+            K::Unknown
+        }
     };
     Ok(BundleControl { bundle_id, kind, flags: c.u16()? })
 }

@@ -561,7 +561,7 @@ fn flow_removed(b: &mut Buf, f: &FlowRemoved, v: Version, xid: u32, options: Enc
         begin(b, Raw::NxFlowRemoved, v, xid);
         b.u64(f.cookie);
         b.u16(f.priority);
-        b.u8(f.reason as u8);
+        b.u8(f.reason.code() as u8);
         b.u8(f.table_id.wrapping_add(1));
         b.u32(f.duration_sec);
         b.u32(f.duration_nsec);
@@ -577,7 +577,7 @@ fn flow_removed(b: &mut Buf, f: &FlowRemoved, v: Version, xid: u32, options: Enc
         mw::put_ofp10_match(b, &f.match_);
         b.u64(f.cookie);
         b.u16(f.priority);
-        b.u8(f.reason as u8);
+        b.u8(f.reason.code() as u8);
         b.u8(f.table_id.wrapping_add(1));
         b.u32(f.duration_sec);
         b.u32(f.duration_nsec);
@@ -588,7 +588,7 @@ fn flow_removed(b: &mut Buf, f: &FlowRemoved, v: Version, xid: u32, options: Enc
     } else if v == Version::V15 {
         begin(b, Raw::FlowRemoved15, v, xid);
         b.u8(f.table_id);
-        b.u8(f.reason as u8);
+        b.u8(f.reason.code() as u8);
         b.u16(f.priority);
         b.u16(f.idle_timeout);
         b.u16(f.hard_timeout);
@@ -610,12 +610,12 @@ fn flow_removed(b: &mut Buf, f: &FlowRemoved, v: Version, xid: u32, options: Enc
             }
             r => r,
         };
-        b.u8(reason as u8);
+        b.u8(reason.code() as u8);
         b.u8(f.table_id);
         b.u32(f.duration_sec);
         b.u32(f.duration_nsec);
         b.u16(f.idle_timeout);
-        b.u16(if v >= Version::V12 { f.hard_timeout } else { 0 });
+        b.u16(f.hard_timeout);
         b.u64(f.packet_count);
         b.u64(f.byte_count);
         mw::put_ofp11_match(b, &f.match_, v);
@@ -646,7 +646,7 @@ fn packet_out(b: &mut Buf, p: &PacketOut, v: Version) {
         }
     };
     let actions = b.len();
-    encode_actions(b, &p.actions, v);
+    encode_actions(b, &crate::action_encode::for_match(&p.actions, &ib_flow::Match::catch_all(), v), v);
     b.patch_len(at, actions);
     if p.buffer_id == NO_BUFFER {
         b.bytes(&p.data);

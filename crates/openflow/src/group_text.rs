@@ -180,9 +180,10 @@ pub(crate) fn stats(out: &mut String, g: &GroupStats) {
 
 /// Numbers of actions that a version since 1.1 has: 1.2 put set_field in place of ten, 1.5 has the meter.
 fn actions_of(v: Version) -> u64 {
-    let old = if v == Version::V11 { 0x7fe } else { 0 };
+    let replaced = 0x67fe;
+    let old = if v == Version::V11 { replaced } else { 0 };
     let meter = if v == Version::V15 { 1 << 29 } else { 0 };
-    !(0x7fe | 1 << 29) | old | meter
+    !(replaced | 1 << 29) | old | meter
 }
 
 /// Names of actions by number of OpenFlow 1.1+, in Open vSwitch's order.
@@ -263,7 +264,8 @@ pub(crate) fn features(out: &mut String, g: &GroupFeatures, v: Version) {
     }
 }
 
-fn put_meter_flags(out: &mut String, flags: u32) {
+/// Appends flags; bits without a name as a number behind `label`.
+fn put_meter_flags(out: &mut String, flags: u32, label: &str) {
     if flags == 0 {
         return;
     }
@@ -280,7 +282,7 @@ fn put_meter_flags(out: &mut String, flags: u32) {
     }
     let left = flags & !0xf;
     if left != 0 {
-        let _ = write!(out, "{left:#x} ");
+        let _ = write!(out, "{label}{left:#x} ");
     }
 }
 
@@ -305,7 +307,7 @@ pub(crate) fn meter(out: &mut String, m: &MeterConfig) {
     out.push_str("meter=");
     put_meter_id(out, m.meter_id);
     out.push(' ');
-    put_meter_flags(out, m.flags.into());
+    put_meter_flags(out, m.flags.into(), "flags:");
     out.push_str("bands=");
     for b in &m.bands {
         put_band(out, m.flags, b);
@@ -346,7 +348,7 @@ pub(crate) fn meter_features(out: &mut String, m: &MeterFeatures) {
     crate::print_stats::put_bits(out, m.band_types, &[(2, "drop"), (4, "dscp_remark")]);
     out.push('\n');
     out.push_str("capabilities: ");
-    put_meter_flags(out, m.capabilities);
+    put_meter_flags(out, m.capabilities, "");
     out.push('\n');
 }
 

@@ -109,11 +109,10 @@ pub fn buckets11(c: &mut Cursor<'_>, v: Version) -> Result<Vec<Bucket>, OfError>
             return Err(BAD_BUCKET);
         }
         let mut p = Cursor::new(&c.take(len)?[2..], BAD_BUCKET);
-        let weight = p.u16()?;
-        let watch_port = port_from_wire32(p.u32()?).map_err(|_| OfError::OFPGMFC_BAD_WATCH)?;
-        let watch_group = p.u32()?;
+        let (weight, watch_port, watch_group) = (p.u16()?, p.u32()?, p.u32()?);
         p.skip(4)?;
         let actions = decode_actions(p.rest(), v)?;
+        let watch_port = port_from_wire32(watch_port).map_err(|_| OfError::OFPGMFC_BAD_WATCH)?;
         out.push(Bucket { weight, watch_port, watch_group, bucket_id: out.len() as u32, actions });
     }
     Ok(out)
@@ -352,8 +351,8 @@ pub fn bands(c: &mut Cursor<'_>) -> Result<Vec<MeterBand>, OfError> {
     Ok(out)
 }
 
-/// Decodes a meter_mod.
-pub fn decode_meter_mod(c: &mut Cursor<'_>) -> Result<MeterMod, OfError> {
+/// Decodes a meter_mod. What only a switch minds goes into `refused`.
+pub fn decode_meter_mod(c: &mut Cursor<'_>, refused: &mut Option<OfError>) -> Result<MeterMod, OfError> {
     let (command, flags, meter_id) = (c.u16()?, c.u16()?, c.u32()?);
     if command > 2 {
         return Err(OfError::OFPMMFC_BAD_COMMAND);
@@ -362,19 +361,18 @@ pub fn decode_meter_mod(c: &mut Cursor<'_>) -> Result<MeterMod, OfError> {
     if command == 2 {
         // Flags and bands mean nothing there.
         meter.flags = 0;
-        if meter_id == 0 || (meter_id > OFPM_MAX && meter_id < 0xffff_fffd) {
-            return Err(OfError::OFPMMFC_INVALID_METER);
-        }
     } else {
-        meter.bands = bands(c)?;
-        // "All" is for the switch to refuse.
-        if meter_id == 0 || (meter_id > OFPM_MAX && meter_id < 0xffff_fffd) {
-            return Err(OfError::OFPMMFC_INVALID_METER);
-        }
-        let rates = flags & (MeterFlags::KBPS | MeterFlags::PKTPS);
-        if rates == 3 || flags & !0xf != 0 {
+        let rates = MeterFlags::KBPS | MeterFlags::PKTPS;
+        if flags & rates == rates {
             return Err(OfError::OFPMMFC_BAD_FLAGS);
         }
+        meter.bands = bands(c)?;
+    }
+    if meter_id == 0 || (meter_id > OFPM_MAX && meter_id < 0xffff_fffd) {
+        // "All" is for the switch to refuse.
+        *refused = Some(OfError::OFPMMFC_INVALID_METER);
+    } else if meter.flags & !0xf != 0 {
+        *refused = Some(OfError::OFPMMFC_BAD_FLAGS);
     }
     Ok(MeterMod { command, meter })
 }

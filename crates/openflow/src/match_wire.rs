@@ -57,6 +57,20 @@ pub fn pull_ofp11_match(c: &mut Cursor<'_>, tlv_table: u32, strict: bool) -> Res
     }
 }
 
+/// Takes a match that has to be OXM, with padding.
+pub fn pull_oxm_match(c: &mut Cursor<'_>, tlv_table: u32, strict: bool) -> Result<Match, OfError> {
+    let bad = OfError::OFPBMC_BAD_LEN;
+    let mut head = Cursor::new(c.rest(), bad);
+    let (kind, len) = (head.u16()?, head.u16()?);
+    if len < 4 {
+        return Err(bad);
+    }
+    if kind != 1 {
+        return Err(OfError::OFPBMC_BAD_TYPE);
+    }
+    Ok(pull_ofp11_match(c, tlv_table, strict)?.0)
+}
+
 /// A match in NXM, with the cookie that may be in it.
 pub struct NxMatch {
     /// Match.

@@ -531,20 +531,53 @@ impl Default for PacketIn {
 
 /// Why a flow is gone: `OFPRR_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum FlowRemovedReason {
     /// Idle timeout.
-    IdleTimeout = 0,
+    IdleTimeout,
     /// Hard timeout.
-    HardTimeout = 1,
+    HardTimeout,
     /// Deleted by a flow_mod.
-    Delete = 2,
+    Delete,
     /// Its group was deleted.
-    GroupDelete = 3,
+    GroupDelete,
     /// Its meter was deleted.
-    MeterDelete = 4,
+    MeterDelete,
     /// Evicted.
-    Eviction = 5,
+    Eviction,
+    /// A number that no version knows, as a peer may say it.
+    Other(u16),
+}
+
+impl FlowRemovedReason {
+    const NAMES: [(FlowRemovedReason, &'static str); 6] = [
+        (FlowRemovedReason::IdleTimeout, "idle"),
+        (FlowRemovedReason::HardTimeout, "hard"),
+        (FlowRemovedReason::Delete, "delete"),
+        (FlowRemovedReason::GroupDelete, "group_delete"),
+        (FlowRemovedReason::MeterDelete, "meter_delete"),
+        (FlowRemovedReason::Eviction, "eviction"),
+    ];
+
+    /// The reason of a number.
+    pub fn from_code(code: u16) -> FlowRemovedReason {
+        Self::NAMES.get(usize::from(code)).map_or(FlowRemovedReason::Other(code), |n| n.0)
+    }
+    /// Its number.
+    pub fn code(self) -> u16 {
+        match self {
+            FlowRemovedReason::Other(code) => code,
+            known => Self::NAMES.iter().position(|n| n.0 == known).unwrap_or(0) as u16,
+        }
+    }
+}
+
+impl std::fmt::Display for FlowRemovedReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match Self::NAMES.iter().find(|n| n.0 == *self) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "{}", self.code()),
+        }
+    }
 }
 
 /// OFPT_FLOW_REMOVED.
@@ -1058,6 +1091,8 @@ pub enum BundleControlKind {
     DiscardRequest = 6,
     /// Discarded.
     DiscardReply = 7,
+    /// A number that means nothing: only printers see it.
+    Unknown = 8,
 }
 
 /// OFPT_BUNDLE_CONTROL.

@@ -86,7 +86,9 @@ pub fn message_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         let (body, end) = line.strip_suffix('\n').map_or((line, ""), |b| (b, "\n"));
-        out.push_str(body.trim_end_matches(' '));
+        // Open vSwitch leaves the space behind these counters.
+        let keep = body.starts_with("           rx rfc2819 ") || body.starts_with("           tx rfc2819 ");
+        out.push_str(if keep { body } else { body.trim_end_matches(' ') });
         out.push_str(end);
     }
     out
@@ -120,7 +122,8 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
             Ok(id) => {
                 put_header(&mut out, id.kind.name, header);
                 match decode_partly(bytes, 0) {
-                    Ok((d, broken)) => {
+                    Ok((d, faults)) => {
+                        let broken = faults.broken;
                         let at = out.len();
                         body(&mut out, &d, id.flags, options);
                         if says_all_tables(bytes, id.kind.raw)
@@ -154,7 +157,8 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                         broken
                     }
                     Err(e) => {
-                        multipart_flags(&mut out, id.flags, true);
+                        let may_have_more = id.is_reply() || id.version >= Version::V13;
+                        multipart_flags(&mut out, id.flags, may_have_more);
                         if !out.ends_with(':') {
                             out.push('\n');
                         }
@@ -227,7 +231,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
         M::Error(e) => error(out, e),
         M::EchoRequest(data) | M::EchoReply(data) => {
             let _ = writeln!(out, " {} bytes of payload", data.len());
-            if o.verbosity > 1 || !data.is_empty() {
+            if o.verbosity > 1 {
                 out.push_str(&hex_dump(data, true));
             }
             Ok(())
@@ -304,6 +308,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
         }
         M::GetAsyncReply(a) | M::SetAsync(a) => async_config(out, a),
         M::QueueGetConfigRequest(q) => {
+            multipart_flags(out, flags, true);
             out.push_str(" port=");
             put_port(out, q.port, n);
             if q.queue != OFPQ_ALL {
@@ -312,6 +317,7 @@ fn body(out: &mut String, d: &Decoded, flags: u16, o: &PrintOptions<'_>) {
             Ok(())
         }
         M::QueueGetConfigReply(q) => {
+            multipart_flags(out, flags, true);
             print_stats::queue_config(out, q, n);
             Ok(())
         }
@@ -496,15 +502,7 @@ fn packet_in(out: &mut String, p: &PacketIn, v: Version, o: &PrintOptions<'_>) -
 fn flow_removed(out: &mut String, f: &FlowRemoved, n: &Names<'_>) -> std::fmt::Result {
     out.push(' ');
     format_match_priority(out, &f.match_, f.priority, n);
-    let why = match f.reason {
-        FlowRemovedReason::IdleTimeout => "idle",
-        FlowRemovedReason::HardTimeout => "hard",
-        FlowRemovedReason::Delete => "delete",
-        FlowRemovedReason::GroupDelete => "group_delete",
-        FlowRemovedReason::MeterDelete => "meter_delete",
-        FlowRemovedReason::Eviction => "eviction",
-    };
-    write!(out, " reason={why}")?;
+    write!(out, " reason={}", f.reason)?;
     if f.table_id != 0xff {
         out.push_str(" table_id=");
         put_table(out, f.table_id, n);
@@ -587,9 +585,6 @@ pub fn flow_mod(out: &mut String, f: &FlowMod, v: Version, n: &Names<'_>) -> std
         out.push_str("out_port:");
         put_port(out, f.out_port, n);
         out.push(' ');
-    }
-    if f.out_group != OFPG_ANY {
-        write!(out, "out_group:{} ", f.out_group)?;
     }
     // Before 1.2 additions reset counters without saying so.
     let implied = if v < Version::V12 { FlowModFlags::RESET_COUNTS } else { 0 };
@@ -726,6 +721,7 @@ fn bundle_control(out: &mut String, c: &BundleControl) -> std::fmt::Result {
         K::CommitReply => "COMMIT_REPLY",
         K::DiscardRequest => "DISCARD_REQUEST",
         K::DiscardReply => "DISCARD_REPLY",
+        K::Unknown => "",
     };
     write!(out, "\n bundle_id={} type={kind}", c_hex(c.bundle_id.into()))?;
     bundle_flags(out, c.flags);

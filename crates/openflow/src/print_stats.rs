@@ -83,7 +83,10 @@ fn features_line(out: &mut String, label: &str, bits: u32) {
 pub fn port(out: &mut String, p: &Port) {
     let mut no = String::new();
     put_port(&mut no, p.port_no, &Names::default());
-    let _ = writeln!(out, " {no}({}): addr:{}", p.name, p.hw_addr);
+    // A name goes up to what is not for printing, and leaves room for a final zero byte.
+    let printable = |b: &u8| (b' '..=b'~').contains(b);
+    let end = p.name.bytes().take(15).take_while(printable).count();
+    let _ = writeln!(out, " {no}({}): addr:{}", &p.name[..end], p.hw_addr);
     out.push_str("     config:     ");
     put_bits(out, p.config, &PORT_CONFIG);
     out.push_str("\n     state:      ");
@@ -302,12 +305,12 @@ fn monitor_request(out: &mut String, m: &FlowMonitorRequest, n: &Names<'_>) {
         out.push_str(" out_port=");
         put_port(out, m.out_port, n);
     }
+    if m.out_group != OFPG_ANY {
+        let _ = write!(out, " out_group={}", m.out_group);
+    }
     if m.table_id != 0xff {
         out.push_str(" table=");
         put_table(out, m.table_id, n);
-    }
-    if m.out_group != OFPG_ANY {
-        let _ = write!(out, " out_group={}", m.out_group);
     }
     if m.match_.mask == ib_flow::Mask::default() {
         return;
@@ -809,15 +812,7 @@ fn flow_update(out: &mut String, u: &FlowUpdate, v: Version, n: &Names<'_>) {
                 FlowUpdateEvent::Added => out.push_str("ADDED"),
                 FlowUpdateEvent::Modified => out.push_str("MODIFIED"),
                 FlowUpdateEvent::Removed => {
-                    let why = match reason {
-                        FlowRemovedReason::IdleTimeout => "idle",
-                        FlowRemovedReason::HardTimeout => "hard",
-                        FlowRemovedReason::Delete => "delete",
-                        FlowRemovedReason::GroupDelete => "group_delete",
-                        FlowRemovedReason::MeterDelete => "meter_delete",
-                        FlowRemovedReason::Eviction => "eviction",
-                    };
-                    let _ = write!(out, "DELETED reason={why}");
+                    let _ = write!(out, "DELETED reason={reason}");
                 }
             }
             out.push_str(" table=");

@@ -166,7 +166,7 @@ kinds! {
     AggregateRequest10 "OFPST_AGGREGATE request" Request 1..1 2 44 0;
     AggregateRequest11 "OFPST_AGGREGATE request" Request 2..6 2 32 8;
     AggregateReply "OFPST_AGGREGATE reply" Reply 1..5 2 24 0;
-    AggregateReply15 "OFPST_AGGREGATE reply" Reply 6..6 2 0 8;
+    AggregateReply15 "OFPST_AGGREGATE reply" Reply 6..6 2 0 1;
     TableRequest "OFPST_TABLE request" Request 1..6 3 0 0;
     TableReply10 "OFPST_TABLE reply" Reply 1..1 3 0 64;
     TableReply11 "OFPST_TABLE reply" Reply 2..2 3 0 88;
@@ -229,6 +229,13 @@ kinds! {
     NxGroupDescReply "NXST_GROUP_DESC reply" VendorReply(NX) 1..1 8 0 8;
     NxGroupFeaturesRequest "NXST_GROUP_FEATURES request" VendorRequest(NX) 1..2 9 0 0;
     NxGroupFeaturesReply "NXST_GROUP_FEATURES reply" VendorReply(NX) 1..2 9 40 0;
+}
+
+impl Identified<'_> {
+    /// Whether it is a statistics reply.
+    pub fn is_reply(&self) -> bool {
+        matches!(self.kind.class, Class::Reply | Class::VendorReply(_))
+    }
 }
 
 impl Raw {
@@ -321,7 +328,7 @@ pub fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
         None if header.kind == 0 && header.version > 6 => Version::V15,
         None => {
             unknown(Class::Type, header.kind.into(), &header);
-            return Err(OfError::OFPBRC_BAD_VERSION);
+            return Err(OfError::OFPBRC_BAD_TYPE);
         }
     };
     let v10 = version == Version::V10;
@@ -339,6 +346,9 @@ pub fn identify_kind(bytes: &[u8]) -> Result<Identified<'_>, OfError> {
         }
         if number == 0xffff {
             let vendor = c.u32()?;
+            if !v10 && c.len() < 4 {
+                return Err(OfError::OFPBRC_BAD_LEN);
+            }
             let class = if reply { Class::VendorReply(vendor) } else { Class::VendorRequest(vendor) };
             if vendor != NX && vendor != ONF {
                 return Err(unknown(class, 0, &header));
@@ -446,7 +456,7 @@ mod tests {
         let err = |b: &[u8]| identify(b).err();
         assert_eq!(identify(&[1, 5, 0, 8, 0, 0, 0, 1]).unwrap().kind.name, "OFPT_FEATURES_REQUEST");
         assert_eq!(err(&[1, 5, 0, 9, 0, 0, 0, 1, 0]), Some(OfError::OFPBRC_BAD_LEN));
-        assert_eq!(err(&[9, 5, 0, 8, 0, 0, 0, 1]), Some(OfError::OFPBRC_BAD_VERSION));
+        assert_eq!(err(&[9, 5, 0, 8, 0, 0, 0, 1]), Some(OfError::OFPBRC_BAD_TYPE));
         assert_eq!(err(&[1, 99, 0, 8, 0, 0, 0, 1]), Some(OfError::OFPBRC_BAD_TYPE));
         assert_eq!(err(&[4, 18, 0, 16, 0, 0, 0, 1, 0, 77, 0, 0, 0, 0, 0, 0]), Some(OfError::OFPBRC_BAD_STAT));
         assert_eq!(err(&[4, 4, 0, 16, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]), Some(OfError::OFPBRC_BAD_VENDOR));

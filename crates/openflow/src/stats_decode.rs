@@ -3,7 +3,7 @@
 use ib_flow::OfPort;
 
 use crate::action_decode::{decode_actions, decode_instructions, property};
-use crate::decode::{LEN, port, removed_reason_checked};
+use crate::decode::{Faults, LEN, port};
 use crate::error::OfError;
 use crate::group_wire;
 use crate::match_wire as mw;
@@ -20,13 +20,16 @@ fn port32(c: &mut Cursor<'_>) -> Result<OfPort, OfError> {
     port_from_wire32(c.u32()?)
 }
 
-/// Decodes a request's body; `None` if the kind is no request.
+/// Decodes a request's body; `None` if the kind is no request. Entries in front of one that is malformed come with its
+/// error.
 pub(crate) fn request(
     raw: Raw,
     c: &mut Cursor<'_>,
     v: Version,
     tlv: u32,
+    faults: &mut Faults,
 ) -> Result<Option<MultipartRequest>, OfError> {
+    let Faults { broken, refused } = faults;
     use MultipartRequest as R;
     Ok(Some(match raw {
         Raw::DescRequest => R::Desc,
@@ -55,24 +58,25 @@ pub(crate) fn request(
         Raw::MeterConfigRequest => R::MeterConfig(c.u32()?),
         Raw::MeterFeaturesRequest => R::MeterFeatures,
         Raw::TableFeaturesRequest => {
-            let mut tables = Vec::new();
-            while !c.is_empty() {
+            let tables = entries(c, broken, |c| {
                 let command = c.rest().get(3).copied().unwrap_or(0);
                 if v == Version::V15 && command > 3 {
                     return Err(OfError::OFPTFFC_BAD_COMMAND);
                 }
                 let mut t = table_features(c, v)?;
                 t.command = if v == Version::V15 { command } else { 0 };
-                tables.push(t);
-            }
+                Ok(t)
+            });
             R::TableFeatures { tables, more: false }
         }
         Raw::PortDescRequest => R::PortDesc(OfPort::NONE),
         Raw::PortDescRequest15 => R::PortDesc(port32(c)?),
         Raw::TableDescRequest => R::TableDesc,
-        Raw::NxFlowMonitorRequest => R::FlowMonitor(nx_monitor_requests(c, tlv)?),
-        Raw::OnfFlowMonitorRequest => R::FlowMonitor(onf_monitor_requests(c, tlv)?),
-        Raw::FlowMonitorRequest14 => R::FlowMonitor(monitor_requests14(c, tlv)?),
+        Raw::NxFlowMonitorRequest => R::FlowMonitor(entries(c, broken, |c| nx_monitor_request(c, tlv))),
+        Raw::OnfFlowMonitorRequest => R::FlowMonitor(entries(c, broken, |c| onf_monitor_request(c, tlv))),
+        Raw::FlowMonitorRequest14 => {
+            R::FlowMonitor(entries(c, broken, |c| monitor_request14(c, tlv, refused)))
+        }
         Raw::NxIpfixBridgeRequest => R::IpfixBridge,
         Raw::NxIpfixFlowRequest => R::IpfixFlow,
         _ => return Ok(None),
@@ -113,72 +117,48 @@ fn nx_flow_request(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowStatsRequest, OfE
     })
 }
 
-fn nx_monitor_requests(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorRequest>, OfError> {
-    let mut out = Vec::new();
-    while !c.is_empty() {
-        let (id, flags, out_port, match_len) = (c.u32()?, c.u16()?, OfPort(c.u16()?), usize::from(c.u16()?));
-        let table_id = c.u8()?;
-        c.zeros(5, OfError::NXBRC_MUST_BE_ZERO)?;
-        if flags & !0x3f != 0 {
-            return Err(OfError::OFPMOFC_BAD_FLAGS);
-        }
-        let match_ = mw::pull_nxm(c, match_len, tlv, true)?.match_;
-        out.push(FlowMonitorRequest {
-            id,
-            command: 0,
-            flags,
-            out_port,
-            out_group: OFPG_ANY,
-            table_id,
-            match_,
-        });
+fn nx_monitor_request(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowMonitorRequest, OfError> {
+    let (id, flags, out_port, match_len) = (c.u32()?, c.u16()?, OfPort(c.u16()?), usize::from(c.u16()?));
+    let table_id = c.u8()?;
+    c.zeros(5, OfError::NXBRC_MUST_BE_ZERO)?;
+    if flags & !0x3f != 0 {
+        return Err(OfError::OFPMOFC_BAD_FLAGS);
     }
-    Ok(out)
+    let match_ = mw::pull_nxm(c, match_len, tlv, true)?.match_;
+    Ok(FlowMonitorRequest { id, command: 0, flags, out_port, out_group: OFPG_ANY, table_id, match_ })
 }
 
 /// The extension of OpenFlow 1.3 by the ONF: between Nicira's form and that of OpenFlow 1.4.
-fn onf_monitor_requests(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorRequest>, OfError> {
-    let mut out = Vec::new();
-    while !c.is_empty() {
-        let (id, flags) = (c.u32()?, c.u16()?);
-        c.skip(2)?;
-        let (out_port, table_id) = (port32(c)?, c.u8()?);
-        c.zeros(3, OfError::NXBRC_MUST_BE_ZERO)?;
-        if flags & !0x3f != 0 {
-            return Err(OfError::OFPMOFC_BAD_FLAGS);
-        }
-        let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
-        out.push(FlowMonitorRequest {
-            id,
-            command: 0,
-            flags,
-            out_port,
-            out_group: OFPG_ANY,
-            table_id,
-            match_,
-        });
+fn onf_monitor_request(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowMonitorRequest, OfError> {
+    let (id, flags) = (c.u32()?, c.u16()?);
+    c.skip(2)?;
+    let (out_port, table_id) = (port32(c)?, c.u8()?);
+    c.zeros(3, OfError::NXBRC_MUST_BE_ZERO)?;
+    if flags & !0x3f != 0 {
+        return Err(OfError::OFPMOFC_BAD_FLAGS);
     }
-    Ok(out)
+    let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
+    Ok(FlowMonitorRequest { id, command: 0, flags, out_port, out_group: OFPG_ANY, table_id, match_ })
 }
 
-fn monitor_requests14(c: &mut Cursor<'_>, tlv: u32) -> Result<Vec<FlowMonitorRequest>, OfError> {
-    let mut out = Vec::new();
-    while !c.is_empty() {
-        let (id, out_port, out_group, wire, table_id, command) =
-            (c.u32()?, c.u32()?, c.u32()?, c.u16()?, c.u8()?, c.u8()?);
-        if wire & !0x5f != 0 || command != 2 && wire & 0xf == 0 {
-            return Err(OfError::OFPMOFC_BAD_FLAGS);
-        }
-        if command > 2 {
-            return Err(OfError::OFPMOFC_BAD_COMMAND);
-        }
-        // The bits are the same but for that of own changes.
-        let flags = wire & 0x1f | (wire & 0x40) >> 1;
-        let out_port = port_from_wire32(out_port)?;
-        let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
-        out.push(FlowMonitorRequest { id, command, flags, out_port, out_group, table_id, match_ });
+fn monitor_request14(
+    c: &mut Cursor<'_>,
+    tlv: u32,
+    refused: &mut Option<OfError>,
+) -> Result<FlowMonitorRequest, OfError> {
+    let (id, out_port, out_group, wire, table_id, command) =
+        (c.u32()?, c.u32()?, c.u32()?, c.u16()?, c.u8()?, c.u8()?);
+    if wire & !0x5f != 0 || command != 2 && wire & 0xf == 0 {
+        return Err(OfError::OFPMOFC_BAD_FLAGS);
     }
-    Ok(out)
+    if command > 2 {
+        refused.get_or_insert(OfError::OFPMOFC_BAD_COMMAND);
+    }
+    // The bits are the same but for that of own changes.
+    let flags = wire & 0x1f | (wire & 0x40) >> 1;
+    let out_port = port_from_wire32(out_port)?;
+    let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
+    Ok(FlowMonitorRequest { id, command, flags, out_port, out_group, table_id, match_ })
 }
 
 /// Decodes entries to the end, or up to one that is malformed: its error goes into `broken`.
@@ -402,7 +382,13 @@ fn oxs_list(c: &mut Cursor<'_>) -> Result<Oxs, OfError> {
     let padded = len.next_multiple_of(8) - 4;
     let whole = c.take(padded)?;
     let mut p = Cursor::new(&whole[..body], LEN);
-    let mut out = Oxs { duration: (0, 0), idle: None, flows: 0, packets: u64::MAX, bytes: u64::MAX };
+    let mut out = Oxs {
+        duration: (u32::MAX, u32::MAX),
+        idle: None,
+        flows: u32::MAX,
+        packets: u64::MAX,
+        bytes: u64::MAX,
+    };
     while !p.is_empty() {
         let (class, field, len) = (p.u16()?, p.u8()? >> 1, usize::from(p.u8()?));
         let mut e = Cursor::new(p.take(len)?, LEN);
@@ -711,7 +697,11 @@ fn queue_stats(c: &mut Cursor<'_>, v: Version) -> Result<QueueStats, OfError> {
 
 fn group_stats(c: &mut Cursor<'_>, v: Version) -> Result<GroupStats, OfError> {
     let timed = v >= Version::V13 || v == Version::V10;
-    let mut p = sized(c, if timed { 40 } else { 32 })?;
+    let base = if timed { 40 } else { 32 };
+    // As many buckets as its length holds; what that leaves over is not skipped.
+    let p = c;
+    let len = usize::from(p.u16()?);
+    let n_buckets = len.checked_sub(base).ok_or(LEN)? / 16;
     p.skip(2)?;
     let (group_id, ref_count) = (p.u32()?, p.u32()?);
     p.skip(4)?;
@@ -728,7 +718,7 @@ fn group_stats(c: &mut Cursor<'_>, v: Version) -> Result<GroupStats, OfError> {
         g.duration_sec = p.u32()?;
         g.duration_nsec = p.u32()?;
     }
-    while !p.is_empty() {
+    for _ in 0..n_buckets {
         g.buckets.push((p.u64()?, p.u64()?));
     }
     Ok(g)
@@ -838,7 +828,7 @@ fn nx_flow_update(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate
     };
     Ok(FlowUpdate::Full {
         event,
-        reason: removed_reason_checked(reason).unwrap_or(FlowRemovedReason::Delete),
+        reason: FlowRemovedReason::from_code(reason),
         match_: Box::new(match_),
         table_id,
         priority,
@@ -873,7 +863,7 @@ fn flow_update14(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowUpdate,
     let match_ = mw::pull_ofp11_match(&mut p, tlv, true)?.0;
     Ok(FlowUpdate::Full {
         event,
-        reason: removed_reason_checked(reason.into()).unwrap_or(FlowRemovedReason::Delete),
+        reason: FlowRemovedReason::from_code(reason.into()),
         match_: Box::new(match_),
         table_id,
         priority,

@@ -725,7 +725,7 @@ fn flow_update(b: &mut Buf, u: &FlowUpdate, v: Version) {
             actions,
         } => {
             let removed = *event == FlowUpdateEvent::Removed;
-            let reason = if removed { *reason as u16 } else { 0 };
+            let reason = if removed { reason.code() } else { 0 };
             if new {
                 b.u16((*event as u16 + 1) % 4);
                 b.u8(*table_id);

@@ -87,7 +87,9 @@ pub fn atoi(s: &str) -> i64 {
         None => (1, t.strip_prefix('+').unwrap_or(t)),
     };
     let end = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
-    sign * t[..end].parse::<i64>().unwrap_or(0)
+    // What does not fit is the farthest number of that side.
+    let n = t[..end].bytes().fold(0i64, |n, d| n.saturating_mul(10).saturating_add((d - b'0').into()));
+    if sign < 0 && n == i64::MAX { i64::MIN } else { sign * n }
 }
 
 /// A number at the start of a text as C's `scanf` takes it, and what follows: white space, a sign, digits of base 10,

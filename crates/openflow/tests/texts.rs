@@ -78,6 +78,89 @@ fn as_13(flow: &str) -> String {
     message_text(&bytes, &PrintOptions::default())
 }
 
+/// A tag is pushed where there is none by then: what the match has, and what stands in front, counts.
+#[test]
+fn a_tag_is_pushed_once() {
+    for (flow, expect) in [
+        (
+            "actions=mod_vlan_vid:3,mod_vlan_pcp:7",
+            "push_vlan:0x8100,set_field:4099->vlan_vid,set_field:7->vlan_pcp",
+        ),
+        ("dl_vlan=5,actions=mod_vlan_vid:3", "set_field:4099->vlan_vid"),
+        ("actions=push_vlan:0x88a8,mod_vlan_pcp:7", "push_vlan:0x88a8,set_field:7->vlan_pcp"),
+        ("dl_vlan=5,actions=strip_vlan,mod_vlan_pcp:7", "pop_vlan,push_vlan:0x8100,set_field:7->vlan_pcp"),
+        (
+            "actions=mod_vlan_pcp:7,write_actions(mod_vlan_pcp:7)",
+            "push_vlan:0x8100,set_field:7->vlan_pcp,write_actions(set_field:7->vlan_pcp)",
+        ),
+    ] {
+        let text = as_13(flow);
+        assert!(text.trim_end().ends_with(&format!("actions={expect}")), "{flow}: {text}");
+    }
+}
+
+/// What a switch refuses is printed all the same, and a number without a name as a number.
+#[test]
+fn what_no_switch_does_is_printed() {
+    for (hex, expect) in [
+        ("041d00100000000700010000 00000000", "OFPT_METER_MOD (OF1.3) (xid=0x7): MOD meter=0 bands=\n"),
+        (
+            "052100100000000700000000 fffe0000",
+            "OFPT_BUNDLE_CONTROL (OF1.4) (xid=0x7):\n bundle_id=0 type= flags=0\n",
+        ),
+        (
+            "0512002800000007001000000000000000000000ffffffffffffffff005e001800010004 00000000",
+            "OFPST_FLOW_MONITOR request (OF1.4) (xid=0x7):\n id=0 flags=add,delete,modify,actions,own table=0\n",
+        ),
+        (
+            "040b003800000007000000000000000080001ff80000000002aea5400000000100000000000000000000000000000000
+             0001000400000000",
+            "OFPT_FLOW_REMOVED (OF1.3) (xid=0x7):  reason=31 table_id=248 duration0.045s idle0 hard1 pkts0 bytes0\n",
+        ),
+        (
+            "0613002000000007000f001800000000fffffffe000000000010000000000000",
+            "OFPST_QUEUE_DESC reply (OF1.5) (xid=0x7): flags=[***unknown flags 0x0018***] port=LOCAL\nqueue 0:\n",
+        ),
+        (
+            "020b00880000000700000000000000008000021e0000000002aea54000000001000000000000000000000000000000000000
+             005800000000000003ff000000000000ffffffffffff000000000000ffffffffffff000000000000000000000000ffffffff
+             00000000ffffffff0000000000000000000000000000000000000000ffffffffffffffff",
+            "OFPT_FLOW_REMOVED (OF1.1) (xid=0x7):  reason=delete table_id=30 duration0.045s idle0 hard1 pkts0 bytes0\n",
+        ),
+    ] {
+        check(hex, expect);
+    }
+    let meter = bytes_of("041d00100000000700010000 00000000");
+    assert_eq!(
+        ib_openflow::decode::decode(&meter).err(),
+        Some(ib_openflow::error::OfError::OFPMMFC_INVALID_METER)
+    );
+}
+
+/// Which of two faults is named.
+#[test]
+fn the_first_fault_is_named() {
+    for (hex, error) in [
+        ("0705000800000007", "OFPBRC_BAD_TYPE"),
+        ("061100180000000705000000000000000003000814 0a0000", "OFPBPC_BAD_VALUE"),
+        ("0611001800000007050000000000000000030008 0a140300", "OFPBPC_BAD_VALUE"),
+        ("05200010000000070007000000000000", "OFPBFC_MSG_BAD_LEN"),
+        ("0212001700000007ffff00000000000000008000000004", "OFPBRC_BAD_LEN"),
+        ("061d00200000000700007fffffffff fd00010005000004320000000000000000", "OFPMMFC_BAD_FLAGS"),
+        (
+            "020d003600000007ffff0007fffffff9001000000000000000000010ffff0003000000000000000050540000000a5054000000091234",
+            "OFPBAC_BAD_OUT_PORT",
+        ),
+        (
+            "030d006000000007ffffffff0000000100200000 0000000000fffffdffff000000000000ffff001000002320000efff80100000050540000000a50540000000908004500001c00000000401100000a0000010a00000200010002000800000000",
+            "OFPBAC_BAD_TYPE",
+        ),
+    ] {
+        let text = message_text(&bytes_of(hex), &PrintOptions::default());
+        assert!(text.contains(&format!("***decode error: {error}***")), "{hex}: {text}");
+    }
+}
+
 #[test]
 fn the_match_tells_whose_port_is_set() {
     let head = "OFPT_FLOW_MOD (OF1.3) (xid=0x1): ADD";

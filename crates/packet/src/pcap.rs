@@ -68,7 +68,12 @@ impl<R: Read> PcapReader<R> {
             MAGIC_NS => (false, true),
             m if m == MAGIC_US.swap_bytes() => (true, false),
             m if m == MAGIC_NS.swap_bytes() => (true, true),
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "bad magic in pcap file")),
+            magic => {
+                let why = format!(
+                    "bad magic {magic:#010x} reading pcap file (expected 0xa1b2c3d4, 0xa1b23c4d, 0xd4c3b2a1, or 0x4d3cb2a1)"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
         };
         let linktype = if swap { word(20).swap_bytes() } else { word(20) } & 0x0fff_ffff;
         Ok(PcapReader { input, swap, nanoseconds, linktype })

@@ -217,7 +217,8 @@ pub fn format_value(f: &Field, value: &FieldValue, mask: &FieldValue, ports: Opt
 /// Namespace and type; Ethertypes (namespace 1) in hexadecimal, as in `(1,0x800)`.
 pub fn format_packet_type(packet_type: u32, out: &mut String) {
     let (ns, ty) = (packet_type >> 16, packet_type & 0xffff);
-    let _ = if ns == 1 && ty != 0 { write!(out, "(1,{ty:#x})") } else { write!(out, "({ns},{ty})") };
+    let hex_from_10 = |n: u32| if n < 10 { n.to_string() } else { format!("{n:#x}") };
+    let _ = write!(out, "({},{})", hex_from_10(ns), hex_from_10(ty));
 }
 
 /// A port's name if there is a map with it, else its number.
@@ -307,11 +308,14 @@ pub fn parse_port(s: &str, ports: Option<&PortMap>) -> Option<OfPort> {
             0xfff7..=0xffff => {
                 let port = OfPort(n as u16);
                 let name = port.reserved_name().unwrap_or("");
-                vlog_warn_rl!(
-                    OFP_PORT,
-                    (1, 5),
-                    "referring to port {name} as {n} is deprecated for compatibility with OpenFlow 1.1 and later"
-                );
+                // Said once: who writes so does it everywhere.
+                static SAID: std::sync::Once = std::sync::Once::new();
+                SAID.call_once(|| {
+                    vlog_warn!(
+                        OFP_PORT,
+                        "referring to port {name} as {n} is deprecated for compatibility with OpenFlow 1.1 and later"
+                    );
+                });
                 Some(port)
             }
             0x1_0000..0xffff_ff00 => {

@@ -105,7 +105,7 @@ fn vacancy_events(bridge: &mut Bridge, events: &[(FlowEvent, Origin)]) {
 }
 
 fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, now: Instant) {
-    if !mgr.conns.values().any(|c| c.wants(AsyncKind::FlowRemoved, reason as u32)) {
+    if !mgr.conns.values().any(|c| c.wants(AsyncKind::FlowRemoved, reason.code().into())) {
         return;
     }
     let (duration_sec, duration_nsec) = age(now, rule.created);
@@ -124,7 +124,7 @@ fn flow_removed(mgr: &mut ConnMgr, rule: &Arc<Rule>, reason: FlowRemovedReason, 
         byte_count,
     }));
     for c in mgr.conns.values_mut() {
-        if c.wants(AsyncKind::FlowRemoved, reason as u32) {
+        if c.wants(AsyncKind::FlowRemoved, reason.code().into()) {
             c.send(&message, 0);
         }
     }

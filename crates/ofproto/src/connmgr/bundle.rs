@@ -93,7 +93,7 @@ pub(super) fn control(cx: &mut Cx<'_>, b: &BundleControl) -> Result<(), OfError>
             cx.conn.bundles.remove(&b.bundle_id).ok_or(OfError::OFPBFC_BAD_ID)?;
             K::DiscardReply
         }
-        K::OpenReply | K::CloseReply | K::CommitReply | K::DiscardReply => {
+        K::OpenReply | K::CloseReply | K::CommitReply | K::DiscardReply | K::Unknown => {
             return Err(OfError::OFPBFC_BAD_TYPE);
         }
     };

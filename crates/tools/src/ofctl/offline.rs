@@ -184,16 +184,17 @@ pub(super) fn parse_nxm(ctl: &mut Ctl, _: &[String], io: &mut Io<'_>) -> Result<
 }
 
 pub(super) fn parse_oxm(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
-    let version = version_arg(&args[0])?;
-    if version < Version::V12 {
-        return Err(format!("{}: not a valid version for OXM", args[0]).into());
-    }
+    let version = Version::from_name(&args[0])
+        .filter(|v| *v >= Version::V12)
+        .ok_or_else(|| format!("{}: not a valid version for OXM", args[0]))?;
     parse_entries(ctl, version.to_wire(), io)
 }
 
 pub(super) fn parse_pcap(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     for name in args {
-        for frame in read_pcap(name)? {
+        // What is wrong is the exit code here, as the system numbers it; the end of a file has no number.
+        let frames = read_pcap(name).map_err(|e| Fail::Code(e.code))?;
+        for frame in frames {
             let mut flow = Flow::zeroed();
             let metadata = Metadata { in_port: ib_flow::OdpPort::NONE, ..Metadata::default() };
             ib_flow::extract::extract_bytes(&frame, None, &metadata, &mut flow);
@@ -203,18 +204,35 @@ pub(super) fn parse_pcap(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Resul
     Ok(())
 }
 
-fn read_pcap(name: &str) -> Result<Vec<Vec<u8>>> {
+/// Why a capture cannot be read.
+struct BadPcap {
+    text: String,
+    code: i32,
+}
+
+fn read_pcap(name: &str) -> std::result::Result<Vec<Vec<u8>>, BadPcap> {
+    const EPROTO: i32 = 71;
+    let code = |e: &std::io::Error| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => 255,
+        std::io::ErrorKind::InvalidData => EPROTO,
+        _ => e.raw_os_error().unwrap_or(1),
+    };
     let text = |e: &std::io::Error| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => "End of file".to_string(),
+        std::io::ErrorKind::InvalidData => "Protocol error".to_string(),
         _ => ib_base::errno::strerror(e),
     };
-    let open = |e: &std::io::Error| Fail::Msg(format!("{name}: open failed ({})", text(e)));
+    let open =
+        |e: &std::io::Error| BadPcap { text: format!("{name}: open failed ({})", text(e)), code: code(e) };
     let file = File::open(name).map_err(|e| {
         vlog_warn!(PCAP, "{name}: failed to open pcap file for reading ({})", text(&e));
         open(&e)
     })?;
     let mut reader = PcapReader::new(file).map_err(|e| {
-        vlog_warn!(PCAP, "failed to read pcap header: {}", text(&e));
+        match e.kind() {
+            std::io::ErrorKind::InvalidData => vlog_warn!(PCAP, "{e}"),
+            _ => vlog_warn!(PCAP, "failed to read pcap header: {}", text(&e)),
+        }
         open(&e)
     })?;
     let mut out = Vec::new();
@@ -306,7 +324,7 @@ pub(super) fn ofp_parse_pcap(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) ->
         list => list.iter().filter_map(|p| p.parse().ok()).collect(),
     };
     let mut streams: std::collections::HashMap<(u32, u32, u16, u16), Vec<u8>> = Default::default();
-    for frame in read_pcap(&args[0])? {
+    for frame in read_pcap(&args[0]).map_err(|e| Fail::Msg(e.text))? {
         let mut flow = Flow::zeroed();
         let layers = ib_flow::extract::extract_bytes(&frame, None, &Metadata::default(), &mut flow);
         let (src, dst) = (flow.tp_src.get(), flow.tp_dst.get());
@@ -336,7 +354,14 @@ pub(super) fn encode_hello(_: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Res
     }
     .map_err(|_| Fail::Msg(format!("{}: bad version bitmap", args[0])))?;
     let versions = Versions(bits);
-    let bytes = encode(&Message::Hello(versions), versions.highest().unwrap_or(Version::V10), 1);
+    let mut bytes = encode(&Message::Hello(versions), versions.highest().unwrap_or(Version::V10), 1);
+    // The header says the highest of the versions, known or not; a bitmap is for sets with gaps.
+    let highest = 31 - (bits | 1).leading_zeros();
+    bytes[0] = highest as u8;
+    if bits == ((2u64 << highest) - 2) as u32 {
+        bytes.truncate(8);
+        bytes[3] = 8;
+    }
     io.out(dump(&bytes));
     io.out(message_text(&bytes, &ib_openflow::print::PrintOptions::default()));
     Ok(())
