@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ib_base::vlog::module::BRIDGE;
 use ib_base::{vlog_err_rl, vlog_warn_rl};
 use ib_flow::OfPort;
-use ib_netdev::qos::Policing;
+use ib_netdev::qos::{Policing, Shaping};
 use ib_ofproto::config::{
     AutoAttachConfig, BundleConfig, ControllerConfig, DescConfig, FailMode, InBandConfig, McastConfig,
     MirrorConfig, MonitorConfig, PriorityTags, TableConfig, VlanMode,
@@ -23,7 +23,7 @@ use ib_packet::Mac;
 
 use crate::bonds::{self, LacpInterface};
 use crate::controllers::{self, LocalAddress};
-use crate::qos::{self, QosDesired};
+use crate::qos;
 use crate::rstp::{self, PortRstpDesired, RstpDesired};
 use crate::spanning_tree::{self, PortStpDesired, StpDesired};
 
@@ -115,7 +115,7 @@ pub struct PortDesired {
     /// Its part in rapid spanning tree.
     pub rstp: PortRstpDesired,
     /// `qos` column: shaping of what leaves by it.
-    pub qos: Option<Arc<QosDesired>>,
+    pub qos: Option<Arc<Shaping>>,
     /// Interfaces by name.
     pub interfaces: BTreeMap<String, InterfaceDesired>,
 }

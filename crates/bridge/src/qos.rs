@@ -4,24 +4,13 @@ use std::collections::BTreeMap;
 
 use ib_base::vlog_warn;
 use ib_netdev::Netdev;
-use ib_netdev::qos::{Details, Policing};
+use ib_netdev::qos::{Details, Policing, Shaping};
 use ib_ovsdb::idl::vswitch::{Interface, Port};
 
 use crate::log::BRIDGE;
 
-/// A row of the QoS table with its queues.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QosDesired {
-    /// `type`.
-    pub kind: String,
-    /// `other_config`.
-    pub details: Details,
-    /// Queues by number.
-    pub queues: BTreeMap<u32, Details>,
-}
-
 /// Reads what a port wants; `None`: nothing.
-pub(crate) fn read(row: &Port<'_>) -> Option<QosDesired> {
+pub(crate) fn read(row: &Port<'_>) -> Option<Shaping> {
     let qos = row.qos().filter(|q| !q.type_().is_empty())?;
     let mut queues: BTreeMap<u32, Details> = qos
         .queues()
@@ -32,7 +21,7 @@ pub(crate) fn read(row: &Port<'_>) -> Option<QosDesired> {
         .collect();
     // What is in no queue goes somewhere.
     queues.entry(0).or_default();
-    Some(QosDesired {
+    Some(Shaping {
         kind: qos.type_().to_owned(),
         details: qos.other_config().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         queues,
@@ -51,30 +40,11 @@ pub(crate) fn read_policing(row: &Interface<'_>) -> Policing {
 }
 
 /// Makes a device shape and police as wanted. What it refuses is the log's matter: the port works without.
-pub(crate) fn configure(dev: &dyn Netdev, qos: Option<&QosDesired>, policing: &Policing) {
+pub(crate) fn configure(dev: &dyn Netdev, shaping: Option<&Shaping>, policing: &Policing) {
     let name = dev.name();
     // Devices that cannot police are many, and the original does not complain of them.
     let _ = dev.set_policing(policing);
-    let Some(qos) = qos else {
-        let _ = dev.set_qos("", &Details::new());
-        return;
-    };
+    let mut complain = |what: &str| vlog_warn!(BRIDGE, "interface {name}: {what}");
     // A refusal of the kernel is in the log already.
-    if dev.set_qos(&qos.kind, &qos.details).is_err() {
-        return;
-    }
-    if dev.qos_capabilities(&qos.kind).map_or(0, |c| c.n_queues) == 0 {
-        return;
-    }
-    let now = dev.queues().unwrap_or_default();
-    for id in now.keys().filter(|id| !qos.queues.contains_key(id)) {
-        if let Err(e) = dev.delete_queue(*id) {
-            vlog_warn!(BRIDGE, "interface {name}: deleting queue {id} failed ({e})");
-        }
-    }
-    for (id, details) in &qos.queues {
-        if let Err(e) = dev.set_queue(*id, details) {
-            vlog_warn!(BRIDGE, "interface {name}: setting queue {id} failed ({e})");
-        }
-    }
+    let _ = shaping.unwrap_or(&Shaping::default()).apply(dev, &mut complain);
 }

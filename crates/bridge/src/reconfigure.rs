@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use ib_base::vlog::module::{DPIF, NETDEV, OFPROTO};
 use ib_base::{vlog_err, vlog_info, vlog_warn};
+use ib_netdev::qos::Shaping;
 use ib_netdev::{Netdev, Registry};
 use ib_ofproto::backer::Settings;
 use ib_ofproto::config::{ConfigError, MirrorConfig, NetdevStatus, PortConfig};
@@ -85,6 +86,8 @@ pub(crate) struct RunningInterface {
     pub(crate) dev: Arc<dyn Netdev>,
     /// [`Netdev::change_seq`] when its columns were last computed; 0 never.
     pub(crate) seen_seq: u64,
+    /// The shaping that the datapath was told of; `None`: it was not, or refused.
+    told_shaping: Option<Option<Arc<Shaping>>>,
 }
 
 /// Bridges as they run, and the switch below them.
@@ -416,7 +419,7 @@ impl BridgeLayer {
             }
         }
         for name in names {
-            let (Some(port), Some(wanted)) = (running.ports.get(*name), want.ports.get(*name)) else {
+            let (Some(port), Some(wanted)) = (running.ports.get_mut(*name), want.ports.get(*name)) else {
                 continue;
             };
             let mut bundle = wanted.bundle.clone();
@@ -431,8 +434,16 @@ impl BridgeLayer {
                 vlog_warn!(BRIDGE, "bridge {}: port {name}: {e}", want.name);
             }
             // Devices may have changed while they were configured.
-            for iface in port.interfaces.values() {
+            for iface in port.interfaces.values_mut() {
                 crate::qos::configure(&*iface.dev, wanted.qos.as_deref(), &iface.desired.policing);
+                if iface.told_shaping.as_ref() != Some(&wanted.qos) && bridge.backer.dpif.makes_devices() {
+                    iface.told_shaping = Some(wanted.qos.clone());
+                    if !configure_datapath_port(bridge, &iface.desired, iface.told_shaping.as_ref()) {
+                        // What is shown is what is done; the next change of the port tries again.
+                        iface.told_shaping = None;
+                        crate::qos::configure(&*iface.dev, None, &iface.desired.policing);
+                    }
+                }
                 bridge.port_netdev(iface.ofport, device_status(&*iface.dev));
             }
             let mac = usable_mac(port, wanted, *name == &want.name);
@@ -629,9 +640,9 @@ fn create_interface(
         Refused { why: format!("could not add network device {name} to ofproto ({why})"), by_config }
     })?;
     vlog_info!(BRIDGE, "bridge {}: added interface {name} on port {}", bridge.of.name, ofport.0);
-    configure_datapath_port(bridge, want);
+    configure_datapath_port(bridge, want, None);
     bridge.port_set_monitors(ofport, &want.monitors);
-    Ok(RunningInterface { desired: want.clone(), ofport, dev, seen_seq: 0 })
+    Ok(RunningInterface { desired: want.clone(), ofport, dev, seen_seq: 0, told_shaping: None })
 }
 
 /// Applies changed columns to an interface that runs.
@@ -651,7 +662,7 @@ fn update_interface(
         bridge.port_options(there.ofport, want.options.clone());
     }
     if (&there.desired.datapath_config, &there.desired.policing) != (&want.datapath_config, &want.policing) {
-        configure_datapath_port(bridge, want);
+        configure_datapath_port(bridge, want, there.told_shaping.as_ref());
     }
     bridge.port_set_monitors(there.ofport, &want.monitors);
     there.desired = want.clone();
@@ -659,21 +670,32 @@ fn update_interface(
     Ok(())
 }
 
-/// Hands an interface's settings to the datapath. What it refuses is the log's matter: the port works without.
-fn configure_datapath_port(bridge: &Bridge, want: &InterfaceDesired) {
+/// Hands an interface's settings to the datapath; whether it takes them. What it refuses is the log's matter: the port works
+/// without.
+fn configure_datapath_port(
+    bridge: &Bridge,
+    want: &InterfaceDesired,
+    shaping: Option<&Option<Arc<Shaping>>>,
+) -> bool {
     let dpif = &bridge.backer.dpif;
-    let Some(port) = dpif.port_by_name(&want.name) else { return };
+    let Some(port) = dpif.port_by_name(&want.name) else { return true };
     let mut settings = want.datapath_config.clone();
     if dpif.makes_devices() {
-        // The device that polices is the datapath's.
+        // The device that polices and shapes is the datapath's.
+        // Without a word of shaping it stays as it is, which may be as the switch before us left it.
+        if let Some(shaping) = shaping {
+            shaping.as_deref().unwrap_or(&Shaping::default()).put(&mut settings);
+        }
         let p = &want.policing;
         let values = [p.rate_kbps, p.burst_kb, p.rate_kpps, p.burst_kpkts].map(|v| v.to_string());
         settings.insert(ib_netdev::qos::POLICING_KEY.to_owned(), values.join(" "));
     }
-    if let Err(e) = dpif.port_set_config(port.number, &settings) {
+    let taken = dpif.port_set_config(port.number, &settings);
+    if let Err(e) = &taken {
         let why = ib_base::errno::strerror_num(e.errno());
         vlog_warn!(DPIF, "{}: port_set_config failed ({why})", dpif.full_name());
     }
+    taken.is_ok()
 }
 
 fn configure_device(dev: &dyn Netdev, want: &InterfaceDesired) -> Result<(), Refused> {

@@ -22,7 +22,7 @@ use ib_dpif::{
     PortSpec, Ufid, UpcallHandler,
 };
 use ib_flow::OdpPort;
-use ib_netdev::qos::{POLICING_KEY, Policing};
+use ib_netdev::qos::{POLICING_KEY, Policing, Shaping};
 use ib_netdev::{Flags, Netdev, Registry};
 use ib_packet::Batch;
 use ib_packet::buffer::BATCH_MAX;
@@ -678,16 +678,23 @@ impl Dpif for DpUserspace {
         }
         let new = PortSettings::read(other_config)
             .ok_or_else(|| DpifError::Invalid(format!("{name}: pmd-rxq-affinity cannot be read")))?;
+        // Devices that shall not shape need not be able to. The rest of the settings counts all the same.
+        let shaped = Shaping::parse(other_config).map_or(Ok(()), |shaping| {
+            let mut complain = |what: &str| ib_base::vlog_warn!(DPIF_NETDEV, "interface {name}: {what}");
+            let applied = shaping.apply(&*port.netdev, &mut complain);
+            if shaping.kind.is_empty() { Ok(()) } else { applied }
+        });
+        let shaped = shaped.map_err(|e| DpifError::Os(e.errno(), format!("{name}: {e}")));
         let old = std::mem::replace(&mut *port.settings.lock(), new.clone());
         if old == new {
-            return Ok(());
+            return shaped;
         }
         new.log_changes(&old, name, port.netdev.is_pmd());
         port.emc.store(new.emc, Ordering::Relaxed);
         if port.netdev.is_pmd() && (old.affinity != new.affinity || old.hash_steering != new.hash_steering) {
             self.pmds_dirty.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        shaped
     }
 
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError> {

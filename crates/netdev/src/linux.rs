@@ -41,6 +41,8 @@ pub struct Linux {
     /// Watches the notifications and the registry's notifier.
     epoll: Epoll,
     keep_devices: AtomicBool,
+    /// See [`crate::Registry::leave_shaping`].
+    shaped_elsewhere: AtomicBool,
     /// While devices are removed together: those that are to go.
     leaving: Mutex<Option<Vec<Leaving>>>,
 }
@@ -95,6 +97,7 @@ impl Linux {
             devices: Mutex::default(),
             epoll,
             keep_devices: AtomicBool::new(false),
+            shaped_elsewhere: AtomicBool::new(false),
             leaving: Mutex::new(None),
         }))
     }
@@ -146,6 +149,11 @@ impl Linux {
             }
         }
         let _ = rtnl.delete_group(group);
+    }
+
+    /// See [`crate::Registry::leave_shaping`].
+    pub fn leave_shaping(&self) {
+        self.shaped_elsewhere.store(true, Ordering::Relaxed);
     }
 
     /// See [`crate::Registry::keep_devices`].
@@ -264,6 +272,7 @@ impl Link {
             ifindex: self.index()?,
             mtu: self.mtu().unwrap_or(1500),
             speed_mbps: self.link_speed().map_or(0, |s| s.current_mbps),
+            elsewhere: self.linux.shaped_elsewhere.load(Ordering::Relaxed),
         })
     }
 }

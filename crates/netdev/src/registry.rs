@@ -118,6 +118,12 @@ impl Registry {
         self.register(Arc::new(HostedProvider { linux: Arc::clone(&self.linux), kind }));
     }
 
+    /// The kernel's disciplines are set by a datapath that is not in this process: devices keep here what they were asked for, and
+    /// read the counters.
+    pub fn leave_shaping(&self) {
+        self.linux.leave_shaping();
+    }
+
     /// All kinds, sorted.
     pub fn kinds(&self) -> Vec<String> {
         self.inner.lock().providers.keys().cloned().collect()

@@ -38,6 +38,8 @@ pub struct Device<'a> {
     pub mtu: u32,
     /// Megabits a second; 0 unknown.
     pub speed_mbps: u32,
+    /// Another process tells the kernel what we are told.
+    pub elsewhere: bool,
 }
 
 /// What kernel devices of every kind answer of their QoS, by their `shaper` and `link`. How they take one, they tell themselves.
@@ -115,6 +117,18 @@ fn now_ms() -> i64 {
     i64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
+impl State {
+    /// This is in force now.
+    fn take(&mut self, kind: &str, details: Details, max_rate: u64, queues_stay: bool) {
+        self.kind = if kind == "linux-noop" { String::new() } else { kind.to_owned() };
+        self.details = details;
+        self.max_rate = max_rate;
+        if !queues_stay {
+            self.queues.clear();
+        }
+    }
+}
+
 impl Shaper {
     /// Packets go through a discipline of ours.
     pub fn is_active(&self) -> bool {
@@ -152,17 +166,20 @@ impl Shaper {
         if state.kind == kind && state.details == details {
             return Ok(());
         }
+        let classes_stay = has_classes && state.kind == kind;
+        let max_rate = bits / 8;
+        if dev.elsewhere {
+            state.take(kind, details, max_rate, classes_stay);
+            return Ok(());
+        }
         let mut tc = Tc::open()?;
-        let mut classes_stay = false;
-        let result = if has_classes && state.kind == kind {
-            classes_stay = true;
+        let result = if classes_stay {
             Ok(())
         } else {
             // What is there goes first; a device that went has nothing.
             let _ = tc.clear(dev.ifindex);
             install(&mut tc, dev, kind, wanted)
         };
-        let max_rate = bits / 8;
         let result = result.and_then(|()| match kind {
             "linux-htb" => {
                 let class = HtbClass { min_rate: max_rate, max_rate, burst: dev.mtu, priority: 0 };
@@ -171,9 +188,6 @@ impl Shaper {
             "linux-hfsc" => tc.set_hfsc_class(dev.ifindex, ROOT_CLASS, max_rate, max_rate),
             _ => Ok(()),
         });
-        if !classes_stay {
-            state.queues.clear();
-        }
         if let Err(e) = result {
             let why = ib_base::errno::strerror(&e);
             vlog_warn!(
@@ -186,9 +200,7 @@ impl Shaper {
             self.active.store(false, Ordering::Relaxed);
             return Err(e.into());
         }
-        state.kind = if kind == "linux-noop" { String::new() } else { kind.to_owned() };
-        state.details = details;
-        state.max_rate = max_rate;
+        state.take(kind, details, max_rate, classes_stay);
         self.active.store(!state.kind.is_empty(), Ordering::Relaxed);
         Ok(())
     }
@@ -234,11 +246,10 @@ impl Shaper {
         if state.queues.get(&id).is_some_and(|q| q.details == details) {
             return Ok(());
         }
-        let mut tc = Tc::open()?;
-        if state.kind == "linux-htb" {
-            tc.set_htb_class(dev.ifindex, minor, &class)?;
-        } else {
-            tc.set_hfsc_class(dev.ifindex, minor, min_rate, max_rate)?;
+        match state.kind.as_str() {
+            _ if dev.elsewhere => {}
+            "linux-htb" => Tc::open()?.set_htb_class(dev.ifindex, minor, &class)?,
+            _ => Tc::open()?.set_hfsc_class(dev.ifindex, minor, min_rate, max_rate)?,
         }
         let created_ms = state.queues.get(&id).map_or_else(now_ms, |q| q.created_ms);
         state.queues.insert(id, Queue { details, created_ms });
@@ -248,7 +259,7 @@ impl Shaper {
     /// See [`crate::Netdev::delete_queue`].
     pub fn delete_queue(&self, dev: Device<'_>, id: u32) -> Result<()> {
         let mut state = self.state.lock();
-        if state.queues.remove(&id).is_some() {
+        if state.queues.remove(&id).is_some() && !dev.elsewhere {
             Tc::open()?.delete_class(dev.ifindex, minor(id)?)?;
         }
         Ok(())

@@ -231,6 +231,7 @@ impl Vswitchd {
         }
         if let Some(remote) = remote {
             ["tap", "internal"].into_iter().for_each(|kind| registry.leave_to_datapath(kind));
+            registry.leave_shaping();
             classes.extend(remote);
         }
         let rundir = ib_sys::dirs::rundir().display().to_string();
