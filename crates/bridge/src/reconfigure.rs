@@ -202,6 +202,9 @@ impl BridgeLayer {
         if !self.configured || !desired.flow_restore_wait {
             self.switch.set_restoring(desired.flow_restore_wait);
         }
+        if !self.configured {
+            self.switch.set_configuring(true);
+        }
         self.remove_bridges(&desired);
         for (name, want) in &desired.bridges {
             if !self.bridges.contains_key(name) && !self.add_bridge(want) {
@@ -247,6 +250,7 @@ impl BridgeLayer {
         self.switch.publish();
         if !std::mem::replace(&mut self.configured, true) {
             self.switch.drop_strange_ports();
+            self.switch.set_configuring(false);
         }
     }
 

@@ -32,7 +32,7 @@ use crate::message::{
     Datapath, FlowAnswer, FlowRequest, Header, Meter, PacketDown, Vport, command, dp_features, omit,
     vport_type, write_meter,
 };
-use crate::transport::{Family, Transport};
+use crate::transport::{Family, Transport, UpcallSocket};
 use crate::tunnel_device;
 use crate::upcalls::Upcalls;
 
@@ -41,10 +41,22 @@ pub struct RemoteDpif {
     kind: &'static str,
     name: String,
     link: Arc<Link>,
-    upcalls: Mutex<Option<Upcalls>>,
+    upcalls: Mutex<Attention>,
     connections: Box<dyn CtControl>,
     /// Keys of the kernel's flows without identifier that were listed, by that which was told in its place.
     nameless: Mutex<HashMap<Ufid, Arc<Flow>>>,
+}
+
+/// What becomes of upcalls.
+#[derive(Default)]
+enum Attention {
+    /// Nobody asked for them.
+    #[default]
+    None,
+    /// They wait for a handler.
+    Kept(Vec<Box<dyn UpcallSocket>>),
+    /// Threads take them to a handler. Dropped to end them.
+    Threads(#[allow(dead_code)] Upcalls),
 }
 
 /// Processors that are told apart.
@@ -263,6 +275,28 @@ fn masked(key: &Flow, mask: &Mask) -> Flow {
 const MASKS_CACHE: &str = "masks-cache";
 
 impl RemoteDpif {
+    /// Opens sockets for upcalls, and tells the datapath of them.
+    fn open_upcalls(&self) -> io::Result<Vec<Box<dyn UpcallSocket>>> {
+        let sockets = Upcalls::open(&self.link)?;
+        self.tell_pids(&sockets.iter().map(|s| s.pid()).collect::<Vec<_>>());
+        Ok(sockets)
+    }
+
+    /// Tells the datapath where upcalls go.
+    fn tell_pids(&self, pids: &[u32]) {
+        *self.link.pids.lock() = pids.iter().copied().filter(|p| *p != 0).collect();
+        if self.link.per_cpu
+            && let Err(e) = self.link.set_cpu_pids(pids)
+        {
+            ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name());
+        }
+        for port in self.ports() {
+            if let Err(e) = self.link.set_upcall_pids(port.number.0, pids) {
+                ib_base::vlog_warn!(DPIF, "{}: {}: {e}", self.full_name(), port.name);
+            }
+        }
+    }
+
     fn datapath(&self) -> Result<Datapath, DpifError> {
         let answer = self.link.ask(Family::Datapath, command::GET, 0, "datapath", |_| Ok(()))?;
         Datapath::read(&answer).map_err(garbled)
@@ -660,30 +694,32 @@ impl Dpif for RemoteDpif {
 
     fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>) {
         let mut upcalls = self.upcalls.lock();
-        // The old threads end first: no upcall is asked of two handlers.
-        *upcalls = None;
-        let started = handler.map(|handler| Upcalls::start(&self.link, &handler)).transpose();
-        let pids = match started {
-            Ok(Some((threads, pids))) => {
-                *upcalls = Some(threads);
-                pids
+        let Some(handler) = handler else {
+            let was_open = !matches!(std::mem::take(&mut *upcalls), Attention::None);
+            if was_open {
+                self.tell_pids(&[0]);
             }
-            Ok(None) => vec![0],
+            return;
+        };
+        // The old threads end first: no upcall is asked of two handlers.
+        let started = match std::mem::take(&mut *upcalls) {
+            Attention::Kept(sockets) => Ok(sockets),
+            Attention::None | Attention::Threads(_) => self.open_upcalls(),
+        };
+        match started.and_then(|sockets| Upcalls::start(&self.link, sockets, &handler)) {
+            Ok(threads) => *upcalls = Attention::Threads(threads),
             Err(e) => {
                 ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name());
-                vec![0]
+                self.tell_pids(&[0]);
             }
-        };
-        *self.link.pids.lock() = pids.iter().copied().filter(|p| *p != 0).collect();
-        if self.link.per_cpu
-            && let Err(e) = self.link.set_cpu_pids(&pids)
-        {
-            ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name());
         }
-        for port in self.ports() {
-            if let Err(e) = self.link.set_upcall_pids(port.number.0, &pids) {
-                ib_base::vlog_warn!(DPIF, "{}: {}: {e}", self.full_name(), port.name);
-            }
+    }
+    fn keep_upcalls(&self) {
+        let mut upcalls = self.upcalls.lock();
+        *upcalls = Attention::None;
+        match self.open_upcalls() {
+            Ok(sockets) => *upcalls = Attention::Kept(sockets),
+            Err(e) => ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name()),
         }
     }
 

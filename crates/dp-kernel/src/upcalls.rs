@@ -31,18 +31,21 @@ pub(crate) struct Upcalls {
 }
 
 impl Upcalls {
-    /// Opens sockets and starts a thread for each; what ports shall call the sockets.
+    /// Opens a socket for each thread to come. What arrives waits there, as much as the socket's buffer holds.
+    pub(crate) fn open(link: &Link) -> io::Result<Vec<Box<dyn UpcallSocket>>> {
+        let n = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        (0..n).map(|_| link.transport.open_upcalls(link.dp_ifindex)).collect()
+    }
+
+    /// Starts a thread for each socket.
     pub(crate) fn start(
         link: &Arc<Link>,
+        sockets: Vec<Box<dyn UpcallSocket>>,
         handler: &Arc<dyn UpcallHandler>,
-    ) -> io::Result<(Upcalls, Vec<u32>)> {
+    ) -> io::Result<Upcalls> {
         let stop = Arc::new(EventFd::new()?);
-        let n = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let mut upcalls = Upcalls { stop: Arc::clone(&stop), threads: Vec::new() };
-        let mut pids = Vec::new();
-        for i in 0..n {
-            let socket = link.transport.open_upcalls(link.dp_ifindex)?;
-            pids.push(socket.pid());
+        for (i, socket) in sockets.into_iter().enumerate() {
             let mut thread = Thread {
                 link: Arc::clone(link),
                 handler: Arc::clone(handler),
@@ -52,7 +55,7 @@ impl Upcalls {
             let name = format!("handler{i}");
             upcalls.threads.push(std::thread::Builder::new().name(name).spawn(move || thread.run())?);
         }
-        Ok((upcalls, pids))
+        Ok(upcalls)
     }
 }
 

@@ -153,6 +153,23 @@ fn flows_outlive_the_control_plane_and_the_next_one_finds_them() {
 }
 
 #[test]
+fn upcalls_wait_for_a_handler_that_follows() {
+    let bed = bed();
+    bed.dpif.keep_upcalls();
+    bed.inject(OdpPort(1), &udp_frame(1, 2));
+    assert_eq!(bed.dpif.stats().lost, 0);
+    bed.dpif.set_upcall_handler(Some(Arc::new(ToTwo::default())));
+    until("the packet that waited", || bed.sent(OdpPort(2)) == [udp_frame(1, 2)]);
+    // As many as a socket holds: the rest is lost, and nobody waits.
+    bed.dpif.keep_upcalls();
+    for n in 0..20_000_u16 {
+        bed.inject(OdpPort(1), &udp_frame(n, 7));
+    }
+    assert!(bed.dpif.stats().lost > 0);
+    bed.dpif.set_upcall_handler(None);
+}
+
+#[test]
 fn keys_bonds_settings_and_commands_pass_whole() {
     let bed = bed();
     let mut key = Flow::zeroed();

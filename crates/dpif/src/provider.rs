@@ -416,6 +416,9 @@ pub trait Dpif: Send + Sync {
     fn execute(&self, execute: Execute<'_>) -> Result<(), DpifError>;
     /// Sets who answers misses. `None` stops upcalls (misses are dropped and counted as lost).
     fn set_upcall_handler(&self, handler: Option<Arc<dyn UpcallHandler>>);
+    /// Takes upcalls, a bounded number, and keeps them for a handler that follows: for a datapath that has ports already while
+    /// the control plane still learns of them. What has no ports before it has a handler needs not do anything.
+    fn keep_upcalls(&self) {}
     /// Its connection table, if it tracks connections and can be asked about them.
     fn conntrack(&self) -> Option<&dyn crate::conntrack::CtControl> {
         None

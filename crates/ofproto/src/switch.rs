@@ -84,6 +84,8 @@ pub struct Switch {
     next_hop: Option<NextHopFn>,
     waker: Option<Waker>,
     rundir: String,
+    /// See [`Self::set_configuring`].
+    configuring: bool,
     /// See [`Self::set_restoring`].
     restoring: bool,
     /// Ports that are moving to or from another switch.
@@ -142,6 +144,7 @@ impl Switch {
             next_hop: None,
             waker: None,
             rundir: rundir.to_owned(),
+            configuring: false,
             restoring: false,
             sessions: Default::default(),
         }
@@ -205,6 +208,17 @@ impl Switch {
         self.settings = settings;
     }
 
+    /// While the first configuration is applied, packets of ports that outlived a control plane wait: no bridge knows the ports yet.
+    pub fn set_configuring(&mut self, configuring: bool) {
+        self.configuring = configuring;
+        if configuring || self.restoring {
+            return;
+        }
+        for backer in self.backers.values().filter(|b| b.dpif.makes_devices()) {
+            backer.dpif.set_upcall_handler(Some(Arc::new(Handler::new(backer))));
+        }
+    }
+
     /// While OpenFlow tables are being restored (`other_config:flow-restore-wait`) flows of datapaths are left alone, and packets
     /// that have none are dropped. It begins before there is a bridge.
     pub fn set_restoring(&mut self, restoring: bool) {
@@ -265,7 +279,11 @@ impl Switch {
                     backer.recirc.start_above(highest_recirc_id(&*backer.dpif));
                 }
                 backer.restoring.store(self.restoring, Ordering::Relaxed);
-                if !self.restoring {
+                if self.restoring {
+                    // Packets are for the switch that has its tables back.
+                } else if self.configuring && backer.dpif.makes_devices() {
+                    backer.dpif.keep_upcalls();
+                } else {
                     backer.dpif.set_upcall_handler(Some(Arc::new(Handler::new(&backer))));
                 }
                 self.backers.insert(kind.to_owned(), Arc::clone(&backer));
