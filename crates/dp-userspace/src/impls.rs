@@ -75,8 +75,10 @@ impl Impls {
         priority: &str,
     ) -> Result<String, String> {
         // What is no number counts as 0, as with strtol.
-        let digits = priority.find(|c: char| !c.is_ascii_digit()).map_or(priority, |end| &priority[..end]);
-        let Ok(priority) = (if digits.is_empty() { Ok(0) } else { digits.parse::<u8>() }) else {
+        let unsigned = priority.strip_prefix(['-', '+']).unwrap_or(priority);
+        let end = unsigned.find(|c: char| !c.is_ascii_digit()).unwrap_or(unsigned.len());
+        let digits = &priority[..priority.len() - unsigned.len() + end];
+        let Ok(priority) = (if end == 0 { Ok(0) } else { digits.parse::<u8>() }) else {
             return Err("error converting priority, use integer in range 0-255\n".into());
         };
         let before = self.best_lookup();
@@ -235,6 +237,8 @@ mod tests {
         assert!(impls.set_lookup(&[], "autovalidator", "3").unwrap().starts_with("Lookup priority change"));
         assert_eq!(impls.best_lookup(), "autovalidator");
         assert!(impls.set_lookup(&[], "generic", "300").unwrap_err().contains("0-255"));
+        assert!(impls.set_lookup(&[], "generic", "-1").unwrap_err().contains("0-255"));
+        impls.set_lookup(&[], "generic", "-x").unwrap();
         assert!(impls.set_lookup(&[], "foo", "3").unwrap_err().contains("not found"));
         impls.set_lookup(&[], "generic", "x").unwrap();
         assert!(impls.lookup_info(&[]).ends_with("generic (Use count: 0, Priority: 0)\n"));

@@ -188,7 +188,7 @@ fn transport(flow: &Flow, payload: Payload<'_>, b: &mut Vec<u8>) {
             type_code(b);
             b.extend_from_slice(&[0; 6]);
             // Echoes carry something.
-            if matches!(flow.tp_src.get(), 0 | 8) {
+            if matches!(flow.tp_src.get(), 0 | 8) && flow.tp_dst.is_zero() {
                 put_payload(payload, b);
             }
         }
@@ -204,7 +204,7 @@ fn transport(flow: &Flow, payload: Payload<'_>, b: &mut Vec<u8>) {
                 && matches!(u8::try_from(flow.tp_src.get()), Ok(proto::ND_SOLICIT | proto::ND_ADVERT));
             if !nd {
                 b.extend_from_slice(&[0; 4]);
-                if matches!(flow.tp_src.get(), 128 | 129) {
+                if matches!(flow.tp_src.get(), 128 | 129) && flow.tp_dst.is_zero() {
                     put_payload(payload, b);
                 }
                 return;
@@ -274,6 +274,14 @@ mod tests {
         bytes("tcp,tcp_flags=syn", Payload::default(), &format!("{MACS}{syn}"));
         let tcp = "080045000029000000000006bad0000000000000000000000000000000000000000050000000aee4000001";
         bytes("tcp", Payload::Bytes(&[1]), &format!("{MACS}{tcp}"));
+        for (text, len) in [
+            ("icmp,icmp_type=8", 44),
+            ("icmp,icmp_type=8,icmp_code=3", 42),
+            ("icmp6,icmpv6_type=129", 64),
+            ("icmp6,icmpv6_type=129,icmpv6_code=2", 62),
+        ] {
+            assert_eq!(compose(&parse_exact_flow(text, None).unwrap(), short).len(), len, "{text}");
+        }
         bytes("dl_type=0x1234", short, &format!("{MACS}1234"));
         bytes("dl_type=0x05ff", short, &format!("{MACS}000e"));
         bytes("mpls,mpls_label=5", short, &format!("{MACS}8847000050000000000000000000"));

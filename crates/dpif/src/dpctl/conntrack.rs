@@ -228,9 +228,9 @@ pub(super) fn cache_set_size(cx: &Context<'_>, _: &Options, args: &[&str]) -> Ou
     Ok(format!("Setting cache size successful, new size {size}\n"))
 }
 
-pub(super) fn ct_stats_show(cx: &Context<'_>, _: &Options, args: &[&str]) -> Out {
+pub(super) fn ct_stats_show(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
     // From the end, in any order.
-    let (mut rest, mut verbose, mut zone) = (args, false, None);
+    let (mut rest, mut verbose, mut zone) = (args, options.more, None);
     while let Some((last, others)) = rest.split_last() {
         match split_zone(rest) {
             (others, Some(z)) => (rest, zone) = (others, Some(z)),

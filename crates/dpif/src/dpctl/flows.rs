@@ -115,16 +115,17 @@ fn miniflow_bits(m: &ib_flow::Flow) -> (usize, usize) {
     (low, high)
 }
 
-const FLOW_TYPES: [&str; 6] = ["ovs", "tc", "dpdk", "offloaded", "non-offloaded", "partially-offloaded"];
+const FLOW_TYPES: [&str; 7] =
+    ["all", "ovs", "tc", "dpdk", "offloaded", "non-offloaded", "partially-offloaded"];
 
 fn flow_type_shown(types: &[&str], flow: &FlowInfo) -> bool {
-    types.is_empty()
-        || types.iter().any(|t| match *t {
-            "offloaded" => flow.offloaded,
-            "non-offloaded" => !flow.offloaded,
-            "partially-offloaded" => false,
-            layer => flow.dp_layer == layer && !flow.offloaded,
-        })
+    types.iter().any(|t| match *t {
+        "all" => true,
+        "offloaded" => flow.offloaded,
+        "non-offloaded" => !flow.offloaded,
+        "partially-offloaded" => false,
+        layer => flow.dp_layer == layer && !flow.offloaded,
+    })
 }
 
 pub(super) fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> Out {
@@ -138,15 +139,14 @@ pub(super) fn dump_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> 
         *place = Some(text);
         rest = others;
     }
-    let (dpif, _) = optional_dp(cx, rest, 1)?;
-    let types: Vec<&str> =
-        kinds.unwrap_or_default().split(',').filter(|t| !t.is_empty() && *t != "all").collect();
-    if let Some(t) = types.iter().find(|t| !FLOW_TYPES.contains(t)) {
-        return Err(format!("Failed to parse type ({t}) (Invalid argument)"));
-    }
     // Which thread's flows: a core, or -1 for those of the main thread.
     let core = core.map(|text| text.parse::<i64>().ok().filter(|n| *n >= -1).ok_or(""));
     let thread = core.transpose()?;
+    let (dpif, _) = optional_dp(cx, rest, 1)?;
+    let types: Vec<&str> = kinds.unwrap_or("all").split(',').filter(|t| !t.is_empty()).collect();
+    if let Some(t) = types.iter().find(|t| !FLOW_TYPES.contains(t)) {
+        return Err(format!("Failed to parse type ({t}) (Invalid argument)"));
+    }
     let with_names = options.names.unwrap_or(options.more);
     let names = if with_names { names_of(&*dpif) } else { PortNames::none() };
     let mut ports = ib_flow::PortMap::default();
@@ -387,12 +387,32 @@ pub(super) fn del_flows(cx: &Context<'_>, options: &Options, args: &[&str]) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn stats_print_as_in_dumps() {
         let stats = FlowStats { packets: 3, bytes: 180, used_ms: 1000, tcp_flags: 0x12 };
         assert_eq!(format_stats(&stats, 2041), "packets:3, bytes:180, used:1.041s, flags:S.");
         assert_eq!(format_stats(&FlowStats::default(), 5), "packets:0, bytes:0, used:never");
+    }
+
+    #[test]
+    fn kinds_of_flows_are_told_apart() {
+        let plain = FlowInfo {
+            key: Arc::default(),
+            mask: Arc::default(),
+            ufid: Ufid(1),
+            actions: Arc::new([]),
+            stats: FlowStats::default(),
+            offloaded: false,
+            dp_layer: "ovs",
+            origin: Default::default(),
+            core: None,
+        };
+        let shown = |types: &[&str]| flow_type_shown(types, &plain);
+        assert!(shown(&["all"]) && shown(&["tc", "ovs"]) && shown(&["non-offloaded"]));
+        assert!(!shown(&[]), "`type=` asks for none");
+        assert!(!shown(&["tc"]) && !shown(&["offloaded", "dpdk"]));
     }
 
     #[test]
