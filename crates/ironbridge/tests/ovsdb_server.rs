@@ -791,6 +791,32 @@ fn a_file_by_two_names_is_a_mistake() {
     assert_eq!(run("./d.db"), (Some(1), "ovsdb-server: ovsdb error: d.db: already open\n".to_string()));
 }
 
+#[test]
+fn tls_without_usable_files_is_refused_and_logged() {
+    let dir = Dir::new("tls-files");
+    drop(
+        Database::create(&dir.file("d.db"), Schema::parse(r#"{"name":"D","tables":{}}"#).unwrap(), None)
+            .unwrap(),
+    );
+    std::fs::write(dir.file("x.pem"), "no certificate").unwrap();
+    let control = format!("--unixctl={}", dir.file("control").display());
+    let file = dir.file("x.pem").display().to_string();
+    let files = ["private-key", "certificate", "ca-cert"].map(|option| format!("--{option}={file}"));
+    let log = dir.file("log");
+    let log_file = format!("--log-file={}", log.display());
+    let mut args = vec![control.as_str(), log_file.as_str(), "--remote=pssl:0:127.0.0.1", "d.db"];
+    args.extend(files.iter().map(String::as_str));
+    let _server = Server::start(&dir, &args);
+    let logged = |text: &str| std::fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
+    wait_for("it listens", || logged("listening on port "));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let port = text.split_once("listening on port ").unwrap().1.lines().next().unwrap().to_string();
+    drop(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap());
+    wait_for("the refusal is logged", || logged("accept failed: Protocol not available"));
+    assert!(logged("SSL_use_certificate_file: error:0480006C:PEM routines::no start line"));
+    assert!(logged("Certificate must be configured to use SSL/TLS"));
+}
+
 /// Whom it will copy next does not change whom it copies.
 #[test]
 fn the_status_of_a_backup_tells_whom_it_copies() {

@@ -487,6 +487,8 @@ pub struct Listener {
     handle: Handle,
     key: Key,
     accepted: u64,
+    /// Connections that could not have TLS, since somebody asked.
+    refused: u64,
     dscp: Option<u8>,
     tape: Option<Source>,
 }
@@ -513,6 +515,7 @@ impl Listener {
                 handle: handle.clone(),
                 key,
                 accepted: 0,
+                refused: 0,
                 dscp: None,
                 tape: None,
             })
@@ -571,6 +574,7 @@ impl Listener {
             handle: handle.clone(),
             key,
             accepted: 0,
+            refused: 0,
             dscp: None,
             tape: None,
         })
@@ -600,6 +604,11 @@ impl Listener {
             }
         }
         taken
+    }
+
+    /// How many connections were dropped since the last call because TLS is not configured.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     fn accept_socket(&mut self) -> io::Result<Stream> {
@@ -637,7 +646,7 @@ impl Listener {
                 Err(e)
                     if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 // This connection cannot have TLS, of which the log has been told; the next one perhaps can.
-                Err(e) if self.tls && e.raw_os_error() == Some(tls::ENOPROTOOPT) => {}
+                Err(e) if self.tls && e.raw_os_error() == Some(tls::ENOPROTOOPT) => self.refused += 1,
                 Err(e) => {
                     if e.kind() != io::ErrorKind::WouldBlock {
                         vlog_err_rl!(STREAM, (10, 25), "{}: accept: {}", self.name, strerror(&e));

@@ -29,7 +29,7 @@ use rustls::{
 const EIO: i32 = 5;
 const EPROTO: i32 = 71;
 /// What a connection fails with that lacks configuration.
-pub(crate) const ENOPROTOOPT: i32 = 92;
+pub const ENOPROTOOPT: i32 = 92;
 /// Bytes of the user's that wait for room in the socket at most.
 const SEND_BUFFER: usize = 256 << 10;
 
@@ -178,6 +178,7 @@ fn with_state<T>(f: impl FnOnce(&mut State) -> T) -> T {
 pub fn configure(settings: Settings) {
     with_state(|state| {
         if state.settings != settings {
+            TOLD.lock().unwrap_or_else(PoisonError::into_inner).clear();
             examine(&settings);
             *state = State { settings, loaded: None };
         }
@@ -211,7 +212,13 @@ fn examine(settings: &Settings) {
 }
 
 fn key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(|e| format!("SSL_use_PrivateKey_file: {}", openssl_error(e)))
+    PrivateKeyDer::from_pem_file(path).map_err(|e| {
+        let why = match e {
+            pem::Error::Io(_) => openssl_error(e),
+            _ => "error:1E08010C:DECODER routines::unsupported".to_string(),
+        };
+        format!("SSL_use_PrivateKey_file: {why}")
+    })
 }
 
 /// What OpenSSL says of a file: programs look for its words.
@@ -223,6 +230,8 @@ fn openssl_error(error: pem::Error) -> String {
             format!("error:{number:08X}:system library::{}", ib_base::errno::strerror(&e))
         }
         pem::Error::NoItemsFound => "error:0480006C:PEM routines::no start line".to_string(),
+        pem::Error::MissingSectionEnd { .. } => "error:04800066:PEM routines::bad end line".to_string(),
+        pem::Error::Base64Decode(_) => "error:04800064:PEM routines::bad base64 decode".to_string(),
         e => e.to_string(),
     }
 }
@@ -444,10 +453,45 @@ impl ServerCertVerifier for ServerTrust {
     }
 }
 
-/// Logs an error of configuration and says what it means to whoever wants a connection.
+/// The last error of configuration that was logged.
+static TOLD: Mutex<String> = Mutex::new(String::new());
+
+/// Logs an error of configuration, unless it was the last that was logged, and says what it means to whoever wants a connection.
 fn lacking(text: impl fmt::Display) -> io::Error {
-    vlog_err_rl!(STREAM_SSL, (1, 5), "{}", text);
+    let text = text.to_string();
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if *told != text {
+        vlog_err_rl!(STREAM_SSL, (1, 5), "{}", text);
+        *told = text;
+    }
     os(ENOPROTOOPT)
+}
+
+/// Logs that a connection cannot be for want of `what`, which is not configured or not usable.
+fn wanting(what: &str) {
+    vlog_err_rl!(STREAM_SSL, (5, 5), "{} must be configured to use SSL/TLS", what);
+}
+
+/// What OpenSSL calls an error, where it has words for it that operators look for.
+fn in_openssl_words(error: &rustls::Error) -> String {
+    use rustls::{AlertDescription, Error, InvalidMessage};
+    let (code, words) = match error {
+        Error::InvalidCertificate(_) => (0x86, "certificate verify failed"),
+        Error::NoCertificatesPresented => (0xc7, "peer did not return a certificate"),
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => (0x10b, "wrong version number"),
+        Error::InvalidMessage(InvalidMessage::MissingData(_) | InvalidMessage::MessageTooShort) => {
+            (0xa0, "length too short")
+        }
+        Error::AlertReceived(AlertDescription::UnknownCA) => (0x418, "tlsv1 alert unknown ca"),
+        Error::AlertReceived(AlertDescription::BadCertificate) => (0x412, "sslv3 alert bad certificate"),
+        Error::AlertReceived(AlertDescription::HandshakeFailure) => (0x410, "sslv3 alert handshake failure"),
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => (0x42e, "tlsv1 alert protocol version"),
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            (0x45c, "tlsv13 alert certificate required")
+        }
+        other => return other.to_string(),
+    };
+    format!("error:0A000{code:03X}:SSL routines::{words}")
 }
 
 /// True if `settings` want a CA that is not there yet, to be learnt from the first peer.
@@ -465,7 +509,7 @@ fn load(settings: &Settings) -> io::Result<Loaded> {
         (&settings.ca_cert, "CA certificate"),
     ] {
         if setting.is_empty() {
-            vlog_err_rl!(STREAM_SSL, (5, 5), "{} must be configured to use SSL/TLS", what);
+            wanting(what);
             complete = false;
         }
     }
@@ -473,9 +517,16 @@ fn load(settings: &Settings) -> io::Result<Loaded> {
         return Err(os(ENOPROTOOPT));
     }
     let (key_file, cert_file) = (&settings.private_key, &settings.certificate);
-    let mut chain =
-        certificates(cert_file).map_err(|e| lacking(format_args!("SSL_use_certificate_file: {e}")))?;
-    let key = key(key_file).map_err(lacking)?;
+    let mut chain = certificates(cert_file).map_err(|e| {
+        let error = lacking(format_args!("SSL_use_certificate_file: {e}"));
+        wanting("Certificate");
+        error
+    })?;
+    let key = key(key_file).map_err(|e| {
+        let error = lacking(e);
+        wanting("Private key");
+        error
+    })?;
 
     let anyone = settings.ca_cert == "none" || bootstraps(settings);
     let mut roots = RootCertStore::empty();
@@ -507,7 +558,10 @@ fn load(settings: &Settings) -> io::Result<Loaded> {
     let versions = protocols(&settings.protocols);
     let unusable = |e: rustls::Error| lacking(format_args!("SSL/TLS cannot be configured: {e}"));
     let mismatch = |_: rustls::Error| {
-        lacking("SSL_use_PrivateKey_file: error:05800074:x509 certificate routines::key values mismatch")
+        let error =
+            lacking("SSL_use_PrivateKey_file: error:05800074:x509 certificate routines::key values mismatch");
+        wanting("Private key");
+        error
     };
     let trust = Arc::new(ServerTrust { roots: roots.clone(), provider: Arc::clone(&provider) });
     let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -631,7 +685,7 @@ impl Session {
         if let Err(e) = self.connection.process_new_packets() {
             // The peer is told why, if it can be.
             let _ = self.flush(socket);
-            vlog_warn_rl!(STREAM_SSL, (10, 25), "{}: {}", self.function(), e);
+            vlog_warn_rl!(STREAM_SSL, (10, 25), "{}: {}", self.function(), in_openssl_words(&e));
             let theirs = matches!(e, rustls::Error::AlertReceived(_));
             return Err(os(if self.established && theirs { EIO } else { EPROTO }));
         }
@@ -656,7 +710,7 @@ impl Session {
                 vlog_warn_rl!(
                     STREAM_SSL,
                     (10, 25),
-                    "{}: unexpected SSL/TLS connection close",
+                    "{}: error:0A000126:SSL routines::unexpected eof while reading",
                     self.function()
                 );
                 return Err(os(EPROTO));
@@ -856,6 +910,24 @@ mod tests {
         for end in 0..whole.len() {
             assert_eq!(common_name(&whole[..end]), None, "cut at {end}");
         }
+    }
+
+    #[test]
+    fn errors_have_openssls_words() {
+        use rustls::{AlertDescription, CertificateError, Error};
+        let words = in_openssl_words(&Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        assert_eq!(words, "error:0A000086:SSL routines::certificate verify failed");
+        let words = in_openssl_words(&Error::AlertReceived(AlertDescription::UnknownCA));
+        assert_eq!(words, "error:0A000418:SSL routines::tlsv1 alert unknown ca");
+        let dir = std::env::temp_dir().join(format!("ib-tls-words-{}", std::process::id()));
+        std::fs::write(&dir, "-----BEGIN PRIVATE KEY-----\nAAAA\n").unwrap();
+        let path = dir.display().to_string();
+        assert_eq!(
+            key(&path).unwrap_err(),
+            "SSL_use_PrivateKey_file: error:1E08010C:DECODER routines::unsupported"
+        );
+        assert_eq!(certificates(&path).unwrap_err(), "error:04800066:PEM routines::bad end line");
+        std::fs::remove_file(&dir).unwrap();
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Client<'_, '_> {
         } else {
             ib_base::errno::strerror(error)
         };
-        Stop::Fatal(format!("{}: transaction failed ({why})", self.server))
+        Stop::Fatal(format!("transaction failed ({why})"))
     }
 
     /// Sends a request and returns the result; an error of the server ends the command.

@@ -379,7 +379,12 @@ impl Remotes {
         for _ in 0..BURST {
             let Some(remote) = self.remotes.get_mut(target) else { return };
             let Some(listener) = &mut remote.listener else { return };
-            match listener.accept() {
+            let accepted = listener.accept();
+            for _ in 0..listener.take_refused() {
+                let why = strerror(&std::io::Error::from_raw_os_error(tls::ENOPROTOOPT));
+                vlog_warn_rl!(OVSDB_JSONRPC_SERVER, (1, 5), "{target}: accept failed: {why}");
+            }
+            match accepted {
                 Ok(stream) => {
                     let key = stream.key();
                     let mut session = Session::from_stream(stream, &self.handle);
