@@ -105,6 +105,12 @@ fn sweeping_finds_what_no_packet_asks_for() {
     let some = t.n_conns();
     assert!((1..500).contains(&some), "{some}");
     while t.sweep(3_000_000).more {}
+    let kept: usize = t
+        .shards
+        .iter()
+        .flat_map(|s| s.wheel.lock().slots.iter().map(Vec::capacity).collect::<Vec<_>>())
+        .sum();
+    assert_eq!(kept, 0, "wheels of a table that has emptied take no memory");
     assert_eq!(t.n_conns(), 0);
     assert!(t.shards.iter().all(|s| s.map.lock().is_empty()));
 }
