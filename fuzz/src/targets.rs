@@ -8,6 +8,7 @@ mod l2;
 mod net;
 mod openflow;
 mod ovsdb;
+mod port_state;
 mod programs;
 mod tunnel;
 mod vhost;
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     row("conntrack", PACKET_SEEDS, conntrack::conntrack),
     row("connection-saved", conntrack::SAVED_SEEDS, conntrack::saved),
     row("ovs-dump", programs::OVS_DUMP_SEEDS, programs::ovs_dump),
+    row("port-state", port_state::SEEDS, port_state::restore),
     row("port-file", programs::PORT_SEEDS, programs::port_file),
     row("ftp", conntrack::FTP_SEEDS, conntrack::ftp),
     row("fragments", conntrack::FRAGMENT_SEEDS, conntrack::fragments),
