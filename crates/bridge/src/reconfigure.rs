@@ -105,6 +105,8 @@ pub struct BridgeLayer {
     ct_zones: BTreeMap<String, CtZones>,
     /// What the database wants has been applied once.
     configured: bool,
+    /// Numbers that interfaces get back which are made again in another datapath.
+    kept_numbers: BTreeMap<String, ib_flow::OfPort>,
 }
 
 impl BridgeLayer {
@@ -120,6 +122,7 @@ impl BridgeLayer {
             fresh: Fresh::All,
             ct_zones: BTreeMap::new(),
             configured: false,
+            kept_numbers: BTreeMap::new(),
         }
     }
 
@@ -162,6 +165,39 @@ impl BridgeLayer {
             _ => self.apply_all(),
         }
         warnings
+    }
+
+    /// Puts bridges whose datapath has died on what has taken its place, if something has. Their tables and connections stay, their
+    /// ports are made again under their numbers.
+    pub fn attach_again(&mut self) {
+        let kinds = self.switch.attach_again();
+        if kinds.is_empty() {
+            return;
+        }
+        let together = self.registry.remove_together();
+        let of_kind = |b: &RunningBridge| match b.desired.datapath_type.as_str() {
+            "" => kinds.iter().any(|k| k == "system"),
+            kind => kinds.iter().any(|k| k == kind),
+        };
+        for (name, running) in self.bridges.iter_mut().filter(|(_, b)| of_kind(b)) {
+            let Some(bridge) = self.switch.bridge_mut(name) else { continue };
+            let ports = std::mem::take(&mut running.ports);
+            for (port_name, port) in &ports {
+                for (iface, there) in &port.interfaces {
+                    self.kept_numbers.insert(iface.clone(), there.ofport);
+                    // The datapath that had the port is gone.
+                    let _ = bridge.port_del(there.ofport);
+                }
+                bridge.bundle_del(port_name);
+                offer_mac(running, port_name, None);
+            }
+            running.local_addresses.clear();
+        }
+        drop(together);
+        self.ct_zones.retain(|kind, _| !kinds.contains(kind));
+        self.apply_all();
+        self.kept_numbers.clear();
+        self.switch.set_configuring(false);
     }
 
     /// Takes down all bridges, and forgets what the database wants.
@@ -411,7 +447,8 @@ impl BridgeLayer {
                 }
                 continue;
             }
-            match create_interface(&self.registry, bridge, iface) {
+            match create_interface(&self.registry, bridge, iface, self.kept_numbers.get(&iface.name).copied())
+            {
                 Ok(made) => {
                     let port = running
                         .ports
@@ -607,6 +644,7 @@ fn create_interface(
     registry: &Registry,
     bridge: &mut Bridge,
     want: &InterfaceDesired,
+    number: Option<ib_flow::OfPort>,
 ) -> Result<RunningInterface, Refused> {
     let name = &want.name;
     let kind = bridge.device_kind(&want.kind);
@@ -624,7 +662,7 @@ fn create_interface(
     let config = PortConfig {
         name: name.clone(),
         kind: want.kind.clone(),
-        ofport_request: want.ofport_request,
+        ofport_request: number.or(want.ofport_request),
         options: want.options.clone(),
         tunnel: dev.is_tunnel(),
         netdev: device_status(&*dev),

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ib_base::time::Clock;
 use ib_base::vlog::module::{DPIF, DPIF_NETLINK};
@@ -67,7 +68,9 @@ pub(crate) struct Link {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Clock,
     /// Interface index of the datapath: its name in messages.
-    pub(crate) dp_ifindex: u32,
+    pub(crate) dp_ifindex: AtomicU32,
+    /// It is not there any more.
+    pub(crate) lost: AtomicBool,
     /// Goes into identifiers of flows.
     pub(crate) seed: u64,
     /// Sockets of upcalls; `userspace` actions name one.
@@ -122,7 +125,11 @@ impl Link {
         let mut w = Writer::new();
         fill(&mut w).map_err(unsayable)?;
         let attributes = w.finish().map_err(unsayable)?;
-        let header = Header { command, version: family.version(), dp_ifindex: self.dp_ifindex };
+        let header = Header {
+            command,
+            version: family.version(),
+            dp_ifindex: self.dp_ifindex.load(Ordering::Relaxed),
+        };
         Ok([&header.to_bytes()[..], &attributes].concat())
     }
 
@@ -710,6 +717,7 @@ impl Dpif for RemoteDpif {
             Ok(threads) => *upcalls = Attention::Threads(threads),
             Err(e) => {
                 ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name());
+                self.link.lost.store(true, Ordering::Relaxed);
                 self.tell_pids(&[0]);
             }
         }
@@ -719,8 +727,28 @@ impl Dpif for RemoteDpif {
         *upcalls = Attention::None;
         match self.open_upcalls() {
             Ok(sockets) => *upcalls = Attention::Kept(sockets),
-            Err(e) => ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name()),
+            Err(e) => {
+                ib_base::vlog_err!(DPIF, "{}: upcalls: {e}", self.full_name());
+                self.link.lost.store(true, Ordering::Relaxed);
+            }
         }
+    }
+    fn is_lost(&self) -> bool {
+        // The kernel's does not die.
+        self.link.transport.is_own() && self.link.lost.load(Ordering::Relaxed)
+    }
+    fn attach_again(&self) -> bool {
+        // Who has no socket any more is on its own: threads that are left end.
+        *self.upcalls.lock() = Attention::None;
+        let ask = |command| request_datapath(&self.link, self.kind, command, &self.name, None);
+        let found = match ask(command::GET) {
+            Err(DpifError::NotFound(_) | DpifError::Os(19, _)) => ask(command::NEW),
+            found => found,
+        };
+        let Ok(id) = found else { return false };
+        self.link.dp_ifindex.store(id, Ordering::Relaxed);
+        self.link.lost.store(false, Ordering::Relaxed);
+        true
     }
 
     fn conntrack(&self) -> Option<&dyn CtControl> {
@@ -781,6 +809,30 @@ fn port_info(port: Vport) -> Option<PortInfo> {
     Some(PortInfo { number: OdpPort(port.port_no?), name: port.name?, kind })
 }
 
+/// Asks for a datapath by its name; its number.
+fn request_datapath(
+    link: &Link,
+    kind: &str,
+    command: u8,
+    name: &str,
+    features: Option<u32>,
+) -> Result<u32, DpifError> {
+    let request = Datapath {
+        name: Some(name.to_owned()),
+        kind: link.transport.is_own().then(|| kind.to_owned()),
+        upcall_pid: (command == command::NEW).then_some(0),
+        user_features: features,
+        ..Datapath::default()
+    };
+    let payload = link.payload(Family::Datapath, command, |w| {
+        request.write(w);
+        Ok(())
+    })?;
+    let answer = link.transport.request(Family::Datapath, F_ECHO, &payload);
+    let answer = answer.map_err(|e| refused(&e, name))?.unwrap_or_default();
+    Header::split(&answer).map(|(header, _)| header.dp_ifindex).map_err(garbled)
+}
+
 /// The datapaths of one kind behind a transport.
 pub struct RemoteClass {
     kind: &'static str,
@@ -804,7 +856,8 @@ impl RemoteClass {
         Link {
             transport: Arc::clone(&self.transport),
             clock: self.clock.clone(),
-            dp_ifindex,
+            dp_ifindex: dp_ifindex.into(),
+            lost: AtomicBool::new(false),
             seed: u64::from_ne_bytes(ib_sys::random::bytes()),
             pids: Mutex::default(),
             per_cpu: false,
@@ -812,21 +865,7 @@ impl RemoteClass {
     }
 
     fn request(&self, command: u8, name: &str, features: Option<u32>) -> Result<u32, DpifError> {
-        let link = self.link(0);
-        let request = Datapath {
-            name: Some(name.to_owned()),
-            kind: self.transport.is_own().then(|| self.kind.to_owned()),
-            upcall_pid: (command == command::NEW).then_some(0),
-            user_features: features,
-            ..Datapath::default()
-        };
-        let payload = link.payload(Family::Datapath, command, |w| {
-            request.write(w);
-            Ok(())
-        })?;
-        let answer = self.transport.request(Family::Datapath, F_ECHO, &payload);
-        let answer = answer.map_err(|e| refused(&e, name))?.unwrap_or_default();
-        Header::split(&answer).map(|(header, _)| header.dp_ifindex).map_err(garbled)
+        request_datapath(&self.link(0), self.kind, command, name, features)
     }
 
     /// As [`Self::request`], with upcalls by processor if the kernel can; tools of Open vSwitch turn that on when they open a

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use ib_base::vlog::module::DPIF;
@@ -34,7 +35,7 @@ impl Upcalls {
     /// Opens a socket for each thread to come. What arrives waits there, as much as the socket's buffer holds.
     pub(crate) fn open(link: &Link) -> io::Result<Vec<Box<dyn UpcallSocket>>> {
         let n = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        (0..n).map(|_| link.transport.open_upcalls(link.dp_ifindex)).collect()
+        (0..n).map(|_| link.transport.open_upcalls(link.dp_ifindex.load(Ordering::Relaxed))).collect()
     }
 
     /// Starts a thread for each socket.
@@ -79,7 +80,11 @@ struct Thread {
 impl Thread {
     fn run(&mut self) {
         if let Err(e) = self.serve() {
-            vlog_err!(DPIF, "upcalls of this thread end: {}", ib_base::errno::strerror(&e));
+            // One that is lost is reported by those who look for another.
+            if !self.link.transport.is_own() {
+                vlog_err!(DPIF, "upcalls of this thread end: {}", ib_base::errno::strerror(&e));
+            }
+            self.link.lost.store(true, Ordering::Relaxed);
         }
     }
 

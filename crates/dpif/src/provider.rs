@@ -419,6 +419,15 @@ pub trait Dpif: Send + Sync {
     /// Takes upcalls, a bounded number, and keeps them for a handler that follows: for a datapath that has ports already while
     /// the control plane still learns of them. What has no ports before it has a handler needs not do anything.
     fn keep_upcalls(&self) {}
+    /// Whether the datapath has died with all that it had, as one in another process may.
+    fn is_lost(&self) -> bool {
+        false
+    }
+    /// Puts this on top of what has taken the place of one that is lost, made anew if need be; whether that went. It has no ports,
+    /// flows, meters and bonds then unless somebody else made them, and no handler.
+    fn attach_again(&self) -> bool {
+        false
+    }
     /// Its connection table, if it tracks connections and can be asked about them.
     fn conntrack(&self) -> Option<&dyn crate::conntrack::CtControl> {
         None

@@ -122,6 +122,44 @@ fn queues_are_heeded_and_outlive_the_switch() {
 }
 
 #[test]
+fn the_switch_goes_on_with_another_datapath_process() {
+    if !need(NET) {
+        return;
+    }
+    let split = Split::start();
+    let d = &split.0;
+    let br = unique("ibr");
+    d.run(&format!("ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev"));
+    let (a, b) = (Host::new("10.82.0.1/24"), Host::new("10.82.0.2/24"));
+    for (n, h) in [(7, &a), (9, &b)] {
+        d.run(&format!("ovs-vsctl add-port {br} {0} -- set interface {0} ofport_request={n}", h.port));
+    }
+    d.run(&format!("ovs-vsctl add-port {br} {br}p -- set interface {br}p type=internal"));
+    let number = || d.run(&format!("ovs-vsctl get interface {br}p ofport"));
+    let before = number();
+    d.run(&format!("ovs-ofctl -O OpenFlow13 add-meter {br} meter=1,kbps,band=type=drop,rate=900000"));
+    d.run(&format!("ovs-ofctl -O OpenFlow13 del-flows {br}"));
+    d.run(&format!("ovs-ofctl -O OpenFlow13 add-flow {br} priority=3,actions=meter:1,normal"));
+    wait_for("traffic", 10, || a.pings("10.82.0.2"));
+    d.kill("ironbridge-datapath", "-9");
+    assert!(!a.pings("10.82.0.2"));
+    // Nobody waits for the one that is gone.
+    assert!(d.run("ovs-appctl version").contains("ovs-vswitchd"));
+    assert!(d.run(&format!("ovs-ofctl -O OpenFlow13 dump-flows {br}")).contains("priority=3"));
+    d.try_run(&format!("ovs-vsctl --timeout=20 set bridge {br} other_config:x=y"));
+    d.run("ironbridge datapath --detach --no-chdir --pidfile --log-file");
+    wait_for("traffic through the new one", 20, || a.pings("10.82.0.2"));
+    assert_eq!(d.run(&format!("ovs-vsctl get interface {} ofport", b.port)), "9\n");
+    assert_eq!(number(), before);
+    let flows = d.run(&format!("ovs-ofctl -O OpenFlow13 dump-flows {br}"));
+    assert!(flows.contains("priority=3 actions=meter:1,NORMAL"), "{flows}");
+    assert!(d.run("ovs-appctl dpctl/dump-flows").contains("meter("));
+    // And again, with a switch that restarts upon it.
+    split.restart_switch("-9");
+    wait_for("traffic after all that", 10, || a.pings("10.82.0.2"));
+}
+
+#[test]
 fn stateful_flows_wait_for_their_tables() {
     if !need(NET) {
         return;

@@ -151,6 +151,13 @@ impl Backer {
         ids.insert(id);
         id
     }
+    /// Forgets the flows of a datapath that is gone.
+    pub(crate) fn forget_flows(&self) {
+        for ukey in self.ukeys.all() {
+            self.ukeys.remove(ukey.ufid);
+        }
+        self.leaving.lock().clear();
+    }
     /// Removes a meter from the provider.
     pub(crate) fn drop_meter(&self, id: u32) {
         // One that is not there is gone as well.

@@ -75,6 +75,15 @@ impl Ofproto {
         Ok(())
     }
 
+    /// Makes the meters again in a datapath that has none.
+    pub(crate) fn renew_meters(&self, backer: &Backer) {
+        for (id, meter) in self.meters.read().iter() {
+            if let Err(e) = backer.dpif.meter_set(meter.provider_id, &of_datapath(&meter.config)) {
+                ib_base::vlog_warn!(ib_base::vlog::module::OFPROTO_DPIF, "meter {id}: {e}");
+            }
+        }
+    }
+
     fn delete_meters(&self, backer: &Backer, id: u32, now: Instant) {
         let gone: Vec<u32> = match id {
             OFPM_ALL => self.meters.read().keys().copied().collect(),

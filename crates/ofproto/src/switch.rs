@@ -219,6 +219,32 @@ impl Switch {
         }
     }
 
+    /// Whether a datapath has died, and [`Self::attach_again`] is to be tried.
+    pub fn has_lost_datapaths(&self) -> bool {
+        self.backers.values().any(|b| b.dpif.is_lost())
+    }
+
+    /// Attaches to what has come in the place of datapaths that have died; their types. They have their meters again; ports are
+    /// the caller's to make anew, flows come with the packets, which wait until [`Self::set_configuring`] ends.
+    pub fn attach_again(&mut self) -> Vec<String> {
+        let mut kinds = Vec::new();
+        for (kind, backer) in self.backers.iter().filter(|(_, b)| b.dpif.is_lost()) {
+            if !backer.dpif.attach_again() {
+                continue;
+            }
+            backer.forget_flows();
+            for bridge in self.bridges.values().filter(|b| Arc::ptr_eq(&b.backer, backer)) {
+                bridge.of.renew_meters(backer);
+            }
+            if !self.restoring {
+                backer.dpif.keep_upcalls();
+            }
+            vlog_info!(OFPROTO_DPIF, "{}: attached to a new datapath process", backer.dpif.full_name());
+            kinds.push(kind.clone());
+        }
+        kinds
+    }
+
     /// While OpenFlow tables are being restored (`other_config:flow-restore-wait`) flows of datapaths are left alone, and packets
     /// that have none are dropped. It begins before there is a bridge.
     pub fn set_restoring(&mut self, restoring: bool) {

@@ -71,7 +71,12 @@ pub struct Vswitchd {
     configured: bool,
     /// TLS as the command line has it.
     tls: tls::Settings,
+    /// When a datapath that died was last looked for.
+    looked: Instant,
 }
+
+/// How often a datapath that died is looked for.
+const LOOK_MS: u64 = 100;
 
 /// An `exit` command that was given.
 struct Exit {
@@ -273,6 +278,7 @@ impl Vswitchd {
             exit: None,
             configured: false,
             tls: tls::settings(),
+            looked: Instant::ZERO,
         })
     }
 
@@ -285,6 +291,7 @@ impl Vswitchd {
     pub fn turn(&mut self, ready: &[Key]) {
         let now = self.clock.now();
         coverage::run(now);
+        self.look_for_datapaths(now);
         self.take_database(now);
         if self.registry.run() || ready.contains(&self.registry_key) {
             self.status_due = true;
@@ -307,6 +314,15 @@ impl Vswitchd {
         }
     }
 
+    /// Attaches to a datapath process that has come in the place of one that died.
+    fn look_for_datapaths(&mut self, now: Instant) {
+        if self.configured && now >= self.looked.plus_ms(LOOK_MS) && self.layer.switch.has_lost_datapaths() {
+            self.looked = now;
+            self.layer.attach_again();
+            self.status_due = true;
+        }
+    }
+
     /// Lets the switch do what is due and its connections speak.
     fn run_switch(&mut self, now: Instant) {
         self.layer.switch.run(now);
@@ -326,7 +342,9 @@ impl Vswitchd {
         let fixed = [Some(self.memory.deadline()), self.configured.then(|| self.status.deadline())];
         let can_tell = self.configured && self.database.is_ours() && self.database.pending.is_none();
         let news = (can_tell && self.layer.switch.has_status_news()).then_some(Instant::ZERO);
+        let look = self.layer.switch.has_lost_datapaths().then(|| self.looked.plus_ms(LOOK_MS));
         let moving = [
+            look,
             news,
             self.layer.switch.deadline(),
             self.conns.deadline(),
