@@ -110,9 +110,12 @@ fn body(id: &Identified<'_>, bytes: &[u8], tlv: u32, faults: &mut Faults) -> Res
         Raw::FlowMod10 => M::FlowMod(Box::new(flow_mod10(&mut c)?)),
         Raw::FlowMod11 => M::FlowMod(Box::new(flow_mod11(&mut c, v, tlv)?)),
         Raw::NxFlowMod => M::FlowMod(Box::new(nx_flow_mod(&mut c, v, tlv)?)),
-        Raw::GroupMod11 | Raw::GroupMod15 | Raw::NxGroupMod => {
-            M::GroupMod(group_wire::decode_mod(&mut c, v, id.kind.raw != Raw::GroupMod11)?)
-        }
+        Raw::GroupMod11 | Raw::GroupMod15 | Raw::NxGroupMod => M::GroupMod(group_wire::decode_mod(
+            &mut c,
+            v,
+            id.kind.raw != Raw::GroupMod11,
+            &mut faults.refused,
+        )?),
         Raw::PortMod10 | Raw::PortMod11 | Raw::PortMod14 => M::PortMod(port_mod(&mut c, v)?),
         Raw::TableMod11 | Raw::TableMod14 => M::TableMod(table_mod(&mut c, v)?),
         Raw::MeterMod => M::MeterMod(group_wire::decode_meter_mod(&mut c, &mut faults.refused)?),
@@ -495,7 +498,7 @@ fn packet_in(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<PacketIn, OfErr
             if v >= Version::V13 {
                 p.cookie = c.u64()?;
             }
-            p.metadata = mw::pull_ofp11_match(c, tlv, true)?.0;
+            p.metadata = mw::pull_oxm_match(c, tlv, false)?;
             c.skip(2)?;
         }
     }
@@ -537,9 +540,10 @@ fn packet_in2(c: &mut Cursor<'_>, tlv: u32, faults: &mut Faults) -> Result<Packe
                 has_data = true;
             }
             1 => {
-                full_len = Some(b.u32()?);
+                full_len = Some(u32_property(body)?);
             }
-            2 => p.buffer_id = b.u32()?,
+            2 => p.buffer_id = u32_property(body)?,
+            3 | 5 if body.len() != 1 => return Err(bad),
             3 => p.table_id = b.u8()?,
             4 => {
                 b.skip(4)?;
@@ -812,7 +816,7 @@ fn flow_mod11(c: &mut Cursor<'_>, v: Version, tlv: u32) -> Result<FlowMod, OfErr
         command,
         idle_timeout,
         hard_timeout,
-        importance: if v >= Version::V14 { importance } else { 0 },
+        importance: if v >= Version::V14 && command == FlowModCommand::Add { importance } else { 0 },
         buffer_id,
         out_port: port_from_wire32(out_port)?,
         out_group,
@@ -904,7 +908,7 @@ fn port_mod(c: &mut Cursor<'_>, v: Version) -> Result<PortMod, OfError> {
         while !c.is_empty() {
             let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
             match kind {
-                0 => advertise = Cursor::new(body, OfError::OFPBPC_BAD_LEN).u32()? & 0xffff,
+                0 => advertise = u32_property(body)? & 0xffff,
                 _ => return Err(OfError::OFPBPC_BAD_TYPE),
             }
         }
@@ -931,7 +935,8 @@ fn table_mod(c: &mut Cursor<'_>, v: Version) -> Result<TableMod, OfError> {
             let (kind, body) = property(c, OfError::OFPBPC_BAD_LEN)?;
             let mut b = Cursor::new(body, OfError::OFPBPC_BAD_LEN);
             match kind {
-                2 => out.eviction_flags = Some(b.u32()?),
+                2 => out.eviction_flags = Some(u32_property(body)?),
+                3 if body.len() != 4 => return Err(OfError::OFPBPC_BAD_LEN),
                 3 => {
                     vacancy.down = b.u8()?;
                     vacancy.up = b.u8()?;
@@ -1199,6 +1204,11 @@ fn ct_flush(c: &mut Cursor<'_>) -> Result<CtFlush, OfError> {
         }
     }
     Ok(out)
+}
+
+/// A property of 32 bits.
+fn u32_property(body: &[u8]) -> Result<u32, OfError> {
+    body.try_into().map(u32::from_be_bytes).map_err(|_| OfError::OFPBPC_BAD_LEN)
 }
 
 /// A property of 16 bits; its padding belongs to it.

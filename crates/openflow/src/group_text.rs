@@ -137,7 +137,8 @@ pub(crate) fn group_mod(out: &mut String, g: &GroupMod, v: Version, n: &Names<'_
         GroupModCommand::RemoveBucket => ("REMOVE_BUCKET", true, true),
     };
     let _ = write!(out, "\n {name} ");
-    if bucket_command {
+    // Buckets have ids in OpenFlow 1.5, and in Nicira's form of 1.0.
+    if bucket_command && matches!(v, Version::V10 | Version::V15) {
         out.push_str("command_bucket_id:");
         match g.command_bucket_id {
             BUCKET_FIRST => out.push_str("first"),
@@ -178,12 +179,12 @@ pub(crate) fn stats(out: &mut String, g: &GroupStats) {
     }
 }
 
-/// Numbers of actions that a version since 1.1 has: 1.2 put set_field in place of ten, 1.5 has the meter.
+/// Numbers of actions that a version since 1.1 has: 1.2 put set_field in place of a dozen, 1.5 has the move and the meter.
 fn actions_of(v: Version) -> u64 {
     let replaced = 0x67fe;
     let old = if v == Version::V11 { replaced } else { 0 };
-    let meter = if v == Version::V15 { 1 << 29 } else { 0 };
-    !(replaced | 1 << 29) | old | meter
+    let new = if v == Version::V15 { 3 << 28 } else { 0 };
+    !(replaced | 3 << 28) | old | new
 }
 
 /// Names of actions by number of OpenFlow 1.1+, in Open vSwitch's order.

@@ -31,21 +31,27 @@ fn kind_of(n: u8) -> Result<GroupType, OfError> {
     })
 }
 
-fn command_of(n: u16, new: bool) -> Result<GroupModCommand, OfError> {
+fn command_of(n: u16) -> Result<GroupModCommand, OfError> {
     Ok(match n {
         0 => GroupModCommand::Add,
         1 => GroupModCommand::Modify,
         2 => GroupModCommand::Delete,
         0x8000 => GroupModCommand::AddOrMod,
-        3 if new => GroupModCommand::InsertBucket,
-        5 if new => GroupModCommand::RemoveBucket,
+        3 => GroupModCommand::InsertBucket,
+        5 => GroupModCommand::RemoveBucket,
         _ => return Err(OfError::OFPGMFC_BAD_COMMAND),
     })
 }
 
-/// Decodes a group_mod; `new` is the layout of OpenFlow 1.5, also Nicira's in 1.0.
-pub fn decode_mod(c: &mut Cursor<'_>, v: Version, new: bool) -> Result<GroupMod, OfError> {
-    let (command, kind) = (command_of(c.u16()?, new), kind_of(c.u8()?));
+/// Decodes a group_mod; `new` is the layout of OpenFlow 1.5, also Nicira's in 1.0. What only a switch minds goes into
+/// `refused`.
+pub fn decode_mod(
+    c: &mut Cursor<'_>,
+    v: Version,
+    new: bool,
+    refused: &mut Option<OfError>,
+) -> Result<GroupMod, OfError> {
+    let (command, kind) = (command_of(c.u16()?), kind_of(c.u8()?));
     c.skip(1)?;
     let group_id = c.u32()?;
     let buckets;
@@ -69,6 +75,10 @@ pub fn decode_mod(c: &mut Cursor<'_>, v: Version, new: bool) -> Result<GroupMod,
         props = properties(c, kind?, command?)?;
     } else {
         buckets = buckets11(c, v)?;
+        if matches!(command, Ok(GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket)) {
+            // Without an id there is no telling which bucket.
+            *refused = Some(OfError::OFPGMFC_BAD_COMMAND);
+        }
     }
     let gm = GroupMod { command: command?, kind: kind?, group_id, command_bucket_id, buckets, props };
     check_mod(&gm)?;

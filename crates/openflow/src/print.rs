@@ -77,7 +77,18 @@ pub fn hex_dump(bytes: &[u8], ascii: bool) -> String {
     out
 }
 
-/// A message as text, which ends with a newline. No line ends with spaces.
+/// Lines that keep the spaces at their end, as in Open vSwitch.
+const KEEP_SPACES: [&str; 7] = [
+    "           rx rfc2819 ",
+    "           tx rfc2819 ",
+    "Manufacturer: ",
+    "Hardware: ",
+    "Software: ",
+    "Serial Num: ",
+    "DP Description: ",
+];
+
+/// A message as text, which ends with a newline. Few lines end with spaces.
 pub fn message_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
     let text = untrimmed_text(bytes, options);
     if !text.contains(" \n") {
@@ -86,8 +97,7 @@ pub fn message_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         let (body, end) = line.strip_suffix('\n').map_or((line, ""), |b| (b, "\n"));
-        // Open vSwitch leaves the space behind these counters.
-        let keep = body.starts_with("           rx rfc2819 ") || body.starts_with("           tx rfc2819 ");
+        let keep = KEEP_SPACES.iter().any(|k| body.starts_with(k));
         out.push_str(if keep { body } else { body.trim_end_matches(' ') });
         out.push_str(end);
     }
@@ -143,7 +153,11 @@ fn untrimmed_text(bytes: &[u8], options: &PrintOptions<'_>) -> String {
                         if broken.is_some() && groups {
                             out.push_str(" ***parse error***");
                         }
-                        if broken.is_some() && out[at..].trim().is_empty() {
+                        let begins_a_line = matches!(
+                            &d.message,
+                            Message::MultipartReply(MultipartReply { body: MultipartBody::PortDesc(_), .. })
+                        );
+                        if broken.is_some() && !begins_a_line && out[at..].trim().is_empty() {
                             out.truncate(at);
                         } else if !out.ends_with('\n') {
                             out.push('\n');

@@ -167,7 +167,7 @@ pub(crate) fn queue_config(out: &mut String, q: &QueueGetConfigReply, n: &Names<
     out.push(' ');
     let mut queues: Vec<&QueueConfig> = q.queues.iter().collect();
     queues.sort_by_key(|x| (x.port, x.queue));
-    let mut last = None;
+    let mut last = Some(OfPort(0));
     for x in queues {
         if last != Some(x.port) {
             out.push_str("port=");
@@ -306,7 +306,8 @@ fn monitor_request(out: &mut String, m: &FlowMonitorRequest, n: &Names<'_>) {
         put_port(out, m.out_port, n);
     }
     if m.out_group != OFPG_ANY {
-        let _ = write!(out, " out_group={}", m.out_group);
+        // Signed, as the original has it.
+        let _ = write!(out, " out_group={}", m.out_group as i32);
     }
     if m.table_id != 0xff {
         out.push_str(" table=");

@@ -60,10 +60,10 @@ pub(crate) fn request(
         Raw::TableFeaturesRequest => {
             let tables = entries(c, broken, |c| {
                 let command = c.rest().get(3).copied().unwrap_or(0);
+                let mut t = table_features(c, v)?;
                 if v == Version::V15 && command > 3 {
                     return Err(OfError::OFPTFFC_BAD_COMMAND);
                 }
-                let mut t = table_features(c, v)?;
                 t.command = if v == Version::V15 { command } else { 0 };
                 Ok(t)
             });
@@ -121,7 +121,7 @@ fn nx_monitor_request(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowMonitorRequest
     let (id, flags, out_port, match_len) = (c.u32()?, c.u16()?, OfPort(c.u16()?), usize::from(c.u16()?));
     let table_id = c.u8()?;
     c.zeros(5, OfError::NXBRC_MUST_BE_ZERO)?;
-    if flags & !0x3f != 0 {
+    if flags & !0x3f != 0 || flags & 0xf == 0 {
         return Err(OfError::OFPMOFC_BAD_FLAGS);
     }
     let match_ = mw::pull_nxm(c, match_len, tlv, true)?.match_;
@@ -132,11 +132,12 @@ fn nx_monitor_request(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowMonitorRequest
 fn onf_monitor_request(c: &mut Cursor<'_>, tlv: u32) -> Result<FlowMonitorRequest, OfError> {
     let (id, flags) = (c.u32()?, c.u16()?);
     c.skip(2)?;
-    let (out_port, table_id) = (port32(c)?, c.u8()?);
+    let (out_port, table_id) = (c.u32()?, c.u8()?);
     c.zeros(3, OfError::NXBRC_MUST_BE_ZERO)?;
-    if flags & !0x3f != 0 {
+    if flags & !0x3f != 0 || flags & 0xf == 0 {
         return Err(OfError::OFPMOFC_BAD_FLAGS);
     }
+    let out_port = port_from_wire32(out_port)?;
     let match_ = mw::pull_ofp11_match(c, tlv, true)?.0;
     Ok(FlowMonitorRequest { id, command: 0, flags, out_port, out_group: OFPG_ANY, table_id, match_ })
 }

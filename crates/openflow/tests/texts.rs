@@ -127,9 +127,21 @@ fn what_no_switch_does_is_printed() {
              00000000ffffffff0000000000000000000000000000000000000000ffffffffffffffff",
             "OFPT_FLOW_REMOVED (OF1.1) (xid=0x7):  reason=delete table_id=30 duration0.045s idle0 hard1 pkts0 bytes0\n",
         ),
+        ("030f001000000007000300007fff0000", "OFPT_GROUP_MOD (OF1.2) (xid=0x7):\n INSERT_BUCKET group_id=2147418112\n"),
+        (
+            "050e003800000007000000000000000000000000000000001b01000000008000ffffffffffffffffffffffff0000030000010004
+             00000000",
+            "OFPT_FLOW_MOD (OF1.4) (xid=0x7): MOD table:27 actions=drop\n",
+        ),
+        ("011500180000000700000000000000000000000000080000", "OFPT_QUEUE_GET_CONFIG_REPLY (xid=0x7): queue 0:\n"),
     ] {
         check(hex, expect);
     }
+    let insert = bytes_of("030f001000000007000300007fff0000");
+    assert_eq!(
+        ib_openflow::decode::decode(&insert).err(),
+        Some(ib_openflow::error::OfError::OFPGMFC_BAD_COMMAND)
+    );
     let meter = bytes_of("041d00100000000700010000 00000000");
     assert_eq!(
         ib_openflow::decode::decode(&meter).err(),
@@ -142,6 +154,19 @@ fn what_no_switch_does_is_printed() {
 fn the_first_fault_is_named() {
     for (hex, error) in [
         ("0705000800000007", "OFPBRC_BAD_TYPE"),
+        (
+            "051000300000000700000001000000000009aa550006000000000000000000010000000c000000000000000000000000",
+            "OFPBPC_BAD_LEN",
+        ),
+        ("0611002000000007050000000000000c0002000800000007000300070a140000", "OFPBPC_BAD_LEN"),
+        (
+            "040a0028000000070000000100000000aa55aa55000600000000ffff000000000000000000000000",
+            "OFPBMC_BAD_TYPE",
+        ),
+        (
+            "0110003800000007ffff00000000232000000002000000000000000000000000000000000000000000000000003effff0000010000000000",
+            "OFPMOFC_BAD_FLAGS",
+        ),
         ("061100180000000705000000000000000003000814 0a0000", "OFPBPC_BAD_VALUE"),
         ("0611001800000007050000000000000000030008 0a140300", "OFPBPC_BAD_VALUE"),
         ("05200010000000070007000000000000", "OFPBFC_MSG_BAD_LEN"),
