@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use support::{Daemons, Dir, Host, NET, Running, need, sh, unique, wait_for};
 
@@ -17,14 +18,20 @@ struct Net {
     port: String,
     br: [String; 2],
     far: Host,
+    /// The last to go.
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// Whose addresses are in this namespace: two nets with the same ones would take each other's packets.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Net {
     fn new() -> Net {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let far = Host::new("10.84.0.2/24");
         sh(&format!("ip addr add 10.84.0.1/24 dev {}", far.port));
         let (a, b) = (Daemons::start(&[]), Daemons::start_in(&far.ns));
-        let n = Net { a, b, port: unique("ibm"), br: [unique("ibr"), unique("ibr")], far };
+        let n = Net { a, b, port: unique("ibm"), br: [unique("ibr"), unique("ibr")], far, _alone: alone };
         for (d, br) in [(&n.a, &n.br[0]), (&n.b, &n.br[1])] {
             d.run(&format!("ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev fail_mode=secure"));
         }
