@@ -11,6 +11,7 @@ pub mod ct_zones;
 pub mod desired;
 pub mod export;
 mod monitor;
+mod mtu;
 pub mod qos;
 mod reader;
 mod reconfigure;

@@ -37,6 +37,8 @@ pub(crate) struct RunningBridge {
     /// Addresses of its ports that it may take for its own, with their ports.
     macs: BTreeSet<(Mac, String)>,
     pub(crate) mac: Mac,
+    /// See [`crate::mtu`]; bytes.
+    pub(crate) smallest_mtu: u32,
     pub(crate) datapath_id: u64,
     /// Addresses that were given to its own port.
     local_addresses: Vec<LocalAddress>,
@@ -379,6 +381,7 @@ impl BridgeLayer {
             ports: BTreeMap::new(),
             macs: BTreeSet::new(),
             mac: Mac::ZERO,
+            smallest_mtu: crate::mtu::DEFAULT,
             datapath_id: 0,
             local_addresses: Vec::new(),
         };
@@ -410,9 +413,7 @@ impl BridgeLayer {
                 keep
             });
             if port.interfaces.is_empty() {
-                bridge.bundle_del(port_name);
-                offer_mac(running, port_name, None);
-                running.ports.remove(port_name);
+                remove_port(bridge, running, port_name);
             }
         }
     }
@@ -442,8 +443,12 @@ impl BridgeLayer {
             };
             let present = running.ports.get_mut(port_name).and_then(|p| p.interfaces.get_mut(&iface.name));
             if let Some(there) = present {
-                if let Err(why) = update_interface(bridge, there, iface) {
-                    note(why);
+                if let Err(refused) = update_interface(bridge, there, iface) {
+                    // What its row asks for cannot be, and what there was is wanted no more.
+                    if refused.by_config {
+                        take_interface(bridge, running, port_name, &iface.name);
+                    }
+                    note(refused);
                 }
                 continue;
             }
@@ -613,6 +618,24 @@ fn note_failure(failed: &mut Failures, before: &Failures, iface: &str, failure: 
         vlog_warn!(BRIDGE, "{}", failure.why);
     }
     failed.insert(iface.to_owned(), failure);
+}
+
+/// Takes an interface out of a port, and the port away with its last one.
+fn take_interface(bridge: &mut Bridge, running: &mut RunningBridge, port_name: &str, name: &str) {
+    let Some(port) = running.ports.get_mut(port_name) else { return };
+    if let Some(iface) = port.interfaces.remove(name) {
+        remove_interface(bridge, name, iface.ofport);
+    }
+    if port.interfaces.is_empty() {
+        remove_port(bridge, running, port_name);
+    }
+}
+
+/// Takes a port away that has no interfaces any more.
+fn remove_port(bridge: &mut Bridge, running: &mut RunningBridge, port_name: &str) {
+    bridge.bundle_del(port_name);
+    offer_mac(running, port_name, None);
+    running.ports.remove(port_name);
 }
 
 fn remove_interface(bridge: &mut Bridge, name: &str, ofport: ib_flow::OfPort) {

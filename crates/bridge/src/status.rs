@@ -75,7 +75,11 @@ impl StatusWriter {
         if with_stats || std::mem::take(&mut self.all_due) {
             layer.devices_changed();
         }
-        match layer.take_fresh() {
+        let fresh = layer.take_fresh();
+        if !matches!(&fresh, Fresh::Ports(ports) if ports.is_empty()) {
+            layer.bridges.values_mut().for_each(crate::mtu::settle);
+        }
+        match fresh {
             Fresh::All => {
                 self.interfaces(layer, idl, txn, with_stats);
                 self.written.retain(|uuid| {

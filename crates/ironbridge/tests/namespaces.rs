@@ -206,3 +206,47 @@ fn what_a_row_asks_for_in_vain_is_logged_as_by_the_original() {
         assert!(log.contains(line), "{line}{log}");
     }
 }
+
+#[test]
+fn internal_ports_follow_the_smallest_mtu() {
+    let d = Daemons::start(&["--enable-dummy=override"]);
+    d.run("ovs-vsctl add-br br0 -- set bridge br0 datapath_type=dummy");
+    d.run("ovs-vsctl add-port br0 i1 -- set interface i1 type=internal");
+    for port in ["p1", "p2"] {
+        d.run(&format!("ovs-vsctl add-port br0 {port} -- set interface {port} type=dummy"));
+    }
+    let mtus = |names: &str| d.run(&format!("ovs-vsctl get interface {names}")).replace('\n', " ");
+    // Lines and answers of the original: what is done, then the MTUs of br0, i1, p1 and p2.
+    for (line, expect) in [
+        ("set interface p1 mtu_request=1400", "1400 1400 1400 1500 "),
+        ("set interface p2 mtu_request=1300", "1300 1300 1400 1300 "),
+        ("clear interface p2 mtu_request -- set interface p2 mtu_request=1600", "1400 1400 1400 1600 "),
+        ("set interface br0 mtu_request=1200", "1200 1200 1400 1600 "),
+        ("remove interface br0 mtu_request 1200", "1400 1400 1400 1600 "),
+        ("set interface p1 mtu_request=2000", "1600 1600 2000 1600 "),
+        ("set interface i1 mtu_request=1000", "1000 1000 2000 1600 "),
+    ] {
+        d.run(&format!("ovs-vsctl {line}"));
+        support::wait_for(line, 10, || {
+            ["br0", "i1", "p1", "p2"].map(|i| mtus(&format!("{i} mtu"))).concat() == expect
+        });
+    }
+    // One that is larger than the others is made smaller.
+    d.run("ovs-vsctl add-port br0 i2 -- set interface i2 type=internal");
+    support::wait_for("i2", 10, || mtus("i2 mtu") == "1000 ");
+}
+
+#[test]
+fn a_port_whose_row_asks_for_what_cannot_be_goes() {
+    let d = Daemons::start(&["--enable-dummy=override"]);
+    d.run("ovs-vsctl add-br br0 -- set bridge br0 datapath_type=dummy");
+    d.run("ovs-vsctl add-port br0 x1 -- set interface x1 type=patch options:peer=y1 ofport_request=4");
+    assert!(d.run("ovs-appctl dpif/show").contains("x1 4/none"));
+    d.run("ovs-vsctl set interface x1 options:peer=x1");
+    let row = d.run("ovs-vsctl get interface x1 ofport error");
+    assert_eq!(row, "-1\n\"x1: patch peer must not be self\"\n");
+    assert!(!d.run("ovs-appctl dpif/show").contains("x1"));
+    assert!(d.log().contains("|bridge|INFO|bridge br0: deleted interface x1 on port 4\n"), "{}", d.log());
+    d.run("ovs-vsctl set interface x1 options:peer=y1");
+    assert!(d.run("ovs-appctl dpif/show").contains("x1 4/none"), "{}", d.log());
+}
