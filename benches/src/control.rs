@@ -6,7 +6,7 @@ use ib_base::json::Json;
 use ib_base::time::{Clock, Instant};
 use ib_dp_userspace::{Config, DpUserspaceClass};
 use ib_netdev::{DummyLevel, Registry};
-use ib_ofproto::flow_mod::Origin;
+use ib_ofproto::flow_mod::{Origin, rule_mod};
 use ib_ofproto::{Bridge, Switch};
 use ib_openflow::flow_text::{Purpose, parse_flow_mod};
 use ib_openflow::message::{FlowMod, FlowModCommand, Message, Version};
@@ -24,7 +24,7 @@ fn parse(text: &str) -> FlowMod {
 /// Adds flows in ovs-ofctl's notation.
 pub fn add_flows<'a>(bridge: &Bridge, now: Instant, flows: impl IntoIterator<Item = &'a str>) {
     for flow in flows {
-        bridge.of.flow_mod(&parse(flow), Origin::default(), now).expect("the flow goes in");
+        bridge.of.flow_mod(rule_mod(parse(flow)), Origin::default(), now).expect("the flow goes in");
     }
 }
 
@@ -60,7 +60,7 @@ pub fn flow_mod_apply(n: u64) -> u64 {
         let address = u32::try_from(i).unwrap_or(0);
         flow.match_.flow.nw_src = ib_packet::Be32::new(address);
         flow.match_.mask.0.nw_src = ib_packet::Be32::MAX;
-        of.flow_mod(&flow, Origin::default(), clock.now()).expect("the flow goes in");
+        of.flow_mod(rule_mod(flow.clone()), Origin::default(), clock.now()).expect("the flow goes in");
     }
     n
 }

@@ -4,19 +4,32 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use ib_flow::{Flow, Mask, Match};
 use parking_lot::RwLock;
 
 use crate::mini::{MiniMask, MiniMatch};
 use crate::rule::{AsClsRule, Conjunction};
 use crate::subtable::{Subtable, TrieLookup};
-use crate::trie::{PrefixField, Trie};
+use crate::trie::{FieldTrie, PrefixField};
 
 struct Inner<R> {
-    /// By highest priority, falling; stable, so that equals stay in order of creation.
+    /// In no order; the last one takes the place of one that goes.
     subtables: Vec<Subtable<R>>,
-    tries: Vec<(PrefixField, Trie)>,
+    /// Where each mask's is.
+    by_mask: HashMap<MiniMask, u32, FixedState>,
+    /// By highest priority, falling; equals in order of creation.
+    order: Vec<Rank>,
+    tries: Vec<(PrefixField, FieldTrie)>,
     n_rules: usize,
+}
+
+/// A subtable's place among the others.
+#[derive(Clone, Copy)]
+struct Rank {
+    /// The highest of its rules.
+    priority: i32,
+    at: u32,
 }
 
 /// Versioned rules, found by key. See the crate's description.
@@ -34,9 +47,8 @@ impl<R: AsClsRule> Default for Classifier<R> {
 impl<R: AsClsRule> Classifier<R> {
     /// An empty classifier with the default prefix fields.
     pub fn new() -> Classifier<R> {
-        let tries = PrefixField::DEFAULTS.iter().map(|f| (*f, Trie::default())).collect();
         Classifier {
-            inner: RwLock::new(Inner { subtables: Vec::new(), tries, n_rules: 0 }),
+            inner: RwLock::new(Inner::new(&PrefixField::DEFAULTS)),
             seed: foldhash::fast::RandomState::default().hash_one(0u8),
         }
     }
@@ -47,7 +59,7 @@ impl<R: AsClsRule> Classifier<R> {
         if inner.tries.iter().map(|t| t.0).eq(fields.iter().copied()) {
             return false;
         }
-        let mut tries: Vec<(PrefixField, Trie)> = fields.iter().map(|f| (*f, Trie::default())).collect();
+        let mut tries = empty_tries(fields);
         for subtable in &mut inner.subtables {
             let mask = subtable.mask.expand();
             subtable.trie_plens = fields.iter().map(|f| f.prefix_len(&mask.0)).collect();
@@ -80,14 +92,11 @@ impl<R: AsClsRule> Classifier<R> {
         let mut inner = self.inner.write();
         let inner = &mut *inner;
         let cls = rule.cls();
-        let at = match inner.subtables.iter().position(|s| s.mask == *cls.mini.mask()) {
-            Some(at) => at,
-            None => {
-                inner.subtables.push(Subtable::new(cls.mini.mask().clone(), &inner.tries, self.seed));
-                inner.subtables.len() - 1
-            }
+        let at = match inner.by_mask.get(cls.mini.mask()) {
+            Some(at) => *at,
+            None => inner.new_subtable(cls.mini.mask(), self.seed),
         };
-        let subtable = &mut inner.subtables[at];
+        let subtable = &mut inner.subtables[at as usize];
         if subtable.trie_plens.iter().any(|p| *p != 0) {
             let flow = cls.mini.flow();
             for ((field, trie), plen) in inner.tries.iter_mut().zip(&subtable.trie_plens) {
@@ -97,8 +106,9 @@ impl<R: AsClsRule> Classifier<R> {
         let before = subtable.max_priority();
         subtable.insert(rule);
         inner.n_rules += 1;
-        if inner.subtables[at].max_priority() != before {
-            inner.subtables.sort_by_key(|s| std::cmp::Reverse(s.max_priority()));
+        let priority = inner.subtables[at as usize].max_priority();
+        if priority != before {
+            inner.rank(at, before, priority);
         }
     }
 
@@ -111,8 +121,8 @@ impl<R: AsClsRule> Classifier<R> {
     pub fn remove_all(&self, rules: &[Arc<R>]) {
         let mut inner = self.inner.write();
         if rules.len() == inner.n_rules {
-            let tries = inner.tries.iter().map(|(field, _)| (*field, Trie::default())).collect();
-            *inner = Inner { subtables: Vec::new(), tries, n_rules: 0 };
+            let fields: Vec<PrefixField> = inner.tries.iter().map(|t| t.0).collect();
+            *inner = Inner::new(&fields);
             return;
         }
         for rule in rules {
@@ -146,35 +156,33 @@ impl<R: AsClsRule> Classifier<R> {
     /// As [`Self::find_exact`].
     pub fn find_exact_mini(&self, m: &MiniMatch, priority: i32, version: u64) -> Option<Arc<R>> {
         let inner = self.inner.read();
-        let subtable = inner.subtables.iter().find(|s| s.mask == *m.mask())?;
+        let subtable = inner.subtable(m.mask())?;
         subtable.same_match(m, version).find(|r| r.cls().priority() == priority).cloned()
     }
 
     /// A visible rule of the same priority that some packet would match as well.
-    pub fn find_overlap(&self, m: &Match, priority: i32, version: u64) -> Option<Arc<R>> {
-        let m = MiniMatch::new(m);
+    pub fn find_overlap(&self, m: &MiniMatch, priority: i32, version: u64) -> Option<Arc<R>> {
         let inner = self.inner.read();
         inner
-            .subtables
+            .order
             .iter()
-            .take_while(|s| s.max_priority() >= priority)
-            .flat_map(Subtable::iter)
+            .take_while(|rank| rank.priority >= priority)
+            .flat_map(|rank| inner.subtables[rank.at as usize].iter())
             .find(|r| {
                 let cls = r.cls();
-                cls.priority() == priority && cls.is_visible(version) && cls.mini.intersects(&m)
+                cls.priority() == priority && cls.is_visible(version) && cls.mini.intersects(m)
             })
             .cloned()
     }
 
     /// Visible rules that lie within `criteria` (the meaning of a loose flow_mod): masks by highest
     /// priority, rules of one mask by [`AsClsRule::order`].
-    pub fn collect_loose(&self, criteria: &Match, version: u64) -> Vec<Arc<R>> {
-        let criteria = MiniMatch::new(criteria);
+    pub fn collect_loose(&self, criteria: &MiniMatch, version: u64) -> Vec<Arc<R>> {
         let inner = self.inner.read();
         let mut out = Vec::new();
-        for subtable in inner.subtables.iter().filter(|s| s.mask.covers(criteria.mask())) {
+        for subtable in inner.in_order().filter(|s| s.mask.covers(criteria.mask())) {
             let begin = out.len();
-            let within = |r: &&Arc<R>| r.cls().is_visible(version) && r.cls().mini.is_within(&criteria);
+            let within = |r: &&Arc<R>| r.cls().is_visible(version) && r.cls().mini.is_within(criteria);
             out.extend(subtable.iter().filter(within).cloned());
             out[begin..].sort_by_key(|r: &Arc<R>| r.order());
         }
@@ -183,22 +191,71 @@ impl<R: AsClsRule> Classifier<R> {
 
     /// All rules, visible or not, in no order.
     pub fn collect_all(&self) -> Vec<Arc<R>> {
-        self.inner.read().subtables.iter().flat_map(Subtable::iter).cloned().collect()
+        self.inner.read().in_order().flat_map(Subtable::iter).cloned().collect()
     }
 
     /// The masks in use.
     pub fn masks(&self) -> Vec<MiniMask> {
-        self.inner.read().subtables.iter().map(|s| s.mask.clone()).collect()
+        self.inner.read().in_order().map(|s| s.mask.clone()).collect()
     }
 }
 
+fn empty_tries(fields: &[PrefixField]) -> Vec<(PrefixField, FieldTrie)> {
+    fields.iter().map(|f| (*f, FieldTrie::new(*f))).collect()
+}
+
 impl<R: AsClsRule> Inner<R> {
+    fn new(fields: &[PrefixField]) -> Inner<R> {
+        Inner {
+            subtables: Vec::new(),
+            by_mask: HashMap::default(),
+            order: Vec::new(),
+            tries: empty_tries(fields),
+            n_rules: 0,
+        }
+    }
+
+    fn subtable(&self, mask: &MiniMask) -> Option<&Subtable<R>> {
+        self.by_mask.get(mask).map(|at| &self.subtables[*at as usize])
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &Subtable<R>> {
+        self.order.iter().map(|rank| &self.subtables[rank.at as usize])
+    }
+
+    /// An empty one, behind all others.
+    fn new_subtable(&mut self, mask: &MiniMask, seed: u64) -> u32 {
+        let at = self.subtables.len() as u32;
+        let subtable = Subtable::new(mask.clone(), &self.tries, seed);
+        self.order.push(Rank { priority: subtable.max_priority(), at });
+        self.subtables.push(subtable);
+        self.by_mask.insert(mask.clone(), at);
+        at
+    }
+
+    fn place_of(&self, at: u32, priority: i32) -> Option<usize> {
+        let from = self.order.partition_point(|rank| rank.priority > priority);
+        Some(from + self.order[from..].iter().position(|rank| rank.at == at)?)
+    }
+
+    /// A subtable's highest priority has changed. One that rises comes behind the others of that priority, one that
+    /// falls before them, as if all were sorted again.
+    fn rank(&mut self, at: u32, before: i32, priority: i32) {
+        let Some(old) = self.place_of(at, before) else { return };
+        self.order[old].priority = priority;
+        if priority > before {
+            let new = self.order[..old].partition_point(|rank| rank.priority >= priority);
+            self.order[new..=old].rotate_right(1);
+        } else {
+            let new = old + 1 + self.order[old + 1..].partition_point(|rank| rank.priority > priority);
+            self.order[old..new].rotate_left(1);
+        }
+    }
+
     fn remove(&mut self, rule: &Arc<R>) -> bool {
         let cls = rule.cls();
-        let Some(at) = self.subtables.iter().position(|s| s.mask == *cls.mini.mask()) else {
-            return false;
-        };
-        let subtable = &mut self.subtables[at];
+        let Some(&at) = self.by_mask.get(cls.mini.mask()) else { return false };
+        let subtable = &mut self.subtables[at as usize];
         let before = subtable.max_priority();
         if !subtable.remove(rule) {
             return false;
@@ -210,12 +267,26 @@ impl<R: AsClsRule> Inner<R> {
                 trie.remove(field.load(&flow), *plen);
             }
         }
+        let priority = subtable.max_priority();
         if subtable.is_empty() {
-            self.subtables.remove(at);
-        } else if subtable.max_priority() != before {
-            self.subtables.sort_by_key(|s| std::cmp::Reverse(s.max_priority()));
+            self.remove_subtable(at, before);
+        } else if priority != before {
+            self.rank(at, before, priority);
         }
         true
+    }
+
+    fn remove_subtable(&mut self, at: u32, priority: i32) {
+        if let Some(place) = self.place_of(at, priority) {
+            self.order.remove(place);
+        }
+        let gone = self.subtables.swap_remove(at as usize);
+        self.by_mask.remove(&gone.mask);
+        let moved = self.subtables.len() as u32;
+        if at != moved {
+            self.order.iter_mut().filter(|rank| rank.at == moved).for_each(|rank| rank.at = at);
+            self.by_mask.insert(self.subtables[at as usize].mask.clone(), at);
+        }
     }
 
     fn lookup(
@@ -230,10 +301,11 @@ impl<R: AsClsRule> Inner<R> {
         let mut hard: Option<&Arc<R>> = None;
         let mut hard_priority = i32::MIN;
         let mut soft: Vec<(&Arc<R>, &Subtable<R>)> = Vec::new();
-        for subtable in &self.subtables {
-            if hard.is_some() && subtable.max_priority() <= hard_priority {
+        for rank in &self.order {
+            if hard.is_some() && rank.priority <= hard_priority {
                 break;
             }
+            let subtable = &self.subtables[rank.at as usize];
             let found = match wc {
                 Some(wc) => subtable.lookup_wc(version, flow, &mut tries, wc),
                 None => subtable.lookup(version, flow),
@@ -477,12 +549,41 @@ mod tests {
         cls.insert(Arc::new(ClsRule::new(&on_port(2, None), 10, &[], 3)));
         assert!(cls.find_exact(&on_port(1, None), 10, 0).is_some());
         assert!(cls.find_exact(&on_port(1, None), 11, 0).is_none());
-        assert_eq!(cls.collect_loose(&on_port(1, None), 0).len(), 2);
-        assert_eq!(cls.collect_loose(&Match::catch_all(), 2).len(), 2);
-        assert_eq!(cls.collect_loose(&Match::catch_all(), 3).len(), 3);
-        assert!(cls.find_overlap(&on_port(0, Some(9)), 10, 0).is_some());
-        assert!(cls.find_overlap(&on_port(3, Some(9)), 10, 0).is_none());
-        assert!(cls.find_overlap(&on_port(0, Some(9)), 9, 0).is_none());
+        assert_eq!(cls.collect_loose(&MiniMatch::new(&on_port(1, None)), 0).len(), 2);
+        assert_eq!(cls.collect_loose(&MiniMatch::catch_all(), 2).len(), 2);
+        assert_eq!(cls.collect_loose(&MiniMatch::catch_all(), 3).len(), 3);
+        assert!(cls.find_overlap(&MiniMatch::new(&on_port(0, Some(9))), 10, 0).is_some());
+        assert!(cls.find_overlap(&MiniMatch::new(&on_port(3, Some(9))), 10, 0).is_none());
+        assert!(cls.find_overlap(&MiniMatch::new(&on_port(0, Some(9))), 9, 0).is_none());
+    }
+
+    #[test]
+    fn subtables_stay_in_order() {
+        let mut r = Rng(7);
+        let cls: Classifier<ClsRule> = Classifier::new();
+        let mut rules: Vec<Arc<ClsRule>> = Vec::new();
+        // Masks with the priorities of their rules, sorted as a whole after each change.
+        let mut model: Vec<(MiniMask, Vec<i32>)> = Vec::new();
+        for _ in 0..2000 {
+            if rules.len() < 30 && r.below(2) == 0 {
+                let rule = Arc::new(ClsRule::new(&random_match(&mut r), r.below(5) as i32, &[], 0));
+                let (mask, priority) = (rule.mini().mask(), rule.priority());
+                match model.iter_mut().find(|(m, _)| m == mask) {
+                    Some((_, priorities)) => priorities.push(priority),
+                    None => model.push((mask.clone(), vec![priority])),
+                }
+                cls.insert(Arc::clone(&rule));
+                rules.push(rule);
+            } else if !rules.is_empty() {
+                let rule = rules.swap_remove(r.below(rules.len() as u32) as usize);
+                assert!(cls.remove(&rule));
+                let (_, priorities) = model.iter_mut().find(|(m, _)| m == rule.mini().mask()).unwrap();
+                priorities.swap_remove(priorities.iter().position(|p| *p == rule.priority()).unwrap());
+                model.retain(|(_, priorities)| !priorities.is_empty());
+            }
+            model.sort_by_key(|(_, priorities)| std::cmp::Reverse(*priorities.iter().max().unwrap()));
+            assert_eq!(cls.masks(), model.iter().map(|(m, _)| m.clone()).collect::<Vec<_>>());
+        }
     }
 
     #[test]

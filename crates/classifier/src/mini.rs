@@ -100,6 +100,10 @@ impl MiniMatch {
         let values = mask.words.iter().map(|&(i, bits)| flow[i as usize] & bits).collect();
         MiniMatch { mask, values }
     }
+    /// One that everything matches.
+    pub fn catch_all() -> MiniMatch {
+        MiniMatch { mask: MiniMask { words: Arc::default() }, values: Box::default() }
+    }
     /// The mask.
     #[inline]
     pub fn mask(&self) -> &MiniMask {
@@ -109,6 +113,13 @@ impl MiniMatch {
     #[inline]
     pub fn values(&self) -> &[u64] {
         &self.values
+    }
+    /// The value of a word, 0 for one outside of the mask.
+    pub(crate) fn word(&self, index: u8) -> u64 {
+        match self.mask.words.binary_search_by_key(&index, |w| w.0) {
+            Ok(at) => self.values[at],
+            Err(_) => 0,
+        }
     }
     /// The whole match again.
     pub fn expand(&self) -> Match {

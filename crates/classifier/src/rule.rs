@@ -35,8 +35,17 @@ impl ClsRule {
     /// A rule that is visible from `add_version` on. `conjunctions` not empty makes it a clause of
     /// conjunctive matches instead of a match of its own.
     pub fn new(m: &Match, priority: i32, conjunctions: &[Conjunction], add_version: u64) -> ClsRule {
+        ClsRule::from_mini(MiniMatch::new(m), priority, conjunctions, add_version)
+    }
+    /// As [`Self::new`].
+    pub fn from_mini(
+        mini: MiniMatch,
+        priority: i32,
+        conjunctions: &[Conjunction],
+        add_version: u64,
+    ) -> ClsRule {
         ClsRule {
-            mini: MiniMatch::new(m),
+            mini,
             priority,
             conjunctions: conjunctions.into(),
             add_version: AtomicU64::new(add_version),

@@ -11,7 +11,7 @@ use ib_flow::{Flow, Mask};
 
 use crate::mini::{MiniMask, MiniMatch};
 use crate::rule::AsClsRule;
-use crate::trie::{Found, PrefixField, Trie, prefix_mask};
+use crate::trie::{FieldTrie, Found, Key, PrefixField, Trie};
 
 /// First word of L2, L3 and L4 in a key. What lies behind the network header (neighbour discovery, hardware
 /// addresses of ARP, TCP flags) counts as L4.
@@ -23,7 +23,7 @@ const _: () = assert!(
         && offset_of!(Flow, nd_target) % 8 == 0
 );
 
-/// A hasher for keys that are hashes already.
+/// A hasher for keys that are hashes, or halves of hashes, already.
 #[derive(Default, Clone)]
 pub(crate) struct Identity(u64);
 
@@ -36,12 +36,21 @@ impl Hasher for Identity {
             self.0 = self.0.rotate_left(8) ^ u64::from(*b);
         }
     }
+    fn write_u32(&mut self, v: u32) {
+        // Tables look at both ends of a hash.
+        self.0 = u64::from(v) << 32 | u64::from(v);
+    }
     fn write_u64(&mut self, v: u64) {
         self.0 = v;
     }
 }
 
-type HashKeyed<V> = HashMap<u64, V, BuildHasherDefault<Identity>>;
+type HashKeyed<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
+
+/// How an index of a stage knows a hash: one rule in 2^32 more that looks as if it could match costs a stage.
+fn short(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
 
 #[inline]
 fn mix(h: u64, w: u64) -> u64 {
@@ -52,7 +61,9 @@ fn mix(h: u64, w: u64) -> u64 {
 /// Rules of one hash, highest priority first, newest first among equals; one as a rule.
 enum Slot<R> {
     One(Arc<R>),
-    Many(Vec<Arc<R>>),
+    /// Boxed, for there are a million of the others.
+    #[expect(clippy::box_collection)]
+    Many(Box<Vec<Arc<R>>>),
 }
 
 impl<R: AsClsRule> Slot<R> {
@@ -69,7 +80,7 @@ impl<R: AsClsRule> Slot<R> {
             Slot::One(only) => {
                 let mut rules = vec![Arc::clone(only)];
                 rules.insert(at, rule);
-                *self = Slot::Many(rules);
+                *self = Slot::Many(Box::new(rules));
             }
             Slot::Many(rules) => rules.insert(at, rule),
         }
@@ -81,14 +92,14 @@ pub(crate) struct Subtable<R> {
     /// Word ranges of `mask`, one a stage that has any, the last one final.
     stages: Vec<Range<usize>>,
     /// Number of rules by partial hash, for all stages but the final one.
-    indices: Vec<HashKeyed<u32>>,
-    rules: HashKeyed<Slot<R>>,
-    priorities: BTreeMap<i32, usize>,
+    indices: Vec<HashKeyed<u32, u32>>,
+    rules: HashKeyed<u64, Slot<R>>,
+    priorities: BTreeMap<i32, u32>,
     /// Prefix length in each of the classifier's tries; 0: not in that trie.
     pub trie_plens: Vec<u8>,
     /// Leading bits of (tp_src, tp_dst) up to the last masked one.
     ports_mask: u32,
-    ports: Trie,
+    ports: Trie<u32>,
     seed: u64,
 }
 
@@ -96,20 +107,30 @@ fn ports_of(flow: &Flow) -> u32 {
     u32::from(flow.tp_src.get()) << 16 | u32::from(flow.tp_dst.get())
 }
 
+const PORTS_WORD: usize = offset_of!(Flow, tp_src) / 8;
+const _: () = assert!(offset_of!(Flow, tp_dst) / 8 == PORTS_WORD);
+
+/// As [`ports_of`].
+fn ports_of_rule(m: &MiniMatch) -> u32 {
+    let word = m.word(PORTS_WORD as u8).to_ne_bytes();
+    let at = |offset: usize| u16::from_be_bytes([word[offset % 8], word[offset % 8 + 1]]);
+    u32::from(at(offset_of!(Flow, tp_src))) << 16 | u32::from(at(offset_of!(Flow, tp_dst)))
+}
+
 /// A lookup's trie results, computed when first needed.
 pub(crate) struct TrieLookup<'a> {
-    pub tries: &'a [(PrefixField, Trie)],
+    pub tries: &'a [(PrefixField, FieldTrie)],
     pub found: Vec<Option<Found>>,
 }
 
 impl<'a> TrieLookup<'a> {
-    pub fn new(tries: &'a [(PrefixField, Trie)]) -> TrieLookup<'a> {
+    pub fn new(tries: &'a [(PrefixField, FieldTrie)]) -> TrieLookup<'a> {
         TrieLookup { tries, found: vec![None; tries.len()] }
     }
 }
 
 impl<R: AsClsRule> Subtable<R> {
-    pub fn new(mask: MiniMask, fields: &[(PrefixField, Trie)], seed: u64) -> Subtable<R> {
+    pub fn new(mask: MiniMask, fields: &[(PrefixField, FieldTrie)], seed: u64) -> Subtable<R> {
         let full = mask.expand();
         let mut stages = Vec::new();
         let mut start = 0;
@@ -176,13 +197,12 @@ impl<R: AsClsRule> Subtable<R> {
         let hashes = self.hashes(&cls.mini);
         let (last, partial) = hashes.split_last().expect("a subtable has a stage");
         for (index, h) in self.indices.iter_mut().zip(partial) {
-            *index.entry(*h).or_insert(0) += 1;
+            *index.entry(short(*h)).or_insert(0) += 1;
         }
         *self.priorities.entry(cls.priority()).or_insert(0) += 1;
         if self.ports_mask != 0 {
-            let key = u128::from(ports_of(&cls.mini.flow())) << 96;
             let len = self.ports_len();
-            self.ports.insert(key, len);
+            self.ports.insert(ports_of_rule(&cls.mini), len);
         }
         match self.rules.entry(*last) {
             Entry::Vacant(free) => {
@@ -208,10 +228,11 @@ impl<R: AsClsRule> Subtable<R> {
             }
         }
         for (index, h) in self.indices.iter_mut().zip(partial) {
-            if let Some(n) = index.get_mut(h) {
+            let h = short(*h);
+            if let Some(n) = index.get_mut(&h) {
                 *n -= 1;
                 if *n == 0 {
-                    index.remove(h);
+                    index.remove(&h);
                 }
             }
         }
@@ -222,9 +243,8 @@ impl<R: AsClsRule> Subtable<R> {
             }
         }
         if self.ports_mask != 0 {
-            let key = u128::from(ports_of(&cls.mini.flow())) << 96;
             let len = self.ports_len();
-            self.ports.remove(key, len);
+            self.ports.remove(ports_of_rule(&cls.mini), len);
         }
         true
     }
@@ -274,7 +294,7 @@ impl<R: AsClsRule> Subtable<R> {
             hash = self.hash_stage(hash, stage, flow);
             match self.indices.get(n) {
                 Some(index) => {
-                    if !index.contains_key(&hash) {
+                    if !index.contains_key(&short(hash)) {
                         self.fold(stage.end, wc);
                         return None;
                     }
@@ -283,9 +303,8 @@ impl<R: AsClsRule> Subtable<R> {
                     let rule = self.find(version, flow, hash);
                     if rule.is_none() && self.ports_mask != 0 {
                         // Enough port bits to prove the miss instead of all of them.
-                        let key = u128::from(ports_of(flow) & self.ports_mask) << 96;
-                        let found = self.ports.lookup(key, 32);
-                        let bits = self.ports_mask & (prefix_mask(u32::from(found.check_bits)) >> 96) as u32;
+                        let found = self.ports.lookup(ports_of(flow) & self.ports_mask, 32);
+                        let bits = self.ports_mask.first(found.check_bits);
                         // A rule that this version can't see may sit behind a full match.
                         if !found.has_plen(self.ports_len()) {
                             let (src, dst) = (wc.0.tp_src, wc.0.tp_dst);

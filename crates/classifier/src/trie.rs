@@ -1,7 +1,10 @@
 //! Prefix tries: which prefix lengths can match, and how many bits prove it.
 //!
-//! A binary trie with compressed paths; keys are left-aligned in a `u128`. Nodes live in one vector and
-//! name each other by index. Cost of an operation: the length of the path, at most the key's bits.
+//! A binary trie with compressed paths. Nodes live in one vector and name each other by index; keys are as wide as
+//! the field, for a table of a million rules has that many nodes. Cost of an operation: the length of the path, at
+//! most the key's bits.
+
+use std::ops::{BitOr, BitXor};
 
 use ib_flow::Flow;
 use zerocopy::IntoBytes;
@@ -135,14 +138,51 @@ pub(crate) fn prefix_mask(len: u32) -> u128 {
 
 const NONE: u32 = u32::MAX;
 
+/// A key of a [`Trie`]: bits, of which the first ones are the most significant.
+pub(crate) trait Key: Copy + Eq + BitXor<Output = Self> + BitOr<Output = Self> {
+    /// Its first `len` bits; the others are zero.
+    fn first(self, len: u8) -> Self;
+    /// Without its first `by` bits; zeros come from the right.
+    fn skip(self, by: u8) -> Self;
+    /// Put behind `len` others; what does not fit is lost.
+    fn behind(self, len: u8) -> Self;
+    /// Zeros from the left.
+    fn zeros(self) -> u8;
+    /// The first bit.
+    fn side(self) -> usize;
+}
+
+macro_rules! key {
+    ($($t:ident)*) => {
+        $(impl Key for $t {
+            fn first(self, len: u8) -> $t {
+                self & !$t::MAX.checked_shr(u32::from(len)).unwrap_or(0)
+            }
+            fn skip(self, by: u8) -> $t {
+                self.checked_shl(u32::from(by)).unwrap_or(0)
+            }
+            fn behind(self, len: u8) -> $t {
+                self.checked_shr(u32::from(len)).unwrap_or(0)
+            }
+            fn zeros(self) -> u8 {
+                self.leading_zeros() as u8
+            }
+            fn side(self) -> usize {
+                (self >> ($t::BITS - 1)) as usize
+            }
+        })*
+    };
+}
+key!(u32 u128);
+
 #[derive(Debug, Clone)]
-struct Node {
+struct Node<K> {
     /// Bits of the edge into this node, left-aligned; zero beyond `len`.
-    bits: u128,
-    len: u8,
+    bits: K,
     /// Rules whose prefix ends here.
     rules: u32,
     child: [u32; 2],
+    len: u8,
 }
 
 /// What a lookup found.
@@ -162,26 +202,32 @@ impl Found {
 }
 
 /// A trie of prefixes with a count each.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Trie {
-    nodes: Vec<Node>,
+#[derive(Debug, Clone)]
+pub(crate) struct Trie<K> {
+    nodes: Vec<Node<K>>,
     free: Vec<u32>,
     root: Option<u32>,
 }
 
-fn shl(v: u128, by: u8) -> u128 {
-    if by >= 128 { 0 } else { v << by }
+impl<K> Default for Trie<K> {
+    fn default() -> Trie<K> {
+        Trie { nodes: Vec::new(), free: Vec::new(), root: None }
+    }
 }
 
-impl Trie {
-    fn alloc(&mut self, bits: u128, len: u8, rules: u32) -> u32 {
-        let node = Node { bits: bits & prefix_mask(u32::from(len)), len, rules, child: [NONE; 2] };
+impl<K: Key> Trie<K> {
+    fn alloc(&mut self, bits: K, len: u8, rules: u32) -> u32 {
+        let node = Node { bits: bits.first(len), len, rules, child: [NONE; 2] };
         match self.free.pop() {
             Some(at) => {
                 self.nodes[at as usize] = node;
                 at
             }
             None => {
+                if self.nodes.len() == self.nodes.capacity() {
+                    // By a half: to double leaves too much room unused.
+                    self.nodes.reserve_exact(self.nodes.len() / 2 + 4);
+                }
                 self.nodes.push(node);
                 (self.nodes.len() - 1) as u32
             }
@@ -196,16 +242,16 @@ impl Trie {
     }
 
     /// Counts one more rule with the first `plen` bits of `key`. `plen` 0 is not kept.
-    pub fn insert(&mut self, key: u128, plen: u8) {
+    pub fn insert(&mut self, key: K, plen: u8) {
         if plen == 0 {
             return;
         }
-        let key = key & prefix_mask(u32::from(plen));
+        let key = key.first(plen);
         let mut depth = 0u8;
         let mut parent = None;
         let mut at = self.root.unwrap_or(NONE);
         loop {
-            let rest = shl(key, depth);
+            let rest = key.skip(depth);
             let left = plen - depth;
             if at == NONE {
                 let leaf = self.alloc(rest, left, 1);
@@ -214,14 +260,14 @@ impl Trie {
             }
             let node = &self.nodes[at as usize];
             let (bits, len) = (node.bits, node.len);
-            let common = ((rest ^ bits).leading_zeros() as u8).min(len).min(left);
+            let common = (rest ^ bits).zeros().min(len).min(left);
             if common < len {
                 // Split the edge: a new node for the common part above this one.
                 let upper = self.alloc(bits, common, 0);
                 let node = &mut self.nodes[at as usize];
-                node.bits = shl(bits, common);
+                node.bits = bits.skip(common);
                 node.len = len - common;
-                let side = (node.bits >> 127) as usize;
+                let side = node.bits.side();
                 self.nodes[upper as usize].child[side] = at;
                 self.link(parent, upper);
                 at = upper;
@@ -231,25 +277,25 @@ impl Trie {
                 self.nodes[at as usize].rules += 1;
                 return;
             }
-            let side = (shl(key, depth) >> 127) as usize;
+            let side = key.skip(depth).side();
             parent = Some((at, side));
             at = self.nodes[at as usize].child[side];
         }
     }
 
     /// Takes back one [`Self::insert`] of the same prefix.
-    pub fn remove(&mut self, key: u128, plen: u8) {
+    pub fn remove(&mut self, key: K, plen: u8) {
         if plen == 0 {
             return;
         }
-        let key = key & prefix_mask(u32::from(plen));
+        let key = key.first(plen);
         let mut path: Vec<(Option<(u32, usize)>, u32)> = Vec::new();
         let mut depth = 0u8;
         let mut parent = None;
         let mut at = self.root.unwrap_or(NONE);
         while at != NONE {
             let node = &self.nodes[at as usize];
-            if node.len > plen - depth || shl(key, depth) & prefix_mask(u32::from(node.len)) != node.bits {
+            if node.len > plen - depth || key.skip(depth).first(node.len) != node.bits {
                 return;
             }
             depth += node.len;
@@ -257,7 +303,7 @@ impl Trie {
             if depth == plen {
                 break;
             }
-            let side = (shl(key, depth) >> 127) as usize;
+            let side = key.skip(depth).side();
             parent = Some((at, side));
             at = node.child[side];
         }
@@ -274,7 +320,7 @@ impl Trie {
             let child = if node.child[0] != NONE { node.child[0] } else { node.child[1] };
             if child != NONE {
                 let c = &mut self.nodes[child as usize];
-                c.bits = node.bits | (c.bits >> node.len);
+                c.bits = node.bits | c.bits.behind(node.len);
                 c.len += node.len;
             }
             self.link(parent, child);
@@ -283,14 +329,14 @@ impl Trie {
     }
 
     /// Follows `key`, of which `bits` bits count.
-    pub fn lookup(&self, key: u128, bits: u8) -> Found {
+    pub fn lookup(&self, key: K, bits: u8) -> Found {
         let mut plens = 0u128;
         let mut depth = 0u8;
         let mut at = self.root.unwrap_or(NONE);
         let mut prev_is_leaf = true;
         while at != NONE {
             let node = &self.nodes[at as usize];
-            let equal = ((shl(key, depth) ^ node.bits).leading_zeros() as u8).min(node.len);
+            let equal = (key.skip(depth) ^ node.bits).zeros().min(node.len);
             depth += equal;
             if equal < node.len {
                 // The first bit that differs was looked at, too.
@@ -303,44 +349,78 @@ impl Trie {
                 return Found { check_bits: bits, plens };
             }
             prev_is_leaf = node.child == [NONE; 2];
-            at = node.child[(shl(key, depth) >> 127) as usize];
+            at = node.child[key.skip(depth).side()];
         }
         Found { check_bits: if prev_is_leaf { depth } else { depth + 1 }, plens }
     }
+}
+
+/// The trie of a field, as wide as that.
+#[derive(Debug, Clone)]
+pub(crate) enum FieldTrie {
+    Narrow(Trie<u32>),
+    Wide(Trie<u128>),
+}
+
+impl FieldTrie {
+    pub fn new(field: PrefixField) -> FieldTrie {
+        if field.bits <= 32 { FieldTrie::Narrow(Trie::default()) } else { FieldTrie::Wide(Trie::default()) }
+    }
+    /// As [`Trie::insert`]; `key` is left-aligned.
+    pub fn insert(&mut self, key: u128, plen: u8) {
+        match self {
+            FieldTrie::Narrow(trie) => trie.insert(narrow(key), plen),
+            FieldTrie::Wide(trie) => trie.insert(key, plen),
+        }
+    }
+    /// As [`Trie::remove`].
+    pub fn remove(&mut self, key: u128, plen: u8) {
+        match self {
+            FieldTrie::Narrow(trie) => trie.remove(narrow(key), plen),
+            FieldTrie::Wide(trie) => trie.remove(key, plen),
+        }
+    }
+    /// As [`Trie::lookup`].
+    pub fn lookup(&self, key: u128, bits: u8) -> Found {
+        match self {
+            FieldTrie::Narrow(trie) => trie.lookup(narrow(key), bits),
+            FieldTrie::Wide(trie) => trie.lookup(key, bits),
+        }
+    }
+}
+
+fn narrow(key: u128) -> u32 {
+    (key >> 96) as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ip(a: u32) -> u128 {
-        u128::from(a) << 96
-    }
-
     #[test]
     fn lookup_tells_lengths_and_bits() {
-        let mut t = Trie::default();
-        assert_eq!(t.lookup(ip(0x0a00_0001), 32), Found { check_bits: 0, plens: 0 });
-        t.insert(ip(0x0a00_0000), 8);
-        t.insert(ip(0x0a01_0000), 16);
-        let f = t.lookup(ip(0x0a01_0203), 32);
+        let mut t = Trie::<u32>::default();
+        assert_eq!(t.lookup(0x0a00_0001, 32), Found { check_bits: 0, plens: 0 });
+        t.insert(0x0a00_0000, 8);
+        t.insert(0x0a01_0000, 16);
+        let f = t.lookup(0x0a01_0203, 32);
         assert!(f.has_plen(8) && f.has_plen(16) && !f.has_plen(9));
         assert_eq!(f.check_bits, 16);
-        let f = t.lookup(ip(0x0a00_0203), 32);
+        let f = t.lookup(0x0a00_0203, 32);
         assert!(f.has_plen(8) && !f.has_plen(16));
         assert_eq!(f.check_bits, 16);
         // 192.0.0.0 differs from 10.0.0.0 in the first bit.
-        assert_eq!(t.lookup(ip(0xc000_0000), 32), Found { check_bits: 1, plens: 0 });
-        t.remove(ip(0x0a01_0000), 16);
-        let f = t.lookup(ip(0x0a01_0203), 32);
+        assert_eq!(t.lookup(0xc000_0000, 32), Found { check_bits: 1, plens: 0 });
+        t.remove(0x0a01_0000, 16);
+        let f = t.lookup(0x0a01_0203, 32);
         assert_eq!((f.check_bits, f.has_plen(16)), (8, false));
-        t.remove(ip(0x0a00_0000), 8);
+        t.remove(0x0a00_0000, 8);
         assert!(t.root.is_none());
     }
 
     #[test]
     fn full_length_keys_work() {
-        let mut t = Trie::default();
+        let mut t = Trie::<u128>::default();
         t.insert(u128::MAX, 128);
         t.insert(u128::MAX - 1, 128);
         assert_eq!(t.lookup(u128::MAX, 128), Found { check_bits: 128, plens: 1 });

@@ -7,6 +7,8 @@
 //! `tun_metadata*` fields have no fixed place: a key finds them through the table that its
 //! `Tunnel::tlv_table` names, a match without a table through its own [`crate::tlv::TunMd`].
 
+use std::mem::{offset_of, size_of};
+
 use ib_packet::Be16;
 
 pub use crate::field_value::{FieldValue, VALUE_BYTES};
@@ -303,6 +305,39 @@ fn bytes_of_mut(flow: &mut Flow) -> &mut [u8] {
     zerocopy::IntoBytes::as_mut_bytes(flow)
 }
 
+/// Words of a key, by index.
+#[derive(Clone, Copy, Debug)]
+pub struct WordSet(u128);
+
+const _: () = assert!(crate::key::FLOW_WORDS <= 128);
+
+impl WordSet {
+    /// Those in which a mask has bits.
+    pub fn of(mask: &Mask) -> WordSet {
+        let bit = |(i, word): (usize, &u64)| u128::from(*word != 0) << i;
+        WordSet(mask.0.words().iter().enumerate().map(bit).fold(0, |all, bit| all | bit))
+    }
+    /// Those of some bytes of a key.
+    const fn of_bytes(at: usize, len: usize) -> WordSet {
+        let (first, last) = (at / 8, (at + len - 1) / 8);
+        WordSet((u128::MAX >> (127 - (last - first))) << first)
+    }
+    /// Those of what is known of a packet's tunnel.
+    pub const TUNNEL: WordSet = WordSet::of_bytes(offset_of!(Flow, tunnel), size_of::<crate::key::Tunnel>());
+    /// Those of the registers.
+    pub const REGS: WordSet = WordSet::of_bytes(offset_of!(Flow, regs), 4 * crate::key::N_REGS);
+    /// Those of the network service header.
+    pub const NSH: WordSet = WordSet::of_bytes(offset_of!(Flow, nsh), size_of::<crate::key::Nsh>());
+    /// Whether the sets have a word in common.
+    pub fn meets_any(self, other: WordSet) -> bool {
+        self.0 & other.0 != 0
+    }
+    /// Whether the field lies in one of them.
+    pub fn meets(self, field: &Field) -> bool {
+        self.0 & field.words().0 != 0
+    }
+}
+
 impl Field {
     /// Whether this is one of `tun_metadata*`, whose width depends on the option bound to it.
     #[inline]
@@ -323,6 +358,16 @@ impl Field {
             }
         }
         best
+    }
+
+    /// The words of a key that the field lies in.
+    fn words(&self) -> WordSet {
+        let (at, len) = match self.place {
+            Place::Be { at, len, .. } | Place::Host { at, len, .. } => (at, len),
+            Place::Regs { first, count } => (offset_of!(Flow, regs) + 4 * first, 4 * count),
+            Place::TunMetadata(_) => (offset_of!(Flow, tunnel.opts_present), 8),
+        };
+        WordSet::of_bytes(at, len)
     }
 
     /// Raw storage bits of the field in a key or a mask, aligned as the value is.

@@ -168,7 +168,7 @@ fn dump_openflow(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let version = of.current_version();
     let mut out = String::new();
     for table in &of.tables {
-        for rule in table.cls.collect_loose(&ib_flow::Match::catch_all(), version) {
+        for rule in table.cls.collect_loose(&ib_classifier::MiniMatch::catch_all(), version) {
             rule_line(&of, &rule, offload, now, &mut out);
         }
     }

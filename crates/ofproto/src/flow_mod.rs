@@ -5,15 +5,17 @@
 //! that readers see all of it or nothing; *revert* (dropping the `Txn` uncommitted) undoes the marks. Rules
 //! that nobody can see any more leave the classifier on the next `Ofproto::collect_garbage`, when no
 //! translation that began in the old version is still running.
+//!
+//! A flow_mod comes as a [`RuleMod`]: its match in the one form that rules have, and small.
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ib_base::time::Instant;
-use ib_classifier::{AsClsRule, PrefixField, VERSION_NOT_REMOVED};
+use ib_classifier::{AsClsRule, MiniMatch, PrefixField, VERSION_NOT_REMOVED};
 use ib_flow::text::parse::set_default_packet_type;
 use ib_flow::{Flow, Mask, Match, OfPort};
 use ib_openflow::action::Action;
@@ -97,7 +99,8 @@ pub struct Txn<'a> {
     added: Vec<Arc<Rule>>,
     replaced: Vec<(Arc<Rule>, Arc<Rule>, Replace)>,
     removed: Vec<(Arc<Rule>, FlowRemovedReason)>,
-    origins: Vec<Origin>,
+    /// Who asked last.
+    origin: Origin,
     committed: bool,
 }
 
@@ -126,7 +129,7 @@ pub struct Criteria<'a> {
     /// Table; 255 all.
     pub table: u8,
     /// Match.
-    pub match_: &'a Match,
+    pub match_: &'a MiniMatch,
     /// Strict: exactly this match and this priority.
     pub strict: Option<i32>,
     /// Cookie, under its mask.
@@ -154,13 +157,13 @@ impl Ofproto {
             added: Vec::new(),
             replaced: Vec::new(),
             removed: Vec::new(),
-            origins: Vec::new(),
+            origin: Origin::default(),
             committed: false,
         }
     }
 
     /// One flow_mod, start to commit.
-    pub fn flow_mod(&self, fm: &FlowMod, origin: Origin, now: Instant) -> Result<(), OfError> {
+    pub fn flow_mod(&self, fm: RuleMod, origin: Origin, now: Instant) -> Result<(), OfError> {
         let mut txn = self.begin(now);
         txn.flow_mod(fm, origin)?;
         txn.commit();
@@ -177,7 +180,9 @@ impl Ofproto {
         let mut out = Vec::new();
         for table in &self.tables[tables] {
             let found = match c.strict {
-                Some(priority) => table.cls.find_exact(c.match_, priority, version).into_iter().collect(),
+                Some(priority) => {
+                    table.cls.find_exact_mini(c.match_, priority, version).into_iter().collect()
+                }
                 None => table.cls.collect_loose(c.match_, version),
             };
             out.extend(found.into_iter().filter(|r| {
@@ -194,7 +199,8 @@ impl Ofproto {
     /// counters, and gets the actions.
     pub fn add_hidden(&self, match_: &Match, priority: i32, actions: Vec<Action>, now: Instant) {
         let mut txn = self.begin(now);
-        let old = self.tables[0].cls.find_exact(match_, priority, txn.next);
+        let match_ = MiniMatch::new(match_);
+        let old = self.tables[0].cls.find_exact_mini(&match_, priority, txn.next);
         if old.as_ref().is_some_and(|old| *old.actions == *actions) {
             return;
         }
@@ -207,13 +213,12 @@ impl Ofproto {
             hard_timeout: 0,
             importance: 0,
             flags: 0,
-            actions: actions.into(),
+            actions: share(actions),
             created: old.as_ref().map_or(now, |old| old.created),
             modified: now,
             used: old.as_ref().map(|old| old.used()),
             version: txn.next,
         });
-        txn.origins.push(Origin::default());
         txn.insert(rule, old, Replace { keep_counts: true, by_add: true });
         txn.commit();
     }
@@ -232,7 +237,7 @@ impl Ofproto {
         let mut txn = self.begin(now);
         let all = Criteria {
             table: OFPTT_ALL,
-            match_: &Match::catch_all(),
+            match_: &MiniMatch::catch_all(),
             strict: None,
             cookie: 0,
             cookie_mask: 0,
@@ -329,46 +334,44 @@ impl Txn<'_> {
     /// Starts the addition of a flow that has a past, in this switch or another. After an error the whole change must be
     /// given up.
     pub(crate) fn restore(&mut self, fm: &FlowMod, past: Past) -> Result<(), OfError> {
-        self.origins.push(Origin::default());
-        self.add(&canonical(fm), Some(past))
+        self.add(rule_mod(fm.clone()), Some(past))
     }
 
     /// Starts one flow_mod. After an error the whole change must be given up.
-    pub fn flow_mod(&mut self, fm: &FlowMod, origin: Origin) -> Result<(), OfError> {
-        self.origins.push(origin);
-        let fm = &*canonical(fm);
+    pub fn flow_mod(&mut self, fm: RuleMod, origin: Origin) -> Result<(), OfError> {
+        self.origin = origin;
         if fm.flags & FlowModFlags::EMERG != 0 {
             return Err(OfError::OFPFMFC_TABLE_FULL);
         }
         match fm.command {
             FlowModCommand::Add => self.add(fm, None),
             FlowModCommand::Modify | FlowModCommand::ModifyStrict => self.modify(fm),
-            FlowModCommand::Delete | FlowModCommand::DeleteStrict => self.delete(fm),
+            FlowModCommand::Delete | FlowModCommand::DeleteStrict => self.delete(&fm),
         }
     }
 
-    fn check_actions(&self, fm: &FlowMod) -> Result<(), OfError> {
+    fn check_actions(&self, fm: &RuleMod) -> Result<(), OfError> {
         check_actions(self.of, &fm.actions)
     }
 
-    fn check_writable(fm: &FlowMod, table: u8) -> Result<(), OfError> {
+    fn check_writable(fm: &RuleMod, table: u8) -> Result<(), OfError> {
         if table == INTERNAL_TABLE && fm.flags & FlowModFlags::NO_READONLY == 0 {
             return Err(OfError::OFPBRC_EPERM);
         }
         Ok(())
     }
 
-    fn add(&mut self, fm: &FlowMod, past: Option<Past>) -> Result<(), OfError> {
+    fn add(&mut self, fm: RuleMod, past: Option<Past>) -> Result<(), OfError> {
         let table = match fm.table_id {
             OFPTT_ALL => 0,
             t if usize::from(t) < N_TABLES => t,
             _ => return Err(OfError::OFPBRC_BAD_TABLE_ID),
         };
-        Self::check_writable(fm, table)?;
-        self.check_actions(fm)?;
+        Self::check_writable(&fm, table)?;
+        self.check_actions(&fm)?;
         let priority = i32::from(fm.priority);
         let t = &self.of.tables[usize::from(table)];
-        let old = t.cls.find_exact(&fm.match_, priority, self.next);
+        let old = t.cls.find_exact_mini(&fm.match_, priority, self.next);
         if old.is_none() {
             if fm.flags & FlowModFlags::CHECK_OVERLAP != 0
                 && t.cls.find_overlap(&fm.match_, priority, self.next).is_some()
@@ -386,7 +389,7 @@ impl Txn<'_> {
             }
         }
         let rule = Rule::new(NewRule {
-            match_: &fm.match_,
+            match_: fm.match_,
             priority,
             table,
             cookie: fm.new_cookie,
@@ -394,7 +397,7 @@ impl Txn<'_> {
             hard_timeout: fm.hard_timeout,
             importance: fm.importance,
             flags: fm.flags,
-            actions: fm.actions.as_slice().into(),
+            actions: share(fm.actions),
             created: past.map_or(self.now, |p| p.created),
             modified: past.map_or(self.now, |p| p.modified),
             used: old.as_ref().filter(|_| past.is_none()).map(|old| old.used()),
@@ -408,7 +411,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn criteria<'m>(fm: &'m FlowMod, strict: bool) -> Criteria<'m> {
+    fn criteria(fm: &RuleMod, strict: bool) -> Criteria<'_> {
         let delete = matches!(fm.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
         Criteria {
             table: fm.table_id,
@@ -422,22 +425,27 @@ impl Txn<'_> {
         }
     }
 
-    fn modify(&mut self, fm: &FlowMod) -> Result<(), OfError> {
+    fn modify(&mut self, fm: RuleMod) -> Result<(), OfError> {
         let strict = fm.command == FlowModCommand::ModifyStrict;
-        let rules = self.of.collect(&Self::criteria(fm, strict), self.next)?;
+        let rules = self.of.collect(&Self::criteria(&fm, strict), self.next)?;
         if rules.is_empty() {
             // OpenFlow 1.0 and 1.1 add what they can't find; a cookie of all ones says that it shall not.
             let may_add = fm.modify_cookie && fm.new_cookie != u64::MAX && fm.cookie_mask == 0;
-            let fm = FlowMod { command: FlowModCommand::Add, ..fm.clone() };
-            return if may_add { self.add(&canonical(&fm), None) } else { Ok(()) };
+            if !may_add {
+                return Ok(());
+            }
+            let fm = FlowMod { command: FlowModCommand::Add, ..fm }.with_match(|m| m.expand());
+            return self.add(rule_mod(fm), None);
         }
-        self.check_actions(fm)?;
-        let actions: Arc<[Action]> = fm.actions.as_slice().into();
+        self.check_actions(&fm)?;
         let new_cookie = (fm.modify_cookie && fm.new_cookie != u64::MAX).then_some(fm.new_cookie);
+        if let Some(old) = rules.iter().find(|old| Self::check_writable(&fm, old.table).is_err()) {
+            return Self::check_writable(&fm, old.table);
+        }
+        let actions = share(fm.actions);
         for old in rules {
-            Self::check_writable(fm, old.table)?;
             let rule = Rule::new(NewRule {
-                match_: &old.cls().match_(),
+                match_: old.cls().mini().clone(),
                 priority: old.priority(),
                 table: old.table,
                 cookie: new_cookie.unwrap_or(old.cookie),
@@ -457,7 +465,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn delete(&mut self, fm: &FlowMod) -> Result<(), OfError> {
+    fn delete(&mut self, fm: &RuleMod) -> Result<(), OfError> {
         let strict = fm.command == FlowModCommand::DeleteStrict;
         for rule in self.of.collect(&Self::criteria(fm, strict), self.next)? {
             Self::check_writable(fm, rule.table)?;
@@ -502,7 +510,7 @@ impl Txn<'_> {
     fn evictable(&self, table: u8) -> Option<Arc<Rule>> {
         self.of.tables[usize::from(table)]
             .cls
-            .collect_loose(&Match::catch_all(), self.next)
+            .collect_loose(&MiniMatch::catch_all(), self.next)
             .into_iter()
             .filter(|r| !r.is_hidden())
             .filter_map(|r| r.deadline().map(|d| (r, d)))
@@ -520,7 +528,7 @@ impl Txn<'_> {
         let replaced = self.replaced.iter().map(|(_, new, _)| new);
         let changed = self.added.iter().chain(replaced).chain(self.removed.iter().map(|(rule, _)| rule));
         self.of.changed.rules(self.of.id, changed);
-        let origin = self.origins.last().copied().unwrap_or_default();
+        let origin = self.origin;
         let flows = &mut *self.flows;
         let came = self.added.iter().chain(self.replaced.iter().map(|(_, new, _)| new));
         let gone = self.replaced.iter().map(|(old, ..)| old).chain(self.removed.iter().map(|(rule, _)| rule));
@@ -589,29 +597,48 @@ impl Drop for Txn<'_> {
     }
 }
 
+/// A flow_mod as tables of rules take it: see [`rule_mod`].
+pub type RuleMod = FlowMod<MiniMatch>;
+
 /// A flow_mod with its match in the one form that rules and criteria have, whatever version it came in.
 ///
 /// Some versions' matches say that they are about Ethernet packets, others imply it. As long as a match names no
 /// other type, a rule says it if it looks at headers (else it is one for packets of any type) and loose criteria never
 /// do, so that one finds the other. The port of entry has 16 bits in one encoding and 32 in another.
-fn canonical(fm: &FlowMod) -> Cow<'_, FlowMod> {
-    let loose = matches!(fm.command, FlowModCommand::Modify | FlowModCommand::Delete);
-    let mask = &fm.match_.mask.0;
-    let says = !mask.packet_type.is_zero();
-    let settled = if loose { !says } else { says || !looks_at_headers(&fm.match_.mask) };
-    if settled && matches!(mask.in_port, 0 | u32::MAX) {
-        return Cow::Borrowed(fm);
-    }
-    let mut fm = fm.clone();
-    if loose {
+pub fn rule_mod(mut fm: FlowMod) -> RuleMod {
+    if matches!(fm.command, FlowModCommand::Modify | FlowModCommand::Delete) {
         canonical_criteria(&mut fm.match_);
     } else {
         canonical_match(&mut fm.match_);
     }
-    Cow::Owned(fm)
+    fm.with_match(|m| MiniMatch::new(&m))
 }
 
-/// A rule's match; see [`canonical`].
+thread_local! {
+    /// Lists of actions that this thread gave to rules lately, the next to go first.
+    static LISTS: RefCell<VecDeque<Arc<[Action]>>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// How many lists of actions a thread remembers.
+const RECENT_LISTS: usize = 8;
+
+/// A list of actions, the same one for rules that come one after the other and do the same: most do one of a few
+/// things.
+fn share(actions: Vec<Action>) -> Arc<[Action]> {
+    LISTS.with_borrow_mut(|lists| {
+        if let Some(known) = lists.iter().rev().find(|known| ***known == *actions) {
+            return Arc::clone(known);
+        }
+        if lists.len() == RECENT_LISTS {
+            lists.pop_front();
+        }
+        let new: Arc<[Action]> = actions.into();
+        lists.push_back(Arc::clone(&new));
+        new
+    })
+}
+
+/// A rule's match; see [`rule_mod`].
 pub(crate) fn canonical_match(m: &mut Match) {
     canonical_in_port(m);
     if looks_at_headers(&m.mask) {
@@ -632,7 +659,7 @@ fn canonical_in_port(m: &mut Match) {
     }
 }
 
-/// Loose criteria in the form that finds rules of every version; see [`canonical`].
+/// Loose criteria in the form that finds rules of every version; see [`rule_mod`].
 pub(crate) fn canonical_criteria(m: &mut Match) {
     canonical_in_port(m);
     if m.flow.packet_type.is_zero() {

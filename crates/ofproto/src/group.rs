@@ -174,7 +174,7 @@ impl Ofproto {
         }
         let all = crate::flow_mod::Criteria {
             table: 0xff,
-            match_: &ib_flow::Match::catch_all(),
+            match_: &ib_classifier::MiniMatch::catch_all(),
             strict: None,
             cookie: 0,
             cookie_mask: 0,

@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 
 use ib_base::time::Instant;
-use ib_flow::{Match, OfPort};
+use ib_classifier::MiniMatch;
+use ib_flow::OfPort;
 use ib_openflow::action::{Action, LearnFlags};
 use ib_openflow::message::{FlowRemovedReason, OFPG_ANY};
 
@@ -62,7 +63,7 @@ impl LearnedCookies {
 impl Ofproto {
     /// Removes learned flows for which nobody vouches any more.
     pub(crate) fn forget_learned(&self, orphans: &[Lesson], now: Instant) {
-        let any = Match::catch_all();
+        let any = MiniMatch::catch_all();
         for (table, cookie) in orphans {
             let criteria = Criteria {
                 table: *table,

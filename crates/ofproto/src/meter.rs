@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ib_base::time::Instant;
+use ib_classifier::MiniMatch;
 use ib_dpif::DpifError;
-use ib_flow::{Match, OfPort};
+use ib_flow::OfPort;
 use ib_openflow::action::Action;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
@@ -95,7 +96,7 @@ impl Ofproto {
         let mut txn = self.begin(now);
         let all = Criteria {
             table: OFPTT_ALL,
-            match_: &Match::catch_all(),
+            match_: &MiniMatch::catch_all(),
             strict: None,
             cookie: 0,
             cookie_mask: 0,

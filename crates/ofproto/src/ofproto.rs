@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ib_base::time::{Clock, Instant};
-use ib_classifier::Classifier;
+use ib_classifier::{Classifier, MiniMatch};
 use ib_flow::tlv::TlvTable;
 use ib_flow::{Match, OdpPort};
 use ib_l2::rstp::Rstp;
@@ -365,9 +365,9 @@ impl Ofproto {
 }
 
 /// A rule of the internal table, visible from the beginning.
-pub(crate) fn new_internal(m: &Match, priority: i32, actions: Vec<Action>, now: Instant) -> NewRule<'_> {
+pub(crate) fn new_internal(m: &Match, priority: i32, actions: Vec<Action>, now: Instant) -> NewRule {
     NewRule {
-        match_: m,
+        match_: MiniMatch::new(m),
         priority,
         table: INTERNAL_TABLE,
         cookie: 0,

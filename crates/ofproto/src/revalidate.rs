@@ -630,7 +630,7 @@ mod tests {
                     .bridge("br0")
                     .unwrap()
                     .of
-                    .flow_mod(&fm, crate::flow_mod::Origin::default(), now)
+                    .flow_mod(crate::flow_mod::rule_mod(fm.clone()), crate::flow_mod::Origin::default(), now)
                     .unwrap();
                 let news = backer.changed.news();
                 for ukey in backer.ukeys.all() {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use ib_base::time::Instant;
-use ib_classifier::{AsClsRule, ClsRule, Conjunction};
-use ib_flow::{Match, OfPort};
+use ib_classifier::{AsClsRule, ClsRule, Conjunction, MiniMatch};
+use ib_flow::OfPort;
 use ib_openflow::action::Action;
 use parking_lot::Mutex;
 
@@ -63,8 +63,8 @@ impl AsClsRule for Rule {
 }
 
 /// What a new rule is made of.
-pub(crate) struct NewRule<'a> {
-    pub match_: &'a Match,
+pub(crate) struct NewRule {
+    pub match_: MiniMatch,
     pub priority: i32,
     pub table: u8,
     pub cookie: u64,
@@ -93,7 +93,7 @@ impl Rule {
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
-    pub(crate) fn new(n: NewRule<'_>) -> Arc<Rule> {
+    pub(crate) fn new(n: NewRule) -> Arc<Rule> {
         let conjunctions: Vec<Conjunction> = n
             .actions
             .iter()
@@ -106,7 +106,7 @@ impl Rule {
             .collect();
         Arc::new(Rule {
             seq: SEQ.fetch_add(1, Ordering::Relaxed),
-            cls: ClsRule::new(n.match_, n.priority, &conjunctions, n.version),
+            cls: ClsRule::from_mini(n.match_, n.priority, &conjunctions, n.version),
             table: n.table,
             cookie: n.cookie,
             idle_timeout: AtomicU16::new(n.idle_timeout),
@@ -137,7 +137,7 @@ impl Rule {
             return false;
         }
         // That it is about Ethernet packets does not make it narrower.
-        let mut mask = self.cls.match_().mask;
+        let mut mask = self.cls.mini().mask().expand();
         mask.0.packet_type = Default::default();
         mask == Default::default()
     }

@@ -218,7 +218,12 @@ impl Lab {
         for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
             let fm = parse_flow(line);
             let now = self.clock.now();
-            self.switch.bridge(bridge).unwrap().of.flow_mod(&fm, Origin::default(), now).unwrap();
+            self.switch
+                .bridge(bridge)
+                .unwrap()
+                .of
+                .flow_mod(crate::flow_mod::rule_mod(fm), Origin::default(), now)
+                .unwrap();
         }
         self
     }

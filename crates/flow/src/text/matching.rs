@@ -324,7 +324,7 @@ impl Printer<'_> {
             }
         }
         let (skip_type, skip_proto) = self.protocol();
-        for (i, (v, mask)) in f.regs.iter().zip(w.regs).enumerate() {
+        for (i, (v, mask)) in f.regs.iter().zip(w.regs).enumerate().filter(|(_, (_, mask))| *mask != 0) {
             self.hex32(&format!("reg{i}"), *v, mask);
         }
         self.tunnel();

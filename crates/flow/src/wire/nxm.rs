@@ -9,7 +9,7 @@ use ib_base::vlog::module::NX_MATCH;
 use ib_base::vlog_warn_rl;
 
 use crate::extract::proto;
-use crate::fields::{Code, FIELDS, Field, FieldId, FieldValue, Maskable, Place};
+use crate::fields::{Code, FIELDS, Field, FieldId, FieldValue, Maskable, Place, WordSet};
 use crate::key::{Match, Vlan};
 use crate::text::parse::add_ethernet_prereq;
 use crate::tlv;
@@ -300,6 +300,8 @@ pub fn put_entry(
 
 struct Encoder<'a> {
     m: &'a Match,
+    /// Which words of the mask have bits: most fields lie in others, which is told by one look.
+    used: WordSet,
     version: u8,
     out: &'a mut Vec<u8>,
     implied_ethernet: bool,
@@ -308,7 +310,7 @@ struct Encoder<'a> {
 /// Appends a match's entries. `version` is OpenFlow's wire number (1: NXM, 2 and up: OXM of that version).
 /// `cookie` goes into NXM matches that carry one.
 pub fn encode(m: &Match, version: u8, cookie: Option<Cookie>, out: &mut Vec<u8>) {
-    Encoder { m, version, out, implied_ethernet: false }.all(cookie);
+    Encoder { m, used: WordSet::of(&m.mask), version, out, implied_ethernet: false }.all(cookie);
 }
 
 impl Encoder<'_> {
@@ -318,7 +320,7 @@ impl Encoder<'_> {
 
     fn put(&mut self, id: FieldId) {
         let f = id.field();
-        if f.is_all_wild(&self.m.mask) {
+        if !self.used.meets(f) || f.is_all_wild(&self.m.mask) {
             return;
         }
         let (value, mut mask) = f.get_match(self.m);
@@ -373,24 +375,15 @@ impl Encoder<'_> {
             proto::ETH_ARP | proto::ETH_RARP => self.put_all(&[ArpOp, ArpSpa, ArpTpa, ArpSha, ArpTha]),
             _ => {}
         }
-        self.put_all(&[TunId, TunFlags, TunSrc, TunDst, TunIpv6Src, TunIpv6Dst, TunGbpId, TunGbpFlags]);
-        for i in 0..64 {
-            if m.mask.0.tunnel.opts_present >> i & 1 != 0
-                && let Some(id) = FieldId::tun_metadata(i)
-            {
-                self.put(id);
-            }
+        if self.used.meets_any(WordSet::TUNNEL) {
+            self.tunnel();
         }
-        self.put_all(&[
-            TunErspanIdx,
-            TunErspanVer,
-            TunErspanDir,
-            TunErspanHwid,
-            TunGtpuFlags,
-            TunGtpuMsgtype,
-        ]);
-        self.put_all(&[NshFlags, NshTtl, NshMdtype, NshNp, NshSpi, NshSi, NshC1, NshC2, NshC3, NshC4]);
-        self.registers();
+        if self.used.meets_any(WordSet::NSH) {
+            self.put_all(&[NshFlags, NshTtl, NshMdtype, NshNp, NshSpi, NshSi, NshC1, NshC2, NshC3, NshC4]);
+        }
+        if self.used.meets_any(WordSet::REGS) {
+            self.registers();
+        }
         self.put_all(&[PktMark, CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtIpv6Src, CtNwDst, CtIpv6Dst]);
         self.put(CtNwProto);
         if m.mask.0.ct_nw_proto != 0 {
@@ -412,6 +405,26 @@ impl Encoder<'_> {
             self.put(PacketType);
             self.out.extend_from_slice(&rest);
         }
+    }
+
+    fn tunnel(&mut self) {
+        use FieldId::*;
+        self.put_all(&[TunId, TunFlags, TunSrc, TunDst, TunIpv6Src, TunIpv6Dst, TunGbpId, TunGbpFlags]);
+        let mut options = self.m.mask.0.tunnel.opts_present;
+        while options != 0 {
+            if let Some(id) = FieldId::tun_metadata(options.trailing_zeros() as u8) {
+                self.put(id);
+            }
+            options &= options - 1;
+        }
+        self.put_all(&[
+            TunErspanIdx,
+            TunErspanVer,
+            TunErspanDir,
+            TunErspanHwid,
+            TunGtpuFlags,
+            TunGtpuMsgtype,
+        ]);
     }
 
     /// NXM has the tag as one field; OXM splits it, with the "present" bit in the id's half.

@@ -5,17 +5,17 @@
 //! was done. An error names the message that failed and leaves everything as it was.
 
 use ib_base::time::Instant;
-use ib_classifier::MiniMatch;
 use ib_openflow::decode::decode_with;
 use ib_openflow::encode::encode_error;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
-    BundleAdd, BundleControl, BundleControlKind, FlowMod, GroupMod, Message, NO_BUFFER, PacketOut, PortMod,
-    Version,
+    BundleAdd, BundleControl, BundleControlKind, FlowModCommand, GroupMod, Message, NO_BUFFER, PacketOut,
+    PortMod, Version,
 };
 
 use super::conn::Conn;
 use super::requests::{Cx, check_flow_mod, names_buffer, packet_out, port_mod};
+use crate::flow_mod::{RuleMod, rule_mod};
 
 /// Bundles that a connection may have open.
 const MAX_BUNDLES: usize = 1024;
@@ -24,8 +24,8 @@ const MAX_BYTES: usize = 256 << 20;
 
 /// What a bundle can hold.
 enum Step {
-    /// Small, for there may be a million.
-    Flow(FlowMod<MiniMatch>),
+    /// Taken out when it is applied.
+    Flow(FlowModCommand, Option<RuleMod>),
     Group(Box<GroupMod>),
     Port(Box<PortMod>),
     PacketOut(Box<PacketOut>),
@@ -134,7 +134,7 @@ pub(super) fn add(cx: &mut Cx<'_>, add: BundleAdd) -> Result<(), OfError> {
             if names_buffer(&fm) {
                 return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
             }
-            Step::Flow(fm.with_match(|m| MiniMatch::new(&m)))
+            Step::Flow(fm.command, Some(rule_mod(*fm)))
         }
         Message::GroupMod(gm) => Step::Group(Box::new(gm)),
         Message::PortMod(pm) => Step::Port(Box::new(pm)),
@@ -191,11 +191,10 @@ fn commit(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
     let mut failed = None;
     for (step, raw) in &mut bundle.steps {
         let result = match step {
-            Step::Flow(fm) => {
-                let actions = std::mem::take(&mut fm.actions);
-                let whole = FlowMod { actions, ..fm.clone() }.with_match(|m| m.expand());
-                txn.flow_mod(&whole, cx.origin())
-            }
+            Step::Flow(_, change) => match change.take() {
+                Some(change) => txn.flow_mod(change, cx.origin()),
+                None => Ok(()),
+            },
             Step::Group(gm) => of.group_mod_in(gm, &mut txn, cx.now),
             Step::Port(_) | Step::PacketOut(_) => Ok(()),
         };
@@ -213,8 +212,8 @@ fn commit(cx: &mut Cx<'_>, id: u32) -> Result<(), OfError> {
     txn.commit();
     for (step, raw) in &bundle.steps {
         let result = match step {
-            Step::Flow(fm) => {
-                cx.conn.count_flow_mod(fm.command, cx.now);
+            Step::Flow(command, _) => {
+                cx.conn.count_flow_mod(*command, cx.now);
                 Ok(())
             }
             Step::Port(pm) => port_mod(cx, pm),

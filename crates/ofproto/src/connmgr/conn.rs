@@ -21,6 +21,7 @@ use super::bundle::OpenBundle;
 use super::monitor::{Monitor, Pause};
 use super::parts::Parts;
 use super::pinsched::Pinsched;
+use super::requests::FlowListing;
 
 /// OFP_DEFAULT_MISS_SEND_LEN.
 pub(crate) const DEFAULT_MISS_SEND_LEN: u16 = 128;
@@ -86,6 +87,8 @@ pub(crate) struct Conn {
     pub monitors: BTreeMap<u32, Monitor>,
     /// Its monitors say nothing but what is gone, until it reads again.
     pub monitors_paused: Option<Pause>,
+    /// Flows that it asked for and that are on their way; its next message waits for them.
+    pub listing: Option<FlowListing>,
     /// Multipart requests of which parts came.
     pub parts: Parts,
     /// Packets for it under its rate limit: misses, and all others.
@@ -128,6 +131,7 @@ impl Conn {
             bundles: BTreeMap::new(),
             monitors: BTreeMap::new(),
             monitors_paused: None,
+            listing: None,
             parts: Parts::default(),
             pinscheds: Default::default(),
             queue_size: 100,

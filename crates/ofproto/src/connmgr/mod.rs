@@ -40,7 +40,7 @@ use ib_openflow::message::{FlowMod, Message, Port as PortDesc, Versions};
 use ib_openflow::session::Event;
 
 use crate::config::{ControllerConfig, ControllerStatus, FailMode};
-use crate::flow_mod::Origin;
+use crate::flow_mod::{Origin, rule_mod};
 use crate::switch::Bridge;
 use backoff::{Backoff, Silence};
 use conn::{Backlog, Conn, Kind};
@@ -273,7 +273,14 @@ impl ConnMgr {
     pub(crate) fn wants_misses(&self) -> bool {
         self.conns.values().any(Conn::wants_misses)
     }
+    /// Connections that can be told more of what they asked for.
+    fn listing(&self) -> impl Iterator<Item = &Conn> {
+        self.conns.values().filter(|c| c.listing.is_some() && c.blocked.is_none())
+    }
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.listing().next().is_some() {
+            return Some(Instant::ZERO);
+        }
         let controllers = self.controllers.values().filter(|_| !self.held);
         let controllers = controllers.filter_map(|c| c.backoff.as_ref()?.deadline());
         let conns = self.conns.values().filter_map(|c| {
@@ -456,7 +463,7 @@ pub(crate) fn flushed(bridge: &mut Bridge, now: Instant) {
         actions: vec![Action::Output { port: OfPort::NORMAL, max_len: 0 }],
         ..FlowMod::default()
     };
-    if let Err(e) = bridge.of.flow_mod(&fm, Origin::default(), now) {
+    if let Err(e) = bridge.of.flow_mod(rule_mod(fm), Origin::default(), now) {
         vlog_warn!(CONNMGR, "{}: cannot add the default flow: {e}", bridge.of.name);
     }
 }
@@ -477,6 +484,7 @@ pub(crate) fn handle_event(bridge: &mut Bridge, event: ConnEvent<'_>, now: Insta
                 c.blocked = None;
             }
             monitor::resume(bridge, conn);
+            serve(bridge, conn, now);
         }
     }
     bridge.connmgr.flush();
@@ -487,7 +495,18 @@ fn received(bridge: &mut Bridge, id: ConnId, data: &[u8], now: Instant) {
         c.probe.activity(now);
         c.session.feed(data, now);
     }
+    serve(bridge, id, now);
+}
+
+/// Goes on with what a peer is being told, then handles what it sent since.
+fn serve(bridge: &mut Bridge, id: ConnId, now: Instant) {
     while let Some(c) = bridge.connmgr.conns.get_mut(&id) {
+        if let Some(mut listing) = c.listing.take()
+            && (c.blocked.is_some() || !listing.go_on(c, now))
+        {
+            c.listing = Some(listing);
+            break;
+        }
         let Some(event) = c.session.next_event() else { break };
         match event {
             Event::Negotiated(_) => bridge.connmgr.negotiated(id, now),
@@ -534,6 +553,10 @@ pub(crate) fn run(bridge: &mut Bridge, now: Instant) {
         for first in c.parts.expired(now) {
             requests::refuse(c, OfError::OFPBRC_MULTIPART_REQUEST_TIMEOUT, None, &first);
         }
+    }
+    let listing: Vec<ConnId> = bridge.connmgr.listing().map(|c| c.id).collect();
+    for id in listing {
+        serve(bridge, id, now);
     }
     async_msgs::flow_events(bridge, now);
     async_msgs::packet_ins(bridge, now);

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ib_base::time::Instant;
+use ib_classifier::MiniMatch;
 use ib_flow::Match;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
@@ -41,6 +42,8 @@ const DELETE: u8 = 2;
 /// One monitor.
 pub(crate) struct Monitor {
     request: FlowMonitorRequest,
+    /// The request's.
+    match_: MiniMatch,
 }
 
 impl Monitor {
@@ -48,7 +51,7 @@ impl Monitor {
         let r = &self.request;
         Criteria {
             table: r.table_id,
-            match_: &r.match_,
+            match_: &self.match_,
             strict: None,
             cookie: 0,
             cookie_mask: 0,
@@ -110,7 +113,8 @@ pub(super) fn request(cx: &mut Cx<'_>, requests: Vec<FlowMonitorRequest>) -> Res
         } else {
             let mut request = r.clone();
             canonical_criteria(&mut request.match_);
-            cx.conn.monitors.insert(r.id, Monitor { request });
+            let match_ = MiniMatch::new(&request.match_);
+            cx.conn.monitors.insert(r.id, Monitor { request, match_ });
             added.push(r.id);
         }
     }

@@ -86,7 +86,8 @@ impl Net {
     /// Flows that controllers see, and `hidden` ones.
     fn flows(&self) -> (usize, usize) {
         let b = self.lab.switch.bridge("br0").expect("br0");
-        let all = b.of.tables[0].cls.collect_loose(&Match::catch_all(), b.of.current_version());
+        let all =
+            b.of.tables[0].cls.collect_loose(&ib_classifier::MiniMatch::catch_all(), b.of.current_version());
         let hidden = all.iter().filter(|r| r.is_hidden()).count();
         (all.len() - hidden, hidden)
     }
@@ -158,7 +159,7 @@ fn flows_of_one_version_go_by_another() {
     let with_tables = encode(&Message::FlowModTableId(true), Version::V10, 8);
     let second = |net: &Net| {
         let of = &net.lab.switch.bridge("br0").expect("br0").of;
-        of.tables[1].cls.collect_loose(&Match::catch_all(), of.current_version()).len()
+        of.tables[1].cls.collect_loose(&ib_classifier::MiniMatch::catch_all(), of.current_version()).len()
     };
     assert!(net.say(c10, &[delete("")]).is_empty());
     assert_eq!((net.flows(), second(&net)), ((0, 0), 0));
@@ -464,4 +465,46 @@ fn bundles_that_rest_too_long_are_discarded() {
     assert!(net.heard(c).is_empty());
     net.run(1);
     assert_eq!(net.heard(c), ["OFPT_ERROR (OF1.4) (xid=0x2): OFPBFC_TIMEOUT"]);
+}
+
+#[test]
+fn long_listings_leave_room_for_others() {
+    let mut net = Net::new();
+    let c = net.mgmt(Version::V13);
+    let flows: Vec<Vec<u8>> = (0..20_000)
+        .map(|i| flow(Version::V13, 7, &format!("priority=5,reg0={i} actions=output:1")))
+        .collect();
+    assert!(net.say(c, &flows).is_empty());
+    // What is asked for after a listing is answered after it, and the listing is as it was when it was asked for.
+    let all = MultipartRequest::Flow(Box::default());
+    let asked = [
+        encode(&Message::MultipartRequest(all), Version::V13, 8),
+        encode(
+            &Message::FlowMod(Box::new(FlowMod { command: FlowModCommand::Delete, ..FlowMod::default() })),
+            Version::V13,
+            9,
+        ),
+        encode(&Message::BarrierRequest, Version::V13, 10),
+    ];
+    let mut parts = net.say(c, &asked);
+    let at_first = parts.len();
+    assert!((1..10).contains(&at_first), "{at_first}");
+    assert_eq!(net.flows().0, 20_000);
+    // A peer that does not read is told no more.
+    net.event(ConnEvent::Blocked { conn: c });
+    net.run(0);
+    assert_eq!(net.heard(c), [""; 0]);
+    net.event(ConnEvent::Drained { conn: c });
+    for _ in 0..100 {
+        net.run(0);
+    }
+    parts.extend(net.heard(c));
+    assert_eq!(parts.pop().as_deref(), Some("OFPT_BARRIER_REPLY (OF1.3) (xid=0xa):"));
+    assert_eq!(net.flows().0, 0);
+    let (last, others) = parts.split_last().unwrap();
+    assert_eq!(last, "OFPST_FLOW reply (OF1.3) (xid=0x8):");
+    assert!(
+        others.len() > 20 && others.iter().all(|m| m == "OFPST_FLOW reply (OF1.3) (xid=0x8): flags=[more]"),
+        "{parts:?}"
+    );
 }

@@ -7,7 +7,8 @@
 
 use std::net::IpAddr;
 
-use ib_flow::{Match, OfPort};
+use ib_classifier::MiniMatch;
+use ib_flow::OfPort;
 use ib_openflow::message::FlowRemovedReason;
 use ib_packet::Mac;
 
@@ -112,7 +113,7 @@ pub(crate) fn forget(switch: &mut Switch, args: &[&str]) -> Result<String, Strin
     let mut txn = of.begin(now);
     let mut n = 0;
     for table in &of.tables[..usize::from(INTERNAL_TABLE)] {
-        for rule in table.cls.collect_loose(&Match::catch_all(), txn.version()) {
+        for rule in table.cls.collect_loose(&MiniMatch::catch_all(), txn.version()) {
             let m = match_of(bridge, &rule);
             let is_theirs = enters_by(&m, &ports)
                 || ports.iter().any(|p| rule.outputs_to(*p))

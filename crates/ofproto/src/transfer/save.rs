@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ib_base::json::{Json, Object};
 use ib_base::time::Instant;
+use ib_classifier::MiniMatch;
 use ib_dpif::conntrack::CtEntry;
 use ib_dpif::ct_saved::CtSaved;
 use ib_flow::{Flow, Match, OfPort};
@@ -166,7 +167,7 @@ fn rules(bridge: &Bridge, wanted: &Wanted<'_>, ports: &[OfPort]) -> Vec<Arc<Rule
     let version = bridge.of.current_version();
     let mut out = Vec::new();
     for table in &bridge.of.tables[..usize::from(INTERNAL_TABLE)] {
-        for rule in table.cls.collect_loose(&Match::catch_all(), version) {
+        for rule in table.cls.collect_loose(&MiniMatch::catch_all(), version) {
             let m = match_of(bridge, &rule);
             let by_cookie = || wanted.cookies.iter().any(|(c, mask)| (rule.cookie ^ c) & mask == 0);
             let by_output = || ports.iter().any(|p| rule.outputs_to(*p));

@@ -9,12 +9,11 @@ use std::sync::atomic::Ordering;
 
 use ib_export::netflow::Key;
 use ib_flow::OfPort;
-use ib_openflow::message::FlowMod;
 use ib_packet::Mac;
 
 use crate::bond::SharedBond;
 use crate::change::Lookup;
-use crate::flow_mod::Origin;
+use crate::flow_mod::{Origin, RuleMod};
 use crate::group::Group;
 use crate::monitor::Monitor;
 use crate::ofproto::{Ofproto, Seen};
@@ -47,7 +46,7 @@ pub enum CacheEntry {
     /// A group, and the buckets that it used.
     Group(Arc<Group>, Vec<usize>),
     /// A flow was learned.
-    Learn(Arc<Ofproto>, Arc<FlowMod>),
+    Learn(Arc<Ofproto>, Arc<RuleMod>),
     /// NetFlow counts a flow, which leaves by this port.
     NetFlow(Arc<Ofproto>, Key, u16),
     /// Timeouts are lowered by FIN or RST.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ib_classifier::MiniMatch;
 use ib_flow::fields::FieldValue;
 use ib_flow::{Flow, Match, OfPort};
 use ib_openflow::action::{Action, Learn, LearnDst, LearnFlags, LearnSrc, SetField, SetFieldForm};
@@ -9,7 +10,7 @@ use ib_openflow::message::{FlowMod, FlowModFlags};
 
 use super::Ctx;
 use super::cache::CacheEntry;
-use crate::flow_mod::{Origin, canonical_match};
+use crate::flow_mod::{Origin, RuleMod, canonical_match, rule_mod};
 use crate::ofproto::Ofproto;
 
 impl Ctx<'_> {
@@ -27,11 +28,11 @@ impl Ctx<'_> {
         }
         let mut fm = learned_flow(learn, &self.flow);
         canonical_match(&mut fm.match_);
-        let fm = Arc::new(fm);
         if self.trace.is_some() {
             let text = describe(&fm);
             self.detail(&text);
         }
+        let fm = Arc::new(rule_mod(fm));
         let of = Arc::clone(&self.bridge.of);
         let mut ok = true;
         if self.side_effects {
@@ -55,18 +56,18 @@ impl Ctx<'_> {
 }
 
 /// Whether the table may take this flow: it is there already, or there are fewer than `limit`.
-fn within_limit(of: &Ofproto, learn: &Learn, fm: &FlowMod) -> bool {
+fn within_limit(of: &Ofproto, learn: &Learn, fm: &RuleMod) -> bool {
     if learn.limit == 0 {
         return true;
     }
     let Some(table) = of.tables.get(usize::from(fm.table_id)) else { return false };
     let version = of.current_version();
-    if table.cls.find_exact(&fm.match_, fm.priority.into(), version).is_some() {
+    if table.cls.find_exact_mini(&fm.match_, fm.priority.into(), version).is_some() {
         return true;
     }
     let same_cookie = table
         .cls
-        .collect_loose(&Match::catch_all(), version)
+        .collect_loose(&MiniMatch::catch_all(), version)
         .iter()
         .filter(|r| r.cookie == learn.cookie)
         .count();
@@ -74,11 +75,11 @@ fn within_limit(of: &Ofproto, learn: &Learn, fm: &FlowMod) -> bool {
 }
 
 /// Adds the flow, or, if the same one is there, restarts its hard timeout without disturbing it.
-pub(crate) fn refresh(of: &Ofproto, fm: &FlowMod, origin: Origin) {
+pub(crate) fn refresh(of: &Ofproto, fm: &RuleMod, origin: Origin) {
     let now = of.clock.now();
     let version = of.current_version();
     let table = of.tables.get(usize::from(fm.table_id));
-    let old = table.and_then(|t| t.cls.find_exact(&fm.match_, fm.priority.into(), version));
+    let old = table.and_then(|t| t.cls.find_exact_mini(&fm.match_, fm.priority.into(), version));
     if let Some(old) = old
         && old.cookie == fm.new_cookie
         && old.actions[..] == fm.actions[..]
@@ -88,7 +89,7 @@ pub(crate) fn refresh(of: &Ofproto, fm: &FlowMod, origin: Origin) {
         old.refresh(now);
         return;
     }
-    let _ = of.flow_mod(fm, origin, now);
+    let _ = of.flow_mod(fm.clone(), origin, now);
 }
 
 fn bits_of(spec_src: &LearnSrc, n_bits: u16, flow: &Flow) -> FieldValue {

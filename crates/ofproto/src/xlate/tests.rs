@@ -2,6 +2,7 @@
 
 use ib_openflow::message::{MeterBand, MeterConfig, MeterFlags, MeterMod};
 
+use crate::flow_mod::rule_mod;
 use crate::testing::Lab;
 
 fn lab() -> Lab {
@@ -324,7 +325,7 @@ fn buckets_that_are_not_live_are_told_of() {
     let mut details = |group: u32| -> Vec<String> {
         let now = lab.clock.now();
         let flow = crate::testing::parse_flow(&format!("ip,actions=group:{group}"));
-        of.flow_mod(&flow, crate::flow_mod::Origin::default(), now).unwrap();
+        of.flow_mod(rule_mod(flow.clone()), crate::flow_mod::Origin::default(), now).unwrap();
         let trace = lab.appctl("ofproto/trace", &["br0", "in_port=1,icmp,nw_src=10.0.0.9"]);
         trace.lines().filter_map(|l| l.trim_start().strip_prefix("-> ")).map(str::to_owned).collect()
     };
@@ -404,8 +405,8 @@ fn a_modified_flow_was_used_when_it_was() {
     fm.command = ib_openflow::message::FlowModCommand::Modify;
     let now = lab.clock.now();
     let of = std::sync::Arc::clone(&lab.switch.bridge("br0").unwrap().of);
-    of.flow_mod(&fm, crate::flow_mod::Origin::default(), now).unwrap();
-    let rules = of.tables[0].cls.collect_loose(&ib_flow::Match::catch_all(), of.current_version());
+    of.flow_mod(crate::flow_mod::rule_mod(fm), crate::flow_mod::Origin::default(), now).unwrap();
+    let rules = of.tables[0].cls.collect_loose(&ib_classifier::MiniMatch::catch_all(), of.current_version());
     assert_eq!(rules.len(), 1);
     assert_eq!(now.since(rules[0].used()).as_secs(), 17);
     assert_eq!(now.since(rules[0].modified()).as_secs(), 0);

@@ -36,6 +36,9 @@ pub struct Conn {
     pub protocol: Protocols,
 }
 
+/// How much collects before it is sent.
+const QUEUE_BYTES: usize = 32 * 1024;
+
 /// How much is read in one go.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -286,8 +289,10 @@ impl Conn {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let out = std::mem::take(self.session.output());
-        self.stream.write_all(&out)
+        let out = self.session.output();
+        let sent = self.stream.write_all(out);
+        out.clear();
+        sent
     }
 
     /// Waits for the next event.
@@ -313,6 +318,15 @@ impl Conn {
     /// Sends bytes.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.session.send_bytes(bytes);
+        self.flush().map_err(|e| self.talking(&strerror(&e)))
+    }
+
+    /// Sends bytes with others that follow: at the latest with the next [`Self::send_bytes`].
+    pub fn queue_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.session.send_bytes(bytes);
+        if self.session.output().len() < QUEUE_BYTES {
+            return Ok(());
+        }
         self.flush().map_err(|e| self.talking(&strerror(&e)))
     }
 

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use ib_classifier::MiniMatch;
 use ib_flow::Match;
 use ib_flow::fields::Protocols;
 use ib_flow::text::normalize::normalize_match;
@@ -48,13 +49,42 @@ pub(super) fn lines(text: &str) -> Vec<(usize, String)> {
     out
 }
 
+/// A match that waits to be sent: small, for there may be a million.
+pub(super) enum WaitingMatch {
+    Small(MiniMatch),
+    /// With places of its own for options of tunnels.
+    Whole(Box<Match>),
+}
+
+impl From<Match> for WaitingMatch {
+    fn from(m: Match) -> WaitingMatch {
+        if m.tun_md == Default::default() {
+            WaitingMatch::Small(MiniMatch::new(&m))
+        } else {
+            WaitingMatch::Whole(Box::new(m))
+        }
+    }
+}
+
+/// A flow_mod that waits.
+pub(super) type WaitingMod = FlowMod<WaitingMatch>;
+
+/// The message that was waiting.
+pub(super) fn flow_mod_message(fm: WaitingMod) -> Message {
+    let whole = fm.with_match(|m| match m {
+        WaitingMatch::Small(m) => m.expand(),
+        WaitingMatch::Whole(m) => *m,
+    });
+    Message::FlowMod(Box::new(whole))
+}
+
 /// Parses a file of flows.
 pub(super) fn parse_flow_file(
     name: &str,
     text: &str,
     purpose: Purpose,
     names: Names<'_>,
-) -> Result<(Vec<FlowMod>, Protocols)> {
+) -> Result<(Vec<WaitingMod>, Protocols)> {
     let mut usable = Protocols::ANY;
     let mut out = Vec::new();
     for (line, s) in lines(text) {
@@ -62,24 +92,19 @@ pub(super) fn parse_flow_file(
             parse_flow_mod(&s, purpose, names).map_err(|e| Fail::Msg(format!("{name}:{line}: {e}")))?;
         normalize_match(&mut fm.match_, true);
         usable = usable.and(u);
-        out.push(fm);
+        out.push(fm.with_match(WaitingMatch::from));
     }
     Ok((out, usable))
 }
 
 /// Sends flow_mods, as a bundle if asked.
-fn send_flow_mods(ctl: &mut Ctl, switch: &str, fms: Vec<FlowMod>, usable: Protocols) -> Result<()> {
+fn send_flow_mods(ctl: &mut Ctl, switch: &str, fms: Vec<WaitingMod>, usable: Protocols) -> Result<()> {
     if ctl.options.bundle {
-        return send_bundle(
-            ctl,
-            switch,
-            fms.into_iter().map(|fm| Message::FlowMod(Box::new(fm))).collect(),
-            usable,
-        );
+        return send_bundle(ctl, switch, fms.into_iter().map(flow_mod_message), usable);
     }
     let mut conn = ctl.open_for_flow_mod(switch, usable)?;
     for fm in fms {
-        super::show::send_all(ctl, &mut conn, &Message::FlowMod(Box::new(fm)))?;
+        super::show::send_all(ctl, &mut conn, &flow_mod_message(fm))?;
     }
     Ok(())
 }
@@ -91,7 +116,7 @@ const BUNDLES: Protocols = Protocols(0x1c0);
 pub(super) fn send_bundle(
     ctl: &mut Ctl,
     switch: &str,
-    messages: Vec<Message>,
+    messages: impl Iterator<Item = Message>,
     usable: Protocols,
 ) -> Result<()> {
     let mut conn = ctl.open_for_flow_mod(
@@ -99,16 +124,15 @@ pub(super) fn send_bundle(
         usable.and(BUNDLES).or(Protocols(if usable.and(BUNDLES) == Protocols::NONE { usable.0 } else { 0 })),
     )?;
     let encoded: Vec<Vec<u8>> = messages
-        .iter()
         .map(|m| {
             let xid = ctl.next_xid();
-            conn.encode(m, xid)
+            conn.encode(&m, xid)
         })
         .collect();
     bundle_transact(ctl, &mut conn, encoded)
 }
 
-fn bundle_transact(ctl: &mut Ctl, conn: &mut Conn, messages: Vec<Vec<u8>>) -> Result<()> {
+fn bundle_transact(ctl: &mut Ctl, conn: &mut Conn, mut messages: Vec<Vec<u8>>) -> Result<()> {
     // Atomic and ordered.
     let flags = 3;
     let control = |kind| Message::BundleControl(BundleControl { bundle_id: 0, kind, flags });
@@ -130,10 +154,13 @@ fn bundle_transact(ctl: &mut Ctl, conn: &mut Conn, messages: Vec<Vec<u8>>) -> Re
         return Err(with_more(said, failed(conn)));
     }
     let mut bad = false;
-    for m in &messages {
-        let add = Message::BundleAdd(BundleAdd { bundle_id: 0, flags, raw: m.clone() });
-        let bytes = conn.encode(&add, xid_of(m));
-        conn.send_bytes(&bytes)?;
+    for m in &mut messages {
+        let xid = xid_of(m);
+        let add = Message::BundleAdd(BundleAdd { bundle_id: 0, flags, raw: std::mem::take(m) });
+        conn.queue_bytes(&conn.encode(&add, xid))?;
+        if let Message::BundleAdd(add) = add {
+            *m = add.raw;
+        }
     }
     // A barrier shows that all were looked at.
     let barrier = ctl.send(conn, &Message::BarrierRequest)?;
@@ -177,7 +204,7 @@ fn flow_mod(ctl: &mut Ctl, args: &[String], command: FlowModCommand, io: &mut Io
     let text = args.get(1).map_or("", String::as_str);
     let (mut fm, usable) = parse_flow_mod(text, Purpose::Mod(command), ctl.names())?;
     normalize_match(&mut fm.match_, true);
-    send_flow_mods(ctl, &args[0], vec![fm], usable)
+    send_flow_mods(ctl, &args[0], vec![fm.with_match(WaitingMatch::from)], usable)
 }
 
 fn flow_mod_file(ctl: &mut Ctl, switch: &str, file: &str, purpose: Purpose, io: &mut Io<'_>) -> Result<()> {
@@ -606,7 +633,7 @@ pub(super) fn bundle(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<
         ctl.options.versions.0 |= Version::V14.bit();
         ctl.options.protocols = ctl.options.protocols.or(protocols_of(Version::V14));
     }
-    send_bundle(ctl, &args[0], messages, usable)
+    send_bundle(ctl, &args[0], messages.into_iter(), usable)
 }
 
 #[cfg(test)]

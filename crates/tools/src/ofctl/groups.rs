@@ -15,7 +15,7 @@ use crate::io::Io;
 
 fn send_groups(ctl: &mut Ctl, switch: &str, list: Vec<GroupMod>, usable: Protocols) -> Result<()> {
     if ctl.options.bundle {
-        return send_bundle(ctl, switch, list.into_iter().map(Message::GroupMod).collect(), usable);
+        return send_bundle(ctl, switch, list.into_iter().map(Message::GroupMod), usable);
     }
     let allowed = usable.and(ctl.options.protocols);
     if allowed == Protocols::NONE {

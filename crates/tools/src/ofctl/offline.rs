@@ -21,7 +21,7 @@ use ib_openflow::print::{message_text, packet_text};
 use ib_openflow::wire::Buf;
 use ib_packet::pcap::PcapReader;
 
-use super::flows::{lines, parse_flow_file, read_file};
+use super::flows::{WaitingMatch, WaitingMod, flow_mod_message, lines, parse_flow_file, read_file};
 use super::{Ctl, Fail, Result};
 use crate::io::Io;
 
@@ -40,17 +40,13 @@ fn dump(bytes: &[u8]) -> String {
 }
 
 /// Prints flow_mods as they would be sent: what protocols can carry them, which is chosen, and the messages.
-fn show_flow_mods(ctl: &mut Ctl, fms: Vec<FlowMod>, usable: Protocols, io: &mut Io<'_>) -> Result<()> {
+fn show_flow_mods(ctl: &mut Ctl, fms: Vec<WaitingMod>, usable: Protocols, io: &mut Io<'_>) -> Result<()> {
     let allowed = usable.and(ctl.options.protocols.or(if ctl.options.protocols.0 & 0x0f != 0 {
         Protocols(0x0f).and(ctl.options.protocols)
     } else {
         Protocols::NONE
     }));
     io.out(format!("usable protocols: {}\n", protocols_text(usable)));
-    for fm in &fms {
-        // What the match cannot mean is told of; it is for the encoding to leave it out.
-        normalize_match(&mut fm.match_.clone(), true);
-    }
     if allowed == Protocols::NONE {
         return Err("no usable protocol".into());
     }
@@ -60,7 +56,7 @@ fn show_flow_mods(ctl: &mut Ctl, fms: Vec<FlowMod>, usable: Protocols, io: &mut 
     let options = EncodeOptions { nxm: chosen.0 & 0x0c != 0, table_id: chosen.0 & 0x0a != 0 };
     for fm in fms {
         let xid = ctl.next_xid();
-        let bytes = encode_with(&Message::FlowMod(Box::new(fm)), version, xid, options);
+        let bytes = encode_with(&flow_mod_message(fm), version, xid, options);
         io.out(message_text(&bytes, &ctl.print_options(NO_NAMES, 0)));
     }
     Ok(())
@@ -68,7 +64,9 @@ fn show_flow_mods(ctl: &mut Ctl, fms: Vec<FlowMod>, usable: Protocols, io: &mut 
 
 pub(super) fn parse_flow(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {
     let (fm, usable) = parse_flow_mod(&args[0], Purpose::Mod(FlowModCommand::Add), NO_NAMES)?;
-    show_flow_mods(ctl, vec![fm], usable, io)
+    // What the match cannot mean is told of; it is for the encoding to leave it out.
+    normalize_match(&mut fm.match_.clone(), true);
+    show_flow_mods(ctl, vec![fm.with_match(WaitingMatch::from)], usable, io)
 }
 
 pub(super) fn parse_flows(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result<()> {

@@ -202,7 +202,7 @@ impl Pipeline {
         let messages: Vec<Message> = groups.chain(flows).collect();
         if conn.version >= Version::V14 {
             drop(conn);
-            return send_bundle(ctl, bridge, messages, Protocols::ANY);
+            return send_bundle(ctl, bridge, messages.into_iter(), Protocols::ANY);
         }
         if conn.version == Version::V10 {
             // NXM, with tables.

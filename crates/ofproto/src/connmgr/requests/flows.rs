@@ -9,6 +9,7 @@ use ib_openflow::message::{FlowMod, FlowModCommand, FlowModFlags, NO_BUFFER, OFP
 
 use super::Cx;
 use crate::connmgr::conn::Conn;
+use crate::flow_mod::rule_mod;
 use crate::ofproto::N_TABLES;
 
 /// The protocol that a connection speaks.
@@ -57,12 +58,13 @@ pub(crate) fn names_buffer(fm: &FlowMod) -> bool {
     fm.buffer_id != NO_BUFFER && !delete
 }
 
-pub(super) fn flow_mod(cx: &mut Cx<'_>, fm: &mut FlowMod) -> Result<(), OfError> {
-    check_flow_mod(cx.conn, cx.bridge.connmgr.tlv.as_deref(), fm)?;
-    if names_buffer(fm) {
+pub(super) fn flow_mod(cx: &mut Cx<'_>, mut fm: FlowMod) -> Result<(), OfError> {
+    check_flow_mod(cx.conn, cx.bridge.connmgr.tlv.as_deref(), &mut fm)?;
+    if names_buffer(&fm) {
         return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
     }
-    cx.bridge.of.flow_mod(fm, cx.origin(), cx.now)?;
-    cx.conn.count_flow_mod(fm.command, cx.now);
+    let command = fm.command;
+    cx.bridge.of.flow_mod(rule_mod(fm), cx.origin(), cx.now)?;
+    cx.conn.count_flow_mod(command, cx.now);
     Ok(())
 }

@@ -8,6 +8,7 @@ mod config;
 mod ct_flush;
 mod flows;
 mod groups;
+mod listing;
 mod packet_out;
 mod ports;
 mod resume;
@@ -31,6 +32,7 @@ use crate::flow_mod::Origin;
 use crate::switch::Bridge;
 
 pub(super) use flows::{check_flow_mod, names_buffer};
+pub(super) use listing::FlowListing;
 pub(super) use packet_out::packet_out;
 pub(super) use ports::port_mod;
 pub(super) use stats::{rule_match, send as send_multipart};
@@ -214,7 +216,7 @@ fn dispatch(cx: &mut Cx<'_>, message: Message) -> Result<(), OfError> {
         M::SetPacketInFormat(f) => cx.conn.packet_in_format = f,
         M::SetControllerId(id) => cx.conn.controller_id = id,
         M::PacketOut(p) => packet_out(cx.bridge, &p, cx.now)?,
-        M::FlowMod(mut fm) => flows::flow_mod(cx, &mut fm)?,
+        M::FlowMod(fm) => flows::flow_mod(cx, *fm)?,
         M::GroupMod(gm) => groups::group_mod(cx, &gm)?,
         M::MeterMod(mm) => groups::meter_mod(cx, &mm)?,
         M::PortMod(pm) => port_mod(cx, &pm)?,

@@ -1,31 +1,25 @@
 //! Multipart requests.
-//!
-//! Long replies are encoded a few hundred entries at a time, so that memory beyond the bytes to send stays
-//! small however many flows there are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ib_base::time::Instant;
+use ib_classifier::MiniMatch;
 use ib_flow::hash::{chain_order, two_words};
 use ib_flow::{Match, OfPort};
-use ib_openflow::encode::encode_reply;
 use ib_openflow::error::OfError;
 use ib_openflow::message::{
     AggregateStats, FlowStats, FlowStatsRequest, GroupDesc, GroupFeatures, GroupStats, MeterBandStats,
     MeterFeatures, MeterStats, MultipartBody, MultipartRequest, OFPG_ALL, OFPM_ALL, SwitchDesc, Version,
 };
 
+use super::listing::{FlowListing, Form, list};
 use super::{Cx, config, ports, tables};
 use crate::connmgr::{age, monitor};
 use crate::flow_mod::{Criteria, canonical_criteria};
 use crate::group::{Group, MAX_GROUPS};
 use crate::meter::MAX_METERS;
 use crate::rule::Rule;
-
-/// Entries encoded at first, and at most, at once.
-const FIRST_CHUNK: usize = 4;
-const MAX_CHUNK: usize = 1024;
 
 pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<(), OfError> {
     use MultipartBody as B;
@@ -45,13 +39,12 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
         }
         R::Flow(mut r) => {
             canonical_criteria(&mut r.match_);
-            let rules = of.collect(&criteria(&r), of.current_version())?;
-            let (tlv, now) = (cx.bridge.connmgr.tlv_id(), cx.now);
-            list(cx, &rules, |r| flow_stats(r, tlv, now), B::Flow);
+            let rules = of.collect(&criteria(&r, &MiniMatch::new(&r.match_)), of.current_version())?;
+            cx.conn.listing = Some(FlowListing::new(cx, rules));
         }
         R::Aggregate(mut r) => {
             canonical_criteria(&mut r.match_);
-            let rules = of.collect(&criteria(&r), of.current_version())?;
+            let rules = of.collect(&criteria(&r, &MiniMatch::new(&r.match_)), of.current_version())?;
             let mut a = AggregateStats {
                 flow_count: u32::try_from(rules.len()).unwrap_or(u32::MAX),
                 ..AggregateStats::default()
@@ -154,85 +147,16 @@ pub(super) fn multipart(cx: &mut Cx<'_>, request: MultipartRequest) -> Result<()
     Ok(())
 }
 
-fn encoded(cx: &Cx<'_>, body: MultipartBody) -> Vec<Vec<u8>> {
-    // A reply has its request's form.
-    let options = ib_openflow::encode::EncodeOptions { nxm: cx.name.starts_with("NXST_"), table_id: true };
-    encode_reply(body, cx.version(), cx.xid, options)
-}
-
 pub(in crate::connmgr) fn send(cx: &mut Cx<'_>, body: MultipartBody) {
-    for m in encoded(cx, body) {
+    for m in Form::of(cx).encode(body) {
         cx.conn.send_bytes(m);
     }
 }
 
-/// Sends a list in messages that are as full as their limit allows, all but the last marked "more".
-fn list<T, U>(cx: &mut Cx<'_>, items: &[T], entry: impl Fn(&T) -> U, body: impl Fn(Vec<U>) -> MultipartBody) {
-    let mut joined = Joiner::default();
-    let mut rest = items;
-    let mut n = FIRST_CHUNK;
-    loop {
-        let (chunk, tail) = rest.split_at(n.min(rest.len()));
-        let parts = encoded(cx, body(chunk.iter().map(&entry).collect()));
-        // As many entries next time as should fill a message.
-        let bytes: usize = parts.iter().map(Vec::len).sum();
-        n = (n * usize::from(u16::MAX) / bytes.max(1)).clamp(1, MAX_CHUNK);
-        for m in parts {
-            joined.push(m, cx);
-        }
-        rest = tail;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    if let Some(last) = joined.held.take() {
-        cx.conn.send_bytes(last);
-    }
-}
-
-/// Puts bodies of consecutive parts together.
-#[derive(Default)]
-struct Joiner {
-    held: Option<Vec<u8>>,
-}
-
-impl Joiner {
-    fn push(&mut self, part: Vec<u8>, cx: &mut Cx<'_>) {
-        let Some(mut held) = self.held.take() else {
-            self.held = Some(part);
-            return;
-        };
-        let head = header_len(&part);
-        if held.len() + part.len() - head <= usize::from(u16::MAX) {
-            held.extend_from_slice(&part[head..]);
-            if let Ok(len) = u16::try_from(held.len()) {
-                held[2..4].copy_from_slice(&len.to_be_bytes());
-            }
-            self.held = Some(held);
-        } else {
-            // OFPMPF_REPLY_MORE.
-            held[10..12].copy_from_slice(&1u16.to_be_bytes());
-            cx.conn.send_bytes(held);
-            self.held = Some(part);
-        }
-    }
-}
-
-/// Bytes before the first entry.
-fn header_len(part: &[u8]) -> usize {
-    let v10 = part[0] == 1;
-    let vendor = part[8..10] == [0xff, 0xff];
-    match (v10, vendor) {
-        (true, false) => 12,
-        (true, true) | (false, true) => 24,
-        (false, false) => 16,
-    }
-}
-
-fn criteria(r: &FlowStatsRequest) -> Criteria<'_> {
+fn criteria<'a>(r: &FlowStatsRequest, match_: &'a MiniMatch) -> Criteria<'a> {
     Criteria {
         table: r.table_id,
-        match_: &r.match_,
+        match_,
         strict: None,
         cookie: r.cookie,
         cookie_mask: r.cookie_mask,
@@ -260,7 +184,7 @@ pub(in crate::connmgr) fn rule_match(rule: &Rule, tlv: u32) -> Match {
     m
 }
 
-fn flow_stats(rule: &Arc<Rule>, tlv: u32, now: Instant) -> FlowStats {
+pub(super) fn flow_stats(rule: &Arc<Rule>, tlv: u32, now: Instant) -> FlowStats {
     let (duration_sec, duration_nsec) = age(now, rule.created);
     let (packet_count, byte_count) = rule.stats();
     FlowStats {
@@ -294,8 +218,9 @@ fn groups(cx: &Cx<'_>, id: u32) -> Vec<Arc<Group>> {
 fn reference_counts(cx: &Cx<'_>) -> std::collections::BTreeMap<u32, u32> {
     let mut out = std::collections::BTreeMap::new();
     let of = &cx.bridge.of;
-    let all = FlowStatsRequest { match_: Match::catch_all(), ..FlowStatsRequest::default() };
-    let rules = of.collect(&criteria(&all), of.current_version()).unwrap_or_default();
+    let all = FlowStatsRequest::default();
+    let rules =
+        of.collect(&criteria(&all, &MiniMatch::catch_all()), of.current_version()).unwrap_or_default();
     for rule in rules {
         let mut named = Vec::new();
         groups_of(&rule.actions, &mut named);
@@ -371,17 +296,5 @@ fn meter_stats(
         bands: (0..m.config.bands.len())
             .map(|i| MeterBandStats { packets: band(i).0, bytes: band(i).1 })
             .collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_begin_after_their_headers() {
-        assert_eq!(header_len(&[1, 17, 0, 12, 0, 0, 0, 1, 0, 1, 0, 0]), 12);
-        assert_eq!(header_len(&[1, 17, 0, 24, 0, 0, 0, 1, 0xff, 0xff, 0, 0]), 24);
-        assert_eq!(header_len(&[4, 19, 0, 16, 0, 0, 0, 1, 0, 1, 0, 0]), 16);
     }
 }

@@ -1,7 +1,8 @@
 //! NXT_TLV_TABLE_MOD and its request: Geneve options as `tun_metadata` fields.
 
+use ib_classifier::MiniMatch;
+use ib_flow::OfPort;
 use ib_flow::tlv::{TlvBinding, TlvError, TlvTable};
-use ib_flow::{Match, OfPort};
 use ib_openflow::error::OfError;
 use ib_openflow::message::{Message, OFPG_ANY, OFPTT_ALL, TlvMap, TlvTableMod, TlvTableReply};
 
@@ -73,7 +74,7 @@ fn in_use(cx: &Cx<'_>, m: &TlvTableMod) -> bool {
     let of = &cx.bridge.of;
     let all = Criteria {
         table: OFPTT_ALL,
-        match_: &Match::catch_all(),
+        match_: &MiniMatch::catch_all(),
         strict: None,
         cookie: 0,
         cookie_mask: 0,
