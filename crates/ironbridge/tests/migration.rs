@@ -252,6 +252,18 @@ fn the_libvirt_hook_moves_the_ports_of_a_machine_that_arrives() {
       </virtualport>
       <target dev='vnet5'/>
     </interface>
+    <interface type='bridge'>
+      <mac address='52:54:00:00:00:03'/>
+      <source bridge='br-int'/>
+      <virtualport type='openvswitch'/>
+      <target dev='vnet6'/>
+    </interface>
+    <interface type='bridge'>
+      <mac address='52:54:00:00:00:04'/>
+      <source bridge='$(touch $calls.broken)'/>
+      <virtualport type='openvswitch'/>
+      <target dev='vnet7'/>
+    </interface>
   </devices>
 </domain>";
     let dir = Dir::new("hook");
@@ -263,7 +275,11 @@ fn the_libvirt_hook_moves_the_ports_of_a_machine_that_arrives() {
         support::sh(&format!("chmod 755 {}", bin.join(name).display()));
     };
     program("ssh", "while [ $# -gt 2 ]; do shift; done; host=$1; shift; export host; exec sh -c \"$*\"");
-    program("ovs-vsctl", "[ $host = hv1 ] && { printf '%s ' \"$@\" >> $calls; echo vnet0; }; exit 0");
+    // A port on the other side has a name that would end the quotes of a careless hook.
+    program(
+        "ovs-vsctl",
+        "[ $host = hv1 ] && { printf '%s ' \"$@\" >> $calls; case \"$*\" in *00:03*) echo \"x';touch $calls.broken;'\" ;; *) echo vnet0 ;; esac; }; exit 0",
+    );
     program("ironbridge", "printf '%s ' \"$@\" >> $calls; echo >> $calls; echo ready");
     std::fs::write(dir.file("hypervisors"), "# ours\nhv2\nhv3\nhv1\n").unwrap();
     let hook = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/hooks/qemu");
@@ -297,6 +313,8 @@ fn the_libvirt_hook_moves_the_ports_of_a_machine_that_arrives() {
                  ssh -o BatchMode=yes hv2 ironbridge port receive --bridge=br-int";
     assert_eq!(said.matches(moved).count(), 1, "{said}");
     assert!(!said.contains("vnet4") && !said.contains("00:01"), "{said}");
+    assert!(said.contains("00:03") && !said.contains("vnet6") && !said.contains("00:04"), "{said}");
+    assert!(!std::path::Path::new(&format!("{calls}.broken")).exists(), "a name was run as a command");
 }
 
 /// From Debian's Open vSwitch to ours, by the file: what it tells of a port, connections included.
