@@ -652,6 +652,9 @@ impl Ctx<'_> {
             self.do_actions_in(list, is_last, bucket);
             froze = self.freezing;
             self.end_branch(bucket);
+        } else if !self.bridge.features.clone && self.bridge.features.sample_nesting <= CLONE_NESTING {
+            self.report_error("Failed to compose clone action");
+            froze = false;
         } else {
             self.commit();
             let old_base = self.base.clone();
@@ -661,7 +664,12 @@ impl Ctx<'_> {
             self.end_branch(bucket);
             let inner = std::mem::replace(&mut self.out, outer);
             if !inner.is_empty() {
-                self.out.push(Odp::Clone(inner.into()));
+                // A sample of all packets is as good, where samples nest.
+                self.out.push(if self.bridge.features.clone {
+                    Odp::Clone(inner.into())
+                } else {
+                    Odp::Sample { probability: u32::MAX, actions: inner.into() }
+                });
             }
             self.base = old_base;
             self.was_mpls = old_was_mpls;
@@ -727,6 +735,9 @@ impl Ctx<'_> {
         self.conntrack(ct, is_last);
     }
 }
+
+/// Datapaths without clones need samples that nest deeper than this.
+const CLONE_NESTING: u32 = 3;
 
 /// Whether the list goes on.
 #[derive(PartialEq, Eq)]

@@ -338,7 +338,9 @@ impl Ctx<'_> {
         if is_ip_any(&self.flow) {
             m.nw_frag = Flow::FRAG_ANY | Flow::FRAG_LATER;
         }
-        m.recirc_id = u32::MAX;
+        if self.bridge.features.recirc {
+            m.recirc_id = u32::MAX;
+        }
         if self.bridge.export.netflow {
             sample::tell_flows_apart(&self.flow, m);
         }

@@ -262,19 +262,15 @@ impl Ctx<'_> {
                 self.report_error(&format!("output_trunc does not support patch port {}", target.0));
             }
             _ => {
-                let features = Arc::clone(&self.bridge.features);
-                if features.trunc {
-                    self.out.push(Odp::Trunc(max_len));
-                } else {
+                self.out.push(Odp::Trunc(max_len));
+                if !self.bridge.features.trunc {
                     self.slow |= super::SLOW_ACTION;
                 }
                 let before = self.out.len();
                 self.output(target, is_last, true);
                 if self.out.len() == before {
                     // Nothing left: the truncation must not hit a later output.
-                    if features.trunc {
-                        self.out.pop();
-                    }
+                    self.out.pop();
                 }
             }
         }

@@ -427,3 +427,29 @@ fn patch_ports_without_a_peer_are_told() {
     let why = "No usable peer 'pa' exists in 'dummy' datapath.".to_owned();
     assert_eq!(lab.switch.patch_ports(), [("br0".to_owned(), "pb".to_owned(), Some(why))]);
 }
+
+#[test]
+fn what_the_datapath_lacks_is_done_otherwise() {
+    let mut lab = lab().flows(
+        "br0",
+        "in_port=1,actions=output(port=2,max_len=100),3\nin_port=2,ip,actions=clone(dec_ttl,ct(commit),3),4",
+    );
+    let mut check = |feature: &str, packet: &str, expect: &str| {
+        lab.appctl("dpif/set-dp-features", &["br0", feature, "false"]);
+        lab.switch.publish();
+        let tail = lab.trace_tail(&["br0", packet]);
+        assert_eq!(tail, expect, "{feature}");
+    };
+    check(
+        "trunc",
+        "in_port=1",
+        "Megaflow: recirc_id=0,eth,in_port=1,dl_type=0x0000\nDatapath actions: trunc(100),2,3",
+    );
+    check(
+        "clone",
+        "in_port=2,tcp,nw_ttl=9",
+        "Megaflow: recirc_id=0,eth,tcp,in_port=2,nw_ttl=9,nw_frag=no\n\
+         Datapath actions: sample(sample=100.0%,actions(set(ipv4(ttl=8)),ct(commit),3)),4",
+    );
+    check("recirc", "in_port=3", "Megaflow: in_port=3,dl_type=0x0000\nDatapath actions: drop");
+}
