@@ -65,6 +65,7 @@ pub struct Session {
     out: Vec<u8>,
     events: VecDeque<Event>,
     answer_echo: bool,
+    any_version: bool,
     next_xid: u32,
     probe_ms: u64,
     last_activity: Option<Instant>,
@@ -89,6 +90,7 @@ impl Session {
             out: Vec::new(),
             events: VecDeque::new(),
             answer_echo: true,
+            any_version: false,
             next_xid: xid,
             probe_ms: 0,
             last_activity: None,
@@ -108,6 +110,11 @@ impl Session {
     /// Reports echo requests like other messages instead of answering them.
     pub fn report_echo(&mut self) {
         self.answer_echo = false;
+    }
+    /// For one who listens to what others say to each other: messages of any version are taken, echo requests too.
+    pub fn listen_in(&mut self) {
+        self.answer_echo = false;
+        self.any_version = true;
     }
     /// Asks a peer that was silent for so long whether it is there, and gives up after as long again. 0: never.
     pub fn set_probe_interval_ms(&mut self, ms: u64) {
@@ -289,7 +296,7 @@ impl Session {
         };
         let agreed = self.version.map_or(0, Version::to_wire);
         // Hellos, errors and echoes may come in any version.
-        if version != agreed && kind > 3 {
+        if version != agreed && kind > 3 && !self.any_version {
             vlog_err_rl!(
                 VCONN,
                 (1, 5),
@@ -417,6 +424,23 @@ mod tests {
             a.input(&x, t);
         }
         (a, b)
+    }
+
+    #[test]
+    fn who_listens_in_takes_any_version() {
+        let mut s = Session::new("test", Versions::ALL);
+        s.listen_in();
+        s.output().clear();
+        let said = [
+            encode_with(&Message::Hello(Versions::ALL), Version::V15, 1, EncodeOptions::default()),
+            encode_with(&Message::BarrierRequest, Version::V10, 2, EncodeOptions::default()),
+            encode_with(&Message::EchoRequest(vec![]), Version::V13, 3, EncodeOptions::default()),
+        ];
+        s.input(&said.concat(), Instant::ZERO);
+        assert!(matches!(s.event(), Some(Event::Negotiated(Version::V15))));
+        assert!(matches!(s.event(), Some(Event::Message(m)) if m == said[1]));
+        assert!(matches!(s.event(), Some(Event::Message(m)) if m == said[2]));
+        assert!(s.output().is_empty());
     }
 
     #[test]

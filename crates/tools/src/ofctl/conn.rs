@@ -91,7 +91,10 @@ impl Ctl {
                 false => format!("connecting to {name} ({why})"),
             })
         })?;
-        let session = Session::with_xid(&full, self.options.versions, self.xid);
+        let mut session = Session::with_xid(&full, self.options.versions, self.xid);
+        if target == Target::Snoop {
+            session.listen_in();
+        }
         let mut conn = Conn {
             stream,
             session,
@@ -101,10 +104,6 @@ impl Ctl {
             protocol: STD,
         };
         self.xid = conn.session.peek_xid();
-        if target == Target::Snoop {
-            conn.session.output().clear();
-            return Ok(conn);
-        }
         let failed = |why: &str| match unix {
             true => Fail::Msg(format!("{name}: failed to connect to socket ({why})")),
             false => Fail::Msg(format!("connecting to {name} ({why})")),
