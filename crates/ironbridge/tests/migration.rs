@@ -360,11 +360,14 @@ fn a_file_comes_from_open_vswitch() {
          -- add-port {br} old -- set interface old type=internal ofport_request=5 -- set port old external_ids:vm=7 \
          -- add-port {br} {up} -- set interface {up} type=internal ofport_request=6"
     ).replace("  ", " ").replace("  ", " "));
+    theirs(&format!(
+        "/usr/bin/ovs-ofctl -O OpenFlow13 add-meter {br} meter=2,kbps,stats,bands=type=drop,rate=1000"
+    ));
     for group in ["group_id=3,type=all,bucket=output:6", "group_id=4,type=all,bucket=drop"] {
         theirs(&format!("/usr/bin/ovs-ofctl -O OpenFlow13 add-group {br} {group}"));
     }
     for flow in [
-        "table=0,in_port=5,udp,actions=ct(zone=9,table=1)",
+        "table=0,in_port=5,udp,actions=meter:2,ct(zone=9,table=1)",
         "table=1,in_port=5,udp,ct_state=+trk,actions=ct(commit,zone=9,nat(src=10.0.0.77)),group:3",
         "table=0,in_port=6,arp,actions=group:4",
     ] {
@@ -384,11 +387,16 @@ fn a_file_comes_from_open_vswitch() {
         "ovs-vsctl add-br {br} -- set bridge {br} datapath_type=netdev fail_mode=secure -- add-port {br} {up} -- set interface {up} type=internal"
     ));
     let summary = b.run(&format!("{IRONBRIDGE} port import {file}"));
-    assert_eq!(summary, "2 flows, 1 groups, 0 meters, 1 addresses, 0 memberships, 1 connections\n");
+    assert_eq!(summary, "2 flows, 1 groups, 1 meters, 1 addresses, 0 memberships, 1 connections\n");
+    // What meter and group have counted there.
+    let meters = b.run(&format!("ovs-ofctl -O OpenFlow13 meter-stats {br}"));
+    assert!(meters.contains("packet_in_count:1 ") && meters.contains("0: packet_count:0 "), "{meters}");
+    let groups = b.run(&format!("ovs-ofctl -O OpenFlow13 dump-group-stats {br}"));
+    assert!(groups.contains("packet_count=1,") && groups.contains("bucket0:packet_count=1,"), "{groups}");
     let flows = b.run(&format!("ovs-ofctl --names dump-flows {br}"));
     assert!(
         flows.contains("n_packets=1, ")
-            && flows.contains(&format!("udp,in_port={vm} actions=ct(table=1,zone=9)")),
+            && flows.contains(&format!("udp,in_port={vm} actions=meter:2,ct(table=1,zone=9)")),
         "{flows}"
     );
     let groups = b.run(&format!("ovs-ofctl -O OpenFlow13 --names dump-groups {br}"));

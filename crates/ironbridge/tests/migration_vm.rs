@@ -186,6 +186,12 @@ fn a_machine_moves_and_its_network_moves_with_it() {
     let _ = std::fs::remove_file(&incoming);
     let mut vm_there = arrival();
     wait_for("QEMU to listen", 10, || std::path::Path::new(&incoming).exists());
+    let metered = |d: &Daemons, br: &str| -> u64 {
+        let said = d.run(&format!("ovs-ofctl -O OpenFlow13 meter-stats {br} meter=1"));
+        let count = said.split("packet_in_count:").nth(1).and_then(|s| s.split(' ').next()?.parse().ok());
+        count.unwrap_or_else(|| panic!("{said}"))
+    };
+    let metered_before = metered(&a, &here);
     let moved = migrate(&receive);
     let said = String::from_utf8_lossy(&moved.stdout).into_owned();
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
@@ -200,6 +206,8 @@ fn a_machine_moves_and_its_network_moves_with_it() {
     assert!(!b.run(&format!("ovs-vsctl get port {tap} external_ids")).contains("move"));
     let meters = b.run(&format!("ovs-ofctl -O OpenFlow13 dump-meters {there}"));
     assert!(meters.contains("meter=1 kbps"), "{meters}");
+    // The meter goes on counting where it was before the machine came.
+    assert!(metered(&b, &there) > metered_before, "{metered_before} packets before");
     assert!(!a.run(&format!("ovs-vsctl list-ports {here}")).contains(tap.as_str()), "one active port");
     assert!(!a.run(&format!("ovs-ofctl dump-flows {here}")).contains(MAC));
 

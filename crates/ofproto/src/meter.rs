@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ib_base::time::Instant;
 use ib_classifier::MiniMatch;
 use ib_dpif::DpifError;
+use ib_dpif::meter::MeterStats;
 use ib_flow::OfPort;
 use ib_openflow::action::Action;
 use ib_openflow::error::OfError;
@@ -37,6 +38,25 @@ pub struct Meter {
     pub created: Instant,
     /// Its id in the datapath.
     pub provider_id: u32,
+    /// What it counted in another switch, before it moved here.
+    past: MeterStats,
+}
+
+impl Meter {
+    /// Its counters: of all packets, then of each band. A datapath without meters counts nothing.
+    pub(crate) fn stats(&self, backer: &Backer) -> MeterStats {
+        let counted = backer.dpif.meter_stats(self.provider_id).unwrap_or_default();
+        let band = |bands: &[(u64, u64)], n: usize| bands.get(n).copied().unwrap_or_default();
+        let bands = (0..self.config.bands.len()).map(|n| {
+            let ((p, b), (past_p, past_b)) = (band(&counted.bands, n), band(&self.past.bands, n));
+            (p.saturating_add(past_p), b.saturating_add(past_b))
+        });
+        MeterStats {
+            packets: counted.packets.saturating_add(self.past.packets),
+            bytes: counted.bytes.saturating_add(self.past.bytes),
+            bands: bands.collect(),
+        }
+    }
 }
 
 impl Ofproto {
@@ -66,7 +86,8 @@ impl Ofproto {
                     }
                     return Err(OfError::OFPMMFC_OUT_OF_METERS);
                 }
-                let meter = Meter { config: mm.meter.clone(), created, provider_id };
+                let past = MeterStats::default();
+                let meter = Meter { config: mm.meter.clone(), created, provider_id, past };
                 self.meters.write().insert(id, Arc::new(meter));
             }
             2 => self.delete_meters(backer, id, now),
@@ -74,6 +95,14 @@ impl Ofproto {
         }
         self.changed.bump();
         Ok(())
+    }
+
+    /// Gives a new meter the age and the counters that it had in another switch.
+    pub(crate) fn restore_meter(&self, id: u32, created: Instant, past: MeterStats) {
+        let mut meters = self.meters.write();
+        let Some(new) = meters.get(&id) else { return };
+        let meter = Meter { config: new.config.clone(), created, provider_id: new.provider_id, past };
+        meters.insert(id, Arc::new(meter));
     }
 
     /// Makes the meters again in a datapath that has none.

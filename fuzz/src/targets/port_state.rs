@@ -19,6 +19,7 @@ use crate::choices::Choices;
 /// A port with all that can move with it.
 const STATE: &str = r#"{"version":1,"bridge":"br0","ports":["p1"],
 "meters":["meter=7 kbps stats bands=type=drop rate=1000"],
+"meter_stats":[{"meter":7,"age_ms":90000,"counts":[[4,240],[1,60]]}],
 "groups":["group_id=6,type=all,bucket=actions=output:p2",
 "group_id=5,type=select,bucket=weight:5,actions=output:p1,bucket=actions=group:6"],
 "group_stats":[{"group":5,"age_ms":90000,"modified_ms":90000,"counts":[[3,180],[1,60],[2,120]]}],

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ib_base::json::Json;
 use ib_base::time::Instant;
 use ib_dpif::ct_saved::CtSaved;
+use ib_dpif::meter::MeterStats;
 use ib_flow::PortMap;
 use ib_l2::mcast_messages::Change;
 use ib_l2::mcast_snooping::Protocol;
@@ -72,9 +73,17 @@ struct GroupPast {
     counts: Vec<(u64, u64)>,
 }
 
+/// What a meter was.
+struct MeterPast {
+    id: u32,
+    age_ms: u64,
+    stats: MeterStats,
+}
+
 /// What came, read and checked.
 struct State {
     meters: Vec<MeterMod>,
+    meter_stats: Vec<MeterPast>,
     groups: Vec<GroupMod>,
     group_stats: Vec<GroupPast>,
     neighbours: Vec<Neighbour>,
@@ -153,7 +162,7 @@ fn number<T: TryFrom<i64>>(json: &Json, name: &str, what: &str) -> Result<T, Str
 }
 
 fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 14] = [
         "version",
         "bridge",
         "ports",
@@ -166,6 +175,7 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
         "gone",
         "more",
         "group_stats",
+        "meter_stats",
         "neighbours",
     ];
     let members = json.as_object().ok_or("the state is no JSON object")?;
@@ -200,6 +210,7 @@ fn read(bridge: &Bridge, json: &Json) -> Result<State, String> {
     let connection = |c: &Json| CtSaved::from_json(c).map_err(|e| format!("a connection: {e} is wrong"));
     Ok(State {
         meters: list(json, "meters")?.iter().map(meter).collect::<Result<_, String>>()?,
+        meter_stats: list(json, "meter_stats")?.iter().map(meter_past).collect::<Result<_, _>>()?,
         groups: list(json, "groups")?.iter().map(group).collect::<Result<_, String>>()?,
         group_stats: list(json, "group_stats")?.iter().map(group_past).collect::<Result<_, _>>()?,
         neighbours: list(json, "neighbours")?.iter().map(neighbour).collect::<Result<_, _>>()?,
@@ -269,19 +280,35 @@ fn address(bridge: &Bridge, json: &Json) -> Result<Address, String> {
     })
 }
 
-fn group_past(json: &Json) -> Result<GroupPast, String> {
-    const WHAT: &str = "counters of a group";
+/// Pairs of packets and bytes.
+fn counts(json: &Json, what: &str) -> Result<Vec<(u64, u64)>, String> {
     let pair = |p: &Json| {
         let [packets, bytes] = p.as_array()? else { return None };
         let count = |n: &Json| n.as_integer().and_then(|n| u64::try_from(n).ok());
         Some((count(packets)?, count(bytes)?))
     };
     let counts: Option<Vec<_>> = list(json, "counts")?.iter().map(pair).collect();
+    counts.ok_or_else(|| format!("{what}: \"counts\" has something else than pairs"))
+}
+
+fn meter_past(json: &Json) -> Result<MeterPast, String> {
+    const WHAT: &str = "counters of a meter";
+    let mut bands = counts(json, WHAT)?;
+    if bands.is_empty() {
+        return Err(format!("{WHAT}: \"counts\" is empty"));
+    }
+    let (packets, bytes) = bands.remove(0);
+    let stats = MeterStats { packets, bytes, bands };
+    Ok(MeterPast { id: number(json, "meter", WHAT)?, age_ms: number(json, "age_ms", WHAT)?, stats })
+}
+
+fn group_past(json: &Json) -> Result<GroupPast, String> {
+    const WHAT: &str = "counters of a group";
     Ok(GroupPast {
         id: number(json, "group", WHAT)?,
         age_ms: number(json, "age_ms", WHAT)?,
         modified_ms: number(json, "modified_ms", WHAT)?,
-        counts: counts.ok_or_else(|| format!("{WHAT}: \"counts\" has something else than pairs"))?,
+        counts: counts(json, WHAT)?,
     })
 }
 
@@ -415,6 +442,7 @@ fn apply(
 
 fn apply_pipeline(bridge: &Bridge, state: &State, now: Instant, undo: &mut Undo<'_>) -> Result<(), String> {
     let of = &bridge.of;
+    let back = |ms: u64| Instant::from_ms(now.as_ms().saturating_sub(ms));
     for m in &state.meters {
         let id = m.meter.meter_id;
         let old = of.meters.read().get(&id).map(|m| MeterMod { command: 1, meter: m.config.clone() });
@@ -424,10 +452,12 @@ fn apply_pipeline(bridge: &Bridge, state: &State, now: Instant, undo: &mut Undo<
         let command = u16::from(old.is_some());
         let result = of.meter_mod(&bridge.backer, &MeterMod { command, ..m.clone() }, now);
         result.map_err(|e| format!("meter {id}: {}", e.name()))?;
+        if let Some(past) = state.meter_stats.iter().find(|p| old.is_none() && p.id == id) {
+            of.restore_meter(id, back(past.age_ms), past.stats.clone());
+        }
         undo.meters.push((id, old));
     }
     let mut txn = of.begin(now);
-    let back = |ms: u64| Instant::from_ms(now.as_ms().saturating_sub(ms));
     // A group may use one that comes after it: what is missing was found before.
     for g in &state.groups {
         if g.group_id >= OFPG_ALL {

@@ -9,6 +9,7 @@ use ib_base::time::Instant;
 use ib_classifier::MiniMatch;
 use ib_dpif::conntrack::CtEntry;
 use ib_dpif::ct_saved::CtSaved;
+use ib_dpif::meter::MeterStats;
 use ib_flow::{Flow, Match, OfPort};
 use ib_openflow::action::{Action, Source};
 use ib_openflow::flow_text::format_flow_stats;
@@ -20,6 +21,7 @@ use ib_tunnel::World;
 
 use super::{VERSION, each_action, enters_by, match_of, port_map, session};
 use crate::group::{Counts, Group};
+use crate::meter::Meter;
 use crate::ofproto::{BundleId, INTERNAL_TABLE};
 use crate::rule::Rule;
 use crate::switch::{Bridge, Switch};
@@ -229,20 +231,37 @@ fn save_pipeline(
     let known = bridge.of.meters.read().clone();
     let meter_lines = meters.iter().filter_map(|id| known.get(id)).map(|m| Json::from(meter_line(&m.config)));
     let past = groups.iter().filter_map(|id| all.get(id)).map(|g| group_past(g, now));
+    let meters_past =
+        meters.iter().filter_map(|id| known.get(id)).map(|m| meter_past(m, &m.stats(&bridge.backer), now));
+    out.insert("meter_stats", Json::array(meters_past));
     out.insert("group_stats", Json::array(past));
     out.insert("meters", Json::array(meter_lines));
     out.insert("groups", Json::Array(group_lines));
     out.insert("flows", Json::array(rules.iter().map(|r| flow(bridge, r, &names, now))));
 }
 
+fn count(n: u64) -> Json {
+    Json::from(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn pair((packets, bytes): (u64, u64)) -> Json {
+    Json::array([count(packets), count(bytes)])
+}
+
+/// Age and counters of a meter: of the whole, then of each band.
+fn meter_past(m: &Meter, stats: &MeterStats, now: Instant) -> Json {
+    let counts = std::iter::once((stats.packets, stats.bytes)).chain(stats.bands.iter().copied());
+    Json::object([
+        ("meter", Json::from(m.config.meter_id)),
+        ("age_ms", count(now.as_ms().saturating_sub(m.created.as_ms()))),
+        ("counts", Json::array(counts.map(pair))),
+    ])
+}
+
 /// Age and counters of a group: of the whole, then of each bucket.
 fn group_past(g: &Group, now: Instant) -> Json {
-    let count = |n: u64| Json::from(i64::try_from(n).unwrap_or(i64::MAX));
     let ms = |at: Instant| count(now.as_ms().saturating_sub(at.as_ms()));
-    let pair = |c: &Counts| {
-        let (packets, bytes) = c.get();
-        Json::array([count(packets), count(bytes)])
-    };
+    let pair = |c: &Counts| pair(c.get());
     let counts = std::iter::once(&g.counts).chain(g.buckets.iter().map(|(_, c)| c));
     Json::object([
         ("group", Json::from(g.id)),
@@ -284,9 +303,7 @@ fn flow(bridge: &Bridge, rule: &Rule, names: &Names<'_>, now: Instant) -> Json {
     };
     let mut text = String::new();
     format_flow_stats(&mut text, &stats, false, Version::V15, names);
-    let ms =
-        |at: Instant| Json::from(i64::try_from(now.as_ms().saturating_sub(at.as_ms())).unwrap_or(i64::MAX));
-    let count = |n: u64| Json::from(i64::try_from(n).unwrap_or(i64::MAX));
+    let ms = |at: Instant| count(now.as_ms().saturating_sub(at.as_ms()));
     let (packets, bytes) = rule.stats();
     Json::object([
         ("flow", Json::from(text)),

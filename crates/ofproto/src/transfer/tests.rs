@@ -104,6 +104,9 @@ fn a_state_goes_on_where_ports_have_other_numbers() {
     for (text, mac) in [("1.1.2.92", "50:54:00:00:00:08"), ("1.1.2.93", "50:54:00:00:00:02")] {
         from.switch.world().learn_neighbour("br0", ip(text), mac.parse().unwrap());
     }
+    // As if the meter had come here by a move.
+    let counted = ib_dpif::meter::MeterStats { packets: 4, bytes: 240, bands: vec![(1, 60)] };
+    of.restore_meter(7, ib_base::time::Instant::from_ms(from.clock.now().as_ms() - 70_000), counted);
     let state = from.appctl("port-state/save", &["br0", "p1"]);
     assert_eq!(
         to.appctl("port-state/restore", &["--check", "br9", &state]),
@@ -133,7 +136,8 @@ fn a_state_goes_on_where_ports_have_other_numbers() {
     // What comes back is what went.
     let again = Json::parse(&to.appctl("port-state/save", &["br9", "p1"])).unwrap();
     let went = Json::parse(&state).unwrap();
-    for part in ["groups", "group_stats", "meters", "flows", "addresses", "neighbours"] {
+    assert!(state.contains(r#""meter_stats":[{"#) && state.contains("[[4,240],[1,60]]"), "{state}");
+    for part in ["groups", "group_stats", "meters", "meter_stats", "flows", "addresses", "neighbours"] {
         let sorted = |j: &Json| {
             let mut all: Vec<String> = j
                 .get(part)
@@ -218,6 +222,11 @@ fn nonsense_is_refused_and_changes_nothing() {
         (r#"{"version":1,"neighbours":[{"ip":"x"}]}"#, "not an IPv6 address"),
         (r#"{"version":1,"neighbours":[{"ip":"::1","mac":"y"}]}"#, "not an Ethernet address"),
         (r#"{"version":1,"group_stats":[{"group":1,"age_ms":1,"modified_ms":1,"counts":[[1]]}]}"#, "pairs"),
+        (
+            r#"{"version":1,"meter_stats":[{"meter":1,"age_ms":1,"counts":[]}]}"#,
+            "counters of a meter: \"counts\" is empty",
+        ),
+        (r#"{"version":1,"meter_stats":[{"meter":1,"age_ms":-1,"counts":[[1,1]]}]}"#, "\"age_ms\""),
         (r#"{"version":1,"group_stats":[{"group":-1}]}"#, "\"group\" is missing or no number in range"),
         (&flow("in_port=vm7,actions=drop"), "ports that it names"),
         (&flow("actions=group:9"), "group 9 is used"),

@@ -3,8 +3,7 @@
 //! For programs of this crate that take a switch's place. Everything is read whole into values before anything is done with it; a
 //! reply that cannot be read is an error, never a shorter list.
 //!
-//! What OpenFlow does not tell is not here: when a flow was modified (but in Nicira's form of OpenFlow 1.0), counters of groups and meters
-//! (which would not be accepted either), hidden flows.
+//! What OpenFlow does not tell is not here: when a flow was modified (but in Nicira's form of OpenFlow 1.0), when a group was, hidden flows.
 
 use std::ffi::OsString;
 
@@ -32,6 +31,10 @@ pub struct Pipeline {
     pub meters: Vec<MeterConfig>,
     /// Groups.
     pub groups: Vec<GroupDesc>,
+    /// What meters have counted, as far as the switch says so.
+    pub meter_stats: Vec<MeterStats>,
+    /// What groups have.
+    pub group_stats: Vec<GroupStats>,
     /// Flows with their counters.
     pub flows: Vec<FlowStats>,
     /// Ports: number and name.
@@ -68,6 +71,8 @@ fn read(ctl: &mut Ctl, bridge: &str) -> super::Result<Pipeline> {
         tlvs: Vec::new(),
         meters: Vec::new(),
         groups: Vec::new(),
+        meter_stats: Vec::new(),
+        group_stats: Vec::new(),
         flows: Vec::new(),
         ports,
         version,
@@ -85,10 +90,23 @@ fn read(ctl: &mut Ctl, bridge: &str) -> super::Result<Pipeline> {
                 found.meters.extend(list);
             }
         }
+        let stats = ctl.collect(&mut conn, &multipart(MultipartRequest::Meter(OFPM_ALL)));
+        for body in stats.unwrap_or_default() {
+            if let MultipartBody::Meter(list) = body {
+                found.meter_stats.extend(list);
+            }
+        }
     }
     for body in ctl.collect(&mut conn, &multipart(MultipartRequest::GroupDesc(OFPG_ALL)))? {
         if let MultipartBody::GroupDesc(list) = body {
             found.groups.extend(list);
+        }
+    }
+    if !found.groups.is_empty() {
+        for body in ctl.collect(&mut conn, &multipart(MultipartRequest::Group(OFPG_ALL)))? {
+            if let MultipartBody::Group(list) = body {
+                found.group_stats.extend(list);
+            }
         }
     }
     found.flows = fetch_flows(ctl, &mut conn, FlowStatsRequest::default())?;
@@ -130,8 +148,8 @@ impl Pipeline {
         map
     }
 
-    /// `meters`, `groups` and `flows` as `port-state/restore` takes them (docs/port-state.md).
-    pub fn state(&self) -> [(&'static str, Json); 3] {
+    /// `meters`, `groups`, their counters and `flows` as `port-state/restore` takes them (docs/port-state.md).
+    pub fn state(&self) -> [(&'static str, Json); 5] {
         let map = self.names();
         let names = Names { ports: Some(&map), tables: None };
         let meters = self.meters.iter().map(|m| Json::from(meter_line(m)));
@@ -142,6 +160,8 @@ impl Pipeline {
         [
             ("meters", Json::array(meters)),
             ("groups", Json::array(groups)),
+            ("meter_stats", Json::array(self.meter_stats.iter().map(meter_past))),
+            ("group_stats", Json::array(self.group_stats.iter().map(group_past))),
             ("flows", Json::array(self.flows.iter().map(|f| flow(f, &names)))),
         ]
     }
@@ -212,11 +232,45 @@ impl Pipeline {
     }
 }
 
+/// A counter; all ones: unknown.
+fn count(n: u64) -> Json {
+    Json::from(if n == u64::MAX { 0 } else { i64::try_from(n).unwrap_or(i64::MAX) })
+}
+
+fn pair((packets, bytes): (u64, u64)) -> Json {
+    Json::array([count(packets), count(bytes)])
+}
+
+/// An age in milliseconds; all ones: unknown.
+fn age_ms(sec: u32, nsec: u32) -> u64 {
+    if sec == u32::MAX { 0 } else { u64::from(sec) * 1000 + u64::from(nsec) / 1_000_000 }
+}
+
+fn meter_past(m: &MeterStats) -> Json {
+    let bands = m.bands.iter().map(|b| (b.packets, b.bytes));
+    let counts = std::iter::once((m.packet_in_count, m.byte_in_count)).chain(bands);
+    Json::object([
+        ("meter", Json::from(m.meter_id)),
+        ("age_ms", count(age_ms(m.duration_sec, m.duration_nsec))),
+        ("counts", Json::array(counts.map(pair))),
+    ])
+}
+
+fn group_past(g: &GroupStats) -> Json {
+    let counts = std::iter::once((g.packet_count, g.byte_count)).chain(g.buckets.iter().copied());
+    let age = age_ms(g.duration_sec, g.duration_nsec);
+    Json::object([
+        ("group", Json::from(g.group_id)),
+        ("age_ms", count(age)),
+        ("modified_ms", count(age)),
+        ("counts", Json::array(counts.map(pair))),
+    ])
+}
+
 fn flow(f: &FlowStats, names: &Names<'_>) -> Json {
     let mut line = String::new();
     format_flow_stats(&mut line, f, false, Version::V15, names);
-    let count = |n: u64| Json::from(if n == u64::MAX { 0 } else { i64::try_from(n).unwrap_or(i64::MAX) });
-    let age_ms = u64::from(f.duration_sec) * 1000 + u64::from(f.duration_nsec) / 1_000_000;
+    let age_ms = age_ms(f.duration_sec, f.duration_nsec);
     let ms = |age: Option<u16>, unknown: u64| {
         let known = age.map(|s| (u64::from(s) * 1000).min(age_ms));
         count(known.unwrap_or(unknown))
@@ -264,11 +318,31 @@ mod tests {
             tlvs: Vec::new(),
             meters: Vec::new(),
             groups: Vec::new(),
+            meter_stats: vec![MeterStats {
+                meter_id: 3,
+                packet_in_count: 9,
+                byte_in_count: u64::MAX,
+                duration_sec: 4,
+                bands: vec![MeterBandStats { packets: 2, bytes: 80 }],
+                ..MeterStats::default()
+            }],
+            group_stats: vec![GroupStats {
+                group_id: 5,
+                packet_count: 7,
+                byte_count: 70,
+                duration_sec: u32::MAX,
+                buckets: vec![(1, 10), (6, 60)],
+                ..GroupStats::default()
+            }],
             flows: vec![stats],
             ports,
             version: Version::V15,
         };
-        let [_, _, (name, flows)] = p.state();
+        let [_, _, (_, meters), (_, groups), (name, flows)] = p.state();
+        let text = |json: &Json| json.to_text(ib_base::json::Style::SORTED);
+        assert_eq!(text(&meters), r#"[{"age_ms":4000,"counts":[[9,0],[2,80]],"meter":3}]"#);
+        let expect = r#"[{"age_ms":0,"counts":[[7,70],[1,10],[6,60]],"group":5,"modified_ms":0}]"#;
+        assert_eq!(text(&groups), expect);
         let expect = r#"[{"age_ms":9500,"bytes":0,"flow":"cookie=0x7, table=2, idle_timeout=60, send_flow_rem importance=3, priority=5,ip,in_port=\"vm 1\" actions=output:up","idle_ms":4000,"modified_ms":9500,"packets":3}]"#;
         assert_eq!((name, flows.to_text(ib_base::json::Style::SORTED).as_str()), ("flows", expect));
     }

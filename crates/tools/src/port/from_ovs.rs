@@ -2,7 +2,7 @@
 //!
 //! The same is selected as by ours: flows that match the ports, output to them or are named by an option, the groups and meters that those
 //! use, groups that output to the ports, learned addresses, memberships, and connections of the zones. What Open vSwitch does not tell is
-//! left open (see docs/adopt.md): sequence numbers, expected connections, counters of groups and meters.
+//! left open (see docs/adopt.md): sequence numbers, expected connections.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -139,7 +139,9 @@ impl Selection {
             todo.extend(used.into_iter().filter(|id| groups.insert(*id)));
         }
         p.groups.retain(|g| groups.contains(&g.group_id));
+        p.group_stats.retain(|g| groups.contains(&g.group_id));
         p.meters.retain(|m| meters.contains(&m.meter_id));
+        p.meter_stats.retain(|m| meters.contains(&m.meter_id));
         if self.zones.is_empty() { zones } else { self.zones.iter().copied().collect() }
     }
 
@@ -214,7 +216,7 @@ mod tests {
     use ib_flow::PortMap;
     use ib_openflow::flow_text::{Purpose, parse_flow_mod};
     use ib_openflow::group_text::{parse_group_mod, parse_meter_mod};
-    use ib_openflow::message::{FlowModCommand, GroupDesc, GroupModCommand, Version};
+    use ib_openflow::message::{FlowModCommand, GroupDesc, GroupModCommand, GroupStats, MeterStats, Version};
     use ib_openflow::names::Names;
 
     fn bridge() -> Pipeline {
@@ -238,6 +240,8 @@ mod tests {
                 group("group_id=3,type=all,bucket=output:1"),
                 group("group_id=4,type=all,bucket=output:2"),
             ],
+            meter_stats: [1, 2].map(|meter_id| MeterStats { meter_id, ..MeterStats::default() }).into(),
+            group_stats: [1, 4].map(|group_id| GroupStats { group_id, ..GroupStats::default() }).into(),
             flows: vec![
                 flow("in_port=1,ip,actions=meter:1,ct(zone=7,table=1),group:1"),
                 flow("in_port=2,ip,actions=meter:2,ct(zone=8,table=1)"),
@@ -259,6 +263,7 @@ mod tests {
             let mut p = bridge();
             let zones = s.narrow(&mut p);
             let groups: Vec<u32> = p.groups.iter().map(|g| g.group_id).collect();
+            assert_eq!((p.meter_stats.len(), p.group_stats.len()), (1, 1), "counters of what is left");
             (p.flows.len(), groups, p.meters.len(), zones.into_iter().collect::<Vec<u16>>())
         };
         assert_eq!(of(&[]), (2, vec![1, 2, 3], 1, vec![7]));

@@ -284,8 +284,7 @@ fn meter_stats(
     now: Instant,
 ) -> MeterStats {
     let (duration_sec, duration_nsec) = age(now, m.created);
-    let counts = backer.dpif.meter_stats(m.provider_id).unwrap_or_default();
-    let band = |i: usize| counts.bands.get(i).copied().unwrap_or_default();
+    let counts = m.stats(backer);
     MeterStats {
         meter_id: m.config.meter_id,
         flow_count: users.get(&m.config.meter_id).copied().unwrap_or(0),
@@ -293,8 +292,6 @@ fn meter_stats(
         byte_in_count: counts.bytes,
         duration_sec,
         duration_nsec,
-        bands: (0..m.config.bands.len())
-            .map(|i| MeterBandStats { packets: band(i).0, bytes: band(i).1 })
-            .collect(),
+        bands: counts.bands.iter().map(|&(packets, bytes)| MeterBandStats { packets, bytes }).collect(),
     }
 }
