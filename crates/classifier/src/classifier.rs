@@ -87,6 +87,13 @@ impl<R: AsClsRule> Classifier<R> {
         self.inner.read().subtables.len()
     }
 
+    /// Lets a match share its mask with the rules that are here: what will become a rule of many needs less room.
+    pub fn share_mask(&self, m: &mut MiniMatch) {
+        if let Some(subtable) = self.inner.read().subtable(m.mask()) {
+            m.share_mask(&subtable.mask);
+        }
+    }
+
     /// Adds a rule. Another of the same match, priority and version must not be there.
     pub fn insert(&self, rule: Arc<R>) {
         let mut inner = self.inner.write();

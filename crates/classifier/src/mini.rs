@@ -8,21 +8,23 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use ib_flow::{Flow, Mask, Match};
+use smallvec::SmallVec;
 
-/// Words of a mask: index, mask.
-type Words = Arc<[(u8, u64)]>;
+/// Words of a mask: index, mask. A pointer to them is thin, for each rule has one.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+struct Words(Box<[(u8, u64)]>);
 
 /// A mask without its zero words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MiniMask {
     /// (index of the word in a [`Flow`], its mask), ascending, no zero masks.
-    words: Words,
+    words: Arc<Words>,
 }
 
 /// Masks that a thread made lately, to be shared.
 #[derive(Default)]
 struct Recent {
-    masks: Vec<Option<Words>>,
+    masks: Vec<Option<Arc<Words>>>,
     scratch: Vec<(u8, u64)>,
 }
 
@@ -34,7 +36,7 @@ thread_local! {
 }
 
 impl Recent {
-    fn share(&mut self, mask: &Mask) -> Words {
+    fn share(&mut self, mask: &Mask) -> Arc<Words> {
         self.scratch.clear();
         let mut hash = 0;
         for (i, w) in mask.0.words().iter().enumerate().filter(|(_, w)| **w != 0) {
@@ -43,8 +45,8 @@ impl Recent {
         }
         let slot = &mut self.masks[ib_flow::hash::finish(hash, 0) as usize % RECENT];
         match slot {
-            Some(known) if **known == *self.scratch => Arc::clone(known),
-            _ => Arc::clone(slot.insert(self.scratch.as_slice().into())),
+            Some(known) if *known.0 == *self.scratch => Arc::clone(known),
+            _ => Arc::clone(slot.insert(Arc::new(Words(self.scratch.as_slice().into())))),
         }
     }
 }
@@ -57,7 +59,7 @@ impl MiniMask {
     /// The words that are not zero.
     #[inline]
     pub fn words(&self) -> &[(u8, u64)] {
-        &self.words
+        &self.words.0
     }
     /// The whole mask again.
     pub fn expand(&self) -> Mask {
@@ -69,27 +71,37 @@ impl MiniMask {
     #[inline]
     pub fn fold_into(&self, mask: &mut Mask) {
         let out = mask.0.words_mut();
-        for &(i, m) in &*self.words {
+        for &(i, m) in self.words() {
             out[i as usize] |= m;
         }
     }
+    /// Whether a key has these values under the mask, one for each word.
+    #[inline]
+    pub(crate) fn matches(&self, flow: &Flow, values: &[u64]) -> bool {
+        let flow = flow.words();
+        self.words().iter().zip(values).all(|(&(i, m), v)| flow[i as usize] & m == *v)
+    }
     /// Whether every bit of `other` is also in this mask.
     pub fn covers(&self, other: &MiniMask) -> bool {
-        other.words.iter().all(|&(i, m)| m & !self.word(i) == 0)
+        other.words().iter().all(|&(i, m)| m & !self.word(i) == 0)
     }
     fn word(&self, index: u8) -> u64 {
-        match self.words.binary_search_by_key(&index, |w| w.0) {
-            Ok(at) => self.words[at].1,
+        let words = self.words();
+        match words.binary_search_by_key(&index, |w| w.0) {
+            Ok(at) => words[at].1,
             Err(_) => 0,
         }
     }
 }
 
+/// Values of a match. Rules about addresses and ports have five words at most and need no allocation.
+type Values = SmallVec<[u64; 5]>;
+
 /// A match without its zero words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MiniMatch {
     mask: MiniMask,
-    values: Box<[u64]>,
+    values: Values,
 }
 
 impl MiniMatch {
@@ -97,17 +109,22 @@ impl MiniMatch {
     pub fn new(m: &Match) -> MiniMatch {
         let mask = MiniMask::new(&m.mask);
         let flow = m.flow.words();
-        let values = mask.words.iter().map(|&(i, bits)| flow[i as usize] & bits).collect();
+        let values = mask.words().iter().map(|&(i, bits)| flow[i as usize] & bits).collect();
         MiniMatch { mask, values }
     }
     /// One that everything matches.
     pub fn catch_all() -> MiniMatch {
-        MiniMatch { mask: MiniMask { words: Arc::default() }, values: Box::default() }
+        MiniMatch { mask: MiniMask { words: Arc::default() }, values: Values::new() }
     }
     /// The mask.
     #[inline]
     pub fn mask(&self) -> &MiniMask {
         &self.mask
+    }
+    /// Keeps its mask where an equal one is kept already.
+    pub(crate) fn share_mask(&mut self, equal: &MiniMask) {
+        debug_assert_eq!(self.mask, *equal);
+        self.mask = equal.clone();
     }
     /// Values, one for each word of the mask.
     #[inline]
@@ -116,7 +133,7 @@ impl MiniMatch {
     }
     /// The value of a word, 0 for one outside of the mask.
     pub(crate) fn word(&self, index: u8) -> u64 {
-        match self.mask.words.binary_search_by_key(&index, |w| w.0) {
+        match self.mask.words().binary_search_by_key(&index, |w| w.0) {
             Ok(at) => self.values[at],
             Err(_) => 0,
         }
@@ -129,7 +146,7 @@ impl MiniMatch {
     pub(crate) fn flow(&self) -> Flow {
         let mut flow = Flow::zeroed();
         let out = flow.words_mut();
-        for (&(i, _), v) in self.mask.words.iter().zip(&self.values) {
+        for (&(i, _), v) in self.mask.words().iter().zip(&self.values) {
             out[i as usize] = *v;
         }
         flow
@@ -137,23 +154,22 @@ impl MiniMatch {
     /// Whether a key matches.
     #[inline]
     pub fn matches(&self, flow: &Flow) -> bool {
-        let flow = flow.words();
-        self.mask.words.iter().zip(&self.values).all(|(&(i, m), v)| flow[i as usize] & m == *v)
+        self.mask.matches(flow, &self.values)
     }
     /// Whether this is at least as narrow as `criteria`: all that matches this matches `criteria`.
     pub fn is_within(&self, criteria: &MiniMatch) -> bool {
-        criteria.mask.words.iter().zip(&criteria.values).all(|(&(i, m), v)| {
-            match self.mask.words.binary_search_by_key(&i, |w| w.0) {
-                Ok(at) => m & !self.mask.words[at].1 == 0 && self.values[at] & m == *v,
+        criteria.mask.words().iter().zip(&criteria.values).all(|(&(i, m), v)| {
+            match self.mask.words().binary_search_by_key(&i, |w| w.0) {
+                Ok(at) => m & !self.mask.words()[at].1 == 0 && self.values[at] & m == *v,
                 Err(_) => false,
             }
         })
     }
     /// Whether some key matches both.
     pub fn intersects(&self, other: &MiniMatch) -> bool {
-        self.mask.words.iter().zip(&self.values).all(|(&(i, m), v)| {
-            match other.mask.words.binary_search_by_key(&i, |w| w.0) {
-                Ok(at) => (v ^ other.values[at]) & m & other.mask.words[at].1 == 0,
+        self.mask.words().iter().zip(&self.values).all(|(&(i, m), v)| {
+            match other.mask.words().binary_search_by_key(&i, |w| w.0) {
+                Ok(at) => (v ^ other.values[at]) & m & other.mask.words()[at].1 == 0,
                 Err(_) => true,
             }
         })

@@ -26,7 +26,8 @@ pub struct Conjunction {
 pub struct ClsRule {
     pub(crate) mini: MiniMatch,
     priority: i32,
-    conjunctions: Box<[Conjunction]>,
+    /// None of most rules, which is worth a thin pointer.
+    conjunctions: Option<Box<Box<[Conjunction]>>>,
     add_version: AtomicU64,
     remove_version: AtomicU64,
 }
@@ -47,7 +48,7 @@ impl ClsRule {
         ClsRule {
             mini,
             priority,
-            conjunctions: conjunctions.into(),
+            conjunctions: (!conjunctions.is_empty()).then(|| Box::new(conjunctions.into())),
             add_version: AtomicU64::new(add_version),
             remove_version: AtomicU64::new(VERSION_NOT_REMOVED),
         }
@@ -68,7 +69,7 @@ impl ClsRule {
     /// Clauses that this rule satisfies.
     #[inline]
     pub fn conjunctions(&self) -> &[Conjunction] {
-        &self.conjunctions
+        self.conjunctions.as_ref().map_or(&[], |all| all)
     }
     /// Whether a lookup in `version` sees this rule.
     #[inline]

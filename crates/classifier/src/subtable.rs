@@ -268,7 +268,7 @@ impl<R: AsClsRule> Subtable<R> {
             .get(&hash)?
             .rules()
             .iter()
-            .find(|r| r.cls().mini.matches(flow) && r.cls().is_visible(version))
+            .find(|r| self.mask.matches(flow, r.cls().mini.values()) && r.cls().is_visible(version))
     }
 
     /// Best visible rule for a key, nothing recorded.

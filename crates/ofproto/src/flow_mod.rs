@@ -388,8 +388,10 @@ impl Txn<'_> {
                 self.remove(victim, FlowRemovedReason::Eviction);
             }
         }
+        let mut match_ = fm.match_;
+        t.cls.share_mask(&mut match_);
         let rule = Rule::new(NewRule {
-            match_: fm.match_,
+            match_,
             priority,
             table,
             cookie: fm.new_cookie,
