@@ -26,6 +26,9 @@ pub mod command {
     pub const LISTEN: u8 = 7;
     /// A call of [`crate::connections`]; always a listing.
     pub const CONNTRACK: u8 = 8;
+    /// Asks whether the place of the control plane is free or ours. Refused with `EBUSY`, as all else is then; `NUMBER` is the process
+    /// that has it.
+    pub const ATTACH: u8 = 9;
 }
 
 /// Attributes.

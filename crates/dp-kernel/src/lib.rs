@@ -3,6 +3,7 @@
 //! Both speak the messages of linux/openvswitch.h ([`message`]); a [`transport`] carries them, and [`provider`] makes a
 //! [`Dpif`](ib_dpif::Dpif) of them. What the kernel lacks and a process of ours has is in [`control`] and [`exact`].
 
+mod claim;
 mod connections;
 pub mod control;
 mod ctnetlink;

@@ -1,7 +1,9 @@
 //! The other side of [`crate::unix`]: serves any provider's datapaths to programs that connect.
 //!
 //! A connection has a thread, which reads a request, does it on the [`Dpif`], and answers; a request that makes no sense is
-//! answered with an errno, one that is no message ends its connection. Connections that listen get the upcalls of one datapath, shared
+//! answered with an errno, one that is no message ends its connection, and so does a request of another process than the one that
+//! has the place ([`crate::claim`]). A peer that does not read its answers holds up nobody but itself, and is left after
+//! [`PATIENCE`]. Connections that listen get the upcalls of one datapath, shared
 //! out by a hash of the flow: an upcall is sent without waiting, and one that finds the socket full is lost and counted. While nobody
 //! listens to a datapath it has no handler: what misses is dropped, what has a flow goes on.
 
@@ -25,13 +27,14 @@ use ib_sys::netlink::{self, F_CREATE, F_DUMP, F_REPLACE, Request, text, u32_at};
 use ib_sys::seqpacket::{Connection, Listener};
 use parking_lot::RwLock;
 
+use crate::claim::Place;
 use crate::control::{self, attr};
 use crate::message::{
     Datapath, FlowAnswer, FlowRequest, Header, Meter, PacketDown, PacketUp, Vport, command, omit, read_map,
     vport_type, write_meter,
 };
 use crate::transport::Family;
-use crate::unix::{MAX_DATAGRAM, MSG_DONE, MSG_ERROR, family_of, type_of};
+use crate::unix::{MAX_DATAGRAM, MSG_DONE, MSG_ERROR, PATIENCE, family_of, type_of};
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 64;
@@ -48,6 +51,7 @@ pub struct Server {
     appctl: Appctl,
     datapaths: RwLock<BTreeMap<u32, Served>>,
     connections: AtomicUsize,
+    place: Place,
 }
 
 #[derive(Clone)]
@@ -121,6 +125,7 @@ type Answered = Result<(), Refusal>;
 const NO_SUCH_DATAPATH: Refusal = Refusal(19);
 const INVALID: Refusal = Refusal(22);
 const UNSUPPORTED: Refusal = Refusal(95);
+const BUSY: Refusal = Refusal(16);
 
 /// Parts of an answer on their way.
 struct Answer<'a> {
@@ -164,7 +169,7 @@ impl Server {
     /// A server of datapaths of these classes, none so far.
     pub fn new(classes: Vec<Arc<dyn DpifClass>>, appctl: Appctl) -> Arc<Server> {
         let (datapaths, connections) = (RwLock::default(), AtomicUsize::new(0));
-        Arc::new(Server { classes, appctl, datapaths, connections })
+        Arc::new(Server { classes, appctl, datapaths, connections, place: Place::default() })
     }
 
     /// The datapaths that were made.
@@ -198,6 +203,9 @@ impl Server {
         }
         let server = Arc::clone(self);
         let serve = move || {
+            // Who connects and says nothing is not kept.
+            let _ = connection.set_send_timeout(PATIENCE);
+            let _ = connection.set_receive_timeout(Some(PATIENCE));
             server.serve(&Arc::new(connection));
             server.connections.fetch_sub(1, Ordering::Relaxed);
         };
@@ -208,8 +216,12 @@ impl Server {
     }
 
     fn serve(&self, connection: &Arc<Connection>) {
-        let mut buf = Vec::new();
-        let mut listens_to = None;
+        let Ok(peer) = connection.peer() else { return };
+        if ![0, ib_sys::process::uid()].contains(&peer.uid) {
+            vlog_warn!(DPIF, "connection of user {} refused", peer.uid);
+            return;
+        }
+        let (mut buf, mut listens_to, mut held) = (Vec::new(), None, None);
         while let Ok(true) = connection.recv(&mut buf, MAX_DATAGRAM, true) {
             let Some(message) = netlink::messages(&buf).next() else { break };
             let Some(family) = family_of(message.kind) else { break };
@@ -223,7 +235,30 @@ impl Server {
                 buf: Vec::new(),
                 failed: None,
             };
-            let done = if family == Family::Control && header.command == control::command::LISTEN {
+            if held.is_none() {
+                match self.place.take(peer.pid) {
+                    Ok(place) => held = Some(place),
+                    Err(holder) => {
+                        vlog_warn!(
+                            DPIF,
+                            "process {} refused: process {holder} is the control plane",
+                            peer.pid
+                        );
+                        // A peer that is not there any more need not be told.
+                        let _ = answer.part(|w| {
+                            w.put_u32(attr::NUMBER, holder.cast_unsigned());
+                            Ok(())
+                        });
+                        let _ = answer.end(MSG_ERROR, BUSY.0);
+                        break;
+                    }
+                }
+                let _ = connection.set_receive_timeout(None);
+            }
+            let control = (family == Family::Control).then_some(header.command);
+            let done = if control == Some(control::command::ATTACH) {
+                Ok(())
+            } else if control == Some(control::command::LISTEN) {
                 self.add_listener(header.dp_ifindex, connection).map(|to| listens_to = Some(to))
             } else if dump {
                 self.dump(family, header, rest, &mut answer)

@@ -10,13 +10,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ib_sys::netlink::{self, F_DUMP, F_REQUEST, Request};
+use ib_dpif::netlink::attributes;
+use ib_sys::netlink::{self, F_DUMP, F_REQUEST, Request, u32_at};
 use ib_sys::seqpacket::Connection;
 use parking_lot::Mutex;
 
-use crate::control;
+use crate::control::{self, attr};
 use crate::message::Header;
 use crate::transport::{Family, Transport, UpcallSocket};
 
@@ -30,6 +31,9 @@ pub const MSG_DONE: u16 = 3;
 
 /// How long an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a control plane before us may take to be gone.
+const TURNOVER: Duration = Duration::from_secs(2);
 
 /// Connections that wait for their next use.
 const MAX_SPARE: usize = 8;
@@ -52,14 +56,49 @@ pub struct UnixTransport {
 }
 
 impl UnixTransport {
-    /// To the process at `path`.
+    /// To the process at `path`, whose only control plane we are from now on.
     ///
-    /// Errors: nobody listens there.
+    /// Errors: nobody listens there; `ResourceBusy`: another process is its control plane, which the text names.
     pub fn open(path: &Path) -> io::Result<UnixTransport> {
         let transport = UnixTransport { path: path.to_owned(), spare: Mutex::default() };
-        let first = transport.connect()?;
-        transport.spare.lock().push(first);
-        Ok(transport)
+        let end = Instant::now() + TURNOVER;
+        // One that was just killed may still have something under way.
+        loop {
+            match transport.attach() {
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                done => return done.map(|()| transport),
+            }
+        }
+    }
+
+    /// Takes the place of the control plane; the connection that has it is kept.
+    fn attach(&self) -> io::Result<()> {
+        let connection = self.connect()?;
+        let header = Header { command: control::command::ATTACH, version: 1, dp_ifindex: 0 };
+        let kind = type_of(Family::Control);
+        connection.send(Request::new(kind, F_REQUEST, &header.to_bytes()).seal(1), true)?;
+        let mut holder = None;
+        let end = read_answer(&connection, &mut |part| {
+            let attributes = Header::split(part).map(|(_, rest)| attributes(rest));
+            let told = attributes.ok().and_then(|mut all| all.find_map(Result::ok));
+            holder = told.filter(|(kind, _)| *kind == attr::NUMBER).and_then(|(_, data)| u32_at(data, 0));
+        })?;
+        match end {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                let who = holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+                Err(io::Error::new(
+                    e.kind(),
+                    format!("another process{who} is the control plane of this datapath"),
+                ))
+            }
+            // One that does not know the question has no such rule.
+            _ => {
+                self.spare.lock().push(connection);
+                Ok(())
+            }
+        }
     }
 
     fn connect(&self) -> io::Result<Connection> {

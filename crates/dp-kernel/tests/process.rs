@@ -236,3 +236,40 @@ fn nonsense_ends_a_connection_or_is_refused_and_nobody_else_notices() {
     assert!(messages > 20, "{messages} answers");
     assert_eq!(bed.dpif.port_by_name("ovs-dummy").unwrap().number, OdpPort::LOCAL);
 }
+
+#[test]
+fn who_does_not_read_holds_up_nobody() {
+    let bed = bed();
+    bed.dpif.set_upcall_handler(Some(Arc::new(ToTwo::default())));
+    for n in 0..2_000_u16 {
+        bed.inject(OdpPort(1), &udp_frame(n, 5));
+    }
+    until("flows", || {
+        let mut n = 0;
+        bed.dpif.flow_stats(&mut |_, _| n += 1);
+        n > 500
+    });
+    // Each asks for all flows, again and again, and never reads.
+    let header = ib_dp_kernel::message::Header { command: 3, version: 1, dp_ifindex: 1 };
+    let kind = ib_dp_kernel::unix::type_of(ib_dp_kernel::transport::Family::Flow);
+    let flags = ib_sys::netlink::F_REQUEST | ib_sys::netlink::F_DUMP;
+    let deaf: Vec<Connection> = (0..20).map(|_| Connection::open(&bed.path).unwrap()).collect();
+    for connection in &deaf {
+        let mut sent = 0;
+        let mut request = ib_sys::netlink::Request::new(kind, flags, &header.to_bytes());
+        let end = Instant::now() + Duration::from_secs(5);
+        while sent < 4_000 && Instant::now() < end && connection.send(request.seal(1), false).is_ok() {
+            sent += 1;
+        }
+        assert!(sent > 1);
+    }
+    bed.sent(OdpPort(2));
+    bed.inject(OdpPort(1), &udp_frame(1, 5));
+    bed.inject(OdpPort(1), &udp_frame(60_000, 6));
+    let mut arrived = 0;
+    until("both packets", || {
+        arrived += bed.sent(OdpPort(2)).len();
+        arrived == 2
+    });
+    assert_eq!(bed.dpif.port_by_name("m3").unwrap().number, OdpPort(3));
+}

@@ -132,6 +132,8 @@ pub struct Daemon {
     pidfile: Option<PathBuf>,
     overwrite_pidfile: bool,
     monitor: bool,
+    /// See [`Daemon::outlive_kills`].
+    outlive_kills: bool,
     user: Option<User>,
     /// Writing a byte here lets the parent exit.
     notify: Option<File>,
@@ -163,6 +165,7 @@ impl Daemon {
             pidfile: None,
             overwrite_pidfile: false,
             monitor: false,
+            outlive_kills: false,
             user: None,
             notify: None,
         }
@@ -197,6 +200,12 @@ impl Daemon {
     /// Whether `--detach` was given.
     pub fn detaches(&self) -> bool {
         self.detach
+    }
+
+    /// Has `--monitor` start the daemon again also when it was ended by SIGKILL, unless its pidfile was removed before: who
+    /// removes that wants it to be gone.
+    pub fn outlive_kills(&mut self) {
+        self.outlive_kills = true;
     }
 
     /// Whether `--monitor` was given.
@@ -351,9 +360,17 @@ impl Daemon {
                 Err(e) => self.fatal(&format!("waitpid failed ({})", strerror(&e))),
             };
             let told = format!("pid {pid} died, {}", ended.describe());
-            if !ended.is_crash() {
+            let wanted = || {
+                let killed = ended.is_killed();
+                let goes_on = killed && self.outlive_kills;
+                ended.is_crash() || goes_on && self.pidfile.as_ref().is_none_or(|file| file.exists())
+            };
+            let exit = || -> ! {
                 vlog_info!(DAEMON_UNIX, "{told}, exiting");
-                std::process::exit(if let process::Ended::Exit(code) = ended { code } else { 0 });
+                std::process::exit(if let process::Ended::Exit(code) = ended { code } else { 0 })
+            };
+            if !wanted() {
+                exit();
             }
             crashes += 1;
             status = format!("{crashes} crashes: {told}");
@@ -365,6 +382,9 @@ impl Daemon {
             if let Some(elapsed) = last_restart.map(|t| t.elapsed()).filter(|e| *e < WAIT) {
                 vlog_warn!(DAEMON_UNIX, "{status}, waiting until 10 seconds since last restart");
                 std::thread::sleep(WAIT - elapsed);
+                if !wanted() {
+                    exit();
+                }
             }
             last_restart = Some(std::time::Instant::now());
             vlog_err!(DAEMON_UNIX, "{status}, restarting");

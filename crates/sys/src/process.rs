@@ -65,6 +65,11 @@ impl Ended {
         }
     }
 
+    /// Whether somebody, the kernel short of memory for one, ended it by force.
+    pub fn is_killed(self) -> bool {
+        matches!(self, Ended::Signal { signo: libc::SIGKILL, .. })
+    }
+
     /// Whether it is a crash after which a monitor starts the daemon again.
     pub fn is_crash(self) -> bool {
         const CRASHES: [i32; 9] = [

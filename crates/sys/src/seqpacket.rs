@@ -15,6 +15,15 @@ static ROOM: libc::c_int = 4 << 20;
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
 
+/// The process at a connection's other end, as it was when it connected (unix(7), `SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number; 0 where it is not visible from here.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+}
+
 /// A socket that takes connections. Its file goes with it.
 #[derive(Debug)]
 pub struct Listener {
@@ -78,25 +87,55 @@ impl Connection {
         }
     }
 
+    /// Who is at the other end.
+    pub fn peer(&self) -> io::Result<Peer> {
+        let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: a ucred and its size, both writable.
+        check(unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut who).cast(),
+                &raw mut len,
+            )
+        })?;
+        Ok(Peer { pid: who.pid, uid: who.uid })
+    }
+
     /// From now on sends and receives that wait for so long fail with `EAGAIN`.
     pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_receive_timeout(Some(timeout))?;
+        self.set_send_timeout(timeout)
+    }
+
+    /// From now on receives that wait for so long fail with `EAGAIN`; `None`: they wait for ever.
+    pub fn set_receive_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_time(libc::SO_RCVTIMEO, timeout.unwrap_or_default())
+    }
+
+    /// From now on sends that wait for so long fail with `EAGAIN`.
+    pub fn set_send_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_time(libc::SO_SNDTIMEO, timeout)
+    }
+
+    fn set_time(&self, option: libc::c_int, timeout: Duration) -> io::Result<()> {
         let time = libc::timeval {
             tv_sec: timeout.as_secs().cast_signed(),
             tv_usec: i64::from(timeout.subsec_micros()),
         };
-        for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
-            // SAFETY: a timeval and its size.
-            check(unsafe {
-                libc::setsockopt(
-                    self.0.as_raw_fd(),
-                    libc::SOL_SOCKET,
-                    option,
-                    (&raw const time).cast(),
-                    size_of::<libc::timeval>() as libc::socklen_t,
-                )
-            })?;
-        }
-        Ok(())
+        // SAFETY: a timeval and its size.
+        check(unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const time).cast(),
+                size_of::<libc::timeval>() as libc::socklen_t,
+            )
+        })
+        .map(|_| ())
     }
 
     /// Sends one message; unless `wait`, `EAGAIN` if there is no room for it.
@@ -215,6 +254,12 @@ mod tests {
         // The first one was the second listener's question.
         drop(listener.accept().unwrap());
         let b = listener.accept().unwrap();
+        let (us, user) = (std::process::id().cast_signed(), b.peer().unwrap().uid);
+        assert_eq!([a.peer().unwrap(), b.peer().unwrap()], [Peer { pid: us, uid: user }; 2]);
+        a.set_receive_timeout(Some(Duration::from_millis(1))).unwrap();
+        let late = a.recv(&mut Vec::new(), 9, true).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
+        a.set_receive_timeout(None).unwrap();
         a.send(b"one", true).unwrap();
         a.send(&[7; 100_000], true).unwrap();
         let mut buf = Vec::new();

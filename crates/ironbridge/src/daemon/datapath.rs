@@ -80,6 +80,8 @@ impl UserDatapaths for Datapath {
 /// The program; `args` begin with its name.
 pub fn run(args: &[OsString], _io: &mut Io<'_>) -> i32 {
     let mut daemon = Daemon::new(PROGRAM);
+    // Nobody else would forward in its place; a machine short of memory kills the large ones first.
+    daemon.outlive_kills();
     let options = match parse(args, &mut daemon) {
         Ok(options) => options,
         Err(code) => return code,

@@ -466,8 +466,11 @@ fn kernel_class(clock: &Clock) -> Option<Arc<dyn DpifClass>> {
 fn remote_classes(clock: &Clock) -> impl Fn(&str) -> io::Result<Vec<Arc<dyn DpifClass>>> + '_ {
     |path| {
         let transport = UnixTransport::open(path.as_ref()).map_err(|e| {
-            let why = ib_base::errno::strerror(&e);
-            io::Error::new(e.kind(), format!("{path}: {why} (is \"ironbridge datapath\" running?)"))
+            let why = match e.kind() {
+                io::ErrorKind::ResourceBusy => e.to_string(),
+                _ => format!("{} (is \"ironbridge datapath\" running?)", ib_base::errno::strerror(&e)),
+            };
+            io::Error::new(e.kind(), format!("{path}: {why}"))
         })?;
         let transport: Arc<dyn Transport> = Arc::new(transport);
         let class =
