@@ -67,7 +67,7 @@ fn a_restart_keeps_what_the_bridges_hold() {
             0,
             format!(
                 "{db} does not exist ... (warning).\nCreating empty database {db}.\nStarting ovsdb-server.\n\
-                 Configuring Open vSwitch system IDs.\nStarting ovs-vswitchd.\nEnabling remote OVSDB managers.\n"
+                 Configuring Open vSwitch system IDs.\nStarting ironbridge-datapath.\nStarting ovs-vswitchd.\nEnabling remote OVSDB managers.\n"
             )
         )
     );
@@ -97,7 +97,7 @@ fn a_restart_keeps_what_the_bridges_hold() {
     assert_eq!(
         without_pids(&text),
         "Saving flows.\nExiting ovsdb-server (N .\nStarting ovsdb-server.\nConfiguring Open vSwitch system IDs.\n\
-         Exiting ovs-vswitchd (N .\nStarting ovs-vswitchd.\nRestoring saved flows.\nEnabling remote OVSDB managers.\n"
+         Exiting ovs-vswitchd (N .\nironbridge-datapath is already running.\nStarting ovs-vswitchd.\nRestoring saved flows.\nEnabling remote OVSDB managers.\n"
     );
     assert_eq!(flows(dir), before);
     assert_eq!(ctl(dir, "ovs-vsctl get Open_vSwitch . other_config").1, "{}\n");
@@ -107,7 +107,7 @@ fn a_restart_keeps_what_the_bridges_hold() {
     let (code, text) = ctl(dir, "ovs-ctl stop");
     assert_eq!(
         (code, without_pids(&text).as_str()),
-        (0, "Exiting ovs-vswitchd (N .\nExiting ovsdb-server (N .\n")
+        (0, "Exiting ovs-vswitchd (N .\nExiting ironbridge-datapath (N .\nExiting ovsdb-server (N .\n")
     );
     let nothing = "ovs-vswitchd is not running.\novsdb-server is not running.\n";
     assert_eq!(ctl(dir, "ovs-ctl stop"), (0, nothing.into()));
@@ -166,22 +166,44 @@ fn daemons_run_within_the_limits_that_are_asked_for() {
 }
 
 #[test]
-fn a_datapath_process_outlives_a_restart_and_goes_with_the_rest() {
+fn the_datapath_runs_on_its_own_unless_told_otherwise() {
     if !need(&[("/usr/bin/nice", "coreutils")]) {
         return;
     }
     let host = Host::new("ctldp");
     let dir = &host.0;
     let pid = || std::fs::read_to_string(dir.file("ironbridge-datapath.pid")).unwrap_or_default();
-    let options = "--system-id=random --no-mlockall --no-record-hostname --datapath-process";
-    let (code, text) = ctl(dir, &format!("ovs-ctl {options} start"));
-    assert!(code == 0 && text.contains("Starting ironbridge-datapath.\n"), "{text}");
+    let own = |command: &str, more: &str| {
+        let (code, text) = ctl(
+            dir,
+            &format!("ovs-ctl --system-id=random --no-mlockall --no-record-hostname {more} {command}"),
+        );
+        assert_eq!(code, 0, "{command}: {text}");
+        without_pids(&text)
+    };
+    assert!(own("start", "").contains("Starting ironbridge-datapath.\n"));
     let first = pid();
-    let (code, text) = ctl(dir, &format!("ovs-ctl {options} restart"));
-    assert!(code == 0 && text.contains("ironbridge-datapath is already running.\n"), "{text}");
+    assert!(own("restart", "").contains("ironbridge-datapath is already running.\n"));
     assert_eq!(pid(), first);
-    assert!(ctl(dir, "ovs-ctl status").1.contains("ironbridge-datapath is running with pid"));
-    let (code, text) = ctl(dir, "ovs-ctl stop");
-    assert!(code == 0 && text.contains("Exiting ironbridge-datapath"), "{text}");
+    assert!(own("status", "").contains("ironbridge-datapath is running with pid"));
+    // One that is killed comes again, and without a monitor is missed, and started.
+    let kill = |pid: &str| assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+    kill(&first);
+    support::wait_for("another datapath process", 20, || {
+        let now = pid();
+        now != first && ctl(dir, "ovs-appctl -t ironbridge-datapath version").0 == 0
+    });
+    assert!(own("force-reload-kmod", "--no-monitor").contains("Exiting ironbridge-datapath (N .\nStarting"));
+    kill(&pid());
+    support::wait_for("its end", 10, || ctl(dir, "ovs-ctl status").0 == 1);
+    assert!(ctl(dir, "ovs-ctl status").1.contains("ironbridge-datapath is not running\n"));
+    let text = own("start", "--no-monitor");
+    assert!(text.contains("ovs-vswitchd is already running.\nStarting ironbridge-datapath.\n"), "{text}");
+    // Told to leave it alone, a stop does; a start without it ends it.
+    assert!(!own("stop", "--no-datapath-process").contains("datapath"));
+    assert!(!pid().is_empty());
+    let text = own("start", "--no-datapath-process");
+    assert!(text.contains("Exiting ironbridge-datapath (N .\nStarting ovs-vswitchd.\n"), "{text}");
     assert!(pid().is_empty());
+    assert!(!own("stop", "").contains("datapath"));
 }

@@ -47,7 +47,9 @@ pub fn run(args: &[OsString], io: &mut Io<'_>) -> i32 {
     let done = match options.command.as_str() {
         "start" => ctl.start(None),
         "stop" => ctl.stop(),
-        "restart" | "force-reload-kmod" => ctl.restart(),
+        "restart" => ctl.restart(false),
+        // What a kernel module would be: where flows are forwarded begins anew.
+        "force-reload-kmod" => ctl.restart(true),
         "status" => ctl.status(),
         "version" => ctl.versions(),
         // There is no module to load: forwarding is done in user space.
@@ -92,9 +94,18 @@ pub(crate) fn tool(name: &str) -> Command {
     command
 }
 
+fn pidfile(daemon: &str) -> PathBuf {
+    dirs::rundir().join(format!("{daemon}.pid"))
+}
+
+/// Whether a daemon ended without tidying up.
+fn has_died(daemon: &str) -> bool {
+    pidfile(daemon).exists() && running(daemon).is_none()
+}
+
 /// The process that a pidfile names, if it runs.
 fn running(daemon: &str) -> Option<i32> {
-    let text = std::fs::read_to_string(dirs::rundir().join(format!("{daemon}.pid"))).ok()?;
+    let text = std::fs::read_to_string(pidfile(daemon)).ok()?;
     let pid = text.trim().parse().ok().filter(|pid| *pid > 0)?;
     process::exists(pid).then_some(pid)
 }
@@ -475,9 +486,16 @@ impl Ctl<'_, '_> {
     fn start_switch(&mut self, saved: Option<&flows::Saved>) -> bool {
         if running(SWITCH).is_some() {
             self.io.out("ovs-vswitchd is already running.\n");
-            return true;
+            // It attaches to whoever takes the place of the one that it had.
+            return !(self.uses_datapath() && has_died(DATAPATH)) || self.start_datapath();
         }
-        if self.o.datapath_process && !self.start_datapath() {
+        let own = self.uses_datapath() && (pidfile(DATAPATH).exists() || self.wants_datapath());
+        let datapath = match (own, running(DATAPATH)) {
+            (true, _) => self.start_datapath(),
+            (false, Some(_)) => self.stop_daemon(DATAPATH),
+            (false, None) => true,
+        };
+        if !datapath {
             return false;
         }
         let wait = saved.is_some_and(|s| !s.is_empty());
@@ -489,8 +507,7 @@ impl Ctl<'_, '_> {
         if self.o.mlockall {
             args.push("--mlockall".into());
         }
-        // One that runs has the ports of the switch before, whatever is asked for now.
-        if running(DATAPATH).is_some() {
+        if own {
             args.push("--datapath-socket".into());
         }
         let started = self.daemon(SWITCH, args, &self.o.switch);
@@ -522,11 +539,29 @@ impl Ctl<'_, '_> {
 
     fn stop(&mut self) -> bool {
         let mut switch = !self.o.ovs_vswitchd || self.stop_daemon(SWITCH);
-        if self.o.ovs_vswitchd && running(DATAPATH).is_some() {
-            switch &= self.stop_daemon(DATAPATH);
+        if self.o.ovs_vswitchd && self.uses_datapath() {
+            switch &= self.stop_datapath();
         }
         let server = !self.o.ovsdb_server || self.stop_daemon(SERVER);
         switch && server
+    }
+
+    /// Whether a datapath process is our matter.
+    fn uses_datapath(&self) -> bool {
+        self.o.datapath_process != Some(false)
+    }
+
+    /// Whether one is to be started where none was: asked for, or nobody else is to forward bridges of the default type.
+    fn wants_datapath(&self) -> bool {
+        self.o.datapath_process.unwrap_or_else(|| ib_dp_kernel::genl::NetlinkTransport::open().is_err())
+    }
+
+    fn stop_datapath(&mut self) -> bool {
+        if has_died(DATAPATH) {
+            // Its monitor may be about to start it again: without a pidfile it does not.
+            let _ = std::fs::remove_file(pidfile(DATAPATH));
+        }
+        running(DATAPATH).is_none() || self.stop_daemon(DATAPATH)
     }
 
     /// Asks a daemon to exit, then tells it, then ends it.
@@ -542,6 +577,10 @@ impl Ctl<'_, '_> {
         let asked = ask.output().is_ok_and(|out| out.status.success());
         let ended = (asked && gone(pid))
             || [signo::TERM, signo::KILL].iter().any(|signo| {
+                if *signo == signo::KILL {
+                    // A monitor takes it for a crash otherwise.
+                    let _ = std::fs::remove_file(pidfile(name));
+                }
                 // A process that has just gone is what was wanted.
                 let _ = process::kill(pid, *signo);
                 gone(pid)
@@ -550,7 +589,8 @@ impl Ctl<'_, '_> {
         ended
     }
 
-    fn restart(&mut self) -> bool {
+    /// Stops and starts; a datapath process goes on unless `forwarding` is to begin anew too.
+    fn restart(&mut self, forwarding: bool) -> bool {
         let saved = if self.o.ovs_vswitchd && running(SWITCH).is_some() {
             let bridges = self.ask_vsctl(&["list-br"]).unwrap_or_default();
             let saved = flows::Saved::take(bridges.lines());
@@ -563,13 +603,16 @@ impl Ctl<'_, '_> {
         };
         // The switch is down for no longer than it takes to start it again.
         let database = !self.o.ovsdb_server || (self.stop_daemon(SERVER) && self.start_database());
-        let switch = !self.o.ovs_vswitchd || self.stop_daemon(SWITCH);
+        let mut switch = !self.o.ovs_vswitchd || self.stop_daemon(SWITCH);
+        if forwarding && self.o.ovs_vswitchd && self.uses_datapath() {
+            switch &= self.stop_datapath();
+        }
         database && switch && self.start(saved.as_ref())
     }
 
     fn status(&mut self) -> bool {
         let mut all = true;
-        let datapath = running(DATAPATH).map(|_| DATAPATH);
+        let datapath = pidfile(DATAPATH).exists().then_some(DATAPATH);
         for name in [SERVER, SWITCH].into_iter().chain(datapath) {
             match running(name) {
                 Some(pid) => self.io.out(format!("{name} is running with pid {pid}\n")),

@@ -44,8 +44,8 @@ pub struct Options {
     pub huge_pages: bool,
     /// `--oom-score`; empty: not given.
     pub oom_score: String,
-    /// `--datapath-process`: the datapath runs on its own, and goes on while the switch restarts.
-    pub datapath_process: bool,
+    /// `--datapath-process`, or with `no`: the datapath runs on its own, and goes on while the switch restarts.
+    pub datapath_process: Option<bool>,
     /// `--no-mlockall` was not given.
     pub mlockall: bool,
     /// `--no-self-confinement` was not given.
@@ -110,7 +110,7 @@ impl Default for Options {
             core_limit: String::new(),
             huge_pages: false,
             oom_score: String::new(),
-            datapath_process: false,
+            datapath_process: None,
             mlockall: true,
             confined: true,
             full_hostname: true,
@@ -173,7 +173,7 @@ impl Options {
             "monitor" => &mut self.monitor,
             "force-corefiles" => &mut self.core_files,
             "dump-hugepages" => &mut self.huge_pages,
-            "datapath-process" => &mut self.datapath_process,
+            "datapath-process" => self.datapath_process.insert(false),
             "mlockall" => &mut self.mlockall,
             "self-confinement" => &mut self.confined,
             "full-hostname" => &mut self.full_hostname,
@@ -236,7 +236,7 @@ Commands:
   status                      say which daemons run (exit code 0: all)
   version                     print the daemons' versions
   load-kmod                   nothing: forwarding needs no kernel module
-  force-reload-kmod           restart (there is no kernel module to reload)
+  force-reload-kmod           restart, and restart the datapath process too
   enable-protocol             let iptables accept a protocol
   delete-transient-ports      delete ports with other_config:transient=true
   record-hostname-if-not-set  record the host's name in the database
@@ -255,8 +255,10 @@ Important options of the same commands:
   --ovs-user=\"USER[:GROUP]\" let the daemons run as that user
   --no-ovsdb-server         leave ovsdb-server alone
   --no-ovs-vswitchd         leave ovs-vswitchd alone
-  --datapath-process        run the datapath in a process of its own: what has a
-                            flow goes on while the switch restarts
+  --no-datapath-process     run the datapath inside ovs-vswitchd and not in a
+                            process of its own, which forwards what has a flow
+                            while the switch restarts; \"stop\" leaves that alone
+  --datapath-process        run it so also where the kernel has a datapath
 
 Less important options of the same commands:
   --no-monitor                   do not restart daemons that crash
