@@ -131,7 +131,6 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
     while let Some(arg) = args.next() {
         match arg {
             "-generate" | "--generate" => generate = true,
-            "-consistent" | "--consistent" => {}
             "--names" => names = true,
             "--no-names" => names = false,
             "--ct-next" | "-ct-next" => {

@@ -38,6 +38,8 @@ impl Mac {
     pub fn is_reserved(self) -> bool {
         let v = self.to_u64();
         v & 0xffff_ffff_fff0 == 0x0180_c200_0000
+            // Connectivity fault management, one address for each level.
+            || v & 0xffff_ffff_fff8 == 0x0100_0ccc_ccc0
             || matches!(
                 v,
                 0x00e0_2b00_0000
@@ -108,6 +110,24 @@ mod tests {
         assert_eq!(Mac::from_u64(mac.to_u64()), mac);
         for bad in ["", "50:54:00:00:00", "50:54:00:00:00:0a:1", "+5:54:00:00:00:0a", "505:4:0:0:0:0"] {
             assert_eq!(bad.parse::<Mac>(), Err(BadMac), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_addresses() {
+        let reserved = |mac: &str| mac.parse::<Mac>().unwrap().is_reserved();
+        for mac in [
+            "01:80:c2:00:00:00",
+            "01:80:c2:00:00:0f",
+            "00:e0:2b:00:00:04",
+            "01:00:0c:cc:cc:c0",
+            "01:00:0c:cc:cc:c7",
+            "01:00:0c:cc:cc:cc",
+        ] {
+            assert!(reserved(mac), "{mac}");
+        }
+        for mac in ["01:80:c2:00:00:10", "01:00:0c:cc:cc:bf", "01:00:0c:cc:cc:c8", "01:00:0c:cc:cc:ce"] {
+            assert!(!reserved(mac), "{mac}");
         }
     }
 }

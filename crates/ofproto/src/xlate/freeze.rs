@@ -95,14 +95,14 @@ impl Ctx<'_> {
     }
 
     fn recirculate(&mut self, table: u8) {
-        if self.pause.is_some() && self.trace.is_some() && !self.side_effects {
-            // Nobody will take the packet up again.
-            self.cancel_freeze();
-            return;
-        }
         let now = self.backer.clock.now();
         let entry = self.backer.recirc.alloc(self.frozen_state(table), now);
         self.recircs.push(entry.clone());
+        if self.pause.is_some() && self.trace.is_some() && !self.side_effects {
+            // Nobody will take the packet up again. It has used up an id all the same, as traces show.
+            self.cancel_freeze();
+            return;
+        }
         let kind = if let Some(pause) = self.pause.take() {
             self.put_controller(&pause, true, entry.id, pause.reason);
             RecircKind::Pause

@@ -453,3 +453,22 @@ fn what_the_datapath_lacks_is_done_otherwise() {
     );
     check("recirc", "in_port=3", "Megaflow: in_port=3,dl_type=0x0000\nDatapath actions: drop");
 }
+
+#[test]
+fn a_pause_uses_up_an_id_in_a_trace() {
+    let mut lab =
+        lab().flows("br0", "in_port=1,actions=controller(pause),2\nin_port=2,tcp,actions=ct(table=1)");
+    let paused = lab.trace_tail(&["br0", "in_port=1"]);
+    assert!(paused.ends_with("Datapath actions: drop"), "{paused}");
+    let tracked = lab.trace_tail(&["br0", "in_port=2,tcp"]);
+    assert!(tracked.contains("Datapath actions: ct,recirc(0x2)"), "{tracked}");
+}
+
+#[test]
+fn only_actions_of_packet_outs_can_be_consistent() {
+    let mut lab = lab();
+    let text = lab.appctl("ofproto/trace", &["--consistent", "br0", "in_port=1"]);
+    assert_eq!(text, "--consistent: unknown option");
+    let text = lab.appctl("ofproto/trace-packet-out", &["--consistent", "br0", "in_port=1", "output:2"]);
+    assert!(text.ends_with("Datapath actions: 2"), "{text}");
+}
