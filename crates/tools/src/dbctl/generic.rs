@@ -208,17 +208,18 @@ fn existing_row<X: Extension>(ctl: &Ctl<'_, X>, table: &str, call: &Call<X>) -> 
 }
 
 fn prepare_get<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
-    if call.has("--id") && call.has("--if-exists") {
-        return Err(Stop::fatal("--if-exists and --id may not be specified together"));
-    }
     let table = prepare_table(prep, call)?;
     for argument in &call.args[3..] {
-        prepare_column(prep, &table, argument, true)?;
+        // `_uuid` is no column that could have a key.
+        prepare_column(prep, &table, argument, !argument.contains(':'))?;
     }
     Ok(())
 }
 
 fn get<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
+    if call.has("--id") && call.has("--if-exists") {
+        return Err(Stop::fatal("--if-exists and --id may not be specified together"));
+    }
     let table = lookup::table(ctl.idl, &call.args[1])?;
     let Some(uuid) = existing_row(ctl, &table, call)? else { return Ok(()) };
     if let Some(id) = call.option("--id") {
@@ -368,11 +369,19 @@ fn prepare_set<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
 }
 
 /// Registers the columns of `column[:key]=value` arguments.
-pub fn prepare_settings(prep: &mut Preparation<'_>, table: &str, arguments: &[String]) -> Outcome {
+fn prepare_settings(prep: &mut Preparation<'_>, table: &str, arguments: &[String]) -> Outcome {
     for argument in arguments {
         prepare_column(prep, table, argument, false)?;
     }
     Ok(())
+}
+
+/// As `prepare_settings`, for the settings of a row that the command makes: what is wrong with them counts only once it is made.
+pub fn prepare_later_settings(prep: &mut Preparation<'_>, table: &str, arguments: &[String]) {
+    for argument in arguments {
+        // `apply_settings` finds the same fault.
+        let _ = prepare_column(prep, table, argument, false);
+    }
 }
 
 fn set<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
@@ -411,9 +420,9 @@ fn prepare_one_column<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome 
     Ok(())
 }
 
-/// The type of values to add to or remove from a column: any number of them.
+/// The type of values to add to or remove from a column: any number of them, but not none.
 fn elements_type(kind: &ColumnType) -> ColumnType {
-    kind.clone().with_cardinality(0, UNLIMITED)
+    kind.clone().with_cardinality(1, UNLIMITED)
 }
 
 fn add<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
@@ -522,14 +531,6 @@ fn prepare_destroy<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
     let table = prepare_table(prep, call)?;
     if call.has("--all") {
         prep.idl.register_table(&table);
-        if call.argc() > 2 {
-            return Err(Stop::fatal("--all and records argument should not be specified together"));
-        }
-        if call.has("--if-exists") {
-            return Err(Stop::fatal("--all and --if-exists should not be specified together"));
-        }
-    } else if call.argc() == 2 {
-        vlog_warn!(DB_CTL_BASE, "either --all or records argument should be specified");
     }
     Ok(())
 }
@@ -537,10 +538,18 @@ fn prepare_destroy<X>(prep: &mut Preparation<'_>, call: &Call<X>) -> Outcome {
 fn destroy<X: Extension>(ctl: &mut Ctl<'_, X>, call: &mut Call<X>) -> Outcome {
     let table = lookup::table(ctl.idl, &call.args[1])?;
     if call.has("--all") {
+        if call.argc() > 2 {
+            return Err(Stop::fatal("--all and records argument should not be specified together"));
+        }
+        if call.has("--if-exists") {
+            return Err(Stop::fatal("--all and --if-exists should not be specified together"));
+        }
         let rows: Vec<Uuid> = ctl.view().rows(&table).map(|row| row.uuid()).collect();
         for uuid in rows {
             ctl.txn.delete_at(ctl.idl, &table, uuid);
         }
+    } else if call.argc() == 2 {
+        vlog_warn!(DB_CTL_BASE, "either --all or records argument should be specified");
     }
     for id in &call.args[2..] {
         match lookup::find_row(ctl.view(), ctl.tool, &table, id)? {

@@ -2,7 +2,7 @@
 
 use super::State;
 use super::cache::{Bridge, Fake, Iface, Port, SOURCES, cache};
-use crate::dbctl::generic::{apply_settings, prepare_settings};
+use crate::dbctl::generic::{apply_settings, prepare_later_settings};
 use crate::dbctl::{Call, Command, Ctl, Outcome, Preparation, Stop};
 use ib_ovsdb::{Atom, Datum, Uuid};
 
@@ -105,7 +105,8 @@ fn prepare_ids(prep: &mut Preparation<'_>, call: &L) -> Outcome {
 
 fn prepare_add_port(prep: &mut Preparation<'_>, call: &L) -> Outcome {
     prepare(prep, call)?;
-    prepare_settings(prep, "Port", &call.args[3..])
+    prepare_later_settings(prep, "Port", &call.args[3..]);
+    Ok(())
 }
 
 /// Where the settings of `add-bond` begin.
@@ -125,7 +126,8 @@ fn check_bond(call: &L) -> Outcome {
 fn prepare_add_bond(prep: &mut Preparation<'_>, call: &L) -> Outcome {
     prepare(prep, call)?;
     check_bond(call)?;
-    prepare_settings(prep, "Port", &call.args[first_setting(call)..])
+    prepare_later_settings(prep, "Port", &call.args[first_setting(call)..]);
+    Ok(())
 }
 
 /// The bridge `name`, which must exist.

@@ -248,10 +248,16 @@ fn prepare_auto_attach(prep: &mut Preparation<'_>, call: &L) -> Outcome {
     prepare_bridges(prep, call)
 }
 
-/// The I-SID and VLAN of a mapping command.
+/// The I-SID and VLAN of a mapping command. What follows a number is not looked at, as in the original: `0x5` is 0.
 fn mapping(call: &L) -> Outcome<Datum> {
-    let number =
-        |text: &String| text.parse::<i64>().map_err(|_| Stop::fatal(format!("Invalid argument {text}")));
+    let number = |text: &String| {
+        let unsigned = text.trim_start();
+        let digits = unsigned.strip_prefix(['+', '-']).unwrap_or(unsigned);
+        if !digits.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(Stop::fatal(format!("Invalid argument {text}")));
+        }
+        Ok(leading_integer(text))
+    };
     Ok(Datum::map([(Atom::Integer(number(&call.args[2])?), Atom::Integer(number(&call.args[3])?))]))
 }
 

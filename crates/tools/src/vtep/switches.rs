@@ -247,6 +247,18 @@ fn binding(ctl: &C<'_>, port: Uuid, vlan: &str) -> Option<Datum> {
     Some(Datum::map([(pair.0.clone(), pair.1.clone())]))
 }
 
+/// A VLAN to bind: the number at the front of a text, hexadecimal behind `0x`, octal behind `0`, and 0 if there is none.
+fn vlan_number(text: &str) -> i64 {
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let (digits, radix) = match hex {
+        Some(digits) => (digits, 16),
+        None if text.starts_with('0') => (text, 8),
+        None => return leading_integer(text),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    if end == 0 { 0 } else { i64::from_str_radix(&digits[..end], radix).unwrap_or(i64::MAX) }
+}
+
 fn bind_ls(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     let (_, port) = port(ctl, call)?;
     let vlan = &call.args[3];
@@ -254,7 +266,7 @@ fn bind_ls(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     if binding(ctl, port, vlan).is_some() {
         return Err(Stop::fatal(format!("multiple bindings for vlan {vlan}")));
     }
-    let pair = Datum::map([(Atom::Integer(leading_integer(vlan)), Atom::Uuid(ls))]);
+    let pair = Datum::map([(Atom::Integer(vlan_number(vlan)), Atom::Uuid(ls))]);
     ctl.add_to("Physical_Port", port, "vlan_bindings", &pair);
     Ok(())
 }
@@ -293,4 +305,19 @@ fn get_replication_mode(ctl: &mut C<'_>, call: &mut L) -> Outcome {
     // Scripts know the original's word for none, whatever its manual says.
     call.output = format!("{}\n", mode.unwrap_or("(null)"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vlans_are_read_as_c_reads_them() {
+        let cases =
+            [("7", 7), ("010", 8), ("0x10", 16), ("0xg", 0), ("099", 0), ("1x", 1), ("x", 0), ("", 0)];
+        for (text, expect) in cases {
+            assert_eq!(vlan_number(text), expect, "{text}");
+        }
+        assert_eq!(vlan_number("0xffffffffffffffffffff"), i64::MAX, "too much is out of range");
+    }
 }
