@@ -82,7 +82,7 @@ commands! {
         => crate::trace_cmd::trace_packet_out;
     "port-state/announce" "bridge port..." 2..MANY => crate::transfer::announce;
     "port-state/end" "[--undo | --finished | --outcome] session" 1..2 => crate::transfer::end;
-    "port-state/forget" "[--address=ADDRESS | --keep=COOKIE[/MASK]]... bridge port..." 2..MANY
+    "port-state/forget" "[--address=ADDRESS | --keep=COOKIE[/MASK] | --session=NAME]... bridge port..." 2..MANY
         => crate::transfer::forget;
     "port-state/heard" "bridge port..." 2..MANY => crate::transfer::heard;
     "port-state/restore" "[--check] [--replace] [--session=NAME] bridge state" 2..5 => crate::transfer::restore;

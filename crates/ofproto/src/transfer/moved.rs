@@ -12,7 +12,7 @@ use ib_flow::OfPort;
 use ib_openflow::message::FlowRemovedReason;
 use ib_packet::Mac;
 
-use super::{enters_by, match_of, save};
+use super::{enters_by, match_of, save, session};
 use crate::config::{BundleConfig, VlanMode};
 use crate::ofproto::INTERNAL_TABLE;
 use crate::switch::{Bridge, Switch};
@@ -85,12 +85,14 @@ pub(crate) fn heard(switch: &mut Switch, args: &[&str]) -> Result<String, String
     Ok(format!("{n}\n"))
 }
 
-/// `port-state/forget [--address=ADDRESS | --keep=COOKIE[/MASK]]... BRIDGE PORT...`
+/// `port-state/forget [--address=ADDRESS | --keep=COOKIE[/MASK] | --session=NAME]... BRIDGE PORT...`
 ///
-/// A port that has gone already is no error: a machine monitor may have been quicker.
+/// A port that has gone already is no error: a machine monitor may have been quicker. Its flows are found if the session has
+/// seen it, and no other port has its number now.
 pub(crate) fn forget(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let now = switch.clock.now();
     let (mut macs, mut addrs, mut kept, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut session = None;
     for arg in args {
         match arg.split_once('=') {
             Some(("--address", text)) => match (text.parse::<Mac>(), text.parse::<IpAddr>()) {
@@ -101,14 +103,20 @@ pub(crate) fn forget(switch: &mut Switch, args: &[&str]) -> Result<String, Strin
             Some(("--keep", text)) => {
                 kept.push(save::cookie(text).ok_or_else(|| format!("{text}: not COOKIE[/MASK]"))?);
             }
+            Some(("--session", name)) => session = Some(name),
             _ if arg.starts_with("--") => return Err(format!("{arg}: unknown option")),
             _ => names.push(*arg),
         }
     }
     let (name, names) = names.split_first().ok_or("no bridge is named")?;
     let bridge = bridge(switch, name)?;
-    let ports: Vec<OfPort> =
-        names.iter().filter_map(|name| bridge.port_by_name(name)).map(|p| p.ofport).collect();
+    let moved = session::ports_of(&switch.sessions, session);
+    let was = |name: &str| {
+        let (_, port) = moved.iter().find(|(known, _)| known == name)?;
+        bridge.ports().all(|p| p.ofport != *port).then_some(*port)
+    };
+    let port = |name: &&str| bridge.port_by_name(name).map(|p| p.ofport).or_else(|| was(name));
+    let ports: Vec<OfPort> = names.iter().filter_map(port).collect();
     let of = &bridge.of;
     let mut txn = of.begin(now);
     let mut n = 0;

@@ -497,7 +497,15 @@ fn apply_connections(bridge: &Bridge, state: &State, mut session: Option<&mut Se
     if let Some(session) = &mut session {
         session.set_table(&bridge.backer.dpif);
         session.drop_gone(table, &state.gone);
-        before.extend(table.dump(None).into_iter().map(|e| (e.zone, e.orig)));
+        // Of those that came by an earlier pass it is known that they were not here: a last pass looks at nothing else.
+        let zones: BTreeSet<u16> = state
+            .connections
+            .iter()
+            .filter(|c| !session.has_taken(&(c.zone, c.orig)))
+            .map(|c| c.zone)
+            .collect();
+        let there = zones.iter().flat_map(|zone| table.dump(Some(*zone)));
+        before.extend(there.map(|e| (e.zone, e.orig)));
     }
     let mut refused = 0;
     for c in &state.connections {

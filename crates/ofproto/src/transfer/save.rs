@@ -105,11 +105,17 @@ fn parse<'a>(args: &[&'a str]) -> Result<Wanted<'a>, String> {
 pub(crate) fn save(switch: &mut Switch, args: &[&str]) -> Result<String, String> {
     let wanted = parse(args)?;
     let now = switch.clock.now();
-    let bridge = switch.bridge(wanted.bridge).ok_or_else(|| format!("{}: no such bridge", wanted.bridge))?;
+    let no_bridge = || format!("{}: no such bridge", wanted.bridge);
+    let bridge = switch.bridge(wanted.bridge).ok_or_else(no_bridge)?;
+    let moving = session::ports_of(&switch.sessions, wanted.session);
     let mut ports = Vec::new();
     for name in &wanted.ports {
-        let port = bridge.port_by_name(name);
-        ports.push(port.ok_or_else(|| format!("{name}: no such port on {}", wanted.bridge))?.ofport);
+        match bridge.port_by_name(name) {
+            Some(port) => ports.push(port.ofport),
+            // Its connections are still here.
+            None if wanted.connections_only && moving.iter().any(|(known, _)| known == name) => {}
+            None => return Err(format!("{name}: no such port on {}", wanted.bridge)),
+        }
     }
     // Counters of packets that only datapath flows know of so far.
     bridge.backer.revalidate(now);
@@ -124,11 +130,14 @@ pub(crate) fn save(switch: &mut Switch, args: &[&str]) -> Result<String, String>
         state.insert("neighbours", neighbours(switch.world(), bridge, &ports, now));
     }
     let zones = if wanted.zones.is_empty() { zones_of(&rules, &ports) } else { wanted.zones.clone() };
-    let all = connections(bridge, &wanted, &zones);
     let all = match wanted.session {
-        None => all,
+        None => connections(bridge, &wanted, &zones),
         Some(name) => {
             let session = session::open(&mut switch.sessions, name, now)?;
+            let names = wanted.ports.iter().map(|p| (*p).to_owned());
+            let zones = session.remember(names.zip(ports.iter().copied()), &zones);
+            let bridge = switch.bridges.get(wanted.bridge).ok_or_else(no_bridge)?;
+            let all = connections(bridge, &wanted, &zones);
             let news = session.news(all, wanted.limit.unwrap_or(usize::MAX), now);
             state.insert("gone", Json::array(news.gone.iter().map(session::id_json)));
             state.insert("more", news.more);

@@ -7,13 +7,14 @@
 //!
 //! Cost: 16 bytes and the key of a connection; looking for differences reads all connections of the zones.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use ib_base::json::Json;
 use ib_base::time::Instant;
 use ib_dpif::conntrack::{CtControl, CtTuple};
 use ib_dpif::ct_saved::{CtSaved, tuple, tuple_json};
+use ib_flow::OfPort;
 
 use crate::switch::Switch;
 
@@ -45,6 +46,9 @@ pub(crate) struct Session {
     taken: HashSet<Id>,
     /// The other switch has been told that the move is done.
     has_finished: bool,
+    /// The ports that move, and zones of theirs: whoever stops their machine may take them away before the last copy.
+    ports: Vec<(String, OfPort)>,
+    zones: BTreeSet<u16>,
     /// The datapath that took them.
     table: Option<std::sync::Arc<dyn ib_dpif::provider::Dpif>>,
 }
@@ -106,9 +110,29 @@ impl Session {
         news
     }
 
+    /// Remembers the ports and adds zones to those that are known; all of these.
+    pub(super) fn remember(
+        &mut self,
+        ports: impl Iterator<Item = (String, OfPort)>,
+        zones: &[u16],
+    ) -> Vec<u16> {
+        for (name, port) in ports {
+            if !self.ports.iter().any(|(known, _)| *known == name) {
+                self.ports.push((name, port));
+            }
+        }
+        self.zones.extend(zones);
+        self.zones.iter().copied().collect()
+    }
+
     /// Notes that a connection is here only because of the move.
     pub(super) fn note_taken(&mut self, id: Id) {
         self.taken.insert(id);
+    }
+
+    /// Whether a connection is here only because of the move.
+    pub(super) fn has_taken(&self, id: &Id) -> bool {
+        self.taken.contains(id)
     }
 
     /// Removes what the other switch has no longer, as far as it came from there.
@@ -123,6 +147,11 @@ impl Session {
     pub(super) fn set_table(&mut self, dpif: &std::sync::Arc<dyn ib_dpif::provider::Dpif>) {
         self.table = Some(std::sync::Arc::clone(dpif));
     }
+}
+
+/// What a port that is gone was numbered when a session began to move it.
+pub(super) fn ports_of<'a>(sessions: &'a Sessions, name: Option<&str>) -> &'a [(String, OfPort)] {
+    name.and_then(|name| sessions.get(name)).map_or(&[], |s| &s.ports)
 }
 
 pub(super) fn id_json(id: &Id) -> Json {

@@ -112,6 +112,7 @@ impl Move<'_> {
         let mut args: Vec<String> =
             self.o.selection.iter().filter(|s| s.starts_with("--address=")).cloned().collect();
         args.extend(self.o.keep.iter().map(|k| format!("--keep={k}")));
+        args.push(format!("--session={}", self.session));
         args.push(self.bridge.clone());
         args.extend(self.ports.here.iter().cloned());
         switch::call(&self.o.target, "port-state/forget", &args).map_err(left)?;
@@ -220,7 +221,7 @@ impl Move<'_> {
         let began = Instant::now();
         let state = save(self.o, &self.bridge, self.ports, &[format!("--session={}", self.session)]);
         let state = match (state, self.last_state.take()) {
-            (Err(_), Some(last)) => last,
+            (Err(_), Some(last)) => self.with_last_connections(last),
             (state, _) => state?,
         };
         let summary = link.ask(&step("state", &[("state", state.into())])).map_err(Fail::text)?;
@@ -233,6 +234,23 @@ impl Move<'_> {
             Ok(_) => Ok((summary, took)),
             Err(Fail::Lost(why)) => self.recover(&why).map(|()| (summary, took)),
             Err(refused) => Err(refused.text()),
+        }
+    }
+
+    /// The state of a port that is gone by now, with what its connections, which are not, have done since.
+    fn with_last_connections(&self, last: String) -> String {
+        let more = ["--only=connections".into(), format!("--session={}", self.session)];
+        let news = save(self.o, &self.bridge, self.ports, &more);
+        match (Json::parse(&last), news.map(|text| Json::parse(&text))) {
+            (Ok(Json::Object(mut state)), Ok(Ok(Json::Object(news)))) => {
+                for (name, value) in
+                    news.iter().filter(|(name, _)| matches!(&***name, "connections" | "gone"))
+                {
+                    state.insert(name.clone(), value.clone());
+                }
+                Json::Object(state).to_text(Default::default())
+            }
+            _ => last,
         }
     }
 
