@@ -12,8 +12,11 @@ use support::{Daemons, Dir, Host, NET, Running, need, sh, try_sh, unique, wait_f
 const PYTHON: &[(&str, &str)] = &[("/usr/bin/python3", "python3")];
 const IRONBRIDGE: &str = env!("CARGO_BIN_EXE_ironbridge");
 const MAC: &str = "52:54:00:00:83:01";
-/// How much longer than the machine stood still its peers may miss it. A debug build on a busy machine is slower than the 50 ms aimed at.
-const SLACK_MS: u64 = 500;
+/// How much longer than the machine stood still its peers may miss it.
+const SLACK_MS: u64 = 50;
+/// The programs that take part in a move wait for a processor one after the other, each about as long as a ping at the same time that has nothing to
+/// do with the move: on a busy machine that comes on top.
+const TURNS: u64 = 4;
 
 /// Writes what arrives at two ports to two files: how many bytes, and the bytes.
 const SERVER: &str = "
@@ -79,6 +82,12 @@ fn missing(pings: &str) -> (u64, u64) {
     seen.dedup();
     let gaps = seen.windows(2).map(|w| w[1] - w[0] - 1);
     (gaps.clone().max().unwrap_or(0), gaps.sum())
+}
+
+/// The slowest reply, in whole milliseconds.
+fn slowest_ms(pings: &str) -> u64 {
+    let of = |l: &str| l.split("time=").nth(1)?.split([' ', '.']).next()?.parse::<u64>().ok();
+    pings.lines().filter_map(of).max().unwrap_or_else(|| panic!("no reply: {pings}"))
 }
 
 #[test]
@@ -192,7 +201,23 @@ fn a_machine_moves_and_its_network_moves_with_it() {
         count.unwrap_or_else(|| panic!("{said}"))
     };
     let metered_before = metered(&a, &here);
+    sh(&format!("ip addr add 10.83.0.9/24 dev {here}"));
+    sh(&format!("ip link set {here} up"));
+    let beside = dir.file("beside");
+    let mut other = Running(
+        std::process::Command::new("ip")
+            .args(["netns", "exec", &peer.ns, "ping", "-i", "0.01", "10.83.0.9"])
+            .stdout(std::fs::File::create(&beside).unwrap())
+            .spawn()
+            .unwrap(),
+    );
+    wait_for("a ping beside the move", 10, || {
+        std::fs::read_to_string(&beside).is_ok_and(|t| t.matches("time=").count() > 3)
+    });
     let moved = migrate(&receive);
+    sh(&format!("kill -INT {}", other.0.id()));
+    let _ = other.0.wait();
+    let busy = slowest_ms(&std::fs::read_to_string(&beside).unwrap());
     let said = String::from_utf8_lossy(&moved.stdout).into_owned();
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     assert!(said.starts_with("9 flows, 0 groups, 1 meters, 1 addresses,"), "{said}");
@@ -220,9 +245,9 @@ fn a_machine_moves_and_its_network_moves_with_it() {
         .lines()
         .find_map(|l| l.strip_prefix("the machine stood still for ")?.strip_suffix(" ms")?.parse().ok())
         .unwrap_or_else(|| panic!("{said}"));
-    println!("{said}pings missing at 10 ms: {longest} in a row, {all} in all");
+    println!("{said}pings missing at 10 ms: {longest} in a row, {all} in all; beside it {busy} ms at most");
     assert!(
-        longest * 10 <= still + SLACK_MS,
-        "{longest} pings missing, the machine stood still for {still} ms"
+        longest * 10 <= still + SLACK_MS + TURNS * busy,
+        "{longest} pings missing, the machine stood still for {still} ms, and others waited for {busy} ms"
     );
 }
