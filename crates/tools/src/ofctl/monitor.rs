@@ -304,8 +304,13 @@ pub(super) fn monitor(ctl: &mut Ctl, args: &[String], io: &mut Io<'_>) -> Result
     }
     for w in watches {
         let request = Message::MultipartRequest(MultipartRequest::FlowMonitor(vec![w]));
-        let xid = ctl.send(&mut conn, &request)?;
+        let xid = ctl.next_xid();
+        let bytes = conn.encode(&request, xid);
         let mut text = String::new();
+        if ctl.options.verbosity > 0 {
+            text.push_str(&message_text(&bytes, &ctl.print_options(NO_NAMES, 1)));
+        }
+        conn.send_bytes(&bytes)?;
         loop {
             let m = conn.recv()?;
             text.push_str(&message_text(&m, &ctl.print_options(NO_NAMES, 1)));
