@@ -50,14 +50,16 @@ pub(crate) fn trace_packet_out(switch: &mut Switch, args: &[&str]) -> Result<Str
     let consistent = rest.iter().any(|a| matches!(*a, "-consistent" | "--consistent"));
     let rest: Vec<&str> =
         rest.iter().copied().filter(|a| !matches!(*a, "-consistent" | "--consistent")).collect();
-    let request = parse(switch, &rest)?;
+    // Of two things that are wrong the actions are told of, which come last.
+    let parsed = |ports| parse_actions(actions, Names { ports, tables: None }).map_err(|e| e.to_string());
+    let request = parse(switch, &rest).map_err(|e| parsed(None).err().unwrap_or(e))?;
     let map = port_map(&request.bridge);
-    let (list, _) =
-        parse_actions(actions, Names { ports: Some(&map), tables: None }).map_err(|e| e.to_string())?;
+    let (list, _) = parsed(Some(&map))?;
     check_suits(&list, &request.flow, consistent)
         .and_then(|()| check_actions(&request.bridge.of, &list))
         .map_err(|e| format!("Bad actions: {}", e.name()))?;
-    Ok(run(&request, Some(&list)))
+    // Without any, the packet goes through the tables.
+    Ok(run(&request, (!list.is_empty()).then_some(&list)))
 }
 
 /// Whether actions suit a packet; `consistent`: as strictly as OpenFlow 1.1 and later do.
@@ -131,8 +133,8 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
     while let Some(arg) = args.next() {
         match arg {
             "-generate" | "--generate" => generate = true,
-            "--names" => names = true,
-            "--no-names" => names = false,
+            "-names" | "--names" => names = true,
+            "-no-names" | "--no-names" => names = false,
             "--ct-next" | "-ct-next" => {
                 let value = args.next().ok_or("Missing argument for option --ct-next")?;
                 ct_states.push_back(parse_ct_state(value)?);
@@ -154,7 +156,7 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
                 }
                 payload_len = n;
             }
-            other if other.starts_with("--") => return Err(format!("{other}: unknown option")),
+            other if other.starts_with('-') => return Err(format!("{other}: unknown option")),
             other => rest.push(other),
         }
     }
@@ -183,7 +185,7 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
     };
     let datapath_names = backer.map_or_else(PortNames::none, |b| port_names(b));
     let (backer, bridge, mut flow) = match parse_key(flow_text, &datapath_names) {
-        Ok((key, _)) if !flow_text.trim().is_empty() => {
+        Ok((key, _)) => {
             let backer = backer.ok_or("Cannot find the datapath")?;
             let cfg = backer.xcfg.load();
             let Some((bridge, port)) = cfg.port_of_key(&key) else {
@@ -201,13 +203,10 @@ fn parse(switch: &Switch, args: &[&str]) -> Result<Request, String> {
             }
             (Arc::clone(backer), Arc::clone(bridge), flow)
         }
-        parsed => {
+        Err(e) => {
             if rest.len() != 2 {
-                let what = match parsed {
-                    Err(e) => format!("syntax error at {}", ib_dpif::dpctl::failing_field(flow_text, e.at)),
-                    Ok(_) => format!("syntax error at {flow_text}"),
-                };
-                return Err(format!("{what} (or the bridge name was omitted)"));
+                let what = ib_dpif::dpctl::failing_field(flow_text, e.at);
+                return Err(format!("syntax error at {what} (or the bridge name was omitted)"));
             }
             let b = switch.bridge(rest[0]).ok_or_else(|| format!("{}: unknown bridge", rest[0]))?;
             let cfg = b.backer.xcfg.load();

@@ -164,7 +164,8 @@ impl Ctx<'_> {
         }
     }
 
-    fn input_bundle(&self) -> Option<(Option<Arc<XPort>>, Arc<XBundle>)> {
+    /// The port that the packet came by and its bundle. That there is none is an error which is told.
+    fn input_bundle(&mut self) -> Option<(Option<Arc<XPort>>, Arc<XBundle>)> {
         let in_port = OfPort(self.flow.in_port as u16);
         if let Some(port) = self.bridge.ports.get(&in_port)
             && let Some(bundle) = self.bridge.bundle_of(port)
@@ -172,7 +173,11 @@ impl Ctx<'_> {
             return Some((Some(Arc::clone(port)), Arc::clone(bundle)));
         }
         // A controller may send packets that came by no port.
-        (in_port == OfPort::CONTROLLER || in_port == OfPort::NONE).then(|| (None, Arc::new(none_bundle())))
+        if in_port == OfPort::CONTROLLER || in_port == OfPort::NONE {
+            return Some((None, Arc::new(none_bundle())));
+        }
+        self.report_error(&format!("received packet on unknown port {in_port}"));
+        None
     }
 
     fn is_vid_allowed(&mut self, vid: u16, bundle: &XBundle) -> bool {
@@ -216,8 +221,6 @@ impl Ctx<'_> {
         m.dl_dst = Mac::BROADCAST;
         m.vlans[0].tci |= Be16::new(Vlan::VID_MASK | Vlan::CFI);
         let Some((in_port, in_bundle)) = self.input_bundle() else {
-            let port = self.flow.in_port;
-            self.report_error(&format!("received packet on unknown port {port}"));
             self.warn("no input bundle, dropping");
             return;
         };

@@ -472,3 +472,19 @@ fn only_actions_of_packet_outs_can_be_consistent() {
     let text = lab.appctl("ofproto/trace-packet-out", &["--consistent", "br0", "in_port=1", "output:2"]);
     assert!(text.ends_with("Datapath actions: 2"), "{text}");
 }
+
+#[test]
+fn traces_take_their_options_in_every_form() {
+    let mut lab = lab().flows("br0", "priority=1,actions=output:3");
+    let mut say = |command: &str, args: &[&str]| lab.appctl(command, args);
+    assert_eq!(say("ofproto/trace", &["br0", "-x", "in_port=1"]), "-x: unknown option");
+    assert_eq!(say("ofproto/trace", &["br0", "-"]), "-: unknown option");
+    assert!(say("ofproto/trace", &["br0", "-names", "in_port=1"]).contains("in_port=p1"));
+    assert_eq!(say("ofproto/trace", &["br0", ""]), "Cannot find the datapath");
+    // No action at all is what the tables say.
+    let dropped = say("ofproto/trace-packet-out", &["br0", "in_port=1", "drop"]);
+    assert!(dropped.ends_with("Datapath actions: 3"), "{dropped}");
+    // The last argument is of actions, whatever else is missing.
+    let e = say("ofproto/trace-packet-out", &["br0", "in_port=1,tcp"]);
+    assert_eq!(e, "unknown action tcp");
+}
