@@ -31,10 +31,10 @@ use crate::rule::{NewRule, PushStats, Rule};
 /// What happened to a flow, for controllers.
 #[derive(Clone, Debug)]
 pub enum FlowEvent {
-    /// Added, or added again over an identical one.
-    Added(Arc<Rule>),
-    /// Actions or cookie changed.
-    Modified(Arc<Rule>),
+    /// Added, or added again over an identical one: that one.
+    Added(Arc<Rule>, Option<Arc<Rule>>),
+    /// Actions or cookie changed from those of the second.
+    Modified(Arc<Rule>, Arc<Rule>),
     /// Gone.
     Removed(Arc<Rule>, FlowRemovedReason),
 }
@@ -539,7 +539,7 @@ impl Txn<'_> {
             if let Some(at) = rule.deadline() {
                 flows.expirable.push(Reverse(Expiry { at, rule: Arc::clone(&rule) }));
             }
-            flows.events.push((FlowEvent::Added(rule), origin));
+            flows.events.push((FlowEvent::Added(rule, None), origin));
         }
         for (old, new, how) in self.replaced.drain(..) {
             if how.keep_counts {
@@ -549,9 +549,9 @@ impl Txn<'_> {
                 flows.expirable.push(Reverse(Expiry { at, rule: Arc::clone(&new) }));
             }
             if how.by_add {
-                flows.events.push((FlowEvent::Added(new), origin));
+                flows.events.push((FlowEvent::Added(new, Some(Arc::clone(&old))), origin));
             } else if old.cookie != new.cookie || old.actions != new.actions {
-                flows.events.push((FlowEvent::Modified(new), origin));
+                flows.events.push((FlowEvent::Modified(new, Arc::clone(&old)), origin));
             }
             flows.garbage.push(old);
         }

@@ -88,8 +88,8 @@ fn vacancy_events(bridge: &mut Bridge, events: &[(FlowEvent, Origin)]) {
     let tables: BTreeSet<u8> = events
         .iter()
         .filter_map(|(event, _)| match event {
-            FlowEvent::Added(rule) | FlowEvent::Removed(rule, _) => Some(rule.table),
-            FlowEvent::Modified(_) => None,
+            FlowEvent::Added(rule, _) | FlowEvent::Removed(rule, _) => Some(rule.table),
+            FlowEvent::Modified(..) => None,
         })
         .collect();
     for table in tables {

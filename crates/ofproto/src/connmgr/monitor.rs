@@ -60,11 +60,12 @@ impl Monitor {
             hidden: false,
         }
     }
-    fn selects(&self, rule: &Rule, tlv: u32) -> bool {
+    /// `old`: what the rule takes the place of. That a flow no longer outputs to the port is news about it too.
+    fn selects(&self, rule: &Rule, old: Option<&Rule>, tlv: u32) -> bool {
         let r = &self.request;
         (r.table_id == OFPTT_ALL || r.table_id == rule.table)
             && !rule.is_hidden()
-            && rule.outputs_to(r.out_port)
+            && (rule.outputs_to(r.out_port) || old.is_some_and(|old| old.outputs_to(r.out_port)))
             && rule.uses_group(r.out_group)
             && covers(&r.match_, &rule_match(rule, tlv))
     }
@@ -258,12 +259,17 @@ pub(super) fn resume(bridge: &mut Bridge, id: ConnId) {
 }
 
 fn update(c: &Conn, event: &FlowEvent, origin: Origin, tlv: u32) -> Option<FlowUpdate> {
-    let (rule, flag, kind, reason) = match event {
-        FlowEvent::Added(r) => (r, MonitorFlags::ADD, FlowUpdateEvent::Added, FlowRemovedReason::Delete),
-        FlowEvent::Modified(r) => {
-            (r, MonitorFlags::MODIFY, FlowUpdateEvent::Modified, FlowRemovedReason::Delete)
+    let (rule, old, kind, reason) = match event {
+        FlowEvent::Added(r, old) => (r, old.as_deref(), FlowUpdateEvent::Added, FlowRemovedReason::Delete),
+        FlowEvent::Modified(r, old) => {
+            (r, Some(&**old), FlowUpdateEvent::Modified, FlowRemovedReason::Delete)
         }
-        FlowEvent::Removed(r, why) => (r, MonitorFlags::DELETE, FlowUpdateEvent::Removed, *why),
+        FlowEvent::Removed(r, why) => (r, None, FlowUpdateEvent::Removed, *why),
+    };
+    let flag = match kind {
+        FlowUpdateEvent::Added => MonitorFlags::ADD,
+        FlowUpdateEvent::Modified => MonitorFlags::MODIFY,
+        _ => MonitorFlags::DELETE,
     };
     if let Some(pause) = c.monitors_paused
         && (kind != FlowUpdateEvent::Removed || pause.is_before(rule))
@@ -273,7 +279,7 @@ fn update(c: &Conn, event: &FlowEvent, origin: Origin, tlv: u32) -> Option<FlowU
     let flags = c
         .monitors
         .values()
-        .filter(|m| m.request.flags & flag != 0 && m.selects(rule, tlv))
+        .filter(|m| m.request.flags & flag != 0 && m.selects(rule, old, tlv))
         .fold(0, |all, m| all | m.request.flags);
     if flags == 0 {
         return None;

@@ -454,6 +454,33 @@ fn monitors_pause_for_a_peer_that_does_not_read() {
 }
 
 #[test]
+fn a_flow_that_leaves_a_port_is_news_about_the_port() {
+    let mut net = Net::new();
+    let watcher = net.mgmt(Version::V10);
+    let request = FlowMonitorRequest {
+        id: 1,
+        command: 0,
+        flags: MonitorFlags::MODIFY | MonitorFlags::ADD | MonitorFlags::OWN,
+        out_port: OfPort(2),
+        out_group: OFPG_ANY,
+        table_id: OFPTT_ALL,
+        match_: Match::catch_all(),
+    };
+    let message = Message::MultipartRequest(MultipartRequest::FlowMonitor(vec![request]));
+    net.say(watcher, &[encode(&message, Version::V10, 3)]);
+    let mut heard = |text, command| {
+        let fm = FlowMod { command, ..parse_flow(text) };
+        net.say(watcher, &[encode(&Message::FlowMod(Box::new(fm)), Version::V10, 5)]).len()
+    };
+    assert_eq!(heard("in_port=1,actions=output:2", FlowModCommand::Add), 1);
+    assert_eq!(heard("in_port=1,actions=output:3", FlowModCommand::Modify), 1);
+    assert_eq!(heard("in_port=1,actions=output:4", FlowModCommand::Modify), 0);
+    assert_eq!(heard("in_port=1,actions=output:2", FlowModCommand::Modify), 1);
+    assert_eq!(heard("in_port=1,actions=output:3", FlowModCommand::Add), 1);
+    assert_eq!(heard("in_port=1,actions=output:4", FlowModCommand::Add), 0);
+}
+
+#[test]
 fn bundles_that_rest_too_long_are_discarded() {
     let mut net = Net::new();
     let settings = crate::backer::Settings { bundle_idle_ms: 2000, ..Default::default() };
