@@ -604,10 +604,7 @@ fn del_port(ctl: &mut C<'_>, call: &mut L) -> Outcome {
             } else {
                 String::new()
             };
-            return Err(Stop::fatal(format!(
-                "bridge {} does not have a port {}{note}",
-                bridge.name, port.name
-            )));
+            return Err(Stop::fatal(format!("bridge {} does not have a port {target}{note}", bridge.name)));
         }
     }
     ctl.remove_from("Bridge", owner.uuid, "ports", &reference(port.uuid));
