@@ -5,8 +5,8 @@
 //! lag begins a stretch, or joins one in which nothing has happened yet; a commit is written down in the last stretch only; what a session has
 //! missed is its stretch and all after it. So a commit costs the same however many sessions lag, and memory goes by what has changed.
 //!
-//! It is bounded, too: beyond [`MAX_STRETCHES`], or [`SPARE_ROWS`] rows more than twice what the database has, the sessions that have lagged the
-//! longest lose their connection.
+//! It is bounded, too: beyond [`MAX_STRETCHES`], [`MAX_BYTES`], or [`SPARE_ROWS`] rows more than twice what the database has, the sessions that
+//! have lagged the longest lose their connection.
 
 use crate::Uuid;
 use crate::table::{FastMap, Row};
@@ -18,6 +18,8 @@ use std::collections::hash_map::Entry;
 const MAX_STRETCHES: usize = 64;
 /// Changed rows that are kept even if the database is small.
 const SPARE_ROWS: usize = 1 << 16;
+/// Content of changed rows that is kept, however large the database: rows can be of any size.
+const MAX_BYTES: usize = 256 << 20;
 
 /// A row by table and identifier.
 type Place = (usize, Uuid);
@@ -31,6 +33,18 @@ struct Stretch {
     sessions: usize,
     /// Rows that changed in it, with what they were before.
     rows: FastMap<Place, Option<Row>>,
+    /// The size of these.
+    bytes: usize,
+}
+
+impl Stretch {
+    /// Keeps what a row was before, unless it had changed in this stretch already.
+    fn keep(&mut self, place: Place, old: Option<Row>) {
+        if let Entry::Vacant(slot) = self.rows.entry(place) {
+            self.bytes += old.as_ref().map_or(0, Row::size);
+            slot.insert(old);
+        }
+    }
 }
 
 /// What the sessions that lag have missed of one database.
@@ -47,7 +61,8 @@ impl Backlog {
         match self.stretches.back_mut() {
             Some(last) if last.rows.is_empty() => last.sessions += 1,
             _ => {
-                self.stretches.push_back(Stretch { id: self.next, sessions: 1, rows: FastMap::default() });
+                let (rows, bytes) = (FastMap::default(), 0);
+                self.stretches.push_back(Stretch { id: self.next, sessions: 1, rows, bytes });
                 self.next += 1;
             }
         }
@@ -66,7 +81,7 @@ impl Backlog {
             && let Some(before) = at.checked_sub(1).and_then(|i| self.stretches.get_mut(i))
         {
             for (place, old) in gone.rows {
-                before.rows.entry(place).or_insert(old);
+                before.keep(place, old);
             }
         }
     }
@@ -75,15 +90,14 @@ impl Backlog {
     pub fn record(&mut self, changes: &[Change]) {
         let Some(last) = self.stretches.back_mut() else { return };
         for change in changes {
-            match last.rows.entry((change.table, change.uuid)) {
-                Entry::Vacant(slot) => {
-                    slot.insert(change.old.clone());
-                }
+            let place = (change.table, change.uuid);
+            match last.rows.get(&place) {
+                None => last.keep(place, change.old.clone()),
                 // It came and went: nobody need know.
-                Entry::Occupied(row) if row.get().is_none() && change.new.is_none() => {
-                    row.remove();
+                Some(None) if change.new.is_none() => {
+                    last.rows.remove(&place);
                 }
-                Entry::Occupied(_) => {}
+                Some(_) => {}
             }
         }
     }
@@ -102,7 +116,9 @@ impl Backlog {
     /// Since when those lag who have to go, if what is kept is too much for a database of `rows` rows.
     pub fn too_old(&self, rows: usize) -> Option<Since> {
         let kept: usize = self.stretches.iter().map(|s| s.rows.len()).sum();
-        let too_much = self.stretches.len() > MAX_STRETCHES || kept > rows * 2 + SPARE_ROWS;
+        let bytes: usize = self.stretches.iter().map(|s| s.bytes).sum();
+        let too_much =
+            self.stretches.len() > MAX_STRETCHES || kept > rows * 2 + SPARE_ROWS || bytes > MAX_BYTES;
         self.stretches.front().filter(|_| too_much).map(|s| s.id)
     }
 
@@ -168,5 +184,35 @@ mod tests {
         assert_eq!(backlog.too_old(1), Some(first));
         backlog.end(first);
         assert_eq!(backlog.too_old(1), None);
+    }
+
+    #[test]
+    fn memory_is_bounded_by_what_rows_hold() {
+        use crate::{Atom, Datum};
+        let big = Row::new(&[
+            Datum::scalar(uuid(1)),
+            Datum::scalar(uuid(2)),
+            Datum::scalar(Atom::string("x".repeat(1 << 20))),
+        ]);
+        let mut backlog = Backlog::default();
+        let first = backlog.begin();
+        // The rows share their content: the test is not as large as what it speaks of.
+        let huge =
+            |n: u64| Change { table: 0, uuid: uuid(n), old: Some(big.clone()), new: Some(big.clone()) };
+        let fits = (MAX_BYTES / big.size()) as u64;
+        for n in 0..fits / 2 {
+            backlog.record(&[huge(n), huge(n)]);
+        }
+        let second = backlog.begin();
+        for n in fits / 2..fits {
+            backlog.record(&[huge(n)]);
+            assert_eq!(backlog.too_old(1000), None, "{n}");
+        }
+        backlog.end(second);
+        assert_eq!(backlog.too_old(1000), None, "what is handed back is counted once");
+        backlog.record(&[huge(fits)]);
+        assert_eq!(backlog.too_old(1000), Some(first));
+        backlog.end(first);
+        assert!(backlog.is_empty());
     }
 }
