@@ -655,6 +655,43 @@ mod tests {
         assert!(spared * 2 > asked && spared < asked, "{spared} of {asked}");
     }
 
+    /// How many flows one change has translated again, among `n` of them.
+    fn translated_again(n: u128, change: &str) -> usize {
+        let mut lab = Lab::new().bridge("br0", &[1, 2, 3]);
+        lab.clock.stop();
+        lab = lab.flows(
+            "br0",
+            "in_port=1,ip,actions=resubmit(,1)\ntable=1,ip,nw_dst=10.128.0.0/32,actions=output:2\n\
+             table=1,priority=1,ip,nw_dst=10.0.0.0/8,actions=output:3",
+        );
+        lab.switch.run(lab.clock.now());
+        let mut frame = Dice(1).frame();
+        let ip = if frame[12] == 0x81 { 18 } else { 14 };
+        for i in 0..n {
+            frame[ip + 16..ip + 20].copy_from_slice(&(0x0a80_0000 + i as u32).to_be_bytes());
+            miss(&lab, 1, i, &frame);
+        }
+        let bridge = lab.switch.bridge("br0").unwrap();
+        let backer = Arc::clone(&bridge.backer);
+        backer.revalidate(lab.clock.now());
+        assert_eq!(backer.ukeys.len() as u128, n);
+        let fm = crate::flow_mod::rule_mod(crate::testing::parse_flow(change));
+        let now = lab.clock.now();
+        bridge.of.flow_mod(fm, crate::flow_mod::Origin::default(), now).unwrap();
+        let news = backer.changed.news();
+        backer.ukeys.select(|ukey| news.concerns(&ukey.key, &ukey.state.lock())).len()
+    }
+
+    #[test]
+    fn a_change_has_as_much_translated_however_many_flows_there_are() {
+        let exact = "table=1,priority=40000,ip,nw_dst=10.128.0.1,actions=drop";
+        let elsewhere = "table=7,ip,actions=drop";
+        for n in [20, 2000] {
+            assert_eq!(translated_again(n, elsewhere), 0, "{n} flows");
+            assert_eq!(translated_again(n, exact), 1, "{n} flows");
+        }
+    }
+
     #[test]
     fn a_moved_address_concerns_who_sends_to_it() {
         let mut lab = missed();
