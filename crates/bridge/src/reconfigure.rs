@@ -255,7 +255,14 @@ impl BridgeLayer {
         }
         ib_flow::extract::set_vlan_limit(usize::try_from(desired.vlan_limit).unwrap_or_default());
         let other = |key: &str| desired.other_config.get(key);
-        let defaults = Settings::default();
+        let number = |key: &str| other(key).and_then(|v| v.parse::<u32>().ok()).unwrap_or(0);
+        let mut defaults = Settings::default();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        defaults.set_threads(
+            number("n-handler-threads"),
+            number("n-revalidator-threads"),
+            u32::try_from(processors).unwrap_or(u32::MAX),
+        );
         self.switch.set_settings(Settings {
             flow_limit: desired.flow_limit,
             max_idle_ms: desired.max_idle_ms,
@@ -694,8 +701,11 @@ fn create_interface(
         let why = match &e {
             ConfigError::Datapath(ib_dpif::DpifError::Os(errno, _)) => {
                 let why = ib_base::errno::strerror_num(*errno);
-                let datapath = bridge.backer.dpif.full_name();
-                vlog_warn!(DPIF, "{datapath}: failed to add {name} as port: {why}");
+                // A tunnel like another has its message, and did not come to the datapath.
+                if *errno != 17 || !dev.is_tunnel() {
+                    let datapath = bridge.backer.dpif.full_name();
+                    vlog_warn!(DPIF, "{datapath}: failed to add {name} as port: {why}");
+                }
                 why
             }
             other => other.to_string(),

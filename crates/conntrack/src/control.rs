@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ib_base::vlog::module::CONNTRACK;
+use ib_base::vlog_info;
 use ib_dpif::conntrack::{
     CtControl, CtEntry, CtExpectation, CtFilter, CtTcp, CtTimeouts, CtTuple, CtZoneLimit, FragList,
     FragStatus,
@@ -113,7 +115,11 @@ impl CtControl for Conntrack {
         self.limits.read().default
     }
     fn set_default_limit(&self, limit: u32) {
-        self.limits.write().default = limit;
+        let mut limits = self.limits.write();
+        let before = std::mem::replace(&mut limits.default, limit);
+        drop(limits);
+        // In the log the default is that of zone -1.
+        log_limit(-1, (before != 0).then_some(before), (limit != 0).then_some(limit));
     }
     fn limits(&self) -> Vec<CtZoneLimit> {
         let zones: Vec<u16> = self.limits.read().zones.keys().copied().collect();
@@ -124,10 +130,12 @@ impl CtControl for Conntrack {
     }
     fn set_limit(&self, zone: u16, limit: Option<u32>) {
         let mut limits = self.limits.write();
-        match limit {
+        let before = match limit {
             Some(limit) => limits.zones.insert(zone, limit),
             None => limits.zones.remove(&zone),
         };
+        drop(limits);
+        log_limit(zone.into(), before, limit);
     }
     fn set_timeouts(&self, zone: u16, timeouts: Option<CtTimeouts>) {
         self.timeouts.write().set(zone, timeouts);
@@ -165,5 +173,15 @@ impl CtControl for Conntrack {
             self.fragments.lock().status.max = max;
         }
         fits
+    }
+}
+
+/// Says what became of a zone's limit.
+fn log_limit(zone: i32, before: Option<u32>, limit: Option<u32>) {
+    match (before, limit) {
+        (None, Some(limit)) => vlog_info!(CONNTRACK, "Created zone limit of {limit} for zone {zone}"),
+        (Some(_), Some(limit)) => vlog_info!(CONNTRACK, "Changed zone limit of {limit} for zone {zone}"),
+        (Some(_), None) => vlog_info!(CONNTRACK, "Deleted zone limit for zone {zone}"),
+        (None, None) => vlog_info!(CONNTRACK, "Attempted delete of non-existent zone limit: zone {zone}"),
     }
 }

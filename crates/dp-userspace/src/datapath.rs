@@ -639,6 +639,7 @@ impl Dpif for DpUserspace {
     }
 
     fn set_config(&self, other_config: &BTreeMap<String, String>) {
+        ib_netdev::vhost::set_socket_dir(other_config.get("vhost-sock-dir").map(String::as_str));
         let new = Settings::read(other_config);
         let old = self.settings.lock().replace(new.clone());
         if old.as_ref() == Some(&new) {

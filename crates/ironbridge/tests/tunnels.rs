@@ -128,3 +128,43 @@ fn who_sends_too_much_into_a_tunnel_is_told() {
         assert!(out.contains("receiver"), "{out}");
     }
 }
+
+#[test]
+fn a_tunnel_that_becomes_like_another_waits_for_it() {
+    let d = Daemons::start(&["--enable-dummy"]);
+    let two = ["br1", "br2"];
+    for (br, key) in two.iter().zip([1, 2]) {
+        d.run(&format!(
+            "ovs-vsctl add-br {br} -- set bridge {br} datapath_type=dummy -- add-port {br} t{key} \
+             -- set interface t{key} type=vxlan options:remote_ip=192.0.2.4 options:key={key}"
+        ));
+    }
+    let tunnels = || {
+        let mut shown: Vec<_> = d.run("ovs-appctl ofproto/list-tunnels").lines().map(str::to_owned).collect();
+        shown.sort();
+        shown.iter().map(|l| l.split_once(", legacy").unwrap().0.to_owned()).collect::<Vec<_>>()
+    };
+    let tunnel = |n: u32, key: u32| format!("port 4789: t{n} (vxlan: ::->192.0.2.4, key={key:#x}");
+    assert_eq!(tunnels(), [tunnel(1, 1), tunnel(2, 2)]);
+    d.run("ovs-vsctl set interface t2 options:key=1");
+    assert_eq!(tunnels(), [tunnel(1, 1)], "the first to ask has it");
+    let shown = d.run("ovs-appctl dpif/show");
+    assert!(shown.contains("t2 1/4789: (vxlan: key=1, remote_ip=192.0.2.4)"), "{shown}");
+    // The one that waits gets it when the other changes, though that is of another bridge; and the other way round.
+    d.run("ovs-vsctl set interface t1 options:key=3");
+    assert_eq!(tunnels(), [tunnel(1, 3), tunnel(2, 1)]);
+    d.run("ovs-vsctl set interface t1 options:key=1");
+    assert_eq!(tunnels(), [tunnel(2, 1)]);
+    d.run("ovs-vsctl del-br br2");
+    assert_eq!(tunnels(), [tunnel(1, 1)]);
+    let log = d.log();
+    let same = "t2: attempting to add tunnel port with same config as port 't1' (::->192.0.2.4, key=0x1";
+    assert!(log.contains(same), "{log}");
+    // One that comes like another is refused, with one message a layer.
+    d.try_run("ovs-vsctl --no-wait add-port br1 t4 -- set interface t4 type=vxlan options:remote_ip=192.0.2.4 options:key=1");
+    support::wait_for("the refusal", 10, || {
+        d.run("ovs-vsctl get interface t4 error")
+            .contains("could not add network device t4 to ofproto (File exists)")
+    });
+    assert!(!d.log().contains("failed to add t4 as port"));
+}

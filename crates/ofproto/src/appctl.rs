@@ -125,10 +125,11 @@ fn list(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
 }
 
 fn list_tunnels(switch: &mut Switch, _: &[&str]) -> Result<String, String> {
-    let ports = switch.bridges.values().flat_map(Bridge::ports);
+    let ports = switch.bridges.values().flat_map(|b| b.ports().map(move |p| (b, p)));
     let mut lines: Vec<(&str, String)> = ports
-        .filter_map(|p| {
-            let line = crate::tunnel::line(&p.config.name, p.tunnel.as_ref()?, p.odp?);
+        .filter_map(|(bridge, p)| {
+            let odp = p.odp_in_use(&bridge.backer.tunnels.lock())?;
+            let line = crate::tunnel::line(&p.config.name, p.tunnel.as_ref()?, odp);
             Some((p.config.name.as_str(), line))
         })
         .collect();

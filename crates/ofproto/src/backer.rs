@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ib_base::time::Clock;
+use ib_base::vlog::module::OFPROTO_DPIF_UPCALL;
+use ib_base::vlog_info;
 use ib_dpif::{Departed, Dpif};
 use ib_rcu::Published;
 use ib_tunnel::World;
@@ -62,6 +64,21 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Sets the numbers of threads from those asked for (0: not) and that of processors, as in `ovs-vswitchd.conf.db(5)`. We
+    /// report and log them, and have threads as we need them.
+    pub fn set_threads(&mut self, handlers: u32, revalidators: u32, processors: u32) {
+        let threads = processors.max(2);
+        let rest = |taken: u32| threads.saturating_sub(taken).max(1);
+        self.n_revalidators = match (revalidators, handlers) {
+            (0, 0) => threads / 4 + 1,
+            (0, handlers) => rest(handlers),
+            (n, _) => n,
+        };
+        self.n_handlers = if handlers == 0 { rest(self.n_revalidators) } else { handlers };
+    }
+}
+
 /// A removed flow, and who knows what it has counted in the end.
 pub(crate) type Leaving = (Arc<Ukey>, Box<dyn Departed>);
 
@@ -101,6 +118,8 @@ pub struct Backer {
     pub tunnels: Mutex<TunnelUsers>,
     /// Settings.
     pub settings: RwLock<Settings>,
+    /// The numbers of threads were logged.
+    threads_told: AtomicBool,
     /// The limit that revalidation found sustainable.
     pub flow_limit: AtomicU32,
     /// `upcall/disable-megaflows` unsets it.
@@ -114,6 +133,22 @@ pub struct Backer {
 }
 
 impl Backer {
+    /// Takes settings over, and logs numbers of threads that are new (the kernel has its own, one a processor).
+    pub(crate) fn set_settings(&self, settings: &Settings) {
+        let threads = |s: &Settings| (s.n_handlers, s.n_revalidators);
+        let old = std::mem::replace(&mut *self.settings.write(), settings.clone());
+        let told = self.threads_told.swap(true, Ordering::Relaxed);
+        if self.dpif.makes_devices() || told && threads(&old) == threads(settings) {
+            return;
+        }
+        let (handlers, revalidators) = threads(settings);
+        vlog_info!(
+            OFPROTO_DPIF_UPCALL,
+            "Setting n-handler-threads to {handlers}, setting n-revalidator-threads to {revalidators}"
+        );
+        vlog_info!(OFPROTO_DPIF_UPCALL, "Starting {} threads", u64::from(handlers) + u64::from(revalidators));
+    }
+
     pub(crate) fn new(kind: &str, dpif: Arc<dyn Dpif>, clock: &Clock, world: &Arc<World>) -> Arc<Backer> {
         let features = Arc::new(Features::probe(&*dpif));
         features.log(&dpif.full_name());
@@ -135,6 +170,7 @@ impl Backer {
             world: Arc::clone(world),
             tunnels: Mutex::default(),
             settings: RwLock::new(Settings::default()),
+            threads_told: AtomicBool::new(false),
             flow_limit: AtomicU32::new(10_000),
             megaflows: AtomicBool::new(true),
             use_ufid: AtomicBool::new(true),
@@ -176,5 +212,29 @@ impl Backer {
     /// Whether megaflows are on.
     pub fn megaflows_enabled(&self) -> bool {
         self.megaflows.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_threads() {
+        // (asked for, processors) → (handlers, revalidators)
+        let cases = [
+            ((0, 0, 2), (1, 1)),
+            ((3, 0, 2), (3, 1)),
+            ((0, 2, 2), (1, 2)),
+            ((3, 2, 2), (3, 2)),
+            ((0, 0, 1), (1, 1)),
+            ((0, 0, 16), (11, 5)),
+            ((4, 0, 16), (4, 12)),
+        ];
+        for ((handlers, revalidators, processors), want) in cases {
+            let mut s = Settings::default();
+            s.set_threads(handlers, revalidators, processors);
+            assert_eq!((s.n_handlers, s.n_revalidators), want);
+        }
     }
 }

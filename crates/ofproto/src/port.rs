@@ -13,6 +13,7 @@ use crate::config::{NetdevStatus, PortConfig};
 use crate::monitor::Monitor;
 use crate::ofproto::BundleId;
 use crate::spanning_tree::StpPort;
+use crate::tunnel::TunnelUsers;
 use crate::xcfg::{PortCounters, XPort};
 
 /// One port.
@@ -109,12 +110,19 @@ impl Port {
             max_speed_kbps: n.speed_kbps[1],
         }
     }
+    /// The datapath's port, but of a tunnel whose packets are another's.
+    pub(crate) fn odp_in_use(&self, users: &TunnelUsers) -> Option<OdpPort> {
+        let owns =
+            |odp: &OdpPort| self.tunnel.as_ref().is_none_or(|t| users.owns(&self.config.name, t, *odp));
+        self.odp.filter(owns)
+    }
+
     /// The translation-side form.
-    pub(crate) fn publish(&self, bundle: Option<BundleId>) -> Arc<XPort> {
+    pub(crate) fn publish(&self, bundle: Option<BundleId>, users: &TunnelUsers) -> Arc<XPort> {
         let peer = if self.is_patch() { self.config.options.get("peer").cloned() } else { None };
         Arc::new(XPort {
             ofport: self.ofport,
-            odp: self.odp,
+            odp: self.odp_in_use(users),
             name: self.config.name.clone(),
             kind: self.config.kind.clone(),
             bundle,

@@ -122,6 +122,8 @@ pub struct Bridge {
     /// When numbers of ports became free.
     freed_ofports: BTreeMap<OfPort, Instant>,
     pub(crate) monitors: Monitors,
+    /// What [`TunnelUsers::granted`](crate::tunnel::TunnelUsers::granted) said when the snapshot was built.
+    tunnels_granted: u64,
     dirty: bool,
 }
 
@@ -203,7 +205,7 @@ impl Switch {
     /// Applies `other_config` of Open_vSwitch.
     pub fn set_settings(&mut self, settings: Settings) {
         for b in self.backers.values() {
-            *b.settings.write() = settings.clone();
+            b.set_settings(&settings);
         }
         self.settings = settings;
     }
@@ -300,7 +302,7 @@ impl Switch {
             None => {
                 let dpif = class.open(&format!("ovs-{kind}"), true).map_err(ConfigError::Datapath)?;
                 let backer = Backer::new(kind, dpif, &self.clock, &self.world);
-                *backer.settings.write() = self.settings.clone();
+                backer.set_settings(&self.settings);
                 if backer.dpif.makes_devices() {
                     backer.recirc.start_above(highest_recirc_id(&*backer.dpif));
                 }
@@ -344,6 +346,7 @@ impl Switch {
             last_ofport: OfPort(0),
             freed_ofports: BTreeMap::new(),
             monitors: Monitors::default(),
+            tunnels_granted: 0,
             dirty: true,
         };
         crate::connmgr::flushed(&mut bridge, self.clock.now());
@@ -360,7 +363,9 @@ impl Switch {
         bridge.set_ipfix(&IpfixConfig::default());
         for port in bridge.ports.values() {
             match (&port.tunnel, port.odp) {
-                (Some(config), Some(odp)) if del => bridge.backer.tunnel_remove(config, odp),
+                (Some(config), Some(odp)) if del => {
+                    bridge.backer.tunnel_remove(&port.config.name, config, odp);
+                }
                 (None, Some(odp)) if del => {
                     // One that is gone already is gone.
                     let _ = bridge.backer.dpif.port_del(odp);
@@ -801,7 +806,7 @@ impl Bridge {
         self.touch();
         match (&port.tunnel, port.odp) {
             (Some(config), Some(odp)) => {
-                self.backer.tunnel_remove(config, odp);
+                self.backer.tunnel_remove(&port.config.name, config, odp);
                 Ok(())
             }
             (None, Some(odp)) => self.backer.dpif.port_del(odp).map_err(ConfigError::Datapath),
@@ -841,13 +846,11 @@ impl Bridge {
             && p.config.options != options
         {
             p.config.options = options;
-            if let (Some(new), Some(old), Some(odp)) = (tunnel_config(&p.config), p.tunnel.clone(), p.odp)
-                && *new != *old
+            if let (Some(new), Some(old)) = (tunnel_config(&p.config), p.tunnel.clone())
+                && (*new != *old || p.odp.is_none())
             {
-                self.backer.tunnel_remove(&old, odp);
-                let added = self.backer.tunnel_add(&p.config.name, &new);
-                // One like it exists: this one then has no packets, but its number.
-                p.odp = added.ok();
+                // Without a port of the datapath it has no packets, but its number.
+                p.odp = self.backer.tunnel_change(&p.config.name, &old, p.odp, &new).ok();
                 p.tunnel = Some(new);
             }
             self.touch();
@@ -932,6 +935,8 @@ impl Bridge {
 
     /// Builds this bridge's part of the snapshot if something changed.
     pub(crate) fn publish(&mut self) {
+        let granted = self.backer.tunnels.lock().granted();
+        self.dirty |= std::mem::replace(&mut self.tunnels_granted, granted) != granted;
         if !std::mem::take(&mut self.dirty) {
             return;
         }
@@ -949,8 +954,10 @@ impl Bridge {
         }
         let bundled: Vec<OfPort> = bundles.values().flat_map(|b| b.ports.iter().copied()).collect();
         let owners = self.bundles.owners();
+        let users = self.backer.tunnels.lock();
         let ports: BTreeMap<_, _> =
-            self.ports.iter().map(|(n, p)| (*n, p.publish(owners.get(n).copied()))).collect();
+            self.ports.iter().map(|(n, p)| (*n, p.publish(owners.get(n).copied(), &users))).collect();
+        drop(users);
         let loose = ports.keys().copied().filter(|p| !owners.contains_key(p));
         let in_bundles = bundled.iter().copied().filter(|p| ports.contains_key(p));
         let flood_order = crate::xcfg::flood_order(in_bundles.chain(loose));

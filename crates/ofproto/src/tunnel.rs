@@ -265,11 +265,65 @@ pub struct TunnelUsers {
     /// Datapath ports by name, with the number of their users.
     devices: BTreeMap<String, (OdpPort, usize)>,
     matches: HashMap<TunnelMatch, String>,
+    /// Ports that came to ask for what another has: they have it when that one gives it up.
+    waiting: BTreeMap<String, TunnelMatch>,
+    /// Rises when a waiting port gets what it waits for: its bridge looks again.
+    granted: u64,
+}
+
+impl TunnelUsers {
+    /// Whether these packets are this port's, and not another's that asked for the same before.
+    pub(crate) fn owns(&self, name: &str, config: &TunnelConfig, odp: OdpPort) -> bool {
+        self.matches.get(&TunnelMatch::of(config, odp)).is_some_and(|owner| owner == name)
+    }
+
+    /// Rises when a waiting port gets what it waits for.
+    pub(crate) fn granted(&self) -> u64 {
+        self.granted
+    }
+
+    /// Takes from a port what it has or waits for; who waits for it has it then.
+    fn give_up(&mut self, name: &str, m: &TunnelMatch) {
+        self.waiting.remove(name);
+        if self.matches.get(m).is_none_or(|owner| owner != name) {
+            return;
+        }
+        self.matches.remove(m);
+        if let Some(next) = self.waiting.iter().find(|(_, wanted)| *wanted == m).map(|(n, _)| n.clone()) {
+            self.waiting.remove(&next);
+            self.matches.insert(*m, next);
+            self.granted += 1;
+        }
+    }
 }
 
 impl Backer {
-    /// Registers a tunnel and returns its datapath port, which is made for the first of its kind.
+    /// Registers a tunnel and returns its datapath port, which is made for the first of its kind. One like another's is refused.
     pub(crate) fn tunnel_add(&self, name: &str, config: &TunnelConfig) -> Result<OdpPort, ConfigError> {
+        self.tunnel_claim(name, config, false)
+    }
+
+    /// Gives a port another configuration. If another port has the same, this one keeps its datapath port, and its packets
+    /// are that other's until it changes or goes.
+    pub(crate) fn tunnel_change(
+        &self,
+        name: &str,
+        old: &TunnelConfig,
+        odp: Option<OdpPort>,
+        new: &TunnelConfig,
+    ) -> Result<OdpPort, ConfigError> {
+        if let Some(odp) = odp {
+            self.tunnel_remove(name, old, odp);
+        }
+        self.tunnel_claim(name, new, true)
+    }
+
+    fn tunnel_claim(
+        &self,
+        name: &str,
+        config: &TunnelConfig,
+        may_wait: bool,
+    ) -> Result<OdpPort, ConfigError> {
         let mut users = self.tunnels.lock();
         let device = config.device_name();
         let odp = match users.devices.get(&device) {
@@ -297,13 +351,17 @@ impl Backer {
                 TUNNEL,
                 "{name}: attempting to add tunnel port with same config as port '{other}' ({m})"
             );
-            if !users.devices.contains_key(&device) {
-                let _ = self.dpif.port_del(odp);
+            if !may_wait {
+                if !users.devices.contains_key(&device) {
+                    let _ = self.dpif.port_del(odp);
+                }
+                let exists = DpifError::Os(17, format!("{name}: a tunnel like it exists"));
+                return Err(ConfigError::Datapath(exists));
             }
-            let exists = DpifError::Os(17, format!("{name}: a tunnel like it exists"));
-            return Err(ConfigError::Datapath(exists));
+            users.waiting.insert(name.to_owned(), m);
+        } else {
+            users.matches.insert(m, name.to_owned());
         }
-        users.matches.insert(m, name.to_owned());
         users.devices.entry(device).or_insert((odp, 0)).1 += 1;
         drop(users);
         self.world.port_added(odp, config);
@@ -311,9 +369,9 @@ impl Backer {
     }
 
     /// Undoes [`Self::tunnel_add`]; the datapath port goes with its last user.
-    pub(crate) fn tunnel_remove(&self, config: &TunnelConfig, odp: OdpPort) {
+    pub(crate) fn tunnel_remove(&self, name: &str, config: &TunnelConfig, odp: OdpPort) {
         let mut users = self.tunnels.lock();
-        users.matches.remove(&TunnelMatch::of(config, odp));
+        users.give_up(name, &TunnelMatch::of(config, odp));
         let device = config.device_name();
         if let Some((_, n)) = users.devices.get_mut(&device) {
             *n -= 1;

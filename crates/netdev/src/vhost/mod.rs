@@ -1,6 +1,6 @@
 //! `dpdkvhostuser` and `dpdkvhostuserclient`: a guest's network card in shared memory, without DPDK.
 //!
-//! A server port listens in the run directory at its own name; a client port connects to `options:vhost-server-path`, and
+//! A server port listens in the run directory, or in `vhost-sock-dir` below it, at its own name; a client port connects to `options:vhost-server-path`, and
 //! goes on trying. [`events`] speaks with front-ends on a thread of its own; forwarding threads see only rings, wait for
 //! the guests' eventfds as for any other port, and sleep when there is nothing.
 //!
@@ -14,7 +14,7 @@ mod port;
 use std::collections::BTreeMap;
 use std::io as std_io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -50,6 +50,37 @@ impl World {
         *running = Arc::downgrade(&events);
         Ok(events)
     }
+}
+
+/// `other_config:vhost-sock-dir` as it is, and where server ports that come have their sockets by it.
+static SOCKET_DIR: Mutex<(Option<String>, Option<PathBuf>)> = Mutex::new((None, None));
+
+/// Server ports that come from now on have their sockets in this directory below the run directory
+/// (`other_config:vhost-sock-dir`).
+pub fn set_socket_dir(below: Option<&str>) {
+    let mut chosen = SOCKET_DIR.lock();
+    if chosen.0.as_deref() != below {
+        let dir = below.and_then(|below| socket_dir(&ib_sys::dirs::rundir(), below));
+        *chosen = (below.map(str::to_owned), dir);
+    }
+}
+
+/// The directory, but for names that lead out of the run directory.
+fn socket_dir(rundir: &Path, below: &str) -> Option<PathBuf> {
+    use ib_base::vlog::module::DPDK;
+    let (dir, shown) = (rundir.join(below.trim_start_matches('/')), rundir.display());
+    if below.contains("..") {
+        ib_base::vlog_err!(
+            DPDK,
+            "vhost-user sock directory request '{shown}/{below}' has invalid characters '..' - using {shown} instead."
+        );
+        return None;
+    }
+    ib_base::vlog_info!(DPDK, "User-provided vhost-sock-dir in use: {below}");
+    if !dir.is_dir() {
+        ib_base::vlog_err!(DPDK, "vhost-user sock directory '{}' does not exist.", dir.display());
+    }
+    Some(dir)
 }
 
 struct VhostProvider {
@@ -89,7 +120,8 @@ impl Provider for VhostProvider {
             _events: events,
         };
         if !self.is_client {
-            let path = ib_sys::dirs::rundir().join(name);
+            let dir = SOCKET_DIR.lock().1.clone().unwrap_or_else(ib_sys::dirs::rundir);
+            let path = dir.join(name);
             dev.port.set_path(Some(path)).inspect_err(|e| {
                 ib_base::vlog_err!(
                     ib_base::vlog::module::NETDEV,
@@ -349,5 +381,20 @@ impl RxQueue for VhostRxq {
         while self.recv(&mut pool, &mut batch).is_ok_and(|n| n > 0) {
             batch.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_stay_below_the_run_directory() {
+        let rundir = Path::new("/run/x");
+        let of = |below| socket_dir(rundir, below);
+        assert_eq!(of("guests").as_deref(), Some(Path::new("/run/x/guests")));
+        assert_eq!(of("/guests/a").as_deref(), Some(Path::new("/run/x/guests/a")));
+        assert_eq!(of("../elsewhere"), None);
+        assert_eq!(of("a/../../elsewhere"), None);
     }
 }
