@@ -48,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     row("connection-saved", conntrack::SAVED_SEEDS, conntrack::saved),
     row("ovs-dump", programs::OVS_DUMP_SEEDS, programs::ovs_dump),
     row("port-state", port_state::SEEDS, port_state::restore),
+    row("port-import", port_state::SEEDS, port_state::file),
     row("port-file", programs::PORT_SEEDS, programs::port_file),
     row("ftp", conntrack::FTP_SEEDS, conntrack::ftp),
     row("fragments", conntrack::FRAGMENT_SEEDS, conntrack::fragments),

@@ -1,4 +1,5 @@
-//! A port's state from elsewhere, taken in by a bridge: what is wrong with it is said, and then nothing has changed.
+//! A port's state from elsewhere, taken in by a bridge: what is wrong with it is said, and then nothing has changed; and a whole file, on the way
+//! that an import takes. What was taken in goes again with its move.
 //!
 //! Bytes are choices of what to put in place of which value of a whole and right state, so that what is tried is JSON of the
 //! right shape but for that.
@@ -28,16 +29,34 @@ const STATE: &str = r#"{"version":1,"bridge":"br0","ports":["p1"],
 "addresses":[{"port":"p1","vlan":4,"mac":"50:54:00:00:00:01","age_s":null}],
 "neighbours":[{"ip":"::ffff:1.1.2.92","mac":"50:54:00:00:00:08","left_ms":900000}],
 "memberships":[{"port":"p1","vlan":4,"group":"::ffff:239.1.1.1","protocol":"IGMPv2","age_s":3}],
-"connections":[]}"#;
+"gone":[[5,["10.0.0.7","10.0.0.2",6,1,80,0]]],
+"connections":[
+{"orig":["10.0.0.1","192.0.2.9",6,40000,21,0],"reply":["192.0.2.9","192.0.2.1",6,21,61000,0],"zone":5,"left_ms":60000,"mark":7,"label":"0x10","tcp":[["ESTABLISHED",1000,70000,512,7,false],["SYN_RECV",1000,70000,512,null,true]],"nat":"source","helper":"ftp","skew":[[5,-1,3],[0,0,0]],"expected":[["192.0.2.9","192.0.2.1",6,50000,"destination","10.0.0.1",50000]]},
+{"orig":["10.0.0.1","10.0.0.2",17,53,53,0],"reply":["10.0.0.2","10.0.0.1",17,53,53,0],"zone":5,"left_ms":60000,"talk":1},
+{"orig":["fd00::1","fd00::2",58,128,129,7],"reply":["fd00::2","fd00::1",58,129,128,7],"zone":5,"left_ms":60000,"talk":2,"parent":["fd00::1","fd00::2",6,1,2,0],"zone_timeouts":true}]}"#;
+
+/// The configuration around it.
+const CONTENT: &str = r#"{"bridge":"br0","ports":[{"port":{"name":"p1","tag":5,"external_ids":["map",[["vm","7"]]]},
+"interfaces":[{"name":"p1","type":"internal","ofport_request":4}],
+"qos":{"type":"linux-htb","other_config":["map",[["max-rate","1000"]]],"queues":[[3,{"dscp":7}]]}}],
+"mirrors":[{"mirror":"m","port":"p1","role":"source"}],"state":null}"#;
 
 /// Some choices to begin with: each is a value's number, a kind of change, and what it wants.
-pub const SEEDS: &[&[u8]] =
-    &[&[], &[3, 0], &[9, 1, 7], &[20, 2, 200], &[30, 3], &[5, 4, 60, 1, 8, 4, 2, 90], &[40, 5, 2, 7, 6, 1]];
+pub const SEEDS: &[&[u8]] = &[
+    &[],
+    &[0, 3, 0],
+    &[0, 9, 1, 7],
+    &[0, 20, 2, 200],
+    &[0, 120, 3, 8],
+    &[0, 5, 4, 60, 1, 0, 8, 4, 2, 90],
+    &[0, 130, 5, 2, 7, 6, 1],
+];
 
 struct Lab {
     switch: Switch,
     clock: Clock,
     state: Json,
+    content: Json,
 }
 
 impl Lab {
@@ -51,7 +70,8 @@ impl Lab {
         let mut switch = Switch::new(&clock, vec![class as _], "/nowhere");
         // A bridge that stays, so that its datapath does.
         switch.bridge_add("stays", "dummy").ok()?;
-        let mut lab = Lab { switch, clock, state: Json::parse(STATE).ok()? };
+        let (state, content) = (Json::parse(STATE).ok()?, Json::parse(CONTENT).ok()?);
+        let mut lab = Lab { switch, clock, state, content };
         lab.make_bridge();
         Some(lab)
     }
@@ -80,7 +100,7 @@ impl Lab {
 
     /// All that the bridge holds.
     fn holds(&mut self) -> Result<String, String> {
-        self.appctl("port-state/save", &["br0", "p1", "p2"])
+        self.appctl("port-state/save", &["--zone=5", "br0", "p1", "p2"])
     }
 }
 
@@ -93,30 +113,81 @@ pub fn restore(input: &[u8]) {
     LAB.with_borrow_mut(|lab| {
         let Some(lab) = lab else { return };
         let mut choices = Choices::new(input);
-        let mut state = lab.state.clone();
-        for _ in 0..8 {
-            if !choices.more() {
-                break;
-            }
-            let mut at = choices.below(256);
-            state = changed(&state, &mut at, &mut choices);
-        }
+        let state = mutated(lab.state.clone(), &mut choices);
         let text = state.to_string();
         let before = lab.holds();
         let checked = lab.appctl("port-state/restore", &["--check", "br0", &text]);
         assert_eq!(lab.holds(), before, "a check changes nothing");
-        let done = lab.appctl("port-state/restore", &["br0", &text]);
+        let done = lab.appctl("port-state/restore", &["--session=move", "br0", &text]);
         assert!(checked.is_ok() || done.is_err(), "what the check refuses is refused: {text}");
-        assert!(!input.is_empty() || done.is_ok(), "the state as it is: {done:?}");
+        let all = "2 flows, 2 groups, 1 meters, 1 addresses, 1 memberships, 3 connections\n";
+        assert!(!input.is_empty() || done.as_deref() == Ok(all), "the state as it is: {done:?}");
         if done.is_err() {
             assert_eq!(lab.holds(), before, "what was refused has changed something: {text}");
             return;
         }
         lab.holds().expect("what was taken in can be saved");
         lab.switch.run(lab.clock.now().plus_ms(15_000));
+        lab.appctl("port-state/end", &["--undo", "move"]).expect("the move ends");
         lab.switch.bridge_del("br0", true).expect("the bridge goes");
         lab.make_bridge();
+        assert_eq!(lab.holds(), before, "what came by a move goes with it: {text}");
     });
+}
+
+/// A file of ports: what an import reads before it changes anything.
+pub fn file(input: &[u8]) {
+    LAB.with_borrow_mut(|lab| {
+        let Some(lab) = lab else { return };
+        let mut choices = Choices::new(input);
+        let content = with_state(&lab.content, &lab.state);
+        let content = mutated(content, &mut choices);
+        let mut bytes = ib_tools::port::file::write(content.clone()).into_bytes();
+        let read = ib_tools::port::file::read(&bytes);
+        assert!(read.is_err() || read.as_ref() == Ok(&content), "another content: {read:?}");
+        let what = read.and_then(|content| ib_tools::port::config::Imported::read(&content));
+        assert!(!input.is_empty() || what.is_ok(), "the file as it is");
+        if let Ok(mut what) = what {
+            what.mark("move");
+            assert!(what.names().len() <= 2 && what.bridge.len() < 200);
+            let before = lab.holds();
+            let state = content.get("state").map(Json::to_string).unwrap_or_default();
+            let _ = lab.appctl("port-state/restore", &["--check", &what.bridge, &state]);
+            assert_eq!(lab.holds(), before, "a check changes nothing");
+        }
+        // A byte of it is another one.
+        let at = usize::from(choices.u16()) % bytes.len();
+        bytes[at] ^= choices.byte();
+        let again = ib_tools::port::file::read(&bytes);
+        assert!(again.is_err() || again == Ok(content), "a changed file is not noticed");
+    });
+}
+
+fn with_state(content: &Json, state: &Json) -> Json {
+    let mut out = content.as_object().cloned().unwrap_or_default();
+    out.insert("state", state.clone());
+    Json::Object(out)
+}
+
+/// How many values there are in one.
+fn values(json: &Json) -> usize {
+    1 + match json {
+        Json::Array(items) => items.iter().map(values).sum(),
+        Json::Object(members) => members.iter().map(|(_, value)| values(value)).sum(),
+        _ => 0,
+    }
+}
+
+/// `json` after as many changes as there are choices for, at most eight.
+fn mutated(mut json: Json, c: &mut Choices<'_>) -> Json {
+    for _ in 0..8 {
+        if !c.more() {
+            break;
+        }
+        let mut at = usize::from(c.u16()) % values(&json);
+        json = changed(&json, &mut at, c);
+    }
+    json
 }
 
 /// `json` with another value in place of the `at`th one. Values are counted from the outside in.
@@ -140,7 +211,11 @@ fn changed(json: &Json, at: &mut usize, c: &mut Choices<'_>) -> Json {
 }
 
 fn other(json: &Json, c: &mut Choices<'_>) -> Json {
-    const WORDS: [&str; 12] = [
+    const WORDS: [&str; 16] = [
+        "ESTABLISHED",
+        "ftp",
+        "10.0.0.1",
+        "named-uuid",
         "",
         "p9",
         "LOCAL",

@@ -7,6 +7,8 @@
 //! The digest is of the content's text in the form that [`write()`] gives it: it finds accidents, not forgers. Unknown versions are refused.
 //! docs/port-state.md describes the content.
 
+use std::io::Read;
+
 use ib_base::json::{Json, Style};
 use sha1::{Digest, Sha1};
 
@@ -32,6 +34,13 @@ pub fn write(content: Json) -> String {
     let mut text = whole.to_text(Style::default());
     text.push('\n');
     text
+}
+
+/// All bytes, or so many more than `max` that [`read`] refuses them: a device has no end.
+pub fn take(from: &mut dyn Read, max: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(max + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The content of a file. The error says what is wrong with it.
@@ -63,6 +72,12 @@ pub fn read(bytes: &[u8]) -> Result<Json, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_it() {
+        assert_eq!(take(&mut std::io::repeat(0), 10).unwrap().len(), 11);
+        assert_eq!(take(&mut &b"12"[..], 10).unwrap(), b"12");
+    }
 
     #[test]
     fn what_was_written_is_read() {

@@ -15,7 +15,6 @@ pub(crate) mod switch;
 mod wire;
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::time::Duration;
 
 use ib_base::getopt::{Getopt, HasArg, LongOpt};
@@ -337,13 +336,11 @@ fn restore(o: &Options, bridge: &str, state: String, more: &[String]) -> Result<
 
 fn import(o: &Options, files: &[String], io: &mut Io<'_>) -> Result<(), String> {
     let text = match files {
-        [] => {
-            let mut bytes = Vec::new();
-            let read = io.stdin.take(file::MAX_BYTES + 1).read_to_end(&mut bytes);
-            read.map_err(|e| format!("standard input: {}", ib_base::errno::strerror(&e)))?;
-            bytes
-        }
-        [path] => std::fs::read(path).map_err(|e| format!("{path}: {}", ib_base::errno::strerror(&e)))?,
+        [] => file::take(&mut io.stdin, file::MAX_BYTES)
+            .map_err(|e| format!("standard input: {}", ib_base::errno::strerror(&e)))?,
+        [path] => std::fs::File::open(path)
+            .and_then(|mut f| file::take(&mut f, file::MAX_BYTES))
+            .map_err(|e| format!("{path}: {}", ib_base::errno::strerror(&e)))?,
         _ => return Err("import takes one file".into()),
     };
     let content = file::read(&text)?;
