@@ -10,6 +10,7 @@ mod openflow;
 mod ovsdb;
 mod port_state;
 mod programs;
+mod tls;
 mod tunnel;
 mod vhost;
 
@@ -90,6 +91,8 @@ pub const TARGETS: &[Target] = &[
     row("ovsdb-monitor", ovsdb::MONITOR_SEEDS, ovsdb::monitor),
     row("ovsdb-datum-text", ovsdb::DATUM_SEEDS, ovsdb::datum_text),
     row("json-rpc", programs::RPC_SEEDS, programs::json_rpc),
+    row("tls-hello", tls::HELLO_SEEDS, tls::hello),
+    row("tls-disturbed", tls::DISTURBED_SEEDS, tls::disturbed),
     row("vlog", programs::VLOG_SEEDS, programs::vlog),
     row("getopt", programs::GETOPT_SEEDS, programs::getopt),
     row("dbctl", programs::DBCTL_SEEDS, programs::dbctl),
