@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use ib_dpif::DpifError;
 use ib_dpif::netlink::attributes;
+use ib_dpif::{DpifError, PortDevice};
 use ib_flow::OdpPort;
 use ib_sys::netlink::text;
 
 use crate::message::put_map;
 use crate::provider::Link;
 use crate::transport::Family;
+use crate::wire::Wire;
 
 /// Commands.
 #[allow(missing_docs)]
@@ -29,6 +30,8 @@ pub mod command {
     /// Asks whether the place of the control plane is free or ours. Refused with `EBUSY`, as all else is then; `NUMBER` is the process
     /// that has it.
     pub const ATTACH: u8 = 9;
+    /// What a port's device says of itself.
+    pub const PORT_DEVICE: u8 = 10;
 }
 
 /// Attributes.
@@ -58,6 +61,16 @@ pub(crate) fn port_set_config(
         w.nest(attr::MAP, |w| put_map(w, config));
         Ok(())
     })
+}
+
+pub(crate) fn port_device(link: &Link, port: OdpPort) -> Option<PortDevice> {
+    let answer = link.ask(Family::Control, command::PORT_DEVICE, 0, "device of a port", |w| {
+        w.put_u32(attr::NUMBER, port.0);
+        Ok(())
+    });
+    let answer = answer.ok()?;
+    let data = attributes(&answer).flatten().find(|(kind, _)| *kind == attr::DATA);
+    PortDevice::from_bytes(data?.1)
 }
 
 pub(crate) fn bond_set(link: &Link, id: u32, ports: &[OdpPort]) -> Result<(), DpifError> {

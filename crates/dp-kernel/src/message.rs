@@ -54,6 +54,10 @@ mod own {
     pub const KIND: u16 = 0x3f04;
     /// A port's options: pairs of texts.
     pub const OPTIONS: u16 = 0x3f05;
+    /// Of a flow that an accelerator forwards.
+    pub const OFFLOADED: u16 = 0x3f06;
+    /// The core of the thread that a flow belongs to.
+    pub const CORE: u16 = 0x3f07;
 }
 
 /// Generic netlink header and datapath of a message.
@@ -378,6 +382,10 @@ pub struct FlowRequest<'a> {
     pub exact: bool,
     /// Answers only: counters.
     pub stats: Option<FlowStats>,
+    /// Answers between programs of ours: whether an accelerator forwards it.
+    pub offloaded: bool,
+    /// Answers between programs of ours: the core of its thread.
+    pub core: Option<u32>,
 }
 
 impl FlowRequest<'_> {
@@ -412,6 +420,12 @@ impl FlowRequest<'_> {
         if self.probe {
             w.flag(8);
         }
+        if self.offloaded {
+            w.flag(own::OFFLOADED);
+        }
+        if let Some(core) = self.core {
+            w.put_u32(own::CORE, core);
+        }
         if let Some(s) = &self.stats {
             w.put_parts(3, &[&s.packets.to_ne_bytes(), &s.bytes.to_ne_bytes()]);
             w.put(4, &[u8::try_from(s.tcp_flags & 0xff).unwrap_or(u8::MAX)]);
@@ -442,6 +456,10 @@ pub struct FlowAnswer {
     pub clear: bool,
     /// Requests only: [`omit`].
     pub omit: u32,
+    /// See [`FlowRequest::offloaded`].
+    pub offloaded: bool,
+    /// See [`FlowRequest::core`].
+    pub core: Option<u32>,
 }
 
 impl FlowAnswer {
@@ -467,6 +485,8 @@ impl FlowAnswer {
                 10 => flow.omit = number(data, "ufid flags")?,
                 own::KEY => exact_key = exact::from_bytes(data)?,
                 own::MASK => exact_mask = exact::from_bytes(data)?,
+                own::OFFLOADED => flow.offloaded = true,
+                own::CORE => flow.core = Some(number(data, "core")?),
                 _ => {}
             }
         }
@@ -859,5 +879,13 @@ mod tests {
         let bytes = header.to_bytes();
         assert_eq!(Header::split(&bytes), Ok((header, &[][..])));
         assert!(Header::split(&bytes[..7]).is_err());
+    }
+
+    #[test]
+    fn whose_thread_and_who_forwards_a_flow_is_told() {
+        let mut w = Writer::new();
+        FlowRequest { offloaded: true, core: Some(3), ..FlowRequest::default() }.write(&mut w).unwrap();
+        let told = FlowAnswer::read(&w.finish().unwrap()).unwrap();
+        assert_eq!((told.offloaded, told.core), (true, Some(3)));
     }
 }

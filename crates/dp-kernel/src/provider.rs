@@ -20,7 +20,7 @@ use ib_dpif::netlink::{CodecError, Writer};
 use ib_dpif::text::{PortNames, format_actions, format_kernel_key, format_key};
 use ib_dpif::{
     DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut, FlowStats,
-    PortInfo, PortSpec, Ufid, UpcallHandler,
+    PortDevice, PortInfo, PortSpec, Ufid, UpcallHandler,
 };
 use ib_flow::{Flow, Mask, OdpPort, extract};
 use ib_sys::netlink::{F_ACK, F_CREATE, F_ECHO, F_EXCL, F_REPLACE};
@@ -222,9 +222,10 @@ impl Link {
     }
 
     pub(crate) fn flow_put(&self, put: &FlowPut<'_>, probe: bool) -> Result<(), DpifError> {
-        let masked = masked(put.key, put.mask);
+        // Ours keeps what wildcarded fields are when a flow is made, for people.
+        let key = if self.transport.is_own() { put.key.clone() } else { masked(put.key, put.mask) };
         let request = FlowRequest {
-            key: Some((&masked, Some(put.mask))),
+            key: Some((&key, Some(put.mask))),
             ufid: put.ufid,
             actions: Some(&put.actions),
             pid: self.pid_for(put.key.in_port),
@@ -338,10 +339,10 @@ impl RemoteDpif {
             ufid,
             actions: answer.actions.unwrap_or_else(|| Arc::from([])),
             stats,
-            offloaded: false,
-            dp_layer: "ovs",
+            offloaded: answer.offloaded,
+            dp_layer: if answer.offloaded { "tcx" } else { "ovs" },
             origin,
-            core: None,
+            core: answer.core,
         }
     }
 
@@ -542,6 +543,8 @@ impl Dpif for RemoteDpif {
                 request.port_no = None;
                 self.vport(&request, command::NEW, &spec.name)
             }
+            // What is missing is a device.
+            Err(DpifError::NotFound(text)) if self.link.transport.is_own() => Err(DpifError::Os(19, text)),
             other => other,
         };
         if let (Err(_), Some(true)) = (&added, made) {
@@ -592,6 +595,10 @@ impl Dpif for RemoteDpif {
             found.is_ok_and(|p| port_info(p).is_some_and(|info| tunnel_device::is_kind(&info.kind)));
         let packet_type = is_tunnel.then(|| ("packet_type".to_owned(), "ptap".to_owned()));
         packet_type.into_iter().collect()
+    }
+
+    fn port_device(&self, port: OdpPort) -> Option<PortDevice> {
+        if self.link.transport.is_own() { control::port_device(&self.link, port) } else { None }
     }
 
     fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {
@@ -941,6 +948,12 @@ impl DpifClass for RemoteClass {
         self.transport.is_own()
     }
     fn port_open_kind(&self, interface_type: &str) -> String {
-        if interface_type.is_empty() { "system" } else { interface_type }.to_owned()
+        match interface_type {
+            "" => "system",
+            // As the user-space datapath calls them wherever it runs.
+            "internal" if self.transport.is_own() => "tap",
+            other => other,
+        }
+        .to_owned()
     }
 }

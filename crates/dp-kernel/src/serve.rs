@@ -35,6 +35,7 @@ use crate::message::{
 };
 use crate::transport::Family;
 use crate::unix::{MAX_DATAGRAM, MSG_DONE, MSG_ERROR, PATIENCE, family_of, type_of};
+use crate::wire::Wire;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 64;
@@ -432,6 +433,13 @@ impl Server {
         match command {
             control::command::SET_CONFIG => dpif.set_config(&map),
             control::command::PORT_SET_CONFIG => dpif.port_set_config(OdpPort(number?), &map)?,
+            control::command::PORT_DEVICE => {
+                let device = dpif.port_device(OdpPort(number?)).ok_or(Refusal(19))?;
+                answer.part(|w| {
+                    w.put(attr::DATA, &device.to_bytes());
+                    Ok(())
+                })?;
+            }
             control::command::BOND_SET => {
                 let ports = data.as_chunks().0.iter().map(|p| OdpPort(u32::from_ne_bytes(*p)));
                 dpif.bond_set(number?, &ports.collect::<Vec<_>>())?;
@@ -534,6 +542,8 @@ fn tell_flow(flow: &FlowInfo, answer: &mut Answer<'_>) -> Answered {
         actions: Some(&flow.actions),
         exact: true,
         stats: Some(to_monotonic(&flow.stats)),
+        offloaded: flow.offloaded,
+        core: flow.core,
         ..FlowRequest::default()
     };
     answer.part(|w| told.write(w))

@@ -5,10 +5,12 @@
 
 use std::net::IpAddr;
 
+use ib_dpif::PortDevice;
 use ib_dpif::conntrack::{
     CtEntry, CtExpectation, CtFilter, CtKernel, CtTcp, CtTimeouts, CtTuple, CtTupleFilter, CtZoneLimit,
     FragCounters, FragList, FragStatus, TcpState,
 };
+use ib_dpif::dpctl::PortCounters;
 
 /// A value with a form as bytes.
 pub trait Wire: Sized {
@@ -188,6 +190,11 @@ structs! {
     FragCounters { enabled, min_size, accepted, completed, expired, too_small, overlapped, purged }
     FragStatus { max, held, v4, v6 }
     FragList { src, dst, recirc_id, id, zone, proto, held, ends }
+    PortDevice { counters, config }
+    PortCounters {
+        rx_packets, rx_errors, rx_dropped, rx_over_errors, rx_frame_errors, tx_packets, tx_errors, tx_dropped, tx_aborted_errors,
+        tx_carrier_errors, collisions, rx_bytes, tx_bytes,
+    }
     CtTimeouts {
         tcp_syn_sent, tcp_syn_recv, tcp_established, tcp_fin_wait, tcp_time_wait, tcp_close, tcp_close_wait, tcp_last_ack, tcp_syn_sent2,
         tcp_retransmit, tcp_unack, udp_first,

@@ -16,7 +16,7 @@ use ib_dp_userspace::memory::MemoryProvider;
 use ib_dp_userspace::{Config, DpUserspace, DpUserspaceClass};
 use ib_dpif::conformance::{self, Harness, udp_frame};
 use ib_dpif::{
-    Action, Dpif, DpifClass, DpifError, FlowPut, Install, PortSpec, Ufid, Upcall, UpcallHandler,
+    Action, Dpif, DpifClass, DpifError, FlowDel, FlowPut, Install, PortSpec, Ufid, Upcall, UpcallHandler,
     UpcallVerdict,
 };
 use ib_flow::{Flow, Mask, OdpPort};
@@ -87,7 +87,7 @@ impl Harness for Bed {
     }
     /// A packet that went up is on its way through two sockets and another thread.
     fn settle(&self) {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(300));
     }
 }
 
@@ -115,7 +115,7 @@ impl UpcallHandler for ToTwo {
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < end, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
@@ -191,6 +191,14 @@ fn keys_bonds_settings_and_commands_pass_whole() {
     let mut seen = Vec::new();
     bed.dpif.flow_dump(&mut |f| seen.push(f));
     assert_eq!((&*seen[0].key, &*seen[0].actions, seen.len()), (&key, &*put.actions, 1));
+    // Wildcarded fields are listed with what they were in the packet that the flow was made for.
+    let mut narrow = Flow::zeroed();
+    narrow.in_port = u32::MAX;
+    let wide = FlowPut { mask: &Mask(narrow), ufid: Some(Ufid(8)), actions: Arc::from([]), ..put };
+    bed.dpif.flow_put(&wide).unwrap();
+    assert_eq!(*bed.dpif.flow_get(&FlowDel { ufid: Some(Ufid(8)), key: None }).unwrap().key, key);
+    let device = bed.dpif.port_device(OdpPort(1)).expect("a device");
+    assert_eq!((Some(device), None), (bed.there.port_device(OdpPort(1)), bed.dpif.port_device(OdpPort(99))));
 
     bed.dpif.bond_set(3, &[OdpPort(1), OdpPort(2)]).unwrap();
     assert_eq!(bed.dpif.bond_bytes(3), Ok(vec![0, 0]));
@@ -241,24 +249,23 @@ fn nonsense_ends_a_connection_or_is_refused_and_nobody_else_notices() {
 fn who_does_not_read_holds_up_nobody() {
     let bed = bed();
     bed.dpif.set_upcall_handler(Some(Arc::new(ToTwo::default())));
-    for n in 0..2_000_u16 {
+    for n in 0..200_u16 {
         bed.inject(OdpPort(1), &udp_frame(n, 5));
     }
     until("flows", || {
         let mut n = 0;
         bed.dpif.flow_stats(&mut |_, _| n += 1);
-        n > 500
+        n == 200
     });
     // Each asks for all flows, again and again, and never reads.
     let header = ib_dp_kernel::message::Header { command: 3, version: 1, dp_ifindex: 1 };
     let kind = ib_dp_kernel::unix::type_of(ib_dp_kernel::transport::Family::Flow);
     let flags = ib_sys::netlink::F_REQUEST | ib_sys::netlink::F_DUMP;
-    let deaf: Vec<Connection> = (0..20).map(|_| Connection::open(&bed.path).unwrap()).collect();
+    let deaf: Vec<Connection> = (0..4).map(|_| Connection::open(&bed.path).unwrap()).collect();
     for connection in &deaf {
         let mut sent = 0;
         let mut request = ib_sys::netlink::Request::new(kind, flags, &header.to_bytes());
-        let end = Instant::now() + Duration::from_secs(5);
-        while sent < 4_000 && Instant::now() < end && connection.send(request.seal(1), false).is_ok() {
+        while sent < 1_000 && connection.send(request.seal(1), false).is_ok() {
             sent += 1;
         }
         assert!(sent > 1);

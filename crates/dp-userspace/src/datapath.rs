@@ -18,8 +18,8 @@ use ib_base::vlog::module::{DPIF_NETDEV, DPIF_NETDEV_EXTRACT, DPIF_NETDEV_IMPL};
 use ib_base::{vlog_err, vlog_once};
 use ib_dpif::meter::{MeterConfig, MeterStats};
 use ib_dpif::{
-    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, LastStats, PortInfo,
-    PortSpec, Ufid, UpcallHandler,
+    DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowPut, FlowStats, LastStats,
+    PortDevice, PortInfo, PortSpec, Ufid, UpcallHandler,
 };
 use ib_flow::OdpPort;
 use ib_netdev::qos::{POLICING_KEY, Policing, Shaping};
@@ -588,6 +588,12 @@ impl Dpif for DpUserspace {
         let shown = |p: &Arc<Port>| p.netdev.as_dummy().is_some() || p.netdev.is_pmd();
         let port = self.shared.ports.get(port).filter(shown);
         port.map(|p| p.netdev.config()).unwrap_or_default()
+    }
+
+    fn port_device(&self, port: OdpPort) -> Option<PortDevice> {
+        let port = self.shared.ports.get(port)?;
+        let config = port.netdev.config().into_iter().collect();
+        Some(PortDevice { counters: crate::ports::counters(&*port.netdev), config })
     }
 
     fn flow_put(&self, put: &FlowPut<'_>) -> Result<(), DpifError> {

@@ -192,3 +192,22 @@ impl PortTable {
         Some(port)
     }
 }
+/// The counters of a device, for display.
+pub fn counters(dev: &dyn ib_netdev::Netdev) -> ib_dpif::dpctl::PortCounters {
+    let s = dev.stats().unwrap_or_default();
+    ib_dpif::dpctl::PortCounters {
+        rx_packets: s.rx_packets,
+        rx_errors: s.rx_errors,
+        rx_dropped: s.rx_dropped,
+        rx_over_errors: s.rx_over_err,
+        rx_frame_errors: s.rx_frame_err,
+        tx_packets: s.tx_packets,
+        tx_errors: s.tx_errors,
+        tx_dropped: s.tx_dropped,
+        tx_aborted_errors: s.tx_aborted_errors,
+        tx_carrier_errors: s.tx_carrier_errors,
+        collisions: s.collisions,
+        rx_bytes: s.rx_bytes,
+        tx_bytes: s.tx_bytes,
+    }
+}

@@ -63,7 +63,7 @@ impl Context<'_> {
 }
 
 /// Counters of one port, for display.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PortCounters {
     pub rx_packets: Option<u64>,
@@ -442,10 +442,16 @@ fn show_one(out: &mut String, cx: &Context<'_>, options: &Options, dpif: &dyn Dp
     show_caches(out, dpif);
     for port in dpif.ports() {
         let _ = write!(out, "  port {}: {}", port.number, port.name);
+        let known = (cx.port_stats)(&port.name);
+        // Who has the device open here need not ask.
+        let device = if known.is_none() { dpif.port_device(port.number) } else { None };
         if port.kind != "system" {
             let mut config = (cx.port_config)(&port.name);
             if config.is_empty() {
                 config = dpif.port_config(port.number);
+            }
+            if config.is_empty() {
+                config.extend(device.iter().flat_map(|d| d.config.iter().cloned()));
             }
             let words: Vec<String> = config.iter().map(|(k, v)| format!("{k}={v}")).collect();
             let colon = if words.is_empty() { "" } else { ": " };
@@ -453,7 +459,7 @@ fn show_one(out: &mut String, cx: &Context<'_>, options: &Options, dpif: &dyn Dp
         }
         out.push('\n');
         if options.statistics {
-            show_counters(out, &(cx.port_stats)(&port.name).unwrap_or_default());
+            show_counters(out, &known.or(device.map(|d| d.counters)).unwrap_or_default());
         }
     }
 }

@@ -22,6 +22,6 @@ pub use action::{Action, CtAction, HashAlg, NatAction, NatRange, SetField, Users
 pub use datapaths::Datapaths;
 pub use provider::{
     Departed, DpStats, Dpif, DpifClass, DpifError, Execute, FlowDel, FlowInfo, FlowOrigin, FlowPut,
-    FlowStats, Install, LastStats, PortInfo, PortSpec, Ufid, Upcall, UpcallHandler, UpcallKind,
+    FlowStats, Install, LastStats, PortDevice, PortInfo, PortSpec, Ufid, Upcall, UpcallHandler, UpcallKind,
     UpcallVerdict, UserspaceData,
 };

@@ -13,6 +13,7 @@ use ib_flow::{Flow, Mask, Metadata, OdpPort};
 use ib_packet::Packet;
 
 use crate::action::Action;
+use crate::dpctl::PortCounters;
 
 /// 128-bit flow identifier: hash of key and mask, or chosen by who installs the flow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -97,6 +98,15 @@ pub struct PortSpec {
     pub number: Option<OdpPort>,
     /// Type-specific options.
     pub options: BTreeMap<String, String>,
+}
+
+/// What a port's device says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortDevice {
+    /// Its counters.
+    pub counters: PortCounters,
+    /// Its settings, by name.
+    pub config: Vec<(String, String)>,
 }
 
 /// A port that is there.
@@ -332,6 +342,10 @@ pub trait Dpif: Send + Sync {
     /// What a port's device says of its configuration, for display.
     fn port_config(&self, _port: OdpPort) -> BTreeMap<String, String> {
         BTreeMap::new()
+    }
+    /// What a port's device counts and how it is set, for display where the device is open nowhere else.
+    fn port_device(&self, _port: OdpPort) -> Option<PortDevice> {
+        None
     }
 
     /// Installs or changes a flow.

@@ -704,7 +704,7 @@ impl Bridge {
         if !dpif.makes_devices() || !matches!(kind, "internal" | "tap") || dpif.port_by_name(name).is_some() {
             return Ok(());
         }
-        let (name, kind) = (name.to_owned(), kind.to_owned());
+        let (name, kind) = (name.to_owned(), self.class.port_open_kind(kind));
         let spec = PortSpec { name, kind, ..PortSpec::default() };
         dpif.port_add(&spec).map(|_| ()).map_err(ConfigError::Datapath)
     }

@@ -140,6 +140,7 @@ pub fn call(input: &[u8]) {
     read::<FragStatus>(input);
     read::<(u16, Option<CtTimeouts>)>(input);
     read::<Vec<String>>(input);
+    read::<ib_dpif::PortDevice>(input);
     if let Ok(Some(key)) = ib_dp_kernel::exact::from_bytes(input) {
         assert_eq!(ib_dp_kernel::exact::from_bytes(&ib_dp_kernel::exact::to_bytes(&key)), Ok(Some(key)));
     }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ib_dp_kernel::provider::RemoteDpif;
-use ib_dpif::dpctl::{self, Context, Options, PortCounters};
+use ib_dpif::dpctl::{self, Context, Options};
 use ib_dpif::text::{PortNames, parse_key};
 use ib_flow::{Flow, Mask, PortMap};
 use ib_netdev::dummy::appctl;
@@ -355,7 +355,7 @@ fn run_dpctl(v: &mut Vswitchd, name: &str, args: &[String]) -> Result<String, St
     let context = Context {
         datapaths: &v.datapaths,
         now_ms: v.clock.now().as_ms(),
-        port_stats: &|name| registry.get(name).map(|dev| counters(&*dev)),
+        port_stats: &|name| registry.get(name).map(|dev| ib_dp_userspace::ports::counters(&*dev)),
         port_config: &|name| registry.get(name).map(|dev| dev.config()).unwrap_or_default(),
         filter: &matches_filter,
         read_file: &|path| std::fs::read_to_string(path).map_err(|e| ib_base::errno::strerror(&e)),
@@ -389,25 +389,6 @@ fn matches_filter(text: &str, ports: &PortMap, key: &Flow, mask: &Mask) -> Resul
         *word &= filter;
     }
     Ok(common.equal(key, &wanted.flow))
-}
-
-fn counters(dev: &dyn Netdev) -> PortCounters {
-    let s = dev.stats().unwrap_or_default();
-    PortCounters {
-        rx_packets: s.rx_packets,
-        rx_errors: s.rx_errors,
-        rx_dropped: s.rx_dropped,
-        rx_over_errors: s.rx_over_err,
-        rx_frame_errors: s.rx_frame_err,
-        tx_packets: s.tx_packets,
-        tx_errors: s.tx_errors,
-        tx_dropped: s.tx_dropped,
-        tx_aborted_errors: s.tx_aborted_errors,
-        tx_carrier_errors: s.tx_carrier_errors,
-        collisions: s.collisions,
-        rx_bytes: s.rx_bytes,
-        tx_bytes: s.tx_bytes,
-    }
 }
 
 /// The address of the next hop on the way to a controller, for in-band control of the bridge whose own device is
