@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ib_dp_kernel::provider::RemoteDpif;
-use ib_dpif::dpctl::{self, Context, Options};
+use ib_dpif::dpctl::{self, Context, Options, failing_field};
 use ib_dpif::text::{PortNames, parse_key};
 use ib_flow::{Flow, Mask, PortMap};
 use ib_netdev::dummy::appctl;
@@ -222,14 +222,15 @@ fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
         let mut packet = match packet_from_hex(word) {
             Some(packet) => packet,
             None => {
-                let (flow, _) =
-                    parse_key(word, &PortNames::none()).map_err(|_| format!("syntax error at {word}"))?;
-                let mut len = 0;
+                let (flow, _) = parse_key(word, &PortNames::none())
+                    .map_err(|e| format!("syntax error at {}", failing_field(word, e.at)))?;
                 if words.next_if(|w| *w == "--len").is_some() {
-                    let parsed = words.next().and_then(|w| w.parse().ok());
-                    len = parsed.ok_or("packet length is missing or not a number")?;
+                    let len = words.next().ok_or("packet length is missing")?;
+                    // A text that is no number counts as zero.
+                    compose_to_length(&flow, len.parse().unwrap_or(0))?
+                } else {
+                    ib_flow::compose(&flow, ib_flow::Payload::default())
                 }
-                compose_to_length(&flow, len)
             }
         };
         if packet.ethernet && packet.len() < 14 {
@@ -244,15 +245,16 @@ fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// A packet of a flow; with `len`, of that many bytes in all.
-fn compose_to_length(flow: &Flow, len: usize) -> Packet {
-    let usual = ib_flow::compose(flow, ib_flow::Payload::default());
-    if len == 0 {
-        return usual;
-    }
-    // Headers take what they take: the rest is payload.
+/// The shortest frame on a wire, without its checksum.
+const SHORTEST_FRAME: usize = 60;
+
+/// A packet of a flow, of `len` bytes in all. Headers take what they take: the rest is payload.
+fn compose_to_length(flow: &Flow, len: usize) -> Result<Packet, String> {
     let bare = ib_flow::compose(flow, ib_flow::Payload::Pattern(0)).len();
-    ib_flow::compose(flow, ib_flow::Payload::Pattern(len.saturating_sub(bare)))
+    if len < bare.max(SHORTEST_FRAME) {
+        return Err("too small packet len".into());
+    }
+    Ok(ib_flow::compose(flow, ib_flow::Payload::Pattern(len - bare)))
 }
 
 /// A frame in hexadecimal; `None` if it is not one.
