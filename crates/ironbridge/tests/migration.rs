@@ -393,7 +393,7 @@ fn a_file_comes_from_open_vswitch() {
     assert!(meters.contains("packet_in_count:1 ") && meters.contains("0: packet_count:0 "), "{meters}");
     let groups = b.run(&format!("ovs-ofctl -O OpenFlow13 dump-group-stats {br}"));
     assert!(groups.contains("packet_count=1,") && groups.contains("bucket0:packet_count=1,"), "{groups}");
-    let flows = b.run(&format!("ovs-ofctl --names dump-flows {br}"));
+    let flows = b.run(&format!("ovs-ofctl -O OpenFlow13 --names dump-flows {br}"));
     assert!(
         flows.contains("n_packets=1, ")
             && flows.contains(&format!("udp,in_port={vm} actions=meter:2,ct(table=1,zone=9)")),
