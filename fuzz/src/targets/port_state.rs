@@ -149,7 +149,8 @@ pub fn file(input: &[u8]) {
         assert!(!input.is_empty() || what.is_ok(), "the file as it is");
         if let Ok(mut what) = what {
             what.mark("move");
-            assert!(what.names().len() <= 2 && what.bridge.len() < 200);
+            // Eight changes double a list eight times at most.
+            assert!(what.names().len() <= 256 && what.bridge.len() < 200);
             let before = lab.holds();
             let state = content.get("state").map(Json::to_string).unwrap_or_default();
             let _ = lab.appctl("port-state/restore", &["--check", &what.bridge, &state]);
