@@ -364,6 +364,17 @@ impl Executor<'_> {
         };
         let condition = self.condition(table, where_json)?;
         let columns = columns_from_json(&self.tables[table].schema, columns_json)?;
+        let timeout_ms = match timeout {
+            None => i64::MAX,
+            Some(json) => {
+                let ms = json.as_real().unwrap_or(0.0);
+                if ms < 0.0 {
+                    return Err(Error::syntax(json, "timeout must be nonnegative"));
+                }
+                // Saturates: a timeout beyond the range of time is none.
+                ms as i64
+            }
+        };
         let equal = match until_json.and_then(Json::as_str) {
             Some("==") => true,
             Some("!=") => false,
@@ -383,17 +394,6 @@ impl Executor<'_> {
             };
             expected.insert(columns.iter().map(cell).collect());
         }
-        let timeout_ms = match timeout {
-            None => i64::MAX,
-            Some(json) => {
-                let ms = json.as_real().unwrap_or(0.0);
-                if ms < 0.0 {
-                    return Err(Error::syntax(json, "timeout must be nonnegative"));
-                }
-                // Saturates: a timeout beyond the range of time is none.
-                ms as i64
-            }
-        };
         let mut actual: FastSet<Vec<OwnedCell>> = FastSet::default();
         for uuid in self.matching(table, &condition) {
             if let Some(row) = self.tables[table].row(uuid) {
