@@ -29,7 +29,18 @@ pub fn compose(flow: &Flow, payload: Payload<'_>) -> Packet {
 
 /// [`compose`], with wrong transport and IPv4 checksums if `bad_csum`.
 pub fn compose_with(flow: &Flow, payload: Payload<'_>, bad_csum: bool) -> Packet {
-    let mut b = Vec::with_capacity(128);
+    build(flow, payload, 0, bad_csum)
+}
+
+/// A packet of `flow` that is `len` bytes long: what the headers leave is zeros that count as payload, whatever
+/// the protocol. `None` if the headers alone are longer.
+pub fn compose_to_length(flow: &Flow, len: usize) -> Option<Packet> {
+    let packet = build(flow, Payload::Pattern(0), len, false);
+    (packet.len() <= len).then_some(packet)
+}
+
+fn build(flow: &Flow, payload: Payload<'_>, at_least: usize, bad_csum: bool) -> Packet {
+    let mut b = Vec::with_capacity(at_least.max(128));
     b.extend_from_slice(&flow.dl_dst.0);
     b.extend_from_slice(&flow.dl_src.0);
     let dl_type = flow.dl_type.get();
@@ -40,8 +51,9 @@ pub fn compose_with(flow: &Flow, payload: Payload<'_>, bad_csum: bool) -> Packet
         b.extend_from_slice(&(v.tci & !Be16::new(Vlan::CFI)).to_bytes());
     }
     if dl_type == proto::ETH_NONE {
-        // A length instead of an Ethertype; the headers are all there is.
-        b.extend_from_slice(&14u16.to_be_bytes());
+        // A length instead of an Ethertype, which counts the headers too.
+        b.extend_from_slice(&len16(at_least.max(14)));
+        b.resize(at_least.max(b.len()), 0);
         return Packet::from_frame(&b);
     }
     b.extend_from_slice(&dl_type.to_be_bytes());
@@ -61,6 +73,10 @@ pub fn compose_with(flow: &Flow, payload: Payload<'_>, bad_csum: bool) -> Packet
         proto::ETH_NSH => nsh(flow, &mut b),
         _ => {}
     }
+    if b.len() < at_least {
+        b.resize(at_least, 0);
+        stretch(flow, l3, &mut b);
+    }
     let mut p = Packet::from_frame(&b);
     if dl_type == proto::ETH_IP || dl_type == proto::ETH_IPV6 {
         if !gso::fill_csums(&mut p) {
@@ -71,6 +87,30 @@ pub fn compose_with(flow: &Flow, payload: Payload<'_>, bad_csum: bool) -> Packet
         }
     }
     p
+}
+
+/// Has the lengths in the headers say that the payload goes to the end.
+fn stretch(flow: &Flow, l3: usize, b: &mut [u8]) {
+    let size = b.len();
+    let mut put = |at: usize, from: usize| {
+        if let Some(field) = b.get_mut(at..at + 2) {
+            field.copy_from_slice(&len16(size - from));
+        }
+    };
+    let l4 = match flow.dl_type.get() {
+        proto::ETH_IP => {
+            put(l3 + 2, l3);
+            l3 + 20
+        }
+        proto::ETH_IPV6 => {
+            put(l3 + 4, l3 + 40);
+            l3 + 40
+        }
+        _ => return,
+    };
+    if flow.nw_proto == proto::IP_UDP && flow.nw_frag & Flow::FRAG_LATER == 0 {
+        put(l4 + 4, l4);
+    }
 }
 
 fn fill_ip_only(p: &mut Packet, l3: usize, dl_type: u16) {
@@ -264,6 +304,22 @@ mod tests {
         assert_eq!(to_hex(compose(&f, payload).data()), expect, "{flow}");
     }
     const MACS: &str = "000000000000000000000000";
+
+    /// A segment with SYN, which else has no payload, and a datagram: zeros to the length, counted by each header.
+    #[test]
+    fn packets_of_a_length() {
+        let of = |text: &str, len| {
+            compose_to_length(&parse_exact_flow(text, None).unwrap(), len).map(|p| to_hex(p.data()))
+        };
+        // Ethernet, then the IPv4 length and checksum, then TCP's checksum.
+        let syn = of("tcp,tcp_flags=syn", 60).unwrap_or_default();
+        assert_eq!((syn.len(), &syn[32..36], &syn[48..52], &syn[100..104]), (120, "002e", "bacb", "afdd"));
+        assert_eq!(of("udp", 60).map(|hex| hex[76..80].to_owned()), Some("001a".into()));
+        assert_eq!(of("udp6", 80).map(|hex| hex[36..40].to_owned()), Some("001a".into()));
+        assert_eq!(of("arp", 64).map(|hex| hex.len()), Some(128));
+        assert_eq!(of("dl_type=0x05ff", 60).map(|hex| hex[24..30].to_owned()), Some("003c00".into()));
+        assert_eq!(of("icmp6,icmpv6_type=128", 61), None);
+    }
 
     #[test]
     fn literal_packets() {

@@ -18,7 +18,7 @@ pub mod text;
 pub mod tlv;
 pub mod wire;
 
-pub use compose::{Payload, compose};
+pub use compose::{Payload, compose, compose_to_length};
 pub use extract::{Layers, extract};
 pub use fields::{Field, FieldId, FieldValue};
 pub use hash::HashFields;

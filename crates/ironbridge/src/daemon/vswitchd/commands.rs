@@ -227,7 +227,7 @@ fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
                 if words.next_if(|w| *w == "--len").is_some() {
                     let len = words.next().ok_or("packet length is missing")?;
                     // A text that is no number counts as zero.
-                    compose_to_length(&flow, len.parse().unwrap_or(0))?
+                    packet_of_length(&flow, len.parse().unwrap_or(0))?
                 } else {
                     ib_flow::compose(&flow, ib_flow::Payload::default())
                 }
@@ -245,16 +245,16 @@ fn receive(v: &mut Vswitchd, args: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// The shortest frame on a wire, without its checksum.
-const SHORTEST_FRAME: usize = 60;
+/// Frames on a wire, without their checksum: the shortest, and the longest that IPv4 can fill.
+const FRAME_LENGTHS: std::ops::RangeInclusive<usize> = 60..=14 + 65_535;
 
 /// A packet of a flow, of `len` bytes in all. Headers take what they take: the rest is payload.
-fn compose_to_length(flow: &Flow, len: usize) -> Result<Packet, String> {
-    let bare = ib_flow::compose(flow, ib_flow::Payload::Pattern(0)).len();
-    if len < bare.max(SHORTEST_FRAME) {
-        return Err("too small packet len".into());
+fn packet_of_length(flow: &Flow, len: usize) -> Result<Packet, String> {
+    if len > *FRAME_LENGTHS.end() {
+        return Err("too large packet len".into());
     }
-    Ok(ib_flow::compose(flow, ib_flow::Payload::Pattern(len - bare)))
+    let packet = FRAME_LENGTHS.contains(&len).then(|| ib_flow::compose_to_length(flow, len)).flatten();
+    packet.ok_or_else(|| "too small packet len".into())
 }
 
 /// A frame in hexadecimal; `None` if it is not one.
