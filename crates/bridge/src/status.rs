@@ -231,6 +231,9 @@ impl StatusWriter {
                 let status = ofport.and_then(|p| bridge.port_rstp_status(p));
                 let of_port = status.map_or_else(BTreeMap::new, |s| rstp::port_status(&s));
                 let mut columns = vec![("rstp_status", columns::strings(&of_port))];
+                if status.is_none() {
+                    columns.push(("rstp_statistics", Datum::map([])));
+                }
                 if let Some(s) = status.filter(|_| with_stats) {
                     let counts = [
                         ("rstp_error_count", s.counters.errors),

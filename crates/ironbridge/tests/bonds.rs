@@ -42,6 +42,12 @@ fn members_take_over_and_share() {
     assert!(shown.starts_with("---- bond0 ----\nbond_mode: active-backup\n"), "{shown}");
     assert!(shown.ends_with("member p1: enabled\n  active member\n  may_enable: true\n\nmember p2: enabled\n  may_enable: true\n\n"), "{shown}");
     assert_eq!((actions(&d, 9, 1), actions(&d, 2, 1)), ("1,100".into(), "drop".into()));
+    // What a member refuses, it refuses whatever an ARP packet says.
+    let arp = "in_port=2,dl_src=50:54:00:00:00:01,dl_dst=ff:ff:ff:ff:ff:ff,dl_type=0x806";
+    let refused = d.run(&format!("ovs-appctl ofproto/trace br0 {arp}"));
+    assert!(refused.contains("bonding refused admissibility") && refused.contains("Megaflow: "), "{refused}");
+    let looked_at = refused.lines().find(|l| l.starts_with("Megaflow: ")).unwrap_or_default();
+    assert!(!looked_at.contains("arp_op"), "{looked_at}");
 
     d.run("ovs-appctl netdev-dummy/set-admin-state p1 down");
     wait_for(&d, "ovs-appctl bond/show bond0", "member p1: disabled\n  may_enable: false");

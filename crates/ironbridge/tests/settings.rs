@@ -1,4 +1,4 @@
-//! What the switch says in its log of settings that it takes.
+//! What the switch says of settings that it takes: in its log, and in the database until they are taken back.
 
 mod support;
 
@@ -44,4 +44,13 @@ fn settings_are_logged_in_the_originals_words() {
     d.run("ovs-vsctl add-br br1 -- set bridge br1 datapath_type=netdev");
     d.run("ovs-vsctl add-port br1 v0 -- set interface v0 type=dpdkvhostuser");
     assert!(dir.join("v0").exists());
+}
+
+#[test]
+fn a_tree_that_is_switched_off_leaves_nothing_in_the_database() {
+    let d = Daemons::start(&["--enable-dummy=override", "--disable-system", "--disable-system-route"]);
+    d.run("ovs-vsctl add-br br0 -- add-port br0 p1 -- set bridge br0 rstp_enable=true");
+    d.run("ovs-vsctl --timeout=20 wait-until port p1 rstp_statistics:rstp_error_count=0");
+    d.run("ovs-vsctl set bridge br0 rstp_enable=false");
+    d.run("ovs-vsctl --timeout=20 wait-until port p1 rstp_statistics={} rstp_status={}");
 }

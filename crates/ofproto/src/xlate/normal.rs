@@ -250,27 +250,25 @@ impl Ctx<'_> {
             self.detail("packet has reserved destination MAC, dropping");
             return;
         }
-        let grat_arp = self.is_gratuitous_arp();
         if let (Some(port), Some(bond)) = (in_port.as_ref(), &in_bundle.bond) {
             let verdict = bond.lock().admit(port.ofport, self.flow.dl_dst.is_multicast());
-            let moved = || {
-                let ml = self.bridge.of.ml.read();
-                ml.lookup(self.flow.dl_src, vlan.vid()).is_some_and(|id| id != in_bundle.id) && !grat_arp
-            };
             match verdict {
                 Verdict::Accept => {}
                 Verdict::Drop => {
                     self.detail("bonding refused admissibility, dropping");
                     return;
                 }
-                Verdict::DropIfMoved if moved() => {
-                    self.cache.push(CacheEntry::Address(self.bridge.of.id, self.flow.dl_src));
-                    self.detail("SLB bond thinks this packet looped back, dropping");
-                    return;
+                Verdict::DropIfMoved => {
+                    let learned = self.bridge.of.ml.read().lookup(self.flow.dl_src, vlan.vid());
+                    if learned.is_some_and(|id| id != in_bundle.id) && !self.is_gratuitous_arp() {
+                        self.cache.push(CacheEntry::Address(self.bridge.of.id, self.flow.dl_src));
+                        self.detail("SLB bond thinks this packet looped back, dropping");
+                        return;
+                    }
                 }
-                Verdict::DropIfMoved => {}
             }
         }
+        let grat_arp = self.is_gratuitous_arp();
         let (mac, bundle, is_bond) = (self.flow.dl_src, in_bundle.id, in_bundle.bond.is_some());
         if in_port.is_some() {
             let of = Arc::clone(&self.bridge.of);
